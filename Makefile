@@ -1,0 +1,67 @@
+# Lablet. `make help` lists what there is; `make demo` and `make test` need nothing prepared but Python 3.11+, make and a package index.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := libs/common libs/client services/api-gateway services/scheduler services/worker-controller services/artifact-service deploy/local
+SOURCES := libs/common/lablet_common libs/client/lablet_client services/api-gateway/lablet_gateway services/scheduler/lablet_scheduler services/worker-controller/lablet_workers services/artifact-service/lablet_artifacts deploy/local/lablet_local
+READY := $(VENV)/.ready
+.DEFAULT_GOAL := help
+
+.PHONY: help setup demo test test-all up down lint format bench lock proto docs validate-prereqs clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
+
+setup: $(READY) ## the virtual environment in .venv (every other target does this by itself, once)
+
+$(READY): requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Lablet needs Python 3.11 or newer: '$(PYTHON)' is not (choose another with: make PYTHON=python3.12 …)" >&2; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Lablet needs Python's venv module: install it with 'apt-get install python3-venv'" >&2; exit 2; }
+	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	@echo "setting up .venv (once) …"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(PACKAGES:%=--editable %)
+	@touch $@
+
+demo: $(READY) ## a morning of classes and exams on real local servers, checked to the last seat
+	@$(BIN)/lablet demo
+
+test: $(READY) ## every test but the long tier (under ten minutes)
+	$(BIN)/python -m pytest -m "not long"
+
+test-all: $(READY) ## the long tier too
+	$(BIN)/python -m pytest
+
+up: $(READY) ## the whole mesh on this machine; Ctrl-C stops it
+	@$(BIN)/lablet up
+
+down: $(READY) ## stops a mesh that `make up` left running
+	@$(BIN)/lablet down
+
+lint: $(READY) ## ruff, mypy (strict), import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(SOURCES)
+	$(BIN)/lint-imports --no-cache
+
+format: $(READY) ## ruff's own order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## every benchmark (each also as make bench-NAME)
+	@for b in bench/bench_*.py; do $(BIN)/python $$b || exit 1; done
+
+bench-%: $(READY)
+	@$(BIN)/python bench/bench_$*.py
+
+validate-prereqs: $(READY) ## what this machine has and lacks (lablet doctor)
+	@$(BIN)/lablet doctor
+
+lock: $(READY) ## solve the dependencies anew into requirements.lock (needs uv)
+	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --upgrade \
+	  $(PACKAGES:%=--no-emit-package $$(sed -n 's/^name = "\(.*\)"/\1/p' %/pyproject.toml)) \
+	  pyproject.toml $(PACKAGES:%=%/pyproject.toml) --group dev --output-file requirements.lock
+
+clean: ## removes .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Lablet: the whole mesh on one machine, with a simulated cloud."""

@@ -1,0 +1,1 @@
+"""Lablet: typed Python SDK and the lablet command."""

@@ -1,0 +1,1 @@
+"""Lablet: resources, events and the parts that every service shares."""

@@ -1,0 +1,1 @@
+"""Lablet: HTTP API, event streams and console."""

@@ -1,0 +1,1 @@
+"""Lablet: keeps definitions, lab files and collected work."""

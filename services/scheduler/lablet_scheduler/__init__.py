@@ -1,0 +1,1 @@
+"""Lablet: turns reservations into placement decisions."""

@@ -1,0 +1,1 @@
+"""Lablet: provisions workers and runs the labs on them."""

@@ -1,0 +1,58 @@
+"""Artifact: a content-addressed object in the object store, and who refers to it."""
+
+from enum import StrEnum
+from typing import Literal
+
+from lablet_common.resources.machine import table
+from lablet_common.resources.model import Instant, Model, Resource, Status
+
+ArtifactRole = Literal["topology", "rendered", "collected", "exported", "report"]
+
+
+class ArtifactSpec(Model):
+    digest: str
+    """SHA-256, hexadecimal; also the last part of the object's key."""
+    bytes: int
+    media_type: str = "application/octet-stream"
+
+
+class Reference(Model):
+    """A resource that uses the object, under a name of its own."""
+
+    subject: str
+    """`instance/ins-…` or `definition/name@version`."""
+    role: ArtifactRole
+    name: str
+    attempt: int = 0
+
+
+class ArtifactPhase(StrEnum):
+    STORED = "Stored"
+    DELETING = "Deleting"
+
+
+class ArtifactStatus(Status):
+    phase: ArtifactPhase
+    references: tuple[Reference, ...] = ()
+    verified_at: Instant | None = None
+
+
+class Artifact(Resource[ArtifactSpec, ArtifactStatus]):
+    """`metadata.id` is the digest; unique within the tenant."""
+
+    machine = table(
+        "Artifact",
+        ArtifactPhase.STORED,
+        {ArtifactPhase.STORED: {ArtifactPhase.DELETING}, ArtifactPhase.DELETING: set()},
+    )
+    kind: Literal["Artifact"] = "Artifact"
+
+
+def object_key(tenant: str, digest: str) -> str:
+    """Where a stored object lies in the bucket."""
+    return f"objects/{tenant}/{digest[:2]}/{digest}"
+
+
+def staging_key(*parts: str) -> str:
+    """Where uploads and collected files wait to be verified."""
+    return "/".join(("staging", *parts))

@@ -1,0 +1,128 @@
+"""Instance: one seat's lab on one worker, from Pending to Terminated."""
+
+from enum import StrEnum
+from typing import Literal
+
+from lablet_common.resources.machine import table
+from lablet_common.resources.model import Instant, Model, Name, Resource, Status
+
+
+class InstanceSpec(Model):
+    reservation: str
+    seat: int
+    definition: str
+    pool: Name
+    worker: str
+    ports: dict[str, int] = {}
+    start: Instant
+    end: Instant
+
+
+class NodeState(Model):
+    label: str
+    state: str
+
+
+class LabRef(Model):
+    """The lab on the worker's runtime."""
+
+    id: str
+    worker: str
+
+
+class Score(Model):
+    """What the assessment system said."""
+
+    passed: bool
+    points: float | None = None
+    maximum: float | None = None
+
+
+class Attempt(Model):
+    """One try to run the lab."""
+
+    worker: str
+    began_at: Instant
+    ended_at: Instant | None = None
+    reason: str | None = None
+
+
+class ArtifactRef(Model):
+    """An object that belongs to this instance."""
+
+    role: Literal["rendered", "collected", "exported", "report"]
+    name: str
+    digest: str
+
+
+class Staged(Model):
+    """Files put into staging for the artifact-service: `manifest` is the key of a JSON list of them."""
+
+    manifest: str
+    attempt: int
+    role: Literal["collected", "exported"]
+
+
+class InstancePhase(StrEnum):
+    PENDING = "Pending"
+    INSTANTIATING = "Instantiating"
+    RUNNING = "Running"
+    COLLECTING = "Collecting"
+    GRADING = "Grading"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    EXPORTED = "Exported"
+    TERMINATED = "Terminated"
+    FAILED = "Failed"
+
+
+class InstanceStatus(Status):
+    phase: InstancePhase
+    lab: LabRef | None = None
+    host: str | None = None
+    """Where its ports answer."""
+    nodes: tuple[NodeState, ...] = ()
+    score: Score | None = None
+    artifacts: tuple[ArtifactRef, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    attempt: int = 1
+    """Number of the present attempt; equals the seat placement's attempt once a move has been taken up."""
+    staged: Staged | None = None
+    deadline: Instant | None = None
+    """By when the present phase must end."""
+    ran: bool = False
+    """It was Running at least once."""
+    released: bool = False
+    """A failed instance whose lab is proven gone from its worker: only then may the seat run elsewhere."""
+    tries: int = 0
+    """Failed tries of the present phase on this worker."""
+
+
+_P = InstancePhase
+
+
+class Instance(Resource[InstanceSpec, InstanceStatus]):
+    """`Running` means: every named port accepts a connection."""
+
+    machine = table(
+        "Instance",
+        InstancePhase.PENDING,
+        {
+            _P.PENDING: {_P.INSTANTIATING, _P.STOPPING, _P.FAILED},
+            _P.INSTANTIATING: {_P.RUNNING, _P.STOPPING, _P.FAILED},
+            _P.RUNNING: {_P.COLLECTING, _P.STOPPING, _P.FAILED},
+            _P.COLLECTING: {_P.GRADING, _P.RUNNING, _P.STOPPING, _P.FAILED},
+            _P.GRADING: {_P.STOPPING, _P.FAILED},
+            _P.STOPPING: {_P.STOPPED, _P.FAILED},
+            _P.STOPPED: {_P.RUNNING, _P.EXPORTED, _P.FAILED},
+            _P.EXPORTED: {_P.TERMINATED, _P.FAILED},
+            _P.FAILED: {_P.TERMINATED, _P.PENDING},
+            _P.TERMINATED: set(),
+        },
+    )
+    kind: Literal["Instance"] = "Instance"
+
+
+def instance_id(reservation_id: str, seat: int) -> str:
+    """`ins-<reservation>-<seat>`: the same for every attempt."""
+    return f"ins-{reservation_id.removeprefix('rsv-')}-{seat}"

@@ -1,0 +1,113 @@
+"""The kinds, who owns each, and where it lies in etcd: one table that everything else reads.
+
+Keys are relative to `ETCD_PREFIX`. Values are the resources' JSON without their revision.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from lablet_common.resources.artifact import Artifact
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.instance import Instance
+from lablet_common.resources.model import Resource
+from lablet_common.resources.request import Request
+from lablet_common.resources.reservation import Reservation
+from lablet_common.resources.series import Series
+from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
+
+
+class Service(StrEnum):
+    """The four services; their names stand in subjects, keys and `source`."""
+
+    GATEWAY = "api-gateway"
+    SCHEDULER = "scheduler"
+    WORKERS = "worker-controller"
+    ARTIFACTS = "artifact-service"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of resource. `name` is its word in events, subjects and paths."""
+
+    name: str
+    model: type[Resource[Any, Any]]
+    owner: Service
+    prefix: str
+    """Keys of the kind begin with it."""
+    tenanted: bool = False
+    """The tenant stands in the key."""
+
+    def key(self, resource_id: str, tenant: str = "default") -> str:
+        """The etcd key. `name@version` becomes two segments."""
+        tail = resource_id.replace("@", "/")
+        return f"{self.prefix}{tenant}/{tail}" if self.tenanted else f"{self.prefix}{tail}"
+
+    def key_of(self, resource: Resource[Any, Any]) -> str:
+        return self.key(resource.metadata.id, resource.metadata.tenant)
+
+
+REQUEST = Kind("request", Request, Service.GATEWAY, "/requests/", tenanted=True)
+DEFINITION = Kind("definition", Definition, Service.ARTIFACTS, "/definitions/", tenanted=True)
+ARTIFACT = Kind("artifact", Artifact, Service.ARTIFACTS, "/artifacts/", tenanted=True)
+SERIES = Kind("series", Series, Service.SCHEDULER, "/series/")
+RESERVATION = Kind("reservation", Reservation, Service.SCHEDULER, "/reservations/")
+INSTANCE = Kind("instance", Instance, Service.WORKERS, "/instances/")
+WORKER = Kind("worker", Worker, Service.WORKERS, "/workers/")
+POOL = Kind("pool", WorkerPool, Service.WORKERS, "/pools/")
+TEMPLATE = Kind("template", WorkerTemplate, Service.WORKERS, "/templates/")
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind for kind in (REQUEST, DEFINITION, ARTIFACT, SERIES, RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE)
+}
+
+
+def kind_of(resource: Resource[Any, Any]) -> Kind:
+    """The table's row for a resource."""
+    return next(kind for kind in KINDS.values() if kind.model is type(resource))
+
+
+def owned_by(service: Service) -> tuple[Kind, ...]:
+    """The kinds that a service alone writes."""
+    return tuple(kind for kind in KINDS.values() if kind.owner is service)
+
+
+CLOCK_KEY = "/clock"
+
+
+def gate_key(pool: str) -> str:
+    """Put by the worker-controller when a worker's eligibility or capacity changes; compared by every placement."""
+    return f"/gates/{pool}"
+
+
+def inbox_prefix(service: str, shard: str) -> str:
+    return f"/inbox/{service}/{shard}/"
+
+
+def inbox_key(service: str, shard: str, request_id: str) -> str:
+    return f"{inbox_prefix(service, shard)}{request_id}"
+
+
+def ownership_key(service: str, shard: str) -> str:
+    return f"/ownership/{service}/{shard}"
+
+
+def member_key(service: str, replica: str) -> str:
+    return f"/members/{service}/{replica}"
+
+
+def cursor_key(kind: str) -> str:
+    return f"/bridge/{kind}/cursor"
+
+
+def worker_lease_key(worker: str) -> str:
+    return f"/worker-leases/{worker}"
+
+
+def ledger_key(tenant: str) -> str:
+    return f"/ledgers/{tenant}"
+
+
+def quota_key(tenant: str) -> str:
+    return f"/quotas/{tenant}"

@@ -1,0 +1,223 @@
+"""WorkerTemplate, WorkerPool and Worker: the fleet, as shapes, groups and logical machines.
+
+A pool's workers exist as cheap records, switched off, up to the pool's `max`; reservations are placed on them, and the
+calendar alone says when a machine must be up.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lablet_common.resources.definition import LicenseKind
+from lablet_common.resources.machine import table
+from lablet_common.resources.model import Instant, Labels, Minute, Model, Name, Resource, Status
+
+
+class Capacity(Model):
+    """What a worker offers to labs."""
+
+    cpu_cores: Annotated[float, Field(gt=0)]
+    memory_gb: Annotated[float, Field(gt=0)]
+    storage_gb: Annotated[float, Field(gt=0)]
+
+
+class PortRange(Model):
+    """TCP ports that labs may be given, both ends included."""
+
+    start: Annotated[int, Field(ge=1, le=65535)] = 2000
+    end: Annotated[int, Field(ge=1, le=65535)] = 9999
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "PortRange":
+        if self.end < self.start:
+            raise ValueError(f"the port range ends at {self.end}, before it begins at {self.start}")
+        return self
+
+
+class TemplateSpec(Model):
+    """The shape of a worker (source: the worker template file)."""
+
+    description: str = ""
+    provider: Literal["simulated", "ec2", "static"] = "simulated"
+    instance_type: str
+    capacity: Capacity
+    license: LicenseKind
+    max_nodes: Annotated[int, Field(ge=0)]
+    """Nodes that the licence allows to run at the same time."""
+    runtime_version: str = "2.9.0"
+    node_definitions: tuple[str, ...] = ()
+    """Node definitions its image brings; empty means: not known, refuse nothing."""
+    image_pattern: str = ""
+    regions: tuple[str, ...] = ()
+    port_range: PortRange = PortRange()
+    drain_timeout_minutes: Annotated[int, Field(ge=0)] = 240
+    boot_minutes: Annotated[int, Field(ge=0)] = 20
+    cost_per_hour_usd: Annotated[float, Field(ge=0)] = 0
+    tags: Labels = {}
+
+
+class SimplePhase(StrEnum):
+    """Kinds that are just there."""
+
+    ACTIVE = "Active"
+
+
+class SimpleStatus(Status):
+    phase: SimplePhase = SimplePhase.ACTIVE
+
+
+class WorkerTemplate(Resource[TemplateSpec, SimpleStatus]):
+    machine = table("WorkerTemplate", SimplePhase.ACTIVE, {SimplePhase.ACTIVE: set()})
+    kind: Literal["WorkerTemplate"] = "WorkerTemplate"
+
+
+class PoolSpec(Model):
+    """A group of like workers: the unit of sharding. Durations are lab time."""
+
+    template: Name
+    min: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Workers kept on at all times."""
+    max: Annotated[int, Field(ge=0, le=10_000)]
+    """Logical workers that exist."""
+    warm: Annotated[int, Field(ge=0)] = 0
+    """Idle workers kept on beyond what the calendar needs."""
+    scale_down_grace_minutes: Annotated[int, Field(ge=0)] = 30
+    """Gaps between needs up to this long are kept on."""
+    preparation_minutes: Annotated[int, Field(ge=0)] = 5
+    """Between a worker that is Ready and the first slot on it: import, start and probe."""
+    turnaround_minutes: Annotated[int, Field(ge=0)] = 2
+    """Between two slots on the same licence seats and ports of a worker."""
+    allowed_licenses: int | None = None
+    """Workers of this pool that may hold a licence at the same time; None: as many as there are."""
+    policy: Literal["pack", "spread"] = "pack"
+    region: str = ""
+
+
+class WorkerPool(Resource[PoolSpec, SimpleStatus]):
+    machine = table("WorkerPool", SimplePhase.ACTIVE, {SimplePhase.ACTIVE: set()})
+    kind: Literal["WorkerPool"] = "WorkerPool"
+
+
+class Cordon(Model):
+    """Why nothing new is placed on a worker, whatever its phase."""
+
+    reason: str
+    by: str
+    until: Instant | None = None
+
+
+class Maintenance(Model):
+    """A span in which nothing may run."""
+
+    frm: Minute = Field(alias="from")
+    to: Minute
+    reason: str = ""
+
+
+class WorkerSpec(Model):
+    pool: Name
+    template: Name
+    capacity: Capacity
+    max_nodes: int
+    license: LicenseKind
+    port_range: PortRange = PortRange()
+    runtime_version: str = ""
+    node_definitions: tuple[str, ...] = ()
+    boot_minutes: int = 20
+    unschedulable: Cordon | None = None
+    maintenance: tuple[Maintenance, ...] = ()
+
+
+class WorkerPhase(StrEnum):
+    OFFLINE = "Offline"
+    PROVISIONING = "Provisioning"
+    STARTING = "Starting"
+    LICENSING = "Licensing"
+    READY = "Ready"
+    DRAINING = "Draining"
+    STOPPING = "Stopping"
+    FAILED = "Failed"
+    TERMINATING = "Terminating"
+
+
+class Machine(Model):
+    """The provider's machine behind a logical worker."""
+
+    id: str
+    launched_at: Instant
+    provider_state: str = ""
+
+
+class Scaling(Model):
+    """The latest decision about power and the rule that made it; written only when one of them changes."""
+
+    direction: Literal["up", "down", "held"]
+    state: Literal["decided", "completed"] = "decided"
+    rule: str
+    message: str = ""
+    at: Instant
+
+
+class License(Model):
+    """What is known of the licence on the running machine. The token itself is never stored."""
+
+    status: str
+    node_quota: int | None = None
+
+
+class WorkerStatus(Status):
+    phase: WorkerPhase
+    address: str | None = None
+    """Base URL of the runtime's API."""
+    host: str | None = None
+    """Host on which labs' ports answer."""
+    machine: Machine | None = None
+    version: str | None = None
+    """Of the runtime, as the running machine reports it."""
+    license: License | None = None
+    scaling: Scaling | None = None
+    credentials: str | None = None
+    """The runtime's login, encrypted."""
+    deadline: Instant | None = None
+    """By when the present phase must end; a missed one is a reason to fail."""
+    lost_at: Instant | None = None
+    """When a failed machine was confirmed to run nothing any more."""
+
+
+_LIVE = frozenset(
+    {
+        WorkerPhase.PROVISIONING,
+        WorkerPhase.STARTING,
+        WorkerPhase.LICENSING,
+        WorkerPhase.READY,
+        WorkerPhase.DRAINING,
+        WorkerPhase.STOPPING,
+    }
+)
+
+
+class Worker(Resource[WorkerSpec, WorkerStatus]):
+    """`Ready` means: the host is up, the runtime answers and its licence is in compliance."""
+
+    machine = table(
+        "Worker",
+        WorkerPhase.OFFLINE,
+        {
+            WorkerPhase.OFFLINE: {WorkerPhase.PROVISIONING, WorkerPhase.FAILED},
+            WorkerPhase.PROVISIONING: {WorkerPhase.STARTING, WorkerPhase.DRAINING, WorkerPhase.FAILED},
+            WorkerPhase.STARTING: {WorkerPhase.LICENSING, WorkerPhase.DRAINING, WorkerPhase.FAILED},
+            WorkerPhase.LICENSING: {WorkerPhase.READY, WorkerPhase.DRAINING, WorkerPhase.FAILED},
+            WorkerPhase.READY: {WorkerPhase.DRAINING, WorkerPhase.FAILED},
+            WorkerPhase.DRAINING: {WorkerPhase.READY, WorkerPhase.STOPPING, WorkerPhase.FAILED},
+            WorkerPhase.STOPPING: {WorkerPhase.OFFLINE, WorkerPhase.FAILED},
+            WorkerPhase.FAILED: {WorkerPhase.TERMINATING},
+            WorkerPhase.TERMINATING: {WorkerPhase.OFFLINE, WorkerPhase.FAILED},
+        },
+    )
+    kind: Literal["Worker"] = "Worker"
+
+    @property
+    def is_on(self) -> bool:
+        """A machine of it is (or may be) running."""
+        return self.status.phase in _LIVE

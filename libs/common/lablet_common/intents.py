@@ -11,12 +11,19 @@ from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from lablet_common.resources.artifact import ArtifactRole
 from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER, Kind, Service
 from lablet_common.resources.model import Instant, Labels, Minute, Model, Name
 from lablet_common.resources.reservation import MAX_SEATS, Hold, RosterEntry
 from lablet_common.resources.worker import PoolSpec, TemplateSpec
+
+
+def _fault(field: str, message: str) -> PydanticCustomError:
+    """An error about several fields, laid at the door of one: its path is in the context, under `field`."""
+    return PydanticCustomError("fault", "{message}", {"field": field, "message": message})
+
 
 _Seats = Annotated[int, Field(ge=1, le=MAX_SEATS)]
 
@@ -42,21 +49,23 @@ class ReservationCreate(Model):
     @model_validator(mode="after")
     def _one_slot(self) -> Self:
         if self.pool is not None and self.pools:
-            raise ValueError("give pool or pools, not both")
+            raise _fault("pools", "give pool or pools, not both")
         if self.asap:
             if self.start is not None or self.end is not None:
-                raise ValueError("asap finds the slot by itself: leave out start and end, give durationMinutes")
+                raise _fault("asap", "asap finds the slot by itself: leave out start and end, give durationMinutes")
             if self.duration_minutes is None:
-                raise ValueError("asap needs durationMinutes")
+                raise _fault("durationMinutes", "asap needs durationMinutes")
             return self
         if self.start is None:
-            raise ValueError("start is missing: give start with end or durationMinutes, or asap with durationMinutes")
+            raise _fault(
+                "start", "start is missing: give start with end or durationMinutes, or asap with durationMinutes"
+            )
         if (self.end is None) == (self.duration_minutes is None):
-            raise ValueError("give end or durationMinutes, one of the two")
+            raise _fault("end", "give end or durationMinutes, one of the two")
         if self.end is not None and self.end <= self.start:
-            raise ValueError("end must be after start")
+            raise _fault("end", "end must be after start")
         if any(entry.seat > self.seats for entry in self.roster):
-            raise ValueError(f"the roster names a seat above {self.seats}")
+            raise _fault("roster", f"the roster names a seat above {self.seats}")
         return self
 
     @property
@@ -64,7 +73,8 @@ class ReservationCreate(Model):
         """The slot's length."""
         if self.duration_minutes is not None:
             return self.duration_minutes
-        assert self.start is not None and self.end is not None
+        assert self.start is not None
+        assert self.end is not None
         return int((self.end - self.start) / timedelta(minutes=1))
 
 
@@ -97,7 +107,7 @@ class ReservationChange(Model):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if self.start is None and self.end is None and self.roster is None:
-            raise ValueError("nothing to change: give start, end or roster")
+            raise _fault("end", "nothing to change: give start, end or roster")
         return self
 
 

@@ -1,0 +1,239 @@
+"""The port to the object store: S3's semantics as plain calls, with a twin in memory.
+
+Objects are content-addressed (`objects/<tenant>/<aa>/<sha256>`), so neither versions nor conditional puts are needed:
+writing the same content again changes nothing, and what is read is checked against its digest.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from lablet_common.resources.artifact import object_key
+from lablet_common.settings import StorageSettings
+
+
+class ObjectStoreError(Exception):
+    """The object store refused a call; the message says which and why."""
+
+
+class ObjectStoreUnavailable(ObjectStoreError):
+    """No answer, or one that says: later."""
+
+
+class ObjectMissing(ObjectStoreError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"no object under {key}")
+        self.key = key
+
+
+class ObjectMismatch(ObjectStoreError):
+    """An object's bytes do not have the digest they are stored under."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    key: str
+    bytes: int
+
+
+class ObjectStore(Protocol):
+    """Whole objects by key. Every call raises `ObjectStoreUnavailable` when the store does not answer."""
+
+    async def ensure_bucket(self) -> None: ...
+    async def put(self, key: str, data: bytes, media_type: str = "application/octet-stream") -> None: ...
+    async def get(self, key: str) -> bytes:
+        """Raises `ObjectMissing`."""
+        ...
+
+    async def head(self, key: str) -> ObjectInfo | None: ...
+    async def delete(self, key: str) -> None:
+        """A missing object is no error."""
+        ...
+
+    async def list(self, prefix: str) -> list[ObjectInfo]: ...
+    async def presign(self, key: str, seconds: int) -> str:
+        """A link that downloads the object for so long, without further rights."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+def digest_of(data: bytes) -> str:
+    """SHA-256, hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+async def put_content(store: ObjectStore, tenant: str, data: bytes, media_type: str) -> str:
+    """Stores bytes under their digest and returns it; content that is there already is not sent again."""
+    digest = digest_of(data)
+    key = object_key(tenant, digest)
+    present = await store.head(key)
+    if present is None or present.bytes != len(data):
+        await store.put(key, data, media_type)
+    return digest
+
+
+async def get_content(store: ObjectStore, tenant: str, digest: str) -> bytes:
+    """The bytes of a stored object, checked on read. Raises `ObjectMissing`, `ObjectMismatch`."""
+    data = await store.get(object_key(tenant, digest))
+    if digest_of(data) != digest:
+        raise ObjectMismatch(f"the object {digest} of tenant {tenant} has other content than its digest says")
+    return data
+
+
+class MemoryObjectStore:
+    """Twin for tests. `unavailable = True` makes every call fail as a dead server would."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.unavailable = False
+
+    def _check(self) -> None:
+        if self.unavailable:
+            raise ObjectStoreUnavailable("the object store is switched off")
+
+    async def ensure_bucket(self) -> None:
+        self._check()
+
+    async def put(self, key: str, data: bytes, media_type: str = "application/octet-stream") -> None:  # noqa: ARG002 - the port's signature
+        self._check()
+        self.objects[key] = data
+
+    async def get(self, key: str) -> bytes:
+        self._check()
+        try:
+            return self.objects[key]
+        except KeyError:
+            raise ObjectMissing(key) from None
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        self._check()
+        data = self.objects.get(key)
+        return None if data is None else ObjectInfo(key, len(data))
+
+    async def delete(self, key: str) -> None:
+        self._check()
+        self.objects.pop(key, None)
+
+    async def list(self, prefix: str) -> list[ObjectInfo]:
+        self._check()
+        return [ObjectInfo(k, len(v)) for k, v in sorted(self.objects.items()) if k.startswith(prefix)]
+
+    async def presign(self, key: str, seconds: int) -> str:
+        self._check()
+        return f"memory:///{key}?expires={seconds}"
+
+    async def close(self) -> None:
+        return None
+
+
+class S3ObjectStore:
+    """AWS S3 and compatible servers, through aiobotocore. The client is made at the first call."""
+
+    def __init__(self, settings: StorageSettings) -> None:
+        self._settings = settings
+        self._stack = AsyncExitStack()
+        self._client: Any = None
+
+    async def _connected(self) -> Any:
+        if self._client is None:
+            # botocore takes a third of a second to import; what never calls S3 does not pay for it
+            from aiobotocore.config import AioConfig
+            from aiobotocore.session import get_session
+
+            settings = self._settings
+            self._client = await self._stack.enter_async_context(
+                get_session().create_client(
+                    "s3",
+                    endpoint_url=settings.url,
+                    region_name=settings.region,
+                    aws_access_key_id=settings.access_key.get_secret_value() if settings.access_key else None,
+                    aws_secret_access_key=settings.secret_key.get_secret_value() if settings.secret_key else None,
+                    config=AioConfig(
+                        signature_version="s3v4",
+                        s3={"addressing_style": "path"},
+                        connect_timeout=3,
+                        read_timeout=30,
+                        max_pool_connections=32,
+                        retries={"mode": "standard", "max_attempts": 3},
+                        request_checksum_calculation="when_required",
+                        response_checksum_validation="when_required",
+                    ),
+                )
+            )
+        return self._client
+
+    @asynccontextmanager
+    async def _calling(self, what: str, key: str) -> AsyncIterator[Any]:
+        """The client, with its errors turned into the port's."""
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield await self._connected()
+        except ClientError as error:
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if status == 404 or code in ("NoSuchKey", "404", "NotFound"):
+                raise ObjectMissing(key) from error
+            if status >= 500 or code in ("SlowDown", "Throttling", "RequestTimeout"):
+                raise ObjectStoreUnavailable(f"{what} {key}: the object store answered {status} {code}") from error
+            raise ObjectStoreError(f"{what} {key}: the object store answered {status} {code}") from error
+        except (BotoCoreError, OSError) as error:
+            raise ObjectStoreUnavailable(f"{what} {key}: {type(error).__name__} at {self._settings.url}") from error
+
+    async def ensure_bucket(self) -> None:
+        """Makes the bucket if it is not there."""
+        bucket = self._settings.bucket
+        try:
+            async with self._calling("look for bucket", bucket) as client:
+                await client.head_bucket(Bucket=bucket)
+        except ObjectMissing:
+            async with self._calling("make bucket", bucket) as client:
+                await client.create_bucket(Bucket=bucket)
+
+    async def put(self, key: str, data: bytes, media_type: str = "application/octet-stream") -> None:
+        async with self._calling("put", key) as client:
+            await client.put_object(Bucket=self._settings.bucket, Key=key, Body=data, ContentType=media_type)
+
+    async def get(self, key: str) -> bytes:
+        async with self._calling("get", key) as client:
+            answer = await client.get_object(Bucket=self._settings.bucket, Key=key)
+            async with answer["Body"] as body:
+                data: bytes = await body.read()
+                return data
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        try:
+            async with self._calling("look for", key) as client:
+                answer = await client.head_object(Bucket=self._settings.bucket, Key=key)
+        except ObjectMissing:
+            return None
+        return ObjectInfo(key, int(answer["ContentLength"]))
+
+    async def delete(self, key: str) -> None:
+        try:
+            async with self._calling("delete", key) as client:
+                await client.delete_object(Bucket=self._settings.bucket, Key=key)
+        except ObjectMissing:
+            return
+
+    async def list(self, prefix: str) -> list[ObjectInfo]:
+        found = []
+        async with self._calling("list", prefix) as client:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._settings.bucket, Prefix=prefix)
+            async for page in pages:
+                found += [ObjectInfo(entry["Key"], int(entry["Size"])) for entry in page.get("Contents", ())]
+        return found
+
+    async def presign(self, key: str, seconds: int) -> str:
+        async with self._calling("presign", key) as client:
+            link: str = await client.generate_presigned_url(
+                "get_object", Params={"Bucket": self._settings.bucket, "Key": key}, ExpiresIn=seconds
+            )
+            return link
+
+    async def close(self) -> None:
+        await self._stack.aclose()
+        self._client = None

@@ -1,0 +1,140 @@
+"""Settings: environment variables with the names of the contract, each documented in `.env.example`.
+
+Every secret may also be given as a file, by the same name with `_FILE` behind it, so that it never has to stand in an
+environment or on a command line. A bad value is a start-up error that names the variable.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Reads `<VARIABLE>_FILE` for every secret field."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        if field.annotation not in (SecretStr, SecretStr | None):
+            return None, field_name, False
+        variable = f"{self.config.get('env_prefix', '')}{field_name}_FILE".upper()
+        path = os.environ.get(variable)
+        if not path:
+            return None, field_name, False
+        try:
+            return Path(path).read_text(encoding="utf-8").strip(), field_name, False
+        except OSError as error:
+            raise ValueError(f"{variable} names {path}, which cannot be read: {error.strerror}") from error
+
+    def __call__(self) -> dict[str, Any]:
+        values = {}
+        for name, field in self.settings_cls.model_fields.items():
+            value, key, _ = self.get_field_value(field, name)
+            if value is not None:
+                values[key] = value
+        return values
+
+
+class Settings(BaseSettings):
+    """A group of settings with one prefix. Values given in code win over the environment, that over files."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, env_file=None)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - pydantic-settings names them
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, _SecretFiles(settings_cls)
+
+
+class EtcdSettings(Settings):
+    """How to reach etcd. `endpoints` (comma list of host:port) wins over host and port."""
+
+    model_config = SettingsConfigDict(env_prefix="ETCD_")
+
+    host: str = "localhost"
+    port: int = 2379
+    endpoints: str = ""
+    prefix: str = "/lablet"
+    timeout: float = Field(default=10.0, gt=0)
+    """Seconds until a call gives up."""
+    username: str | None = None
+    password: SecretStr | None = None
+    ca_cert: Path | None = None
+    cert_cert: Path | None = None
+    cert_key: Path | None = None
+
+    @property
+    def addresses(self) -> list[str]:
+        """`host:port` of every endpoint."""
+        listed = [part.strip() for part in self.endpoints.split(",") if part.strip()]
+        return listed or [f"{self.host}:{self.port}"]
+
+
+class NatsSettings(Settings):
+    model_config = SettingsConfigDict(env_prefix="NATS_")
+
+    url: str = "nats://localhost:4222"
+    """One or more, comma-separated."""
+    user: str | None = None
+    password: SecretStr | None = None
+    creds: Path | None = None
+    ca_cert: Path | None = None
+
+
+class StorageSettings(Settings):
+    """The S3 object store."""
+
+    model_config = SettingsConfigDict(env_prefix="ARTIFACT_STORAGE_")
+
+    endpoint: str = "http://localhost:9000"
+    access_key: SecretStr | None = None
+    secret_key: SecretStr | None = None
+    bucket: str = "lablet-artifacts"
+    region: str = "us-east-1"
+    use_ssl: bool = False
+    """Only read where the endpoint is given without a scheme."""
+
+    @property
+    def url(self) -> str:
+        if "://" in self.endpoint:
+            return self.endpoint
+        return f"{'https' if self.use_ssl else 'http'}://{self.endpoint}"
+
+
+class TelemetrySettings(Settings):
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["json", "console"] | None = None
+    """None: console on a terminal, else json."""
+    otel_exporter_otlp_endpoint: str | None = None
+
+
+class CommonSettings(Settings):
+    """What every service reads."""
+
+    replica_id: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    """Stable name of this replica among its like."""
+    health_host: str = "127.0.0.1"
+    health_port: int = 0
+    """Internal port for /livez, /readyz and /metrics; 0: none."""
+    cloudevents_source: str = "/lablet"
+    """Prefix of the `source` of every event."""
+    ownership_lease_ttl_seconds: float = Field(default=15.0, ge=2.0)
+    """Real seconds after which a silent owner loses its shards."""
+    resync_seconds: float = Field(default=30.0, gt=0)
+    """Real seconds between looks at everything, whatever was or was not heard."""
+    scheduler_lead_time_minutes: float = Field(default=35.0, ge=0)
+    """Lab minutes before the slot at which its instances are made."""
+
+    etcd: EtcdSettings = Field(default_factory=EtcdSettings)
+    nats: NatsSettings = Field(default_factory=NatsSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)

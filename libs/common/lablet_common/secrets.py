@@ -2,8 +2,8 @@
 
 What is stored reads `<key id>:<base64 of nonce and ciphertext>`. The key file has one key a line, newest first, each
 `<key id>:<base64 of 32 bytes>`; new values are encrypted with the first, old ones stay readable while their key is
-listed. The place where the value belongs (`context`) is authenticated too, so that a value copied to another resource does
-not open there.
+listed. The place where the value belongs (`context`) is authenticated too, so that a value copied to another resource
+does not open there.
 """
 
 import base64

@@ -1,8 +1,8 @@
 """How a service lives: one process, one event loop, one ordered start and end.
 
-`run` sets up logs, metrics, traces, the internal port, the store, the bus and the clock, hands them to the service's own
-`main` as a `Runtime`, and takes everything down in the reverse order when the process is asked to stop. A background task
-that crashes ends the process with an error: whoever runs it starts it anew, from etcd's state (crash-only).
+`run` sets up logs, metrics, traces, the internal port, the store, the bus and the clock, hands them to the service's
+own `main` as a `Runtime`, and takes everything down in the reverse order when the process is asked to stop. A background
+task that crashes ends the process with an error: whoever runs it starts it anew, from etcd's state (crash-only).
 """
 
 import asyncio
@@ -30,6 +30,10 @@ _T = TypeVar("_T")
 _LAG_INTERVAL = 0.5
 _STOP_SECONDS = 5.0
 """How long a service may take to end by itself before it is cut off."""
+
+
+class _Stop(Exception):
+    """Ends the task group and everything in it, on request."""
 
 
 @dataclass(slots=True)
@@ -85,7 +89,7 @@ def run(service: Service, settings: CommonSettings, main: Callable[[Runtime], Aw
         uvloop.run(_live(service, settings, main, log))
     except* Exception as crash:
         for error in crash.exceptions:
-            log.error("the service crashed and ends", exc_info=error)
+            log.exception("the service crashed and ends", exc_info=error)
         sys.exit(1)
 
 
@@ -111,8 +115,9 @@ async def _live(
             await asyncio.wait({life, waiting}, return_when=asyncio.FIRST_COMPLETED)
             log.info("stopping")
             health.started = False
-            for task in background._tasks:  # noqa: SLF001 - there is no public way to end a group from inside
-                task.cancel()
+            raise _Stop
+    except* _Stop:
+        pass
     finally:
         for part, closing in (("bus", bus.close()), ("store", store.close())):
             try:

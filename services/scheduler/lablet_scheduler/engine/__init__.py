@@ -8,17 +8,90 @@ minutes (`to_minute`, `from_minute`), spans half-open.
     if isinstance(decision, Placement):
         calendar.book_all(decision.bookings())
 
-**Calendar** — `Calendar(policies, workers)`: `put_worker(view)`, `remove_worker(name)`, `put_policy(policy)`,
-`book(booking)`, `book_all(bookings)` (ValueError when a booking does not fit and `force` is False), `release(reservation,
-seat=None)`, `replace(booking)`, `booking(reservation, seat)`, `of(reservation)`, `on_worker(name, start, end)`, `copy()`.
-**Deciding** — `place(calendar, request) -> Placement | Refusal`; `earliest(calendar, request, after, horizon) ->
-Minute | None` (and `place_earliest(…) -> Placement | Refusal`); `explain(calendar, request, horizon) -> Explanation`.
-**Changing** — `extend(calendar, reservation, new_end) -> Extension`, `shorten(calendar, reservation, new_end)`,
-`move(calendar, reservation, start, end, now) -> Placement | Refusal`, `overrun(calendar, reservation, seat, until, now)
--> Overrun`.
-**Healing** — `heal(calendar, lost_workers, now) -> Plan`, `vacate(calendar, worker, span, now) -> Plan`, `Plan.apply(calendar)`.
-**Waiting** — `retry(calendar, waiting, now) -> list[Retried]`.
-**Power** — `power_spans(calendar, worker) -> list[Span]`.
-
-What it does not do: it keeps no history, reads no quotas and writes nothing anywhere.
+All questions (`place`, `earliest`, `explain`, `extend`, `move`, `overrun`, `heal`, `vacate`, `relocate`, `retry`,
+`simulate`) leave the calendar as it is and answer with values; only `Calendar`'s own methods, `shorten`, `Plan.apply`
+and `Overrun.apply` change it. It keeps no history, knows no quotas and writes nothing anywhere.
 """
+
+from .advice import explain, suggest
+from .calendar import Calendar, Conflict
+from .change import Extension, Overrun, extend, move, overrun, shorten
+from .duty import power_minutes, power_spans
+from .earliest import HORIZON, earliest, place_earliest
+from .heal import Move, Plan, Stuck, heal, relocate, vacate
+from .model import (
+    MAX_SEATS,
+    Booking,
+    Demand,
+    Dimension,
+    Explanation,
+    Filter,
+    Minute,
+    NearestMiss,
+    Placement,
+    PlacementRequest,
+    PoolPolicy,
+    Refusal,
+    SeatChoice,
+    SeatPlacement,
+    Span,
+    Spreading,
+    WorkerView,
+    from_minute,
+    minute_ceil,
+    minute_floor,
+    to_minute,
+)
+from .place import place, simulate
+from .waitlist import Retried, Waiting, retry, waiting_order
+
+__all__ = [
+    "HORIZON",
+    "MAX_SEATS",
+    "Booking",
+    "Calendar",
+    "Conflict",
+    "Demand",
+    "Dimension",
+    "Explanation",
+    "Extension",
+    "Filter",
+    "Minute",
+    "Move",
+    "NearestMiss",
+    "Overrun",
+    "Placement",
+    "PlacementRequest",
+    "Plan",
+    "PoolPolicy",
+    "Refusal",
+    "Retried",
+    "SeatChoice",
+    "SeatPlacement",
+    "Span",
+    "Spreading",
+    "Stuck",
+    "Waiting",
+    "WorkerView",
+    "earliest",
+    "explain",
+    "extend",
+    "from_minute",
+    "heal",
+    "minute_ceil",
+    "minute_floor",
+    "move",
+    "overrun",
+    "place",
+    "place_earliest",
+    "power_minutes",
+    "power_spans",
+    "relocate",
+    "retry",
+    "shorten",
+    "simulate",
+    "suggest",
+    "to_minute",
+    "vacate",
+    "waiting_order",
+]

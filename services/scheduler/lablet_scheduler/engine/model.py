@@ -15,6 +15,8 @@ from enum import StrEnum
 from math import ceil, floor
 from typing import NamedTuple
 
+from .versions import parse_version
+
 Minute = int
 """A whole minute since the Unix epoch, UTC."""
 
@@ -79,6 +81,7 @@ class Dimension(StrEnum):
 class Filter(StrEnum):
     """Why a worker does not come into question, in the order in which it is asked."""
 
+    DURATION = "duration"
     POOL = "pool"
     EXCLUDED = "excluded"
     SELECTOR = "selector"
@@ -168,11 +171,11 @@ class WorkerView:
 
     def __post_init__(self) -> None:
         if not 0 <= self.boot_minutes <= MAX_LEAD_MINUTES:
-            raise ValueError(
-                f"worker {self.name}: boot_minutes is {self.boot_minutes}, not 0 to {MAX_LEAD_MINUTES}"
-            )
+            raise ValueError(f"worker {self.name}: boot_minutes is {self.boot_minutes}, not 0 to {MAX_LEAD_MINUTES}")
         if self.port_end < self.port_start - 1:
             raise ValueError(f"worker {self.name}: port range {self.port_start}–{self.port_end} is turned round")
+        if self.version is not None:
+            parse_version(self.version)
         for span in self.maintenance:
             if span.end <= span.start:
                 raise ValueError(f"worker {self.name}: maintenance span {span} is empty")
@@ -200,6 +203,9 @@ class Demand:
     def __post_init__(self) -> None:
         if min(self.cpu_cores, self.memory_gb, self.storage_gb, self.nodes) < 0:
             raise ValueError(f"a demand cannot be negative: {self}")
+        for version in (self.min_version, self.max_version):
+            if version is not None:
+                parse_version(version)
         if len(set(self.ports)) != len(self.ports):
             raise ValueError(f"port names repeat: {', '.join(self.ports)}")
 
@@ -302,7 +308,7 @@ class SeatChoice:
     late_minutes: int
     """Minutes after the start at which the worker can be ready at the earliest; 0: in time."""
     fullness: float
-    """Share of the worker in use at the slot's peak before these seats, mean of its dimensions, 0 to 1."""
+    """Share of the worker in use at the slot's peak with these seats, mean of its dimensions, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -311,7 +317,7 @@ class Explanation:
 
     summary: str
     considered: int
-    """Workers of the pool."""
+    """Workers looked at."""
     removed: Mapping[str, int]
     """Filter name → workers that it removed (each worker counts once, at the first filter that removes it)."""
     binding: str | None = None

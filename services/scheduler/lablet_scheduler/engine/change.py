@@ -1,0 +1,184 @@
+"""Changing what is booked: longer, shorter, elsewhere in time, gone, or later than it should have been.
+
+A lab cannot leave its worker, so an extension is granted where the seats are or not at all; when it does not fit, the
+answer is the longest end that would. All seats of a reservation are extended together. An overrun is no request but a
+fact: it is booked whatever it displaces, and the seats that lose their room are listed, never a started one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from .calendar import Calendar, Conflict
+from .model import Booking, Minute, NearestMiss, Placement, PlacementRequest, Refusal, from_minute
+from .place import place
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """The answer to "may it end later?"."""
+
+    reservation: str
+    wanted: Minute
+    granted: bool
+    longest: Minute
+    """The latest end up to the wanted one that fits; the present end when none does."""
+    bookings: tuple[Booking, ...]
+    """All seats with the new end when granted, unchanged otherwise."""
+    miss: NearestMiss | None
+    """What stands against the next minute after `longest`."""
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overrun:
+    """What follows from a seat that stays longer than its slot."""
+
+    booking: Booking
+    """The seat with its real end."""
+    displaced: tuple[Booking, ...]
+    """Seats that lose their room, soonest first. Where they go is `heal.relocate`'s answer."""
+
+    def apply(self, calendar: Calendar) -> None:
+        """Books the fact and takes the displaced seats off."""
+        for lost in self.displaced:
+            calendar.release(lost.reservation, lost.seat)
+        calendar.replace(self.booking, check=False)
+
+
+def extend(calendar: Calendar, reservation: str, new_end: Minute) -> Extension:
+    """Whether all seats of a reservation can stay until `new_end`; the calendar is not changed.
+
+    Raises LookupError for a reservation that is not booked, ValueError for an end that is not later.
+    """
+    seats = _booked(calendar, reservation)
+    end = max(seat.end for seat in seats)
+    if new_end <= end:
+        raise ValueError(f"{reservation}: {new_end} is not later than the present end {end}")
+    scratch = calendar.copy()
+    scratch.release(reservation)
+    miss = _miss_until(scratch, seats, new_end)
+    if miss is None:
+        longer = tuple(_ending(seat, new_end) for seat in seats)
+        text = f"{reservation} may stay until {from_minute(new_end):%Y-%m-%d %H:%M} UTC."
+        return Extension(reservation, new_end, True, new_end, longer, None, text)
+    fits, fails = end, new_end
+    while fails - fits > 1:
+        middle = (fits + fails) // 2
+        found = _miss_until(scratch, seats, middle)
+        if found is None:
+            fits = middle
+        else:
+            fails, miss = middle, found
+    text = (
+        f"{reservation} cannot stay until {from_minute(new_end):%Y-%m-%d %H:%M} UTC: {miss.worker} lacks"
+        f" {miss.dimension} ({miss.free:g} of {miss.needed:g}) from {from_minute(fits):%Y-%m-%d %H:%M} UTC on, the latest end that fits."
+    )
+    return Extension(reservation, new_end, False, fits, seats, miss, text)
+
+
+def shorten(calendar: Calendar, reservation: str, new_end: Minute) -> tuple[Booking, ...]:
+    """Gives a reservation's last minutes back and returns its seats as they now are.
+
+    Raises LookupError for a reservation that is not booked, ValueError for an end that is not inside the slot.
+    """
+    seats = _booked(calendar, reservation)
+    for seat in seats:
+        if not seat.start < new_end < seat.end:
+            raise ValueError(f"{reservation}: {new_end} is not inside the slot {seat.start} to {seat.end}")
+    shorter = tuple(replace(seat, end=new_end, occupied_end=None) for seat in seats)
+    calendar.release(reservation)
+    calendar.book_all(shorter, check=False)
+    return shorter
+
+
+def move(
+    calendar: Calendar, reservation: str, start: Minute, end: Minute, now: Minute, *, pool: str | None = None
+) -> Placement | Refusal:
+    """Where a reservation that has not started would go in another slot; the calendar is not changed.
+
+    Its own present seats count as free, and its seats keep their numbers. To carry it out, release the reservation and
+    book the placement. Raises LookupError when it is not booked, ValueError when a seat has started.
+    """
+    seats = _booked(calendar, reservation)
+    if any(seat.started for seat in seats):
+        raise ValueError(f"{reservation} has started and cannot be moved")
+    scratch = calendar.copy()
+    scratch.release(reservation)
+    first = seats[0]
+    request = PlacementRequest(
+        reservation=reservation,
+        pool=pool if pool is not None else calendar.worker(first.worker).pool,
+        demand=first.demand,
+        start=start,
+        end=end,
+        seats=len(seats),
+        now=now,
+        priority=first.priority,
+        seat_numbers=tuple(seat.seat for seat in seats),
+    )
+    return place(scratch, request)
+
+
+def overrun(calendar: Calendar, reservation: str, seat: int, until: Minute) -> Overrun:
+    """Which seats lose their room when a seat stays until `until`; the calendar is not changed.
+
+    Raises LookupError when the seat is not booked.
+    """
+    booked = calendar.booking(reservation, seat)
+    if booked is None:
+        raise LookupError(f"{reservation}/{seat} is not booked")
+    late = replace(booked, occupied_end=until)
+    scratch = calendar.copy()
+    scratch.replace(late, check=False)
+    view = scratch.worker(late.worker)
+    rivals = {
+        rival.key: rival
+        for rival in scratch.on_worker(late.worker, booked.until, scratch.hold_end(late))
+        if not rival.started and rival.key != late.key
+    }
+    for span in scratch.licences_over(view):
+        for other in scratch.workers():
+            if (other.pool, other.licence) != (view.pool, view.licence):
+                continue
+            reach = scratch.bridge(other) + scratch.lead(other)
+            for rival in scratch.on_worker(other.name, span.start - reach, span.end + reach):
+                if not rival.started and rival.key != late.key:
+                    rivals[rival.key] = rival
+    return Overrun(late, _without_room(scratch, rivals.values()))
+
+
+def _without_room(scratch: Calendar, rivals: Iterable[Booking]) -> tuple[Booking, ...]:
+    """Takes rivals off and lets them back in, the most urgent first; returns those that no longer fit."""
+    order = sorted(rivals, key=lambda rival: (-rival.priority, rival.start, rival.reservation, rival.seat))
+    for rival in order:
+        scratch.release(rival.reservation, rival.seat)
+    displaced: list[Booking] = []
+    for rival in order:
+        try:
+            scratch.book(rival)
+        except Conflict:
+            displaced.append(rival)
+    return tuple(sorted(displaced, key=lambda rival: (rival.start, -rival.priority, rival.reservation, rival.seat)))
+
+
+def _booked(calendar: Calendar, reservation: str) -> tuple[Booking, ...]:
+    seats = calendar.of(reservation)
+    if not seats:
+        raise LookupError(f"{reservation} is not booked")
+    return seats
+
+
+def _ending(seat: Booking, end: Minute) -> Booking:
+    later = seat.occupied_end if seat.occupied_end is not None and seat.occupied_end > end else None
+    return replace(seat, end=end, occupied_end=later)
+
+
+def _miss_until(scratch: Calendar, seats: tuple[Booking, ...], end: Minute) -> NearestMiss | None:
+    try:
+        scratch.book_all(_ending(seat, end) for seat in seats)
+    except Conflict as conflict:
+        return conflict.miss
+    scratch.release(seats[0].reservation)
+    return None

@@ -1,0 +1,75 @@
+"""One worker's bookings in the order of their start, with its duties and port numbers.
+
+The lane answers what the arrays cannot: which seats, which numbers, which exact spans. A *hold* is the span in which a
+booking keeps licence nodes, ports and power: its slot plus the turnaround. The engine may also keep a worker on without
+a booking (it is on at the moment and will be for a while); such an idle hold has no booking.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+from .model import Booking, Minute, Span
+from .power import join_needs, touched
+
+Hold = tuple[Minute, Minute, str, int, Booking | None]
+"""Start, end of the turnaround, reservation, seat, booking."""
+
+
+class Lane:
+    """What is booked on one worker."""
+
+    __slots__ = ("_longest", "bridge", "duties", "holds", "owner")
+
+    def __init__(self, owner: object, bridge: int) -> None:
+        self.owner = owner
+        self.bridge = bridge
+        self.holds: list[Hold] = []
+        self.duties: list[Span] = []
+        self._longest = 0
+        """No hold is or was longer: how far before a minute one has to begin looking."""
+
+    def clone(self, owner: object) -> Lane:
+        """A lane of its own with the same content."""
+        twin = Lane(owner, self.bridge)
+        twin.holds = self.holds.copy()
+        twin.duties = self.duties.copy()
+        twin._longest = self._longest
+        return twin
+
+    def add(self, hold: Hold) -> tuple[list[Span], list[Span]]:
+        """Puts a hold in; returns the duties that it replaced and those that stand there now."""
+        start, end = hold[0], hold[1]
+        insort(self.holds, hold)
+        self._longest = max(self._longest, end - start)
+        first, last = touched(self.duties, start, end, self.bridge)
+        old = self.duties[first:last]
+        new = [Span(min(start, old[0].start), max(end, old[-1].end))] if old else [Span(start, end)]
+        self.duties[first:last] = new
+        return old, new
+
+    def take(self, hold: Hold) -> tuple[list[Span], list[Span]]:
+        """Takes a hold out; returns the duty that it belonged to and those that are left of it."""
+        index = bisect_left(self.holds, hold[:4], key=lambda kept: kept[:4])
+        del self.holds[index]
+        first, last = touched(self.duties, hold[0], hold[1], 0)
+        old = self.duties[first:last]
+        begin = bisect_left(self.holds, old[0].start, key=lambda kept: kept[0])
+        close = bisect_left(self.holds, old[-1].end, key=lambda kept: kept[0])
+        new = join_needs(((kept[0], kept[1]) for kept in self.holds[begin:close]), self.bridge)
+        self.duties[first:last] = new
+        return old, new
+
+    def within(self, start: Minute, end: Minute) -> Iterator[Hold]:
+        """The holds that overlap `[start, end)`, in the order of their start."""
+        index = bisect_left(self.holds, start - self._longest, key=lambda kept: kept[0])
+        for hold in self.holds[index:]:
+            if hold[0] >= end:
+                return
+            if hold[1] > start:
+                yield hold
+
+    def ports_in_use(self, start: Minute, end: Minute) -> set[int]:
+        """The port numbers that somebody holds at some instant of `[start, end)`."""
+        return {number for hold in self.within(start, end) if hold[4] is not None for _, number in hold[4].ports}

@@ -1,0 +1,61 @@
+"""Which worker is the best: the one documented rule, as a number to be minimised.
+
+`pack`: in time first, then the least added minutes of power (that is the money), then the fuller worker, then the name.
+`spread`: in time first, then the emptier worker, then the least added power, then the name. Fullness is the mean share
+of cpu, memory, storage and licence nodes in use at the slot's worst minute with the seat in place, in steps of 1/4095.
+
+Lateness counts up to 2,047 minutes and added power up to two years; beyond, workers tie and the next criterion decides.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from .fleet import Fleet, IntArray
+from .model import Spreading
+from .timeline import Amounts
+
+LongArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+REFUSED = int(np.iinfo(np.int64).max)
+"""The key of a worker that does not come into question."""
+
+_STEPS = 4095
+_RANK_BITS, _FULL_BITS, _ADDED_BITS = 20, 12, 20
+_LATE_MOST, _ADDED_MOST = (1 << 11) - 1, (1 << _ADDED_BITS) - 1
+
+
+def fullness(fleet: Fleet, peaks: IntArray, amounts: Amounts) -> FloatArray:
+    """Share of each worker in use with one more seat."""
+    needs = np.array(amounts[:4], dtype=np.int32)[:, None]
+    share: FloatArray = ((peaks[:4] + needs) * fleet.share).sum(axis=0)
+    return share
+
+
+def keys(spreading: Spreading, late: IntArray | None, added: IntArray, full: FloatArray, fleet: Fleet) -> LongArray:
+    """The keys of all workers at once."""
+    steps = np.minimum(full * _STEPS, _STEPS).astype(np.int64)
+    minutes = np.minimum(added, _ADDED_MOST).astype(np.int64)
+    key: LongArray
+    if spreading is Spreading.PACK:
+        key = (minutes << (_FULL_BITS + _RANK_BITS)) | ((_STEPS - steps) << _RANK_BITS)
+    else:
+        key = (steps << (_ADDED_BITS + _RANK_BITS)) | (minutes << _RANK_BITS)
+    key |= fleet.rank
+    if late is not None:
+        key |= np.minimum(late, _LATE_MOST).astype(np.int64) << (_ADDED_BITS + _FULL_BITS + _RANK_BITS)
+    return key
+
+
+def key_of(spreading: Spreading, late: int, added: int, full: float, rank: int) -> int:
+    """The key of one worker; equal to what `keys` gives for it."""
+    steps = int(min(full * _STEPS, _STEPS))
+    minutes = min(added, _ADDED_MOST)
+    if spreading is Spreading.PACK:
+        key = (minutes << (_FULL_BITS + _RANK_BITS)) | ((_STEPS - steps) << _RANK_BITS)
+    else:
+        key = (steps << (_ADDED_BITS + _RANK_BITS)) | (minutes << _RANK_BITS)
+    key |= rank | (min(late, _LATE_MOST) << (_ADDED_BITS + _FULL_BITS + _RANK_BITS))
+    return key

@@ -1,0 +1,106 @@
+"""Wiring of the scheduler: the caches, the ownership of pools and bridges, and what wakes an owner.
+
+An owner is woken by its caches (reservations, instances, workers, its pool) and by the intents on its own durable
+consumer; both only say "look again". What neither brings, the periodic look does.
+"""
+
+import asyncio
+
+from lablet_common.bridge import Bridge
+from lablet_common.bus import Received, intents_stream
+from lablet_common.events import subjects
+from lablet_common.ownership import Fence, Ownership
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.kinds import DEFINITION, INSTANCE, KINDS, POOL, RESERVATION, WORKER, Service, owned_by
+from lablet_common.service import Runtime, run
+from lablet_common.store.cache import Caches
+from lablet_scheduler.owner import PoolOwner
+from lablet_scheduler.settings import SchedulerSettings
+
+_BRIDGE = "bridge-"
+_PUBLIC = "public"
+
+
+class Scheduler:
+    """The pools and bridges that this replica owns, and the caches they share."""
+
+    def __init__(self, runtime: Runtime, settings: SchedulerSettings) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._caches = Caches(runtime.store, [RESERVATION, INSTANCE, WORKER, POOL, DEFINITION])
+        self._ownership = Ownership(
+            runtime.store,
+            Service.SCHEDULER,
+            runtime.replica,
+            ttl_seconds=settings.ownership_lease_ttl_seconds,
+            shards=self._shards,
+        )
+
+    async def run(self) -> None:
+        """Until the process is asked to stop."""
+        async with self._caches:
+            await self._caches.wait_synced()
+            self._caches[POOL].subscribe(lambda *_: self._ownership.refresh())
+            self._runtime.health.add("caches", self._caches_synced)
+            self._runtime.health.started = True
+            if not self._settings.scheduler_enabled:
+                await asyncio.Event().wait()
+            await self._ownership.run(self._serve)
+
+    async def _caches_synced(self) -> None:
+        if not self._caches.synced:
+            raise LookupError("the caches have not been filled yet")
+
+    def _shards(self) -> list[str]:
+        pools = [pool.id for pool in self._caches[POOL].items()]
+        return pools + [f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.SCHEDULER)]
+
+    async def _serve(self, shard: str, fence: Fence) -> None:
+        if shard.startswith(_BRIDGE):
+            kind = KINDS[shard.removeprefix(_BRIDGE)]
+            bus = self._runtime.bus
+            await Bridge(self._runtime.store, kind, fence, bus.publish, source=self._runtime.source).run()
+        else:
+            await self._serve_pool(shard, fence)
+
+    async def _serve_pool(self, pool: str, fence: Fence) -> None:
+        owner = PoolOwner(
+            pool,
+            fence,
+            store=self._runtime.store,
+            caches=self._caches,
+            find_definition=self._definition,
+            clock=self._runtime.clock,
+            settings=self._settings,
+            source=self._runtime.source,
+        )
+
+        async def wake(_: Received) -> None:
+            owner.wake()
+
+        intents = self._runtime.bus.consumer(
+            intents_stream(Service.SCHEDULER),
+            f"scheduler-{pool}",
+            [subjects.intent_filter(Service.SCHEDULER, pool)],
+            wake,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(intents.run())
+            tasks.create_task(owner.run())
+
+    def _definition(self, tenant: str, name: str) -> Definition | None:
+        """The tenant's own, else the public one."""
+        cache = self._caches[DEFINITION]
+        found = cache.get(name, tenant) or cache.get(name, _PUBLIC)
+        assert found is None or isinstance(found, Definition)
+        return found
+
+
+def main() -> None:
+    """Runs the scheduler until SIGTERM."""
+    settings = SchedulerSettings()
+
+    async def live(runtime: Runtime) -> None:
+        await Scheduler(runtime, settings).run()
+
+    run(Service.SCHEDULER, settings, live)

@@ -59,7 +59,7 @@ def full(row: NodeType) -> Json:
         "id": row.id,
         "general": _general(row),
         "device": _device(row),
-        "boot": {"timeout": int(4 * row.boot) + 60, "completed": [], "uses_regex": False},
+        "boot": {"timeout": int(4 * row.boot) + 60, "completed": ["con0 is now available"], "uses_regex": False},
         "sim": simulation,
         "configuration": {
             "generator": {"driver": row.generator},

@@ -20,6 +20,7 @@ _OPENS_SECTION = re.compile(
 _ALWAYS_GLOBAL = re.compile(
     r"(no )?(hostname|username|enable (secret|password)|ip route|ip domain|snmp-server|ntp|logging)\b", re.IGNORECASE
 )
+_SINGLE_VALUED = ("ip address ", "description ", "ip ospf cost ", "bandwidth ", "switchport access vlan ")
 _MODE = {"interface": "if", "router": "router", "line": "line", "vlan": "vlan"}
 
 
@@ -55,7 +56,7 @@ class RunningConfig:
             if not self._replace("hostname ", line):
                 self.lines.insert(0, line)
         else:
-            self._remove(f"no {line}", section)
+            self._supersede(line, section)
             self._insert(line, section)
 
     def addresses(self) -> dict[str, str]:
@@ -68,6 +69,17 @@ class RunningConfig:
             elif section and (match := re.match(r"\s+ip address (\d+\.\d+\.\d+\.\d+)", line)):
                 found.setdefault(section, match[1])
         return found
+
+    def _supersede(self, line: str, section: str | None) -> None:
+        """Drops the `no …` that the line undoes, and the old value where there can be only one."""
+        first, last = self._span(section)
+        indent = "" if section is None else " "
+        single = next((start for start in _SINGLE_VALUED if line.startswith(start)), None)
+        for index in range(last - 1, first - 1, -1):
+            old = self.lines[index].removeprefix(indent)
+            undone = old.startswith("no ") and (line + " ").startswith(old[3:] + " ")
+            if undone or (single and old.startswith(single) and not line.endswith(" secondary")):
+                del self.lines[index]
 
     def _span(self, section: str | None) -> tuple[int, int]:
         """The half-open range of lines that belong to the section's body, or the whole text."""

@@ -126,7 +126,8 @@ class Judge:
         method = response.request.method
         template = next((path_ for pattern, path_ in self._paths if pattern.fullmatch(path)), None)
         name = f"{method} {template or path}"
-        response.read() if isinstance(response.stream, httpx.SyncByteStream) else None
+        if isinstance(response.stream, httpx.SyncByteStream):
+            response.read()
         if response.status_code >= 400:
             if response.status_code != 502:
                 error = response.json()

@@ -24,6 +24,7 @@ def client(simulator: Callable[..., Any], judge: Any) -> Any:
         process.url, "admin", process.password, ssl_verify=False, allow_http=True, convergence_wait_time=0.05
     )
     made._session.event_hooks["response"].append(judge)
+    made.auto_sync_interval = 0.0
     made.process = process
     made.licensing.wait_interval = 0.02
     made.licensing.set_product_license("CML_Enterprise")
@@ -125,14 +126,14 @@ def test_the_rest_of_the_client_finds_its_answers(client: Any) -> None:
     assert client.definitions.image_definitions_for_node_definition("iosv")
     hosts = client.system_management.compute_hosts
     assert len(hosts) == 1
-    assert client.system_management.external_connectors
+    assert client.system_management.get_external_connectors()
     assert client.system_management.maintenance_mode is False
     client.system_management.maintenance_mode = True
     client.system_management.maintenance_mode = False
     user = client.user_management.create_user("learner", "pw")
     client.user_management.update_user(user["id"], description="one")
     pool = client.resource_pool_management.create_resource_pool("class", licenses=3)
-    assert pool.get_usage().limit["licenses"] == 3
+    assert pool.get_usage().limit.licenses == 3
     pool.remove()
     client.user_management.delete_user(user["id"])
     with warnings.catch_warnings():

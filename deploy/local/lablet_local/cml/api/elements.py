@@ -77,10 +77,10 @@ def wipe_node(call: Call) -> None:
     call.controller.launcher.wipe(lab, [found])
 
 
-def extract(call: Call) -> str:
+def extract(call: Call) -> Json:
     lab, found = call.node("lab_exec")
     call.controller.launcher.extract(lab, found)
-    return "Configuration extracted."
+    return {"message": "Configuration extracted."}
 
 
 def node_converged(call: Call) -> bool:

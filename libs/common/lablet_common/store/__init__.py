@@ -22,6 +22,7 @@ from lablet_common.store.api import TxnResult as TxnResult
 from lablet_common.store.api import WatchBatch as WatchBatch
 from lablet_common.store.api import WatchEvent as WatchEvent
 from lablet_common.store.etcd import EtcdStore as EtcdStore
+from lablet_common.store.lease import LeaseKeeper as LeaseKeeper
 from lablet_common.store.memory import MemoryStore as MemoryStore
 from lablet_common.store.transaction import Conflict as Conflict
 from lablet_common.store.transaction import Transaction as Transaction

@@ -28,6 +28,8 @@ class LabRef(Model):
 
     id: str
     worker: str
+    machine: str = ""
+    """The provider's machine it was imported on: when that one is gone, so is the lab."""
 
 
 class Score(Model):

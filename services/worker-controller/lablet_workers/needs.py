@@ -1,0 +1,133 @@
+"""When a worker must be up, and whether it should be now. Pure: the calendar in, a decision with its rule out.
+
+A worker is powered on early enough to be ready when the first need begins, stays on through gaps that are shorter than the
+grace, and goes off when nothing near is left. No second negotiation about scaling exists: what reservations placed on it say
+is what it does. Idle means: no instance and none approaching, never "nobody typed".
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from lablet_common.resources.instance import Instance, InstancePhase
+from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatState
+from lablet_common.resources.worker import PoolSpec, Worker
+
+_PLACED = (ReservationPhase.HELD, ReservationPhase.SCHEDULED, ReservationPhase.ACTIVE)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Need:
+    """A span in which a worker must be ready."""
+
+    start: datetime
+    end: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Whether a worker should be on, by which rule, and when the answer may change by the clock alone."""
+
+    on: bool
+    rule: str
+    look: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerNeeds:
+    """One worker's part of the calendar."""
+
+    worker: Worker
+    needs: tuple[Need, ...]
+    busy: bool
+    """It has an instance that has not ended."""
+
+
+def needs_of(reservations: Iterable[Reservation], pool: PoolSpec) -> Mapping[str, tuple[Need, ...]]:
+    """Worker → its needs, in order. A seat needs its worker from the preparation before its slot to the turnaround after."""
+    found: dict[str, set[Need]] = {}
+    preparation = timedelta(minutes=pool.preparation_minutes)
+    turnaround = timedelta(minutes=pool.turnaround_minutes)
+    for reservation in reservations:
+        slot = reservation.slot
+        if slot is None or reservation.status.phase not in _PLACED:
+            continue
+        need = Need(slot.start - preparation, slot.end + turnaround)
+        for seat in reservation.status.placement:
+            if seat.state is SeatState.PLACED:
+                found.setdefault(seat.worker, set()).add(need)
+    return {worker: tuple(sorted(needs)) for worker, needs in found.items()}
+
+
+def is_live(instance: Instance) -> bool:
+    """It may still hold something on its worker."""
+    status = instance.status
+    return status.phase is not InstancePhase.TERMINATED and not status.released
+
+
+def plan_power(pool: PoolSpec, workers: Sequence[WorkerNeeds], now: datetime, grace: timedelta) -> dict[str, Wanted]:
+    """Every worker's wanted power. `min` and `warm` are met with the lowest names; licences allowed to the pool go to
+    those that are busy, then on, then needed first."""
+    wanted = {one.worker.id: _by_calendar(one, now, grace) for one in workers}
+    spare = sorted((one for one in workers if not wanted[one.worker.id].on and _usable(one, now)), key=_name)
+    short = pool.min - sum(want.on for want in wanted.values())
+    for one in spare[: max(0, short)]:
+        wanted[one.worker.id] = Wanted(True, "minimum", wanted[one.worker.id].look)
+    spare = spare[max(0, short) :]
+    idle = sum(1 for one in workers if wanted[one.worker.id].on and not one.busy and not _needed(one, now))
+    for one in spare[: max(0, pool.warm - idle)]:
+        wanted[one.worker.id] = Wanted(True, "warm", wanted[one.worker.id].look)
+    if pool.allowed_licenses is not None:
+        _ration(pool.allowed_licenses, workers, wanted, now)
+    return wanted
+
+
+def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta) -> Wanted:
+    worker = one.worker
+    boot = timedelta(minutes=worker.spec.boot_minutes)
+    if one.busy:
+        return Wanted(True, "instance")
+    for span in worker.spec.maintenance:
+        if span.frm <= now < span.to:
+            return Wanted(False, "maintenance", span.to)
+    coming = [need for need in one.needs if need.end > now]
+    if not coming:
+        return Wanted(False, "no-need")
+    first = coming[0]
+    switch_on = first.start - boot
+    if now >= switch_on:
+        end = first.end
+        for need in coming[1:]:
+            if need.start - boot - end > grace:
+                break
+            end = max(end, need.end)
+        return Wanted(True, "calendar", end)
+    if worker.is_on and switch_on - now <= grace:
+        return Wanted(True, "gap-within-grace", switch_on)
+    return Wanted(False, "need-later", switch_on)
+
+
+def _ration(allowed: int, workers: Sequence[WorkerNeeds], wanted: dict[str, Wanted], now: datetime) -> None:
+    """Holds back those that would take a licence more than the pool may have."""
+
+    def rank(one: WorkerNeeds) -> tuple[bool, bool, datetime, str]:
+        first = next((need.start for need in one.needs if need.end > now), datetime.max.replace(tzinfo=now.tzinfo))
+        return (not one.busy, not one.worker.is_on, first, one.worker.id)
+
+    candidates = sorted((one for one in workers if wanted[one.worker.id].on), key=rank)
+    for one in candidates[allowed:]:
+        if not one.busy:
+            wanted[one.worker.id] = Wanted(False, "licenses", wanted[one.worker.id].look)
+
+
+def _usable(one: WorkerNeeds, now: datetime) -> bool:
+    in_maintenance = any(span.frm <= now < span.to for span in one.worker.spec.maintenance)
+    return one.worker.spec.unschedulable is None and not in_maintenance
+
+
+def _needed(one: WorkerNeeds, now: datetime) -> bool:
+    return any(need.start <= now < need.end for need in one.needs)
+
+
+def _name(one: WorkerNeeds) -> str:
+    return one.worker.id

@@ -1,0 +1,1 @@
+"""What runs labs on a machine: one port, the CML adapter, and a fake for tests."""

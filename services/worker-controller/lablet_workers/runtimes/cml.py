@@ -1,0 +1,249 @@
+"""The CML adapter: Cisco Modeling Labs' REST API (2.x) as the `Runtime` port, asynchronous and thrifty.
+
+Source of the rules: the product's published API. Error bodies are `{"code", "description"}`; a 502 while it boots means
+"not ready yet"; a token that has run out is renewed once. Cisco's own client is synchronous and polls with many calls;
+here one call (`lab_element_state`) tells a whole lab's progress.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from lablet_workers.runtimes.port import (
+    LabMissing,
+    LabProgress,
+    LicenseInfo,
+    LoginRefused,
+    RuntimeFault,
+    RuntimeInfo,
+    RuntimeUnavailable,
+)
+
+_NOT_READY = (502, 503, 504)
+_RUNNING = ("QUEUED", "STARTED", "BOOTED", "DISCONNECTED")
+_UP = "BOOTED"
+_ALREADY = "already"
+
+
+class CmlRuntimes:
+    """Opens CML controllers with one user name and one set of certificates."""
+
+    def __init__(self, username: str, ca_cert: Path | None = None) -> None:
+        self._username = username
+        self._verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca_cert)) if ca_cert else True
+
+    def open(self, url: str, password: str) -> "CmlRuntime":
+        return CmlRuntime(url, self._username, password, self._verify)
+
+
+class CmlRuntime:
+    """One controller."""
+
+    def __init__(self, url: str, username: str, password: str, verify: ssl.SSLContext | bool = True) -> None:
+        self._http = httpx.AsyncClient(
+            base_url=f"{url}/api/v0",
+            timeout=httpx.Timeout(20, connect=3),
+            limits=httpx.Limits(max_connections=8),
+            # an SSL context costs 20 ms to make; plain addresses need none
+            verify=verify if url.startswith("https") else False,
+            trust_env=False,
+        )
+        self._username = username
+        self._password = password
+        self._login = asyncio.Lock()
+        self._token: str | None = None
+        self._labels: dict[str, dict[str, str]] = {}
+
+    # -- the controller --------------------------------------------------------------------------------------------
+
+    async def info(self) -> RuntimeInfo:
+        answer = (await self._send("GET", "/system_information", login=False)).json()
+        return RuntimeInfo(str(answer["version"]).partition("+")[0], bool(answer["ready"]))
+
+    async def secure(self, default_password: str, password: str) -> None:
+        self._password, self._token = password, None
+        try:
+            await self._authenticate()
+        except LoginRefused:
+            self._password = default_password
+            await self._authenticate()
+            user = (await self._send("GET", f"/users/{self._username}/id")).json()
+            change = {"password": {"old_password": default_password, "new_password": password}}
+            await self._send("PATCH", f"/users/{user}", json=change)
+            self._password, self._token = password, None
+            await self._authenticate()
+
+    async def license(self) -> LicenseInfo:
+        answer = (await self._send("GET", "/licensing")).json()
+        quota = None
+        registration = str(answer.get("registration", {}).get("status", ""))
+        authorization = str(answer.get("authorization", {}).get("status", ""))
+        if authorization == "IN_COMPLIANCE":
+            limits = (await self._send("GET", "/diagnostics/licensing")).json()
+            quota = limits.get("quota")
+        return LicenseInfo(registration, authorization, quota)
+
+    async def register(self, product: str, token: str) -> None:
+        await self._send("PUT", "/licensing/product_license", json=product)
+        current = (await self._send("GET", "/licensing")).json().get("transport", {})
+        transport = {"ssms": current.get("ssms") or current.get("default_ssms"), "proxy": current.get("proxy") or {}}
+        proxy = transport["proxy"]
+        transport["proxy"] = {"server": proxy.get("server"), "port": proxy.get("port")}
+        await self._send("PUT", "/licensing/transport", json=transport)
+        response = await self._send(
+            "POST", "/licensing/registration", json={"token": token, "reregister": False}, accept=(409,)
+        )
+        if response.status_code == 409 and not (await self.license()).registered:
+            raise RuntimeUnavailable(f"the licence cannot be registered now: {_description(response)}")
+
+    async def deregister(self) -> None:
+        response = await self._send("DELETE", "/licensing/deregistration", accept=(400, 409))
+        if response.status_code == 400 and _ALREADY not in _description(response).lower():
+            raise RuntimeFault(f"the licence cannot be given back: {_description(response)}")
+        if response.status_code == 409:
+            raise RuntimeUnavailable(f"the licence cannot be given back now: {_description(response)}")
+
+    # -- labs ------------------------------------------------------------------------------------------------------
+
+    async def labs(self) -> Mapping[str, str]:
+        ids = (await self._send("GET", "/labs", params={"show_all": "true"})).json()
+        found = {}
+        for lab in ids:
+            response = await self._send("GET", f"/labs/{lab}", accept=(404,))
+            if response.status_code != 404:
+                found[str(response.json()["lab_title"])] = str(lab)
+        return found
+
+    async def import_lab(self, title: str, topology: bytes) -> str:
+        known = (await self.labs()).get(title)
+        if known is not None:
+            return known
+        response = await self._send(
+            "POST",
+            "/import",
+            params={"title": title},
+            content=topology,
+            headers={"content-type": "application/yaml"},
+        )
+        return str(response.json()["id"])
+
+    async def start(self, lab: str) -> None:
+        await self._send("PUT", f"/labs/{lab}/start")
+
+    async def progress(self, lab: str) -> LabProgress:
+        states = (await self._send("GET", f"/labs/{lab}/lab_element_state")).json()["nodes"]
+        labels = self._labels.get(lab)
+        if labels is None or set(labels) != set(states):
+            nodes = (await self._send("GET", f"/labs/{lab}/nodes", params=_LIGHT)).json()
+            labels = self._labels[lab] = {str(node["id"]): str(node["label"]) for node in nodes}
+        return LabProgress(
+            converged=all(state == _UP for state in states.values()),
+            stopped=not any(state in _RUNNING for state in states.values()),
+            nodes={labels.get(node, node): str(state) for node, state in states.items()},
+        )
+
+    async def configurations(self, lab: str) -> Mapping[str, bytes]:
+        nodes = (await self._send("GET", f"/labs/{lab}/nodes", params=_LIGHT)).json()
+        found: dict[str, bytes] = {}
+        for node in nodes:
+            path = f"/labs/{lab}/nodes/{node['id']}"
+            extracted = await self._send("PUT", f"{path}/extract_configuration", accept=(400, 404, 409))
+            if extracted.status_code >= 400:
+                continue  # a node type that has no configuration to extract
+            text = _configuration((await self._send("GET", path)).json().get("configuration"))
+            if text:
+                found[str(node["label"])] = text.encode()
+        return found
+
+    async def export(self, lab: str) -> bytes:
+        response = await self._send("GET", f"/labs/{lab}/download")
+        if response.headers.get("content-type", "").startswith("application/json"):
+            return str(response.json()).encode()
+        return response.content
+
+    async def stop(self, lab: str) -> None:
+        await self._send("PUT", f"/labs/{lab}/stop")
+
+    async def remove(self, lab: str) -> None:
+        self._labels.pop(lab, None)
+        try:
+            await self._send("PUT", f"/labs/{lab}/wipe")
+            await self._send("DELETE", f"/labs/{lab}")
+        except LabMissing:
+            return
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+    # -- calling ---------------------------------------------------------------------------------------------------
+
+    async def _authenticate(self) -> None:
+        async with self._login:
+            if self._token is not None:
+                return
+            body = {"username": self._username, "password": self._password}
+            response = await self._raw("POST", "/authenticate", json=body)
+            if response.status_code == 403:
+                raise LoginRefused(f"the login of {self._username} was refused")
+            _check(response, "POST", "/authenticate")
+            self._token = str(response.json())
+
+    async def _send(
+        self, method: str, path: str, *, login: bool = True, accept: tuple[int, ...] = (), **more: Any
+    ) -> httpx.Response:
+        for again in (True, False):
+            headers = dict(more.pop("headers", {}))
+            if login:
+                await self._authenticate()
+                headers["authorization"] = f"Bearer {self._token}"
+            response = await self._raw(method, path, headers=headers, **more)
+            if response.status_code == 401 and login and again:
+                self._token = None
+                more["headers"] = headers
+                continue
+            break
+        if response.status_code not in accept:
+            _check(response, method, path)
+        return response
+
+    async def _raw(self, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            return await self._http.request(method, path, **more)
+        except httpx.HTTPError as error:
+            raise RuntimeUnavailable(f"{method} {path} at {self._http.base_url}: {error!r}") from error
+
+
+_LIGHT = {"data": "true", "exclude_configurations": "true"}
+
+
+def _check(response: httpx.Response, method: str, path: str) -> None:
+    if response.is_success:
+        return
+    words = f"{method} {path}: {response.status_code} {_description(response)}"
+    if response.status_code in _NOT_READY or response.status_code == 500:
+        raise RuntimeUnavailable(words)
+    if response.status_code == 404 and "/labs/" in path:
+        raise LabMissing(words)
+    raise RuntimeFault(words)
+
+
+def _description(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["description"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:200]
+
+
+def _configuration(value: Any) -> str:
+    """A node's configuration as one text: a string, one named file, or a list of them."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return str(value.get("content") or "")
+    if isinstance(value, list):
+        return "\n".join(str(part.get("content") or "") for part in value if isinstance(part, dict))
+    return ""

@@ -1,0 +1,120 @@
+"""The port to the software that runs labs on a worker.
+
+Steps are asynchronous on the other side: `start` accepts, `progress` tells how far it is. Every call is idempotent, so that
+a step may be done again after a crash at any point. A lab is found again by its title, which is the instance's id.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class RuntimeFault(Exception):
+    """The runtime refused a call; the message is its own."""
+
+
+class RuntimeUnavailable(RuntimeFault):
+    """No answer, or not ready yet: later."""
+
+
+class LabMissing(RuntimeFault):
+    """There is no such lab on this worker."""
+
+
+class LoginRefused(RuntimeFault):
+    """User name or password are wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    version: str
+    ready: bool
+    """It can start nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LicenseInfo:
+    registration: str
+    authorization: str
+    node_quota: int | None = None
+
+    @property
+    def in_compliance(self) -> bool:
+        return self.registration == "COMPLETED" and self.authorization == "IN_COMPLIANCE"
+
+    @property
+    def registered(self) -> bool:
+        return self.registration not in ("", "NOT_REGISTERED")
+
+
+@dataclass(frozen=True, slots=True)
+class LabProgress:
+    """How far a lab has come."""
+
+    converged: bool
+    """Every node is up."""
+    stopped: bool
+    """No node runs."""
+    nodes: Mapping[str, str]
+    """Node label → state."""
+
+
+class Runtime(Protocol):
+    """One worker's runtime. Every call may raise `RuntimeUnavailable`."""
+
+    async def info(self) -> RuntimeInfo:
+        """Without login."""
+        ...
+
+    async def secure(self, default_password: str, password: str) -> None:
+        """Makes sure that `password` is the administrator's, changing it from the image's default if need be. Raises
+        `LoginRefused` when neither opens."""
+        ...
+
+    async def license(self) -> LicenseInfo: ...
+
+    async def register(self, product: str, token: str) -> None:
+        """Product, transport, registration; poll `license` afterwards. A registration under way is no error."""
+        ...
+
+    async def deregister(self) -> None:
+        """Gives the licence back; it being given back already is no error. Raises `RuntimeFault` while nodes run."""
+        ...
+
+    async def labs(self) -> Mapping[str, str]:
+        """Title → id of every lab on the worker."""
+        ...
+
+    async def import_lab(self, title: str, topology: bytes) -> str:
+        """The lab's id; one with that title that is there already is taken."""
+        ...
+
+    async def start(self, lab: str) -> None:
+        """Raises `LabMissing`; `RuntimeFault` when a licence or capacity forbids it."""
+        ...
+
+    async def progress(self, lab: str) -> LabProgress:
+        """Raises `LabMissing`."""
+        ...
+
+    async def configurations(self, lab: str) -> Mapping[str, bytes]:
+        """Node label → its present configuration, of the nodes that have one."""
+        ...
+
+    async def export(self, lab: str) -> bytes:
+        """The lab as a topology file, with configurations."""
+        ...
+
+    async def stop(self, lab: str) -> None: ...
+
+    async def remove(self, lab: str) -> None:
+        """Wipes and deletes a stopped lab; one that is gone is no error."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Runtimes(Protocol):
+    """Opens the runtime of a worker by its address."""
+
+    def open(self, url: str, password: str) -> Runtime: ...

@@ -1,0 +1,45 @@
+"""Files that a lab leaves, on their way to the artifact-service: put into staging, with a manifest that names them.
+
+Keys are derived from instance, attempt and role, so doing it again after a crash writes the same objects.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+from lablet_common.objects import ObjectStore, digest_of
+from lablet_common.resources.artifact import staging_key
+from lablet_common.resources.instance import Instance, Staged
+
+
+async def stage(
+    objects: ObjectStore, instance: Instance, role: Literal["collected", "exported"], files: Mapping[str, bytes]
+) -> Staged:
+    """Puts the files and their manifest: a JSON list of `{name, key, digest, bytes, mediaType}`."""
+    attempt = instance.status.attempt
+    folder = (instance.tenant, instance.id, str(attempt), role)
+    entries = []
+    for name, data in sorted(files.items()):
+        key = staging_key(*folder, safe_name(name))
+        await objects.put(key, data, _media_type(name))
+        entries.append(
+            {"name": name, "key": key, "digest": digest_of(data), "bytes": len(data), "mediaType": _media_type(name)}
+        )
+    manifest = staging_key(*folder, "manifest.json")
+    await objects.put(manifest, json.dumps(entries).encode(), "application/json")
+    return Staged(manifest=manifest, attempt=attempt, role=role)
+
+
+async def staged_names(objects: ObjectStore, staged: Staged) -> set[str]:
+    """The file names that a manifest lists. Raises `ObjectMissing` when it has been taken away already."""
+    return {str(entry["name"]) for entry in json.loads(await objects.get(staged.manifest))}
+
+
+def safe_name(name: str) -> str:
+    """A file name that is the same everywhere: what is not a letter, digit, dot or dash becomes an underscore."""
+    return re.sub(r"[^A-Za-z0-9.-]", "_", name)
+
+
+def _media_type(name: str) -> str:
+    return "application/yaml" if name.endswith(".yaml") else "text/plain"

@@ -73,7 +73,8 @@ def extend(calendar: Calendar, reservation: str, new_end: Minute) -> Extension:
             fails, miss = middle, found
     text = (
         f"{reservation} cannot stay until {from_minute(new_end):%Y-%m-%d %H:%M} UTC: {miss.worker} lacks"
-        f" {miss.dimension} ({miss.free:g} of {miss.needed:g}) from {from_minute(fits):%Y-%m-%d %H:%M} UTC on, the latest end that fits."
+        f" {miss.dimension} ({miss.free:g} of {miss.needed:g}) from {from_minute(fits):%Y-%m-%d %H:%M} UTC on,"
+        " the latest end that fits."
     )
     return Extension(reservation, new_end, False, fits, seats, miss, text)
 

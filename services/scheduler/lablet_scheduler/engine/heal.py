@@ -8,7 +8,7 @@ lab elsewhere for the rest of the slot.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .calendar import Calendar
@@ -76,6 +76,19 @@ def relocate(calendar: Calendar, bookings: Iterable[Booking], now: Minute, avoid
     The seats need not be on the calendar any more (displaced ones are not). The calendar is not changed.
     """
     order = sorted(bookings, key=lambda booking: (max(booking.start, now), -booking.priority, *booking.key))
+    stuck: dict[tuple[str, int], Stuck] = {}
+    while True:
+        moves, more = _try_moves(calendar, [one for one in order if one.key not in stuck], now, avoid)
+        if not more:
+            break
+        # what cannot move keeps its place, so the moves are planned again around it
+        stuck |= {one.booking.key: one for one in more}
+    return Plan(tuple(moves), tuple(stuck[one.key] for one in order if one.key in stuck))
+
+
+def _try_moves(
+    calendar: Calendar, order: Sequence[Booking], now: Minute, avoid: frozenset[str]
+) -> tuple[list[Move], list[Stuck]]:
     scratch = calendar.copy()
     for booking in order:
         scratch.release(booking.reservation, booking.seat)
@@ -100,7 +113,7 @@ def relocate(calendar: Calendar, bookings: Iterable[Booking], now: Minute, avoid
             moves.append(Move(booking, after, decision.explanation))
         else:
             stuck.append(Stuck(booking, decision.explanation.summary, decision.explanation))
-    return Plan(tuple(moves), tuple(stuck))
+    return moves, stuck
 
 
 _LAST = 2**30

@@ -74,8 +74,10 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
     full = fullness(fleet, view.peaks, amounts)
     key = keys(policy.spreading, view.late, added, full, fleet)
     if most_seats_first:
-        # fewest licences: workers that are on anyway, then those that take most seats, then by the rule's minutes
-        key = ((added > 0).astype(np.int64) << 60) | ((127 - view.seats.astype(np.int64)) << 50) | (key >> 14)
+        # fewest licences: workers that are on anyway, then those that take most seats, then the rule
+        order = np.lexsort((key, -view.seats, added > 0))
+        key = np.empty_like(key)
+        key[order] = np.arange(len(order))
     key = np.where(view.seats > 0, key, REFUSED)
     counted = bool(policy.licence_limits)
     per_seat: dict[int, float] = {}

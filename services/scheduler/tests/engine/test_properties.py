@@ -1,0 +1,319 @@
+"""Whatever happens in whatever order: nothing is ever over-committed, and the same input gives the same output."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from lablet_scheduler.engine import (
+    Booking,
+    Calendar,
+    Demand,
+    Placement,
+    PlacementRequest,
+    PoolPolicy,
+    Span,
+    Spreading,
+    Waiting,
+    WorkerView,
+    earliest,
+    extend,
+    heal,
+    move,
+    overrun,
+    place,
+    power_minutes,
+    relocate,
+    retry,
+    shorten,
+    vacate,
+)
+
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
+"""A failing history is told as it was found: shortening one takes minutes."""
+
+START = 1440 * 5 - 200
+"""Just before midnight, so that slots cross a page."""
+
+workers = st.builds(
+    WorkerView,
+    name=st.sampled_from(["a", "b", "c", "d"]),
+    pool=st.just("p"),
+    cpu_cores=st.sampled_from([2.0, 4.0, 7.5]),
+    memory_gb=st.sampled_from([4.0, 8.0]),
+    storage_gb=st.just(50.0),
+    max_nodes=st.sampled_from([None, 5, 20]),
+    licence=st.sampled_from(["PERSONAL", "ENTERPRISE"]),
+    port_start=st.just(2000),
+    port_end=st.sampled_from([2001, 2003, 2050]),
+    boot_minutes=st.sampled_from([0, 7, 40]),
+    maintenance=st.sampled_from([(), (Span(START + 90, START + 130),)]),
+)
+fleets = st.lists(workers, min_size=1, max_size=4, unique_by=lambda view: view.name)
+policies = st.builds(
+    PoolPolicy,
+    pool=st.just("p"),
+    turnaround=st.sampled_from([0, 1, 15]),
+    grace=st.sampled_from([0, 10, 45]),
+    preparation=st.sampled_from([0, 5]),
+    spreading=st.sampled_from(list(Spreading)),
+    licence_limits=st.sampled_from([{}, {"ENTERPRISE": 1}, {"PERSONAL": 0, "ENTERPRISE": 2}]),
+)
+demands = st.builds(
+    Demand,
+    cpu_cores=st.sampled_from([0.0, 0.5, 1.1, 2.0, 4.0]),
+    memory_gb=st.sampled_from([0.0, 1.0, 3.3]),
+    storage_gb=st.sampled_from([0.0, 20.0]),
+    nodes=st.integers(0, 6),
+    ports=st.sampled_from([(), ("x",), ("x", "y")]),
+)
+slots = st.tuples(st.integers(0, 400), st.integers(1, 300))
+wishes = st.builds(
+    lambda slot, demand, seats, priority: PlacementRequest(
+        "r", "p", demand, START + slot[0], START + slot[0] + slot[1], seats=seats, priority=priority
+    ),
+    slots,
+    demands,
+    st.integers(1, 4),
+    st.integers(0, 2),
+)
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fleet=fleets, policy=policies, requests=st.lists(wishes, min_size=1, max_size=14))
+def test_placements_never_over_commit_and_replay_gives_the_same(judge, fleet, policy, requests):
+    def run(views):
+        calendar = Calendar([policy], views)
+        told = []
+        for number, request in enumerate(requests):
+            decision = place(calendar, replace(request, reservation=f"r{number}"))
+            told.append(decision)
+            if isinstance(decision, Placement):
+                before = power_minutes(calendar)
+                calendar.book_all(decision.bookings())
+                added = sum(choice.added_on_minutes for choice in decision.explanation.choices)
+                assert power_minutes(calendar) - before == added
+        return calendar, told
+
+    calendar, told = run(fleet)
+    assert judge.faults([policy], fleet, calendar.bookings()) == []
+    on = sum(len(judge.on_minutes(policy, view, calendar.bookings())) for view in fleet)
+    assert power_minutes(calendar) == on
+    _, again = run(list(reversed(fleet)))
+    assert [getattr(one, "seats", None) for one in told] == [getattr(one, "seats", None) for one in again]
+    for decision in told:
+        assert isinstance(decision, Placement) == (decision.explanation.binding is None)
+        assert sum(decision.explanation.removed.values()) <= decision.explanation.considered
+
+
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fleet=fleets, policy=policies, requests=st.lists(wishes, min_size=1, max_size=10))
+def test_what_is_refused_for_lack_of_room_really_has_no_room(judge, fleet, policy, requests):
+    policy = replace(policy, licence_limits={})
+    roomy = [replace(view, port_end=2050) for view in fleet]
+    calendar = Calendar([policy], roomy)
+    for number, request in enumerate(requests):
+        wanted = replace(request, reservation=f"r{number}")
+        decision = place(calendar, wanted)
+        assert isinstance(decision, Placement) == judge.fits([policy], roomy, calendar.bookings(), wanted)
+        if isinstance(decision, Placement):
+            calendar.book_all(decision.bookings())
+        elif decision.permanent:
+            assert not judge.fits([policy], [replace(view, maintenance=()) for view in roomy], [], wanted)
+
+
+class Life(RuleBasedStateMachine):
+    """A calendar's life, beside a plain dict of what ought to be booked."""
+
+    judge: object
+
+    @initialize(fleet=fleets, policy=policies)
+    def begin(self, fleet, policy):
+        self.policy = policy
+        self.fleet = {view.name: view for view in fleet}
+        self.calendar = Calendar([policy], fleet)
+        self.expected: dict[tuple[str, int], Booking] = {}
+        self.count = 0
+        self.overrun = False
+        self.now = START
+
+    def pick(self, index: int) -> str | None:
+        names = sorted({name for name, _ in self.expected})
+        return names[index % len(names)] if names else None
+
+    @rule(request=wishes)
+    def book(self, request):
+        self.count += 1
+        request = replace(request, reservation=f"r{self.count}", now=self.now)
+        decision = place(self.calendar, request)
+        if isinstance(decision, Placement):
+            assert len(decision.seats) == request.seats
+            self.calendar.book_all(decision.bookings(), check=not self.overrun)
+            self.expected |= {booking.key: booking for booking in decision.bookings()}
+
+    @rule(index=st.integers(0, 50), seat=st.sampled_from([None, 1, 2]))
+    def cancel(self, index, seat):
+        name = self.pick(index)
+        if name is not None:
+            for gone in self.calendar.release(name, seat):
+                del self.expected[gone.key]
+
+    @rule(index=st.integers(0, 50), minutes=st.integers(1, 200))
+    def longer(self, index, minutes):
+        name = self.pick(index)
+        if name is None or self.overrun:
+            return
+        answer = extend(self.calendar, name, max(b.end for b in self.calendar.of(name)) + minutes)
+        taken = answer.bookings if answer.granted else ()
+        if not answer.granted:
+            assert answer.miss is not None
+            blocked = extend(self.calendar, name, answer.longest + 1)
+            assert not blocked.granted
+        self.calendar.release(name) if taken else None
+        self.calendar.book_all(taken)
+        self.expected |= {booking.key: booking for booking in taken}
+
+    @rule(index=st.integers(0, 50), share=st.integers(1, 9))
+    def shorter(self, index, share):
+        name = self.pick(index)
+        if name is None:
+            return
+        seats = self.calendar.of(name)
+        begin, end = max(b.start for b in seats), min(b.end for b in seats)
+        cut = begin + (end - begin) * share // 10
+        if begin < cut < end:
+            self.expected |= {booking.key: booking for booking in shorten(self.calendar, name, cut)}
+
+    @rule(index=st.integers(0, 50), slot=slots)
+    def elsewhere(self, index, slot):
+        name = self.pick(index)
+        if name is None or any(b.started for b in self.calendar.of(name)):
+            return
+        decision = move(self.calendar, name, START + slot[0], START + slot[0] + slot[1], self.now)
+        if isinstance(decision, Placement):
+            self.calendar.release(name)
+            self.calendar.book_all(decision.bookings(), check=not self.overrun)
+            self.expected |= {booking.key: booking for booking in decision.bookings()}
+
+    @rule(index=st.integers(0, 50))
+    def lose_a_worker(self, index):
+        name = sorted(self.fleet)[index % len(self.fleet)]
+        plan = heal(self.calendar, [name], self.now)
+        assert all(step.after.worker != name for step in plan.moves)
+        plan.apply(self.calendar)
+        self.expected |= {step.after.key: step.after for step in plan.moves}
+
+    @rule(index=st.integers(0, 50), slot=slots)
+    def maintain(self, index, slot):
+        name = sorted(self.fleet)[index % len(self.fleet)]
+        span = Span(START + slot[0], START + slot[0] + slot[1])
+        plan = vacate(self.calendar, name, span, self.now)
+        plan.apply(self.calendar)
+        self.expected |= {step.after.key: step.after for step in plan.moves}
+        if not plan.stuck:
+            view = replace(self.fleet[name], maintenance=(*self.fleet[name].maintenance, span))
+            self.fleet[name] = view
+            self.calendar.put_worker(view)
+
+    @rule(index=st.integers(0, 50), minutes=st.integers(1, 120))
+    def stay_too_long(self, index, minutes):
+        name = self.pick(index)
+        if name is None:
+            return
+        seat = self.calendar.of(name)[0]
+        result = overrun(self.calendar, name, seat.seat, seat.until + minutes)
+        result.apply(self.calendar)
+        for lost in result.displaced:
+            assert not lost.started
+            del self.expected[lost.key]
+        self.expected[result.booking.key] = result.booking
+        plan = relocate(self.calendar, result.displaced, self.now)
+        plan.apply(self.calendar)
+        self.expected |= {step.after.key: step.after for step in plan.moves}
+        # the fact itself may overlap a maintenance span, which nothing can displace
+        others = [view for view in self.fleet.values() if view.maintenance]
+        self.overrun = self.overrun or any(view.name == seat.worker for view in others)
+
+    @rule(requests=st.lists(wishes, max_size=3))
+    def wait(self, requests):
+        waiting = [
+            Waiting(replace(request, reservation=f"w{self.count}-{i}"), requested_at=i)
+            for i, request in enumerate(requests)
+        ]
+        self.count += 1
+        for outcome in retry(self.calendar, waiting, self.now):
+            if isinstance(outcome.decision, Placement):
+                self.calendar.book_all(outcome.decision.bookings(), check=not self.overrun)
+                self.expected |= {booking.key: booking for booking in outcome.decision.bookings()}
+
+    @rule(policy=policies)
+    def change_the_policy_when_nothing_is_booked(self, policy):
+        if not self.expected:
+            self.policy = policy
+            self.calendar.put_policy(policy)
+
+    @rule()
+    def restart(self):
+        calendar = Calendar([self.policy], self.fleet.values())
+        calendar.book_all(self.calendar.bookings(), check=False)
+        probe = PlacementRequest("probe", "p", Demand(cpu_cores=1, ports=("x",)), START, START + 100, seats=2)
+        one, other = place(self.calendar, probe), place(calendar, probe)
+        assert one.explanation == other.explanation
+        assert earliest(self.calendar, probe, horizon=1000) == earliest(calendar, probe, horizon=1000)
+        self.calendar = calendar.copy()
+        calendar.release("r1")
+
+    @invariant()
+    def booked_is_what_was_decided(self):
+        assert {booking.key: booking for booking in self.calendar.bookings()} == self.expected
+
+    @invariant()
+    def nothing_is_over_committed(self):
+        faults = self.judge.faults([self.policy], self.fleet.values(), self.expected.values())  # type: ignore[attr-defined]
+        if self.overrun:
+            faults = [fault for fault in faults if "maintenance" not in fault]
+        assert faults == []
+
+
+def test_no_sequence_of_changes_over_commits_anything(judge):
+    Life.judge = judge
+    run_state_machine_as_test(
+        Life,
+        settings=settings(
+            max_examples=300,
+            stateful_step_count=30,
+            deadline=None,
+            phases=PHASES,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    fleet=fleets,
+    policy=policies,
+    requests=st.lists(wishes, min_size=1, max_size=10),
+    wanted=wishes,
+    now=st.integers(0, 60),
+)
+def test_the_earliest_start_is_the_first_that_placing_minute_by_minute_finds(fleet, policy, requests, wanted, now):
+    calendar = Calendar([policy], fleet)
+    for number, request in enumerate(requests):
+        decision = place(calendar, replace(request, reservation=f"r{number}"))
+        if isinstance(decision, Placement):
+            calendar.book_all(decision.bookings())
+    wanted = replace(wanted, reservation="late", start=START, end=START + wanted.minutes, now=START + now)
+    horizon = 500
+    brute = next(
+        (
+            at
+            for at in range(START + now, START + now + horizon + 1)
+            if isinstance(place(calendar, replace(wanted, start=at, end=at + wanted.minutes, punctual=True)), Placement)
+        ),
+        None,
+    )
+    assert earliest(calendar, wanted, START, horizon) == brute

@@ -1,0 +1,300 @@
+"""Requests and the inbox: how an accepted intent is kept, found, and decided exactly once.
+
+The gateway accepts in one transaction: the Request, and a pointer in the inbox of the owner's shard. The owner takes
+pointers in the order of their creation and decides in one fenced transaction that compares the pointer present, deletes
+it, and writes the outcome together with what was decided. No pointer: nothing to do. So an accepted intent cannot be
+lost, done twice or go unanswered, and the same key always leads to the same Request.
+
+Not guaranteed: an order between shards; a request that is handed on stands last in its new line.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, cast
+from uuid import UUID, uuid4, uuid5
+
+from lablet_common.intents import Intent
+from lablet_common.resources.kinds import REQUEST, Kind, inbox_key, inbox_prefix, kind_of
+from lablet_common.resources.model import Fact, Metadata, Model, Resource
+from lablet_common.resources.request import Problem, Request, RequestPhase, RequestSpec, RequestStatus
+from lablet_common.store.api import (
+    Compacted,
+    Compare,
+    EventType,
+    Get,
+    KeyValue,
+    OutcomeUnknown,
+    Put,
+    Store,
+    StoreError,
+    StoreUnavailable,
+    Target,
+)
+from lablet_common.store.changes import decode, encode, update_in
+from lablet_common.store.repository import NotFound, Repository
+from lablet_common.store.transaction import Transaction
+
+_log = logging.getLogger(__name__)
+_NAMESPACE = UUID("6f4bb5a5-8a0c-5a1f-9d7f-3b0a6c1d2e40")
+_PREFIXES = {"reservation": "rsv", "series": "ser", "instance": "ins", "request": "req"}
+_READS_AT_ONCE = 100
+
+
+class KeyReused(StoreError):
+    """An idempotency key came again with another body. `request` is what it stands for."""
+
+    def __init__(self, request: Request) -> None:
+        super().__init__(f"the idempotency key belongs to {request.id}, which asked for something else")
+        self.request = request
+
+
+def request_key(tenant: str, principal: str, route: str, idempotency_key: str) -> UUID:
+    """The same four give the same UUIDv5, which is the event's id and the root of the ids made from it."""
+    return uuid5(_NAMESPACE, json.dumps([tenant, principal, route, idempotency_key]))
+
+
+def new_ids(kind: Kind, key: UUID) -> tuple[str, str]:
+    """Ids of the request and of the resource it would make: `req-…` and, for a reservation, `rsv-…` with the same 26
+    characters."""
+    code = base64.b32encode(key.bytes).decode().rstrip("=").lower()
+    return f"req-{code}", f"{_PREFIXES.get(kind.name, kind.name)}-{code}"
+
+
+def digest_of(body: bytes | dict[str, Any]) -> str:
+    """SHA-256 of what was asked, hexadecimal; a mapping counts the same in any order of its fields."""
+    raw = body if isinstance(body, bytes) else json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
+    return hashlib.sha256(raw).hexdigest()
+
+
+def build_request(
+    intent: Intent,
+    resource_id: str,
+    body: Model,
+    *,
+    key: UUID,
+    tenant: str,
+    principal: str,
+    shard: str,
+    digest: str,
+    at: datetime,
+    trace_parent: str | None = None,
+) -> Request:
+    """An accepted request that asks `intent` of the resource. `digest` is of the caller's own body (before defaults were
+    filled in), `shard` where the owner's inbox takes it up (a pool, or `-`), `at` lab time."""
+    request_id, _ = new_ids(intent.kind, key)
+    return Request(
+        metadata=Metadata(
+            id=request_id,
+            uid=str(uuid4()),
+            tenant=tenant,
+            owner=principal,
+            created_at=at,
+            correlation_id=request_id,
+            trace_parent=trace_parent,
+        ),
+        spec=RequestSpec(
+            type=intent.type,
+            subject=f"{intent.kind.name}/{resource_id}",
+            data=body.to_dict(),
+            event_id=str(key),
+            service=intent.service,
+            shard=shard,
+            digest=digest,
+            principal=principal,
+            received_at=at,
+            trace_parent=trace_parent,
+        ),
+        status=RequestStatus(phase=RequestPhase.ACCEPTED, last_fact=Fact(name="accepted", serial=1)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The Request as it is stored. `created` is False when the same key had brought it before."""
+
+    request: Request
+    created: bool
+
+
+async def accept(store: Store, request: Request) -> Accepted:
+    """Stores the request and its inbox pointer in one transaction. The same key and body lead to the stored request,
+    decided or not. Raises `KeyReused` for another body and `StoreUnavailable`; it is safe to call again."""
+    key = REQUEST.key_of(request)
+    spec = request.spec
+    pointer = json.dumps({"tenant": request.tenant, "request": request.id}).encode()
+    absent = [Compare(key, Target.MOD, "=", 0)]
+    writes = [Put(key, encode(request)), Put(inbox_key(spec.service, spec.shard, request.id), pointer)]
+    try:
+        done = await store.txn(absent, writes, [Get(key)])
+    except OutcomeUnknown:
+        done = await store.txn(absent, writes, [Get(key)])  # its comparison makes the second try harmless
+    if done.succeeded:
+        return Accepted(request.at_revision(done.revision), created=True)
+    stored = cast("Request", decode(REQUEST, done.reads[0][0]))
+    if stored.spec.digest != spec.digest:
+        raise KeyReused(stored)
+    return Accepted(stored, created=stored.metadata.uid == request.metadata.uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Undecided:
+    """A request that waits in an inbox, as both were read."""
+
+    pointer: KeyValue
+    request: Request
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+
+class Inbox:
+    """What waits for one shard of a service."""
+
+    def __init__(self, store: Store, service: str, shard: str) -> None:
+        self._store = store
+        self._prefix = inbox_prefix(service, shard)
+
+    async def pending(self, limit: int = 100) -> list[Undecided]:
+        """The longest waiting first, by the pointers' create revisions; read linearizably."""
+        page = await self._store.range(self._prefix, limit=limit, order_by_create=True)
+        undecided: list[Undecided] = []
+        for at in range(0, len(page.items), _READS_AT_ONCE):
+            undecided += await self._read(page.items[at : at + _READS_AT_ONCE])
+        return undecided
+
+    async def depth(self) -> int:
+        """How many wait."""
+        return (await self._store.range(self._prefix, limit=1, keys_only=True)).count
+
+    async def _read(self, pointers: Sequence[KeyValue]) -> list[Undecided]:
+        named = [json.loads(pointer.value) for pointer in pointers]
+        keys = [REQUEST.key(name["request"], name["tenant"]) for name in named]
+        found = await self._store.txn([], [Get(key) for key in keys])
+        undecided = []
+        for pointer, key, read in zip(pointers, keys, found.reads, strict=True):
+            if not read:
+                _log.error("an inbox pointer leads nowhere", extra={"pointer": pointer.key, "request": key})
+                continue
+            request = cast("Request", decode(REQUEST, read[0]))
+            if request.status.phase is RequestPhase.ACCEPTED:  # else it was decided between the two reads
+                undecided.append(Undecided(pointer, request))
+        return undecided
+
+
+def decide_in(
+    txn: Transaction,
+    undecided: Undecided,
+    *,
+    at: datetime,
+    by: str,
+    reason: str,
+    resource: Resource[Any, Any] | None = None,
+    resource_phase: str | None = None,
+) -> Request:
+    """Closes the request as done. `resource` is only named in the outcome: writing it is the caller's part of the same
+    transaction. Returns the request as it will stand, with the revision it was read at."""
+    return _close_in(
+        txn,
+        undecided,
+        RequestPhase.DECIDED,
+        at=at,
+        by=by,
+        reason=reason,
+        resource=resource,
+        resource_phase=resource_phase,
+    )
+
+
+def refuse_in(
+    txn: Transaction,
+    undecided: Undecided,
+    *,
+    at: datetime,
+    by: str,
+    problem: Problem,
+    resource: Resource[Any, Any] | None = None,
+) -> Request:
+    """Closes the request as refused, with the problem that its sender will read."""
+    return _close_in(
+        txn,
+        undecided,
+        RequestPhase.REFUSED,
+        at=at,
+        by=by,
+        reason="Refused",
+        message=problem.detail or None,
+        problem=problem,
+        resource=resource,
+    )
+
+
+def _close_in(
+    txn: Transaction,
+    undecided: Undecided,
+    phase: RequestPhase,
+    *,
+    at: datetime,
+    by: str,
+    reason: str,
+    resource: Resource[Any, Any] | None,
+    resource_phase: str | None = None,
+    **changes: Any,
+) -> Request:
+    if resource is not None:
+        changes["resource"] = f"{kind_of(resource).name}/{resource.id}"
+        changes["resource_phase"] = resource_phase or str(resource.phase)
+    closed = undecided.request.moved(phase, at=at, by=by, reason=reason, decided_at=at, **changes)
+    _take_in(txn, undecided)
+    update_in(txn, closed)
+    return closed
+
+
+def hand_on_in(txn: Transaction, undecided: Undecided, service: str, shard: str) -> None:
+    """Moves the pointer to another shard's inbox, where it stands last. Raises `ValueError` for its own."""
+    key = inbox_key(service, shard, undecided.id)
+    if key == undecided.pointer.key:
+        raise ValueError(f"{undecided.id} is in the inbox of {service}/{shard} already")
+    _take_in(txn, undecided)
+    txn.put(key, undecided.pointer.value)
+
+
+def _take_in(txn: Transaction, undecided: Undecided) -> None:
+    txn.require(undecided.pointer.key, mod_revision=undecided.pointer.mod_revision)
+    txn.delete(undecided.pointer.key)
+
+
+async def wait_decided(store: Store, tenant: str, request_id: str, timeout: float) -> Request:
+    """Waits up to `timeout` real seconds for the decision and returns the request as it then stands. Raises `NotFound`,
+    `StoreUnavailable`."""
+    requests: Repository[Request] = Repository(store, REQUEST)
+    latest = await requests.require(request_id, tenant)
+    try:
+        async with asyncio.timeout(timeout):
+            while not latest.is_final:
+                try:
+                    latest = await _next_state(store, latest)
+                except Compacted:
+                    latest = await requests.require(request_id, tenant)
+    except TimeoutError:
+        _log.debug("still undecided", extra={"request": request_id})
+    return latest
+
+
+async def _next_state(store: Store, request: Request) -> Request:
+    """The state that follows the one that was read."""
+    key = REQUEST.key_of(request)
+    async with store.watch(key, start_revision=request.revision + 1) as batches:
+        async for batch in batches:
+            for event in batch.events:
+                if event.kv.key == key and event.type is EventType.DELETE:
+                    raise NotFound(REQUEST.name, request.id)
+                if event.kv.key == key:
+                    return cast("Request", decode(REQUEST, event.kv))
+    raise StoreUnavailable("the watch has ended")

@@ -1,0 +1,197 @@
+"""Resources of a kind in memory, decoded once, indexed, and kept up to date by a mirror of their keys.
+
+`Cache` follows one kind; `Caches` follows several through one watch, so that all of them reach a revision together and
+a handler that was woken by an event of one kind sees the others at least as new.
+
+Not guaranteed: freshness (see `Mirror`). Whoever decides from a cached resource compares its revision in the
+transaction. A value that cannot be read ends `run` with `Unreadable`: deciding as if it were absent could double-book.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, KeysView, Sequence
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar, cast
+
+from lablet_common.resources.kinds import Kind
+from lablet_common.resources.model import Resource
+from lablet_common.store.api import KeyValue, Store
+from lablet_common.store.changes import decode
+from lablet_common.store.mirror import Mirror
+
+R = TypeVar("R", bound=Resource[Any, Any])
+Listener = Callable[[R | None, R | None, int], None]
+
+
+class _Index(Generic[R]):
+    """Resources by the values that a function names for each."""
+
+    def __init__(self, values: Callable[[R], Iterable[str]]) -> None:
+        self._values = values
+        self._members: dict[str, dict[str, R]] = {}
+
+    def change(self, key: str, old: R | None, new: R | None) -> None:
+        before = set(self._values(old)) if old is not None else set()
+        after = set(self._values(new)) if new is not None else set()
+        for value in before - after:
+            members = self._members[value]
+            del members[key]
+            if not members:
+                del self._members[value]
+        if new is not None:
+            for value in after:
+                self._members.setdefault(value, {})[key] = new
+
+    def get(self, value: str) -> list[R]:
+        return list(self._members.get(value, {}).values())
+
+
+class Cache(Generic[R]):
+    """All resources of `kind`, or only a tenant's. Listeners are called after each change with the old value, the new
+    value and the revision; they must be quick and must not raise (an error ends `run`)."""
+
+    def __init__(self, store: Store, kind: Kind, *, tenant: str | None = None, resync_seconds: float = 300.0) -> None:
+        self.kind = kind
+        self._tenant = tenant
+        self.prefix = f"{kind.prefix}{tenant}/" if kind.tenanted and tenant is not None else kind.prefix
+        self._resources: dict[str, R] = {}
+        self._revisions: dict[str, int] = {}
+        self._indexes: dict[str, _Index[R]] = {}
+        self._listeners: list[Listener[R]] = []
+        self._mirror = Mirror(store, {self.prefix: _Feed(self)}, watched=self.prefix, resync_seconds=resync_seconds)
+
+    async def run(self) -> None:
+        """Follows the store for ever. Raises `Unreadable`."""
+        await self._mirror.run()
+
+    @property
+    def synced(self) -> bool:
+        return self._mirror.synced
+
+    @property
+    def revision(self) -> int:
+        """Everything up to this revision is in here."""
+        return self._mirror.revision
+
+    async def wait_synced(self) -> None:
+        await self._mirror.wait_synced()
+
+    async def reached(self, revision: int, timeout: float = 10.0) -> None:
+        """Waits until everything up to `revision` is in here. Raises `TimeoutError`."""
+        await self._mirror.reached(revision, timeout)
+
+    def get(self, resource_id: str, tenant: str = "default") -> R | None:
+        return self._resources.get(self.kind.key(resource_id, tenant))
+
+    def items(self) -> list[R]:
+        return list(self._resources.values())
+
+    def __len__(self) -> int:
+        return len(self._resources)
+
+    def subscribe(self, listener: Listener[R]) -> Callable[[], None]:
+        """Tells of every later change; returns a function that ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    def add_index(self, name: str, values: Callable[[R], Iterable[str]]) -> None:
+        """Keeps the resources findable `by` the values that the function names for each."""
+        if name in self._indexes:
+            raise ValueError(f"{self.kind.name} has an index {name} already")
+        index = self._indexes[name] = _Index(values)
+        for key, resource in self._resources.items():
+            index.change(key, None, resource)
+
+    def by(self, name: str, value: str) -> list[R]:
+        """The resources that the index `name` knows under `value`. Raises `KeyError` for an unknown index."""
+        return self._indexes[name].get(value)
+
+    def _put(self, kv: KeyValue) -> None:
+        resource = cast("R", decode(self.kind, kv))
+        if self._tenant is not None and resource.tenant != self._tenant:
+            self._revisions[kv.key] = kv.mod_revision
+            return
+        old = self._resources.get(kv.key)
+        self._resources[kv.key] = resource
+        self._revisions[kv.key] = kv.mod_revision
+        self._tell(kv.key, old, resource, kv.mod_revision)
+
+    def _drop(self, key: str, revision: int) -> None:
+        self._revisions.pop(key, None)
+        old = self._resources.pop(key, None)
+        if old is not None:
+            self._tell(key, old, None, revision)
+
+    def _tell(self, key: str, old: R | None, new: R | None, revision: int) -> None:
+        for index in self._indexes.values():
+            index.change(key, old, new)
+        for listener in tuple(self._listeners):
+            listener(old, new, revision)
+
+
+class _Feed:
+    """The side of a cache that its mirror sees."""
+
+    def __init__(self, cache: Cache[Any]) -> None:
+        self._cache = cache
+
+    def put(self, kv: KeyValue) -> None:
+        self._cache._put(kv)
+
+    def drop(self, key: str, revision: int) -> None:
+        self._cache._drop(key, revision)
+
+    def revision_of(self, key: str) -> int:
+        return self._cache._revisions.get(key, 0)
+
+    def keys(self) -> KeysView[str]:
+        return self._cache._revisions.keys()
+
+
+class Caches:
+    """Caches of several kinds behind one watch, alive inside `async with`; an error in it ends the block."""
+
+    def __init__(self, store: Store, kinds: Sequence[Kind], *, resync_seconds: float = 300.0) -> None:
+        self._caches: dict[str, Cache[Any]] = {kind.name: Cache(store, kind) for kind in kinds}
+        feeds = {cache.prefix: _Feed(cache) for cache in self._caches.values()}
+        self._mirror = Mirror(store, feeds, watched="/", resync_seconds=resync_seconds)
+        for cache in self._caches.values():
+            cache._mirror = self._mirror
+        self._life = asyncio.TaskGroup()
+        self._running: asyncio.Task[None] | None = None
+
+    def __getitem__(self, kind: Kind) -> Cache[Any]:
+        return self._caches[kind.name]
+
+    @property
+    def synced(self) -> bool:
+        return self._mirror.synced
+
+    @property
+    def revision(self) -> int:
+        return self._mirror.revision
+
+    async def wait_synced(self) -> None:
+        await self._mirror.wait_synced()
+
+    async def reached(self, revision: int, timeout: float = 10.0) -> None:
+        """Waits until every cache holds everything up to `revision`. Raises `TimeoutError`."""
+        await self._mirror.reached(revision, timeout)
+
+    async def __aenter__(self) -> Self:
+        await self._life.__aenter__()
+        self._running = self._life.create_task(self._mirror.run(), name="caches")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Ends the watch. The block's own error goes on as it is; an error of the caches is raised in its place."""
+        crashed = self._running is not None and self._running.done()
+        if self._running is not None:
+            self._running.cancel()
+        try:
+            await self._life.__aexit__(kind, error, trace)
+        except BaseExceptionGroup as group:
+            if error is not None and not crashed:
+                return
+            raise group.exceptions[-1] from error

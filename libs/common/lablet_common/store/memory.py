@@ -1,24 +1,21 @@
 """The twin of etcd in memory, for tests: the same history, transactions, leases and watches, and switches for faults.
 
-It passes the contract suite of the real client. Time is given by an injectable monotonic clock (leases run out when it
-says so and somebody looks), or a lease is ended by `expire`.
+It passes the contract suite of the real client. Leases run out by a monotonic clock: the real one by itself, an injected
+one whenever somebody calls the store (or `expire_due`), and any lease at once by `expire`.
+
+Not guaranteed: anything about time. Calls answer at once, and nothing is kept when the process ends.
 """
 
 import asyncio
-import bisect
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lablet_common.store.api import (
-    MAX_OPERATIONS,
-    MAX_VALUE_BYTES,
     Compacted,
     Compare,
     Delete,
-    EventType,
-    Get,
     InvalidRequest,
     KeyValue,
     LeaseLost,
@@ -29,11 +26,12 @@ from lablet_common.store.api import (
     StoreError,
     StoreStatus,
     StoreUnavailable,
-    Target,
     TxnResult,
     WatchBatch,
     WatchEvent,
 )
+from lablet_common.store.history import History
+from lablet_common.store.limits import check_key, check_put, check_range, check_transaction
 
 
 @dataclass(slots=True)
@@ -46,30 +44,31 @@ class _Lease:
 @dataclass(eq=False, slots=True)
 class _Watcher:
     prefix: str
+    start: int
     previous: bool
-    queue: asyncio.Queue[WatchBatch | StoreError]
+    queue: asyncio.Queue[WatchBatch | StoreError] = field(default_factory=asyncio.Queue)
 
-    def offer(self, revision: int, events: Iterable[WatchEvent]) -> None:
+    def offer(self, change: WatchBatch) -> None:
+        """Takes what of a change lies below the prefix and is not too old."""
+        if change.revision < self.start:
+            return
         mine = tuple(
             event if self.previous else WatchEvent(event.type, event.kv)
-            for event in events
+            for event in change.events
             if event.kv.key.startswith(self.prefix)
         )
         if mine:
-            self.queue.put_nowait(WatchBatch(revision, mine))
+            self.queue.put_nowait(WatchBatch(change.revision, mine))
 
 
 class MemoryStore:
-    """A `Store` without a server."""
+    """A `Store` without a server. `clock` gives monotonic seconds for leases (None: the real ones)."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._revision = 1
-        self._compacted = 0
-        self._keys: list[str] = []
-        self._versions: dict[str, list[KeyValue | int]] = {}
-        """Per key its history, oldest first; a bare revision is a deletion."""
-        self._log: list[WatchBatch] = []
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or time.monotonic
+        self._own_time = clock is None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._history = History()
         self._leases: dict[int, _Lease] = {}
         self._next_lease = 1000
         self._watchers: set[_Watcher] = set()
@@ -77,11 +76,13 @@ class MemoryStore:
         self._reachable = asyncio.Event()
         self._reachable.set()
         self.lose_answer = False
-        """True: the next write happens, and its answer gets lost (`OutcomeUnknown`)."""
+        """True: the next write happens and its answer gets lost (`OutcomeUnknown`); then it is False again."""
+
+    # -- faults for tests ------------------------------------------------------------------------------------------
 
     @property
     def unavailable(self) -> bool:
-        """True: every call fails as if no endpoint answered, and watches stay silent until it is False again."""
+        """True: every call fails as if no endpoint answered, and watches are silent until it is False again."""
         return not self._reachable.is_set()
 
     @unavailable.setter
@@ -95,11 +96,28 @@ class MemoryStore:
         """The next `count` calls raise this instead of doing anything."""
         self._faults += [error] * count
 
+    def notify_progress(self) -> None:
+        """Tells every watcher the present revision, as etcd does now and then."""
+        for watcher in self._watchers:
+            if self._history.revision >= watcher.start:
+                watcher.queue.put_nowait(WatchBatch(self._history.revision))
+
+    @property
+    def watchers(self) -> int:
+        """Watches that are open now."""
+        return len(self._watchers)
+
+    @property
+    def revision(self) -> int:
+        """The newest revision, also while `unavailable`."""
+        return self._history.revision
+
     # -- reads -----------------------------------------------------------------------------------------------------
 
-    async def get(self, key: str, *, revision: int = 0, serializable: bool = False) -> KeyValue | None:  # noqa: ARG002
+    async def get(self, key: str, *, revision: int = 0, serializable: bool = False) -> KeyValue | None:  # noqa: ARG002 - there is only one member here
+        check_key(key)
         self._enter()
-        return self._at(key, self._readable(revision))
+        return self._history.get(key, self._history.readable(revision))
 
     async def range(
         self,
@@ -112,152 +130,60 @@ class MemoryStore:
         serializable: bool = False,  # noqa: ARG002 - there is only one member here
         order_by_create: bool = False,
     ) -> Page:
+        check_range(prefix, limit=limit, start_after=start_after, order_by_create=order_by_create)
         self._enter()
-        at = self._readable(revision)
-        everything = [kv for key in self._below(prefix) if (kv := self._at(key, at)) is not None]
-        rest = [kv for kv in everything if kv.key > start_after] if start_after else everything
+        at = self._history.readable(revision)
+        found = [kv for kv in self._history.below(prefix, at) if kv.key > start_after]
         if order_by_create:
-            rest.sort(key=lambda kv: kv.create_revision)
-        cut = rest[:limit] if limit else rest
+            found.sort(key=lambda kv: kv.create_revision)
+        cut = found[:limit] if limit else found
         if keys_only:
-            cut = [KeyValue(k.key, b"", k.mod_revision, k.create_revision, k.version, k.lease) for k in cut]
-        return Page(tuple(cut), at if revision else self._revision, len(cut) < len(rest), len(rest))
-
-    def _readable(self, revision: int) -> int:
-        if revision and revision < self._compacted:
-            raise Compacted(self._compacted)
-        if revision > self._revision:
-            raise InvalidRequest(f"revision {revision} is in the future; the newest is {self._revision}")
-        return revision or self._revision
-
-    def _below(self, prefix: str) -> list[str]:
-        begin = bisect.bisect_left(self._keys, prefix)
-        end = begin
-        while end < len(self._keys) and self._keys[end].startswith(prefix):
-            end += 1
-        return self._keys[begin:end]
-
-    def _at(self, key: str, revision: int) -> KeyValue | None:
-        for entry in reversed(self._versions.get(key, ())):
-            if isinstance(entry, int):
-                if entry <= revision:
-                    return None
-            elif entry.mod_revision <= revision:
-                return entry
-        return None
+            cut = [replace(kv, value=b"") for kv in cut]
+        return Page(tuple(cut), at, len(cut) < len(found), len(found))
 
     # -- writes ----------------------------------------------------------------------------------------------------
 
     async def put(self, key: str, value: bytes, *, lease: int = 0) -> int:
-        return (await self.txn((), [Put(key, value, lease)])).revision
+        check_put(key, value)
+        self._enter()
+        self._apply([Put(key, value, lease)])
+        self._answer()
+        return self._history.revision
 
     async def delete(self, key: str, *, prefix: bool = False) -> int:
+        check_key(key)
         self._enter()
-        doomed = [k for k in (self._below(key) if prefix else [key]) if self._at(k, self._revision)]
-        self._apply([Delete(key, prefix)])
+        _, change = self._apply([Delete(key, prefix)])
         self._answer()
-        return len(doomed)
+        return len(change.events) if change else 0
 
     async def txn(
         self, compares: Sequence[Compare], success: Sequence[Operation], failure: Sequence[Operation] = ()
     ) -> TxnResult:
+        check_transaction(compares, success, failure)
         self._enter()
-        for what in (compares, success, failure):
-            if len(what) > MAX_OPERATIONS:
-                raise InvalidRequest(f"a transaction of {len(what)} parts; the most is {MAX_OPERATIONS}")
-        for branch in (success, failure):
-            written = [op.key for op in branch if isinstance(op, Put)]
-            if len(set(written)) < len(written):
-                raise InvalidRequest("one transaction cannot put a key twice")
-        held = all(self._holds(compare) for compare in compares)
-        reads = self._apply(success if held else failure)
+        held = all(self._history.holds(compare) for compare in compares)
+        reads, _ = self._apply(success if held else failure)
         self._answer()
-        return TxnResult(held, self._revision, tuple(reads))
+        return TxnResult(held, self._history.revision, tuple(reads))
 
-    def _holds(self, compare: Compare) -> bool:
-        kv = self._at(compare.key, self._revision)
-        actual: int | bytes
-        match compare.target:
-            case Target.MOD:
-                actual = kv.mod_revision if kv else 0
-            case Target.CREATE:
-                actual = kv.create_revision if kv else 0
-            case Target.VERSION:
-                actual = kv.version if kv else 0
-            case Target.VALUE:
-                if kv is None:
-                    return False
-                actual = kv.value
-        wanted = compare.operand
-        match compare.operator:
-            case "=":
-                return actual == wanted
-            case "!=":
-                return actual != wanted
-            case "<":
-                return actual < wanted  # type: ignore[operator]
-            case ">":
-                return actual > wanted  # type: ignore[operator]
-            case other:
-                raise InvalidRequest(f"unknown comparison {other!r}")
-
-    def _apply(self, operations: Sequence[Operation]) -> list[tuple[KeyValue, ...]]:
-        for op in operations:
-            if isinstance(op, Put):
-                if len(op.value) > MAX_VALUE_BYTES * 3:
-                    raise InvalidRequest(f"the value of {op.key} has {len(op.value)} bytes: etcd takes 1.5 MiB")
-                if op.lease and op.lease not in self._leases:
-                    raise LeaseLost(f"lease {op.lease} is gone")
-        revision = self._revision + 1
-        events: list[WatchEvent] = []
-        reads: list[tuple[KeyValue, ...]] = []
-        for op in operations:
-            if isinstance(op, Put):
-                events.append(self._put(op, revision))
-            elif isinstance(op, Delete):
-                for key in self._below(op.key) if op.prefix else [op.key]:
-                    gone = self._delete(key, revision)
-                    if gone is not None:
-                        events.append(gone)
-            elif isinstance(op, Get):
-                keys = self._below(op.key) if op.prefix else [op.key]
-                reads.append(tuple(kv for key in keys if (kv := self._at(key, revision)) is not None))
-        if events:
-            self._revision = revision
-            batch = WatchBatch(revision, tuple(events))
-            self._log.append(batch)
+    def _apply(self, operations: Sequence[Operation]) -> tuple[list[tuple[KeyValue, ...]], WatchBatch | None]:
+        for operation in operations:
+            if isinstance(operation, Put) and operation.lease and operation.lease not in self._leases:
+                raise LeaseLost(f"lease {operation.lease:x} is gone")
+        reads, change = self._history.apply(operations)
+        if change is not None:
+            for event in change.events:
+                self._attach(event)
             for watcher in self._watchers:
-                watcher.offer(revision, events)
-        return reads
+                watcher.offer(change)
+        return reads, change
 
-    def _put(self, op: Put, revision: int) -> WatchEvent:
-        before = self._at(op.key, revision)
-        after = KeyValue(
-            op.key,
-            op.value,
-            revision,
-            before.create_revision if before else revision,
-            before.version + 1 if before else 1,
-            op.lease,
-        )
-        if op.key not in self._versions:
-            bisect.insort(self._keys, op.key)
-            self._versions[op.key] = []
-        self._versions[op.key].append(after)
-        if before and before.lease in self._leases:
-            self._leases[before.lease].keys.discard(op.key)
-        if op.lease:
-            self._leases[op.lease].keys.add(op.key)
-        return WatchEvent(EventType.PUT, after, before)
-
-    def _delete(self, key: str, revision: int) -> WatchEvent | None:
-        before = self._at(key, revision)
-        if before is None:
-            return None
-        self._versions[key].append(revision)
-        if before.lease in self._leases:
-            self._leases[before.lease].keys.discard(key)
-        return WatchEvent(EventType.DELETE, KeyValue(key, b"", revision, 0, 0), before)
+    def _attach(self, event: WatchEvent) -> None:
+        if event.previous is not None and event.previous.lease in self._leases:
+            self._leases[event.previous.lease].keys.discard(event.kv.key)
+        if event.kv.lease:
+            self._leases[event.kv.lease].keys.add(event.kv.key)
 
     # -- watches ---------------------------------------------------------------------------------------------------
 
@@ -265,13 +191,15 @@ class MemoryStore:
     async def watch(
         self, prefix: str, *, start_revision: int = 0, previous: bool = False
     ) -> AsyncIterator[AsyncIterator[WatchBatch]]:
-        watcher = _Watcher(prefix, previous, asyncio.Queue())
-        if start_revision and start_revision <= self._compacted:
-            watcher.queue.put_nowait(Compacted(self._compacted))
-        elif start_revision:
-            for batch in self._log:
-                if batch.revision >= start_revision:
-                    watcher.offer(batch.revision, batch.events)
+        check_key(prefix)
+        if not start_revision:
+            self._enter()
+        watcher = _Watcher(prefix, start_revision or self._history.revision + 1, previous)
+        if watcher.start < self._history.compacted:
+            watcher.queue.put_nowait(Compacted(self._history.compacted))
+        else:
+            for change in self._history.since(watcher.start):
+                watcher.offer(change)
         self._watchers.add(watcher)
         try:
             yield self._deliver(watcher)
@@ -286,30 +214,29 @@ class MemoryStore:
                 raise item
             yield item
 
-    def notify_progress(self) -> None:
-        """Tells every watcher the present revision, as etcd does now and then."""
-        for watcher in self._watchers:
-            watcher.queue.put_nowait(WatchBatch(self._revision))
-
     # -- leases ----------------------------------------------------------------------------------------------------
 
     async def lease_grant(self, ttl_seconds: float) -> int:
+        if ttl_seconds <= 0:
+            raise InvalidRequest(f"a lease of {ttl_seconds} s")
         self._enter()
         self._next_lease += 1
         self._leases[self._next_lease] = _Lease(ttl_seconds, self._clock() + ttl_seconds)
+        self._set_alarm()
         return self._next_lease
 
     async def lease_keep_alive(self, lease: int) -> float:
         self._enter()
         known = self._leases.get(lease)
         if known is None:
-            raise LeaseLost(f"lease {lease} is gone")
+            raise LeaseLost(f"lease {lease:x} is gone")
         known.deadline = self._clock() + known.ttl
         return known.ttl
 
     async def lease_revoke(self, lease: int) -> None:
         self._enter()
         self.expire(lease)
+        self._answer()
 
     def expire(self, lease: int) -> None:
         """Ends a lease now and deletes its keys, as its running out does."""
@@ -323,35 +250,45 @@ class MemoryStore:
         for lease in [number for number, known in self._leases.items() if known.deadline <= now]:
             self.expire(lease)
 
+    def _set_alarm(self) -> None:
+        """With the real clock, leases also run out while nobody calls."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        if self._own_time and self._leases:
+            wait = min(known.deadline for known in self._leases.values()) - self._clock()
+            self._alarm = asyncio.get_running_loop().call_later(max(wait, 0.0), self._ring)
+
+    def _ring(self) -> None:
+        self.expire_due()
+        self._set_alarm()
+
     # -- the rest --------------------------------------------------------------------------------------------------
 
     async def compact(self, revision: int) -> None:
         self._enter()
-        if revision <= self._compacted:
-            raise Compacted(self._compacted)
-        if revision > self._revision:
-            raise InvalidRequest(f"revision {revision} is in the future; the newest is {self._revision}")
-        self._compacted = revision
-        self._log = [batch for batch in self._log if batch.revision > revision]
+        self._history.compact(revision)
+        self._answer()
 
     async def status(self) -> StoreStatus:
         self._enter()
-        return StoreStatus("memory", self._revision, sum(map(len, self._keys)), leader=True)
+        size = sum(len(kv.key) + len(kv.value) for kv in self._history.below("/"))
+        return StoreStatus("memory", self._history.revision, size, leader=True)
 
     async def close(self) -> None:
-        self._watchers.clear()
-
-    @property
-    def watchers(self) -> int:
-        """Watches that are open now."""
-        return len(self._watchers)
+        """Ends the watches; the keys stay for whoever looks at them afterwards."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        for watcher in self._watchers:
+            watcher.queue.put_nowait(StoreUnavailable("the store was closed"))
 
     def _enter(self) -> None:
+        self.expire_due()
         if self._faults:
             raise self._faults.pop(0)
         if self.unavailable:
             raise StoreUnavailable("the store is switched off")
-        self.expire_due()
 
     def _answer(self) -> None:
         if self.lose_answer:

@@ -5,14 +5,15 @@ refuse with an obscure one. After `OutcomeUnknown` nobody knows whether the tran
 where that can be told from the keys it wrote.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from lablet_common.store.api import (
     MAX_OPERATIONS,
-    MAX_VALUE_BYTES,
     Compare,
     Delete,
+    Get,
     InvalidRequest,
+    KeyValue,
     Operation,
     Put,
     Store,
@@ -20,6 +21,7 @@ from lablet_common.store.api import (
     Target,
     TxnResult,
 )
+from lablet_common.store.limits import check_put, check_transaction
 
 
 class Conflict(StoreError):
@@ -58,8 +60,7 @@ class Transaction:
         return self._compare(Compare(key, Target.CREATE, "=", revision))
 
     def put(self, key: str, value: bytes, *, lease: int = 0) -> "Transaction":
-        if len(value) > MAX_VALUE_BYTES:
-            raise InvalidRequest(f"the value of {key} has {len(value)} bytes; the most is {MAX_VALUE_BYTES}")
+        check_put(key, value)
         return self._operate(Put(key, value, lease))
 
     def delete(self, key: str) -> "Transaction":
@@ -90,9 +91,7 @@ class Transaction:
 
     def check_size(self) -> None:
         """Raises `InvalidRequest` for more than etcd takes."""
-        for what, count in (("operations", len(self._operations)), ("comparisons", len(self._compares))):
-            if count > MAX_OPERATIONS:
-                raise InvalidRequest(f"a transaction of {count} {what}; the most is {MAX_OPERATIONS}: divide it")
+        check_transaction(self.compares, self.operations, ())
 
     async def commit(self, store: Store) -> TxnResult:
         """Runs it. Raises `Conflict` when a comparison did not hold, `OutcomeUnknown` when no answer came."""
@@ -104,23 +103,52 @@ class Transaction:
 
 
 async def settle(store: Store, txn: Transaction) -> bool | None:
-    """After `OutcomeUnknown`: True when every key stands as the transaction would have left it, False when every
-    comparison still holds as before (so it has not happened yet), None where neither can be told (somebody else has
-    written since)."""
-    written = True
-    for operation in txn.operations:
-        present = await store.get(operation.key)
-        if isinstance(operation, Put):
-            written = written and present is not None and present.value == operation.value
-        elif isinstance(operation, Delete):
-            written = written and present is None
-    if written:
+    """After `OutcomeUnknown`, from one consistent look at the keys: True when the transaction has happened, False when it
+    has not (it may be committed again: it rests on comparisons), None when it cannot be told, because somebody else has
+    written since, or the transaction left nothing to know it by.
+
+    True rests on the values it put: where several writers would put the very same value, it must name its writer. False
+    for a key that had to be absent and is absent takes it that nobody deletes such a key at once.
+    """
+    keys = sorted({part.key for part in (*txn.compares, *txn.operations)})
+    present = await _read_together(store, keys)
+    written = [op for op in txn.operations if isinstance(op, Put)]
+    if written and _stands(txn, written, present):
         return True
+    changed = {op.key for op in txn.operations}
     for compare in txn.compares:
-        present = await store.get(compare.key)
-        actual = 0
-        if present is not None:
-            actual = present.mod_revision if compare.target is Target.MOD else present.create_revision
-        if compare.target in (Target.MOD, Target.CREATE) and actual != compare.operand:
-            return None
-    return False
+        if (
+            compare.key in changed
+            and compare.target is Target.MOD
+            and _modified(present[compare.key]) == compare.operand
+        ):
+            return False
+    return None
+
+
+def _stands(txn: Transaction, written: Sequence[Put], present: Mapping[str, KeyValue | None]) -> bool:
+    """Whether the keys are as the transaction leaves them: values put at one revision that none of them had before."""
+    put = [(op, present[op.key]) for op in written]
+    if any(kv is None or kv.value != op.value for op, kv in put):
+        return False
+    if len({_modified(kv) for _, kv in put}) != 1:
+        return False
+    if any(present[op.key] is not None for op in txn.operations if isinstance(op, Delete)):
+        return False
+    before = {compare.key: compare.operand for compare in txn.compares if compare.target is Target.MOD}
+    return all(before.get(op.key) != _modified(kv) for op, kv in put)
+
+
+def _modified(kv: KeyValue | None) -> int:
+    return kv.mod_revision if kv else 0
+
+
+async def _read_together(store: Store, keys: Sequence[str]) -> dict[str, KeyValue | None]:
+    """The keys at one revision, also when they are more than one transaction can read."""
+    present: dict[str, KeyValue | None] = {}
+    first = await store.txn((), [Get(key) for key in keys[:MAX_OPERATIONS]])
+    for key, found in zip(keys, first.reads, strict=False):
+        present[key] = found[0] if found else None
+    for key in keys[MAX_OPERATIONS:]:
+        present[key] = await store.get(key, revision=first.revision)
+    return present

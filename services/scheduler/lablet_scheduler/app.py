@@ -14,6 +14,7 @@ from lablet_common.resources.definition import Definition
 from lablet_common.resources.kinds import DEFINITION, INSTANCE, KINDS, POOL, RESERVATION, WORKER, Service, owned_by
 from lablet_common.service import Runtime, run
 from lablet_common.store.cache import Caches
+from lablet_common.tasks import together
 from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 
@@ -84,9 +85,7 @@ class Scheduler:
             [subjects.intent_filter(Service.SCHEDULER, pool)],
             wake,
         )
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(intents.run())
-            tasks.create_task(owner.run())
+        await together(intents.run(), owner.run())
 
     def _definition(self, tenant: str, name: str) -> Definition | None:
         """The tenant's own, else the public one."""

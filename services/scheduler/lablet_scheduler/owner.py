@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lablet_common.clock import Clock
-from lablet_common.ownership import Fence
+from lablet_common.ownership import Fence, NotOwner
 from lablet_common.requests import Inbox, Undecided, decide_in, hand_on_in, refuse_in
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, POOL, RESERVATION, WORKER, Service, gate_key
@@ -399,8 +399,10 @@ class PoolOwner:
             txn.merge(step.txn)
         try:
             result = await txn.commit(self._store)
-        except Conflict:
+        except Conflict as conflict:
             STORE_CONFLICTS.inc()
+            if not await self._fence.stands(self._store):
+                raise NotOwner(f"pool {self.pool} has another owner") from conflict
             return False
         except OutcomeUnknown:
             # it may have happened: build anew from what etcd says before anything else is decided

@@ -1,0 +1,118 @@
+"""What the steps of an instance see and work with, and the few words they share."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from lablet_common.clock import Clock
+from lablet_common.objects import ObjectStore
+from lablet_common.resources.artifact import Artifact, ArtifactRole
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.instance import ArtifactRef, Attempt, Instance, InstancePhase
+from lablet_common.resources.reservation import Reservation, SeatPlacement
+from lablet_common.resources.worker import Worker, WorkerPhase
+from lablet_workers.runtimes.port import Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Nothing to write now; look again after this much lab time."""
+
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Deadlines and intervals, in lab time."""
+
+    poll: timedelta
+    instantiation: timedelta
+    collect: timedelta
+    grade: timedelta
+    stop: timedelta
+
+
+@dataclass(slots=True)
+class Situation:
+    """One instance and what surrounds it at this look."""
+
+    instance: Instance
+    reservation: Reservation | None
+    worker: Worker | None
+    definition: Definition | None
+    artifacts: Sequence[Artifact]
+    """Those that refer to this instance."""
+    runtime: Runtime | None
+    """Of its worker, while that is up."""
+    objects: ObjectStore
+    clock: Clock
+    by: str
+    times: Times
+    tries: int
+    closed_ports: Callable[[str, dict[str, int]], Awaitable[dict[str, str]]]
+
+    @property
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    @property
+    def seat(self) -> SeatPlacement | None:
+        """Where its reservation wants it."""
+        return self.reservation.seat(self.instance.spec.seat) if self.reservation is not None else None
+
+    @property
+    def abandoned(self) -> bool:
+        """Nobody waits for it any more: its reservation is cancelled, ended or gone."""
+        return self.reservation is None or self.reservation.is_final
+
+    @property
+    def worker_lost(self) -> bool:
+        """Its worker has failed, or its machine is another one than the one its lab was imported on."""
+        worker, lab = self.worker, self.instance.status.lab
+        if worker is None or worker.status.phase in (WorkerPhase.FAILED, WorkerPhase.TERMINATING):
+            return True
+        if lab is None:
+            return False
+        machine = worker.status.machine
+        return machine is None or machine.id != lab.machine or worker.status.phase is WorkerPhase.OFFLINE
+
+    @property
+    def worker_runs_nothing(self) -> bool:
+        """What it ran there has ended for certain."""
+        worker, lab = self.worker, self.instance.status.lab
+        if lab is None or worker is None:
+            return True
+        machine = worker.status.machine
+        if worker.status.phase is WorkerPhase.OFFLINE or machine is None or machine.id != lab.machine:
+            return True
+        return worker.status.lost_at is not None
+
+    def files(self, role: ArtifactRole) -> list[ArtifactRef]:
+        """What the artifact-service keeps for this attempt in that role."""
+        subject = f"instance/{self.instance.id}"
+        return [
+            ArtifactRef.model_validate({"role": reference.role, "name": reference.name, "digest": artifact.id})
+            for artifact in self.artifacts
+            for reference in artifact.status.references
+            if reference.subject == subject
+            and reference.role == role
+            and reference.attempt == self.instance.status.attempt
+        ]
+
+    def overdue(self) -> bool:
+        deadline = self.instance.status.deadline
+        return deadline is not None and self.now >= deadline
+
+    def move(self, to: InstancePhase, reason: str, message: str | None = None, **changes: Any) -> Instance:
+        return self.instance.moved(to, at=self.now, by=self.by, reason=reason, message=message, **changes)
+
+    def fail(self, reason: str, message: str) -> Instance:
+        """Failed, with the attempt's end in the books."""
+        attempts = self.instance.status.attempts
+        if attempts and attempts[-1].ended_at is None:
+            last = Attempt.model_validate(attempts[-1].model_dump() | {"ended_at": self.now, "reason": reason})
+            attempts = (*attempts[:-1], last)
+        return self.move(
+            InstancePhase.FAILED, reason, message, deadline=None, attempts=attempts, released=False, staged=None
+        )

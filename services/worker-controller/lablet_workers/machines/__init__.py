@@ -1,0 +1,1 @@
+"""A worker's life with its machine: one step per phase, from Offline to Ready and back."""

@@ -1,0 +1,44 @@
+"""A pool's logical workers: cheap records up to its `max`, made once and kept. Pure.
+
+A worker takes its shape from the template when it is made; shrinking a pool only makes its surplus workers unschedulable,
+so that what is booked on them still runs.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+from uuid import uuid4
+
+from lablet_common.resources.model import Metadata
+from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool, WorkerSpec, WorkerStatus, WorkerTemplate
+
+
+def worker_names(pool: WorkerPool) -> list[str]:
+    """`<pool>-001` to `<pool>-<max>`."""
+    return [f"{pool.id}-{number:03d}" for number in range(1, pool.spec.max + 1)]
+
+
+def missing_workers(
+    pool: WorkerPool, template: WorkerTemplate, existing: Collection[str], now: datetime
+) -> list[Worker]:
+    """Records that the pool should have and has not."""
+    shape = template.spec
+    spec = WorkerSpec(
+        pool=pool.id,
+        template=template.id,
+        capacity=shape.capacity,
+        max_nodes=shape.max_nodes,
+        license=shape.license,
+        port_range=shape.port_range,
+        runtime_version=shape.runtime_version,
+        node_definitions=shape.node_definitions,
+        boot_minutes=shape.boot_minutes,
+    )
+    return [
+        Worker(
+            metadata=Metadata(id=name, uid=str(uuid4()), labels=pool.metadata.labels, created_at=now),
+            spec=spec,
+            status=WorkerStatus(phase=WorkerPhase.OFFLINE),
+        ).observed("offline")
+        for name in worker_names(pool)
+        if name not in existing
+    ]

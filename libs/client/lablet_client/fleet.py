@@ -1,0 +1,134 @@
+"""The fleet: workers, pools and templates, and their calendars."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from lablet_client.collection import Collection
+from lablet_client.errors import NotFound
+from lablet_client.requests import WAIT, settle
+from lablet_common.intents import WorkerCordon, WorkerDrain
+from lablet_common.resources.model import Model, Resource, format_time
+from lablet_common.resources.worker import PoolSpec, TemplateSpec, Worker, WorkerPool, WorkerTemplate
+
+
+class Workers(Collection[Worker]):
+    """`/workers`."""
+
+    path = "/workers"
+    model = Worker
+
+    async def drain(
+        self,
+        name: str,
+        *,
+        at: datetime | None = None,
+        until: datetime | None = None,
+        deadline_minutes: int | None = None,
+        message: str = "",
+        force: bool = False,
+        wait: float = WAIT,
+    ) -> Worker:
+        """Empties a worker: nothing new is placed on it, booked seats move away, running labs go on to their end or the
+        deadline. Times are lab time."""
+        body = WorkerDrain(at=at, until=until, deadline_minutes=deadline_minutes, message=message, force=force)
+        return await self._act(name, "drain", body, wait)
+
+    async def cancel_drain(self, name: str, *, wait: float = WAIT) -> Worker:
+        """Takes a drain back."""
+        return await self._act(name, "cancel-drain", None, wait)
+
+    async def cordon(self, name: str, *, reason: str, until: datetime | None = None, wait: float = WAIT) -> Worker:
+        """Nothing new is placed on it; what is there stays."""
+        return await self._act(name, "cordon", WorkerCordon(reason=reason, until=until), wait)
+
+    async def uncordon(self, name: str, *, wait: float = WAIT) -> Worker:
+        return await self._act(name, "uncordon", None, wait)
+
+    async def replace(self, name: str, *, wait: float = WAIT) -> Worker:
+        """Gives the logical worker a new machine."""
+        return await self._act(name, "replace", None, wait)
+
+    async def calendar(self, name: str, *, start: datetime | None = None, end: datetime | None = None) -> Any:
+        """What is booked on it between two instants of lab time."""
+        return await _calendar(self, name, start, end)
+
+    async def _act(self, name: str, verb: str, body: Model | None, wait: float) -> Worker:
+        document = body.to_dict() if body is not None else None
+        answer = await self._transport.call("POST", f"{self.one(name)}/{verb}", body=document, wait=wait)
+        await settle(self._transport, answer, wait)
+        return await self.get(name)
+
+
+R = TypeVar("R", bound=Resource[Any, Any])
+
+
+class _Specified(Collection[R], Generic[R]):
+    """Kinds that people write themselves: put a whole spec, or delete."""
+
+    async def _apply(self, name: str, spec: Model, labels: Mapping[str, str], revision: str | None, wait: float) -> R:
+        if revision is None:
+            try:
+                revision = (await self.get(name)).metadata.resource_version
+            except NotFound:
+                revision = None
+        condition = {"If-Match": f'"{revision}"'} if revision is not None else {"If-None-Match": "*"}
+        body = {"spec": spec.to_dict(), "labels": dict(labels)}
+        answer = await self._transport.call("PUT", self.one(name), body=body, headers=condition, wait=wait)
+        await settle(self._transport, answer, wait)
+        return await self.get(name)
+
+    async def delete(self, name: str, *, wait: float = WAIT) -> None:
+        """Deletes it. Raises `Conflict` while it is in use."""
+        current = await self.get(name)
+        headers = {"If-Match": f'"{current.metadata.resource_version}"'}
+        answer = await self._transport.call("DELETE", self.one(name), headers=headers, wait=wait)
+        await settle(self._transport, answer, wait)
+
+
+class Pools(_Specified[WorkerPool]):
+    """`/pools`."""
+
+    path = "/pools"
+    model = WorkerPool
+
+    async def apply(
+        self,
+        name: str,
+        spec: PoolSpec,
+        *,
+        labels: Mapping[str, str] | None = None,
+        revision: str | None = None,
+        wait: float = WAIT,
+    ) -> WorkerPool:
+        """Makes the pool so, new or changed. `revision` is the one it must still have (`Stale` otherwise); without it,
+        the present one."""
+        return await self._apply(name, spec, labels or {}, revision, wait)
+
+    async def calendar(self, name: str, *, start: datetime | None = None, end: datetime | None = None) -> Any:
+        """Free capacity between two instants of lab time."""
+        return await _calendar(self, name, start, end)
+
+
+class Templates(_Specified[WorkerTemplate]):
+    """`/templates`."""
+
+    path = "/templates"
+    model = WorkerTemplate
+
+    async def apply(
+        self,
+        name: str,
+        spec: TemplateSpec,
+        *,
+        labels: Mapping[str, str] | None = None,
+        revision: str | None = None,
+        wait: float = WAIT,
+    ) -> WorkerTemplate:
+        """Makes the template so, new or changed; `revision` as for pools."""
+        return await self._apply(name, spec, labels or {}, revision, wait)
+
+
+async def _calendar(collection: Collection[R], name: str, start: datetime | None, end: datetime | None) -> Any:
+    params = {"from": format_time(start) if start else None, "to": format_time(end) if end else None}
+    return (await collection._transport.call("GET", f"{collection.one(name)}/calendar", params=params)).json()

@@ -1,0 +1,82 @@
+"""Reservations: book, change, confirm, cancel, and ask why."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from lablet_client.collection import Collection
+from lablet_client.errors import TimedOut
+from lablet_client.requests import WAIT, Requests, request_id_of, settle
+from lablet_common.intents import ReservationChange, ReservationCreate
+from lablet_common.resources.request import Request
+from lablet_common.resources.reservation import Explanation, Reservation, RosterEntry
+
+
+class Reservations(Collection[Reservation]):
+    """`/reservations`."""
+
+    path = "/reservations"
+    model = Reservation
+
+    async def create(self, body: ReservationCreate, *, wait: float = WAIT, key: str | None = None) -> Reservation:
+        """Books seats and waits up to `wait` seconds for the decision: the reservation comes back `Scheduled`, `Held` or
+        `Waitlisted`, or still `Pending` when it took longer. Raises `Conflict` with its `explanation` when it was
+        rejected, `Invalid` naming the fields when it could never be decided. The same `key` gives the same answer."""
+        answer = await self._transport.call("POST", self.path, body=body.to_dict(), wait=wait, key=key)
+        document = answer.json()
+        if isinstance(document, dict) and document.get("kind") == "Reservation":
+            return self.parse(document)
+        subject = Request.model_validate(document, extra="ignore").spec.subject
+        waited = answer.headers.get("preference-applied") is not None
+        with suppress(TimedOut):  # then it is still Pending, as promised
+            await settle(self._transport, answer, 0 if waited else wait)
+        return await self.get(subject.partition("/")[2])
+
+    async def submit(self, body: ReservationCreate, *, key: str | None = None) -> Request:
+        """Books seats without waiting: the accepted request, for those who follow events."""
+        answer = await self._transport.call("POST", self.path, body=body.to_dict(), key=key)
+        request_id = request_id_of(answer)
+        if request_id is None:
+            raise ValueError(f"the answer names no request: {answer.content[:200]!r}")
+        return await Requests(self._transport).get(request_id)
+
+    async def change(
+        self,
+        reservation: Reservation | str,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        roster: Sequence[RosterEntry] | None = None,
+        wait: float = WAIT,
+    ) -> Reservation:
+        """A new end (extend, shorten), start (move) or roster. A reservation that was read before is changed only if it
+        is still the same (`Stale` otherwise); an id means the present one. Raises `Conflict` when it does not fit."""
+        current = await self.get(reservation) if isinstance(reservation, str) else reservation
+        people = None if roster is None else tuple(roster)
+        body = ReservationChange(start=start, end=end, roster=people).to_dict()
+        return await self._changed("PATCH", current.id, wait, body=body, headers=_match(current))
+
+    async def cancel(self, reservation_id: str, *, reason: str = "", wait: float = WAIT) -> Reservation:
+        """Gives the seats back; labs that run are collected and stopped. Raises `Conflict` when it has ended."""
+        params = {"reason": reason or None}
+        return await self._changed("DELETE", reservation_id, wait, params=params)
+
+    async def confirm(self, reservation_id: str, *, wait: float = WAIT) -> Reservation:
+        """Turns a hold into a booking. Raises `Conflict` when it is none, or has expired."""
+        return await self._changed("POST", f"{reservation_id}:confirm", wait)
+
+    async def explanation(self, reservation_id: str) -> Explanation | None:
+        """Why it was decided so; None while it is undecided."""
+        body = (await self._transport.call("GET", f"{self.one(reservation_id)}/explanation")).json()
+        found = body.get("explanation", body) if isinstance(body, dict) else None
+        return Explanation.model_validate(found, extra="ignore") if found else None
+
+    async def _changed(self, method: str, target: str, wait: float, **call: Any) -> Reservation:
+        answer = await self._transport.call(method, self.one(target), wait=wait, **call)
+        await settle(self._transport, answer, wait)
+        return await self.get(target.partition(":")[0])
+
+
+def _match(reservation: Reservation) -> dict[str, str]:
+    return {"If-Match": f'"{reservation.metadata.resource_version}"'}

@@ -1,0 +1,235 @@
+"""The same client for programs without an event loop: every call blocks until it is done.
+
+An event loop runs in a thread of its own; each method hands its coroutine over and waits. Signatures are those of the
+asynchronous client, and stay so by construction. May be used by several threads at once.
+"""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import CancelledError
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+
+import httpx
+
+from lablet_client import artifacts, client, collection, definitions, events, fleet, instances, requests, reservations
+from lablet_client.connection import Connection
+from lablet_client.retry import Retry
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.instance import Instance
+from lablet_common.resources.model import Resource
+from lablet_common.resources.reservation import Reservation
+from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
+
+A = TypeVar("A")
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R", bound=Resource[Any, Any])
+
+
+class _Loop:
+    """An event loop in a thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="lablet-client", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except (KeyboardInterrupt, CancelledError):
+            future.cancel()
+            raise
+
+    def iterate(self, iterator: AsyncIterator[T]) -> Iterator[T]:
+        try:
+            while True:
+                try:
+                    yield self.run(_next(iterator))
+                except StopAsyncIteration:
+                    return
+        finally:
+            if not self._loop.is_closed():
+                self.run(_close(iterator))
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _next(iterator: AsyncIterator[T]) -> T:
+    return await iterator.__anext__()
+
+
+async def _close(iterator: AsyncIterator[Any]) -> None:
+    closing = getattr(iterator, "aclose", None)
+    if closing is not None:
+        await closing()
+
+
+class _Room(Generic[A]):
+    """The blocking face of an asynchronous room."""
+
+    def __init__(self, room: A, loop: _Loop) -> None:
+        self._room = room
+        self._loop = loop
+
+
+def _blocking(
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Any, P], T]:
+    def call(self: _Room[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._loop.run(method(self._room, *args, **kwargs))
+
+    call.__doc__, call.__name__ = method.__doc__, method.__name__
+    return call
+
+
+def _iterating(
+    method: Callable[Concatenate[Any, P], AsyncIterator[T]],
+) -> Callable[Concatenate[Any, P], Iterator[T]]:
+    def call(self: _Room[Any], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+        return self._loop.iterate(method(self._room, *args, **kwargs))
+
+    call.__doc__, call.__name__ = method.__doc__, method.__name__
+    return call
+
+
+class _Collection(_Room[collection.Collection[R]], Generic[R]):
+    """What all kinds have in common; see `lablet_client.collection`."""
+
+    def get(self, resource_id: str) -> R:
+        """The resource as it stands now. Raises `NotFound`."""
+        return self._loop.run(self._room.get(resource_id))
+
+    def list(
+        self, *, labels: str | None = None, fields: str | None = None, page_size: int | None = None
+    ) -> Iterator[R]:
+        """All of them, of one revision."""
+        return self._loop.iterate(self._room.list(labels=labels, fields=fields, page_size=page_size))
+
+
+class Reservations(_Collection[Reservation]):
+    create = _blocking(reservations.Reservations.create)
+    submit = _blocking(reservations.Reservations.submit)
+    change = _blocking(reservations.Reservations.change)
+    cancel = _blocking(reservations.Reservations.cancel)
+    confirm = _blocking(reservations.Reservations.confirm)
+    explanation = _blocking(reservations.Reservations.explanation)
+
+
+class Definitions(_Collection[Definition]):
+    publish = _blocking(definitions.Definitions.publish)
+    topology = _blocking(definitions.Definitions.topology)
+    deprecate = _blocking(definitions.Definitions.deprecate)
+
+
+class Instances(_Collection[Instance]):
+    start = _blocking(instances.Instances.start)
+    stop = _blocking(instances.Instances.stop)
+    collect = _blocking(instances.Instances.collect)
+    retry = _blocking(instances.Instances.retry)
+    access = _blocking(instances.Instances.access)
+    artifacts = _blocking(instances.Instances.artifacts)
+
+
+class Workers(_Collection[Worker]):
+    drain = _blocking(fleet.Workers.drain)
+    cancel_drain = _blocking(fleet.Workers.cancel_drain)
+    cordon = _blocking(fleet.Workers.cordon)
+    uncordon = _blocking(fleet.Workers.uncordon)
+    replace = _blocking(fleet.Workers.replace)
+    calendar = _blocking(fleet.Workers.calendar)
+
+
+class Pools(_Collection[WorkerPool]):
+    apply = _blocking(fleet.Pools.apply)
+    delete = _blocking(fleet.Pools.delete)
+    calendar = _blocking(fleet.Pools.calendar)
+
+
+class Templates(_Collection[WorkerTemplate]):
+    apply = _blocking(fleet.Templates.apply)
+    delete = _blocking(fleet.Templates.delete)
+
+
+class Requests(_Room[requests.Requests]):
+    get = _blocking(requests.Requests.get)
+    settled = _blocking(requests.Requests.settled)
+
+
+class Artifacts(_Room[artifacts.Artifacts]):
+    download = _blocking(artifacts.Artifacts.download)
+
+
+class DeadLetters(_Room[artifacts.DeadLetters]):
+    list = _blocking(artifacts.DeadLetters.list)
+    get = _blocking(artifacts.DeadLetters.get)
+    replay = _blocking(artifacts.DeadLetters.replay)
+
+
+class Events(_Room[events.Events]):
+    watch = _iterating(events.Events.watch)
+    history = _blocking(events.Events.history)
+    publish = _blocking(events.Events.publish)
+
+
+class Client:
+    """As `lablet_client.Client`; use it in a `with` block, or `close` it."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        *,
+        connection: Connection | None = None,
+        retry: Retry | None = None,
+        timeout: float = 30.0,
+        http: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        inner = client.Client(url, token, connection=connection, retry=retry, timeout=timeout, http=http)
+        self._client = inner
+        self._loop = _Loop()
+        self.connection = inner.connection
+        self.reservations = Reservations(inner.reservations, self._loop)
+        self.definitions = Definitions(inner.definitions, self._loop)
+        self.instances = Instances(inner.instances, self._loop)
+        self.workers = Workers(inner.workers, self._loop)
+        self.pools = Pools(inner.pools, self._loop)
+        self.templates = Templates(inner.templates, self._loop)
+        self.requests = Requests(inner.requests, self._loop)
+        self.artifacts = Artifacts(inner.artifacts, self._loop)
+        self.dead_letters = DeadLetters(inner.dead_letters, self._loop)
+        self.events = Events(inner.events, self._loop)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._loop.run(self._client.close())
+        self._loop.close()
+
+    def watch(self, **wanted: str | None) -> Iterator[events.Event]:
+        """Events as they happen, for ever; arguments as for the asynchronous client."""
+        return self._loop.iterate(self._client.watch(**wanted))
+
+    def wait_for(
+        self, resource: R, *phases: str, timeout: float = 300.0, on_change: Callable[[R], None] | None = None
+    ) -> R:
+        """The resource once it has reached one of `phases`; `on_change` is called in the client's own thread."""
+        return self._loop.run(self._client.wait_for(resource, *phases, timeout=timeout, on_change=on_change))
+
+    def lab_time(self) -> client.LabTime:
+        return self._loop.run(self._client.lab_time())
+
+    def version(self) -> Mapping[str, Any]:
+        return self._loop.run(self._client.version())
+
+    def whoami(self) -> Mapping[str, Any]:
+        return self._loop.run(self._client.whoami())

@@ -14,6 +14,7 @@ from lablet_local.cloud.app import build_app
 from lablet_local.cloud.region import Pace, Region
 from lablet_local.cloud.scenario import Scenario, ScenarioError, parse_scenario
 from lablet_local.cloud.simulator import SimulatorOptions
+from lablet_local.cloud.sizes import read_sizes
 
 
 def _options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -27,6 +28,7 @@ def _options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--boot-minutes", type=float, default=1.0, help="lab minutes from pending to running")
     parser.add_argument("--controller-seconds", type=float, default=60.0, help="lab seconds of the controller's start")
     parser.add_argument("--cml-password-file", type=Path, help="first password of the controllers' admin")
+    parser.add_argument("--templates", type=Path, help="worker template file: the sizes of the instance types")
     parser.add_argument("--cml-faults", type=Path, help="faults file for every simulator")
     parser.add_argument("--scenario", type=Path, help="faults of the cloud itself (JSON)")
     return parser.parse_args(arguments)
@@ -54,7 +56,8 @@ def main() -> None:
             password_file=options.cml_password_file,
             faults=options.cml_faults,
         ),
-        _scenario(options.scenario),
+        sizes=read_sizes(options.templates) if options.templates else {},
+        scenario=_scenario(options.scenario),
     )
     app = build_app(region, options.token_file.read_text(encoding="utf-8").strip())
     uvicorn.run(

@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import uuid
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from lablet_local.cloud.addresses import CONTROLLER_PORT, next_address
 from lablet_local.cloud.records import MOVES, IllegalMove, Machine, Records, State, now_text
 from lablet_local.cloud.scenario import Scenario
 from lablet_local.cloud.simulator import Simulator, SimulatorOptions
+from lablet_local.cloud.sizes import Size
 
 _log = logging.getLogger("lablet.cloud")
 _ON = frozenset({State.PENDING, State.RUNNING, State.STOPPING})
@@ -61,12 +62,20 @@ class Region:
     """All machines of one data folder."""
 
     def __init__(
-        self, folder: Path, net: int, pace: Pace, options: SimulatorOptions, scenario: Scenario | None = None
+        self,
+        folder: Path,
+        net: int,
+        pace: Pace,
+        options: SimulatorOptions,
+        *,
+        sizes: Mapping[str, Size] | None = None,
+        scenario: Scenario | None = None,
     ) -> None:
         self._records = Records(folder)
         self._net = net
         self._pace = pace
         self._options = options
+        self._sizes = sizes or {}
         self._simulators: dict[str, Simulator] = {}
         self._work: dict[str, asyncio.Task[None]] = {}
         self.scenario = scenario or Scenario()
@@ -90,7 +99,7 @@ class Region:
             if machine.state in (State.RUNNING, State.PENDING):
                 if machine.state is State.RUNNING:
                     machine = self._move(machine, State.PENDING, "restarted with the cloud")
-                self._begin(machine, self._boot(machine.id))
+                self._begin(machine, self._boot)
             elif machine.state is State.STOPPING:
                 self._move(machine, State.STOPPED)
             elif machine.state is State.SHUTTING_DOWN:
@@ -130,7 +139,7 @@ class Region:
             launched_at=now_text(),
         )
         self._records.save(machine)
-        self._begin(machine, self._boot(machine.id))
+        self._begin(machine, self._boot)
         return machine, True
 
     def start(self, id_or_name: str) -> Machine:
@@ -140,7 +149,7 @@ class Region:
             return machine
         self._require_room(machine.instance_type)
         machine = self._move(machine, State.PENDING)
-        self._begin(machine, self._boot(machine.id))
+        self._begin(machine, self._boot)
         return machine
 
     def stop(self, id_or_name: str) -> Machine:
@@ -148,7 +157,7 @@ class Region:
         if machine.state in (State.STOPPING, State.STOPPED):
             return machine
         machine = self._move(machine, State.STOPPING)
-        self._begin(machine, self._wind_down(machine.id, State.STOPPED))
+        self._begin(machine, self._wind_down)
         return machine
 
     def terminate(self, id_or_name: str) -> Machine:
@@ -156,7 +165,7 @@ class Region:
         if machine.state in (State.SHUTTING_DOWN, State.TERMINATED):
             return machine
         machine = self._move(machine, State.SHUTTING_DOWN)
-        self._begin(machine, self._wind_down(machine.id, State.TERMINATED))
+        self._begin(machine, self._wind_down)
         return machine
 
     def signal(self, id_or_name: str, number: int = signal.SIGKILL) -> Machine:
@@ -181,15 +190,15 @@ class Region:
         _log.info("%s %s is %s %s", moved.name, moved.id, to, reason)
         return moved
 
-    def _begin(self, machine: Machine, work: Coroutine[None, None, None]) -> None:
+    def _begin(self, machine: Machine, work: Callable[[str], Awaitable[None]]) -> None:
         """Replaces whatever was under way for the machine."""
         if previous := self._work.get(machine.id):
             previous.cancel()
         self._work[machine.id] = asyncio.create_task(self._guard(machine.id, work), name=machine.id)
 
-    async def _guard(self, machine_id: str, work: Coroutine[None, None, None]) -> None:
+    async def _guard(self, machine_id: str, work: Callable[[str], Awaitable[None]]) -> None:
         try:
-            await work
+            await work(machine_id)
         except OSError as error:
             _log.error("machine %s cannot be carried on with: %s", machine_id, error)
             if State.STOPPED in MOVES[self.require(machine_id).state]:
@@ -206,7 +215,9 @@ class Region:
             await asyncio.sleep(seconds)
             self._move(self.require(machine_id), State.STOPPED, "boot failed")
             return
-        simulator = Simulator(machine.host, machine.port, self._records.folder_of(machine_id), self._options)
+        size = self._sizes.get(machine.instance_type)
+        folder = self._records.folder_of(machine_id)
+        simulator = Simulator(machine.host, machine.port, folder, self._options, size, machine.name)
         self._simulators[machine_id] = simulator
         pid = await simulator.start()
         self._records.save(replace(self.require(machine_id), pid=pid, boots=machine.boots + 1))
@@ -220,13 +231,14 @@ class Region:
         await simulator.ended()
         self._ended(machine_id, "lost")
 
-    async def _wind_down(self, machine_id: str, to: State) -> None:
+    async def _wind_down(self, machine_id: str) -> None:
         simulator = self._simulators.pop(machine_id, None)
         if simulator is not None:
             await simulator.end()
             self._records.save(replace(self.require(machine_id), pid=None))
         await asyncio.sleep(self._pace.seconds(self._pace.stop_minutes))
-        self._move(self.require(machine_id), to)
+        machine = self.require(machine_id)
+        self._move(machine, State.STOPPED if machine.state is State.STOPPING else State.TERMINATED)
 
     def _ended(self, machine_id: str, reason: str) -> None:
         self._simulators.pop(machine_id, None)

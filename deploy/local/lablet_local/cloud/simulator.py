@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from lablet_local.cloud.sizes import Size
 from lablet_local.launch import bound_to_parent
 
 _END_SECONDS = 3.0
@@ -32,11 +33,21 @@ class SimulatorOptions:
 class Simulator:
     """A process that can be started once, awaited and ended."""
 
-    def __init__(self, host: str, port: int, folder: Path, options: SimulatorOptions) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        folder: Path,
+        options: SimulatorOptions,
+        size: Size | None = None,
+        hostname: str = "",
+    ) -> None:
         self._host = host
         self._port = port
         self._folder = folder
         self._options = options
+        self._size = size
+        self._hostname = hostname
         self._process: asyncio.subprocess.Process | None = None
 
     def arguments(self) -> list[str]:
@@ -47,6 +58,11 @@ class Simulator:
             given += ["--password-file", str(options.password_file)]
         if options.faults is not None:
             given += ["--faults", str(options.faults)]
+        if self._size is not None:
+            given += ["--cpus", str(self._size.cpus), "--memory-gb", str(self._size.memory_gb)]
+            given += ["--disk-gb", str(self._size.disk_gb)]
+        if self._hostname:
+            given += ["--hostname", self._hostname]
         return [*given, "--die-with-parent"]
 
     async def start(self) -> int:

@@ -2,8 +2,10 @@
 
 As a start moves on, a slot loses minutes at its front and gains some at its end, so the first feasible start is the
 beginning of the search or a minute at which something becomes free: a seat, a maintenance span, a cordon, a boot, a
-counted licence. A sweep over the days first finds, for all workers at once, the first start at which each could take
-one seat; no start before enough workers have come that far needs a look. The rest are tried one by one, in order.
+counted licence. Three steps skip what cannot be it. A sweep over the days finds, for all workers at once, the first
+start at which each could take one seat: nothing is tried before enough workers have come that far. A slot that was
+tried and has too little room tells from its own minutes how far the start must move at least until its front no longer
+stands in the way. Where only port numbers or counted licences refuse, every minute at which anything changes is tried.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from .filters import survey
 from .fleet import BoolArray, IntArray
 from .model import Minute, Placement, PlacementRequest, Refusal
 from .place import place
-from .timeline import PAGE
+from .timeline import PAGE, SOFT
 
 HORIZON = 53 * 7 * 24 * 60
 """How far ahead a search looks unless it is told otherwise, in minutes."""
@@ -47,13 +49,17 @@ def place_earliest(
     if isinstance(first, Placement) or first.permanent:
         return first
     last = start + horizon
-    for candidate in _candidates(calendar, request, start, last):
-        moved = replace(request, start=candidate, end=candidate + request.minutes, punctual=True)
+    single = _single_seat_starts(calendar, request, start, last)
+    at = _enough_workers(calendar, request, single)
+    while at is not None and at <= last:
+        moved = replace(request, start=at, end=at + request.minutes, punctual=True)
         if int(survey(calendar, moved).seats.sum()) < request.seats:
+            at = _front_clear(calendar, moved, single)
             continue
         decision = place(calendar, moved)
         if isinstance(decision, Placement):
             return decision
+        at = next(_changes(calendar, moved, at + 1, last), None)
     return first
 
 
@@ -61,26 +67,65 @@ def _try(calendar: Calendar, request: PlacementRequest, start: Minute) -> Placem
     return place(calendar, replace(request, start=start, end=start + request.minutes, punctual=True))
 
 
-def _candidates(calendar: Calendar, request: PlacementRequest, after: Minute, last: Minute) -> Iterator[Minute]:
-    """Starts worth a try, in order: nothing becomes free in between."""
-    single = _single_seat_starts(calendar, request, after, last)
-    lower = _enough_workers(calendar, request, single)
-    if lower is None:
-        return
+def _changes(calendar: Calendar, request: PlacementRequest, after: Minute, last: Minute) -> Iterator[Minute]:
+    """The minutes at which anything changes that the request could depend on, in order."""
     allowed = calendar.fleet.eligible(request.pool, request.demand).allowed
-    extra = _standing_changes(calendar, request)
+    standing = _standing_changes(calendar, request)
     if calendar.policy(request.pool).licence_limits:
-        extra |= _licence_changes(calendar, request, lower, last)
-    tried = after
-    for day, page in calendar.timeline.days(lower, last + 1):
-        marks = {at for at in extra if day <= at < day + PAGE}
+        standing |= _licence_changes(calendar, request, after, last)
+    for day, page in calendar.timeline.days(after, last + 1):
+        marks = {at for at in standing if day <= at < day + PAGE}
         if page is not None:
             offsets = np.unique(page.bounds[: page.segments, allowed])
             marks |= {day + int(offset) for offset in offsets if offset < PAGE}
-        for at in sorted(marks):
-            if max(tried + 1, lower) <= at <= last:
-                tried = at
-                yield at
+        yield from (at for at in sorted(marks) if after <= at <= last)
+
+
+def _front_clear(calendar: Calendar, request: PlacementRequest, single: IntArray) -> Minute:
+    """A later start before which the seats cannot fit, given that they do not fit at `request.start`.
+
+    What a worker can take from a start on is at most what fits in each of its minutes from there to the present end of
+    the slot. Read from the end to the front this is a falling staircase per worker; their sum, read forward, says when
+    the seats could fit at the earliest. The present end is returned where that lies beyond it.
+    """
+    start, soft_end = request.start, request.end
+    end = soft_end + calendar.policy(request.pool).turnaround
+    room: IntArray = np.where(single < _NEVER, np.int32(request.seats), np.int32(0))
+    times: list[IntArray] = []
+    gains: list[IntArray] = []
+    for day, page in reversed(list(calendar.timeline.days(start, end))):
+        if page is None:
+            continue
+        count = page.segments
+        bounds = page.bounds[: count + 1].astype(np.int32) + day
+        fits = _seats_per_segment(calendar, request, page.use[:, :count], bounds[:count] < soft_end)
+        for row in range(count - 1, -1, -1):
+            meets = (bounds[row] < end) & (bounds[row + 1] > start)
+            less = np.where(meets, np.minimum(room, fits[row]), room)
+            columns = np.flatnonzero(less < room)
+            if len(columns):
+                times.append(np.maximum(bounds[row + 1, columns], single[columns]))
+                gains.append((room - less)[columns])
+            room = less
+    waiting = np.flatnonzero((single > start) & (single < _NEVER) & (room > 0))
+    times.append(single[waiting])
+    gains.append(room[waiting])
+    when = np.concatenate(times)
+    order = np.argsort(when, kind="stable")
+    total = int(room.sum()) - int(room[waiting].sum()) + np.cumsum(np.concatenate(gains)[order])
+    enough = np.flatnonzero(total >= request.seats)
+    clear = int(when[order[enough[0]]]) if len(enough) else soft_end
+    return max(start + 1, min(clear, soft_end))
+
+
+def _seats_per_segment(calendar: Calendar, request: PlacementRequest, use: IntArray, soft: BoolArray) -> IntArray:
+    """Seats that fit in each segment of a page; cpu, memory and storage count only where `soft`."""
+    fits: IntArray = np.full(use.shape[1:], request.seats, dtype=np.int32)
+    for row, need in enumerate(seats_amounts(request.demand)):
+        if need:
+            free = (calendar.fleet.capacity[row] - use[row]) // np.int32(need)
+            np.minimum(fits, np.where(soft, free, request.seats) if row < SOFT else free, out=fits)
+    return np.maximum(fits, 0, out=fits)
 
 
 def _single_seat_starts(calendar: Calendar, request: PlacementRequest, after: Minute, last: Minute) -> IntArray:

@@ -120,6 +120,8 @@ def fits_ever(calendar: Calendar, request: PlacementRequest, view: Survey) -> bo
     """True when the pool, with nothing booked and every worker in order, could take all seats."""
     limits = calendar.policy(request.pool).licence_limits
     empty = view.eligibility.seats_when_empty
+    if not limits:
+        return int(empty.sum()) >= request.seats
     by_kind: dict[str, list[int]] = {}
     for column in np.flatnonzero(view.eligibility.ever):
         worker = calendar.fleet.view(int(column))

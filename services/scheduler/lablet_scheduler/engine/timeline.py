@@ -74,6 +74,10 @@ class Page:
 
     def add(self, column: int, start: int, soft_end: int, end: int, amounts: IntArray) -> None:
         """Adds amounts in `[start, soft_end)` and `[start, end)` (offsets in the page, clipped by the caller)."""
+        if start == 0 and soft_end == PAGE and end == PAGE:
+            self.use[:, :, column] += amounts[:, None]
+            self.peak[:, column] += amounts
+            return
         steps: list[int] = self.bounds[:, column].tolist()
         steps = steps[: bisect_left(steps, PAGE)]
         for at in (start, soft_end, end):

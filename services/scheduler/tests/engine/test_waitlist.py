@@ -1,0 +1,61 @@
+"""Who goes next, and who may go ahead of whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from lablet_scheduler.engine import Booking, Calendar, Demand, Placement, PoolPolicy, Waiting, retry
+
+
+@pytest.fixture
+def calendar(worker):
+    calendar = Calendar([PoolPolicy("default")], [worker("w-1"), worker("w-2", memory_gb=4)])
+    calendar.book(Booking("full", 1, "w-1", 6000, 6060, Demand(cpu_cores=5)))
+    return calendar
+
+
+def outcome(results):
+    return {one.waiting.request.reservation: isinstance(one.decision, Placement) for one in results}
+
+
+def test_priority_goes_first_then_the_older_request(calendar, request_for):
+    demand = Demand(cpu_cores=8)
+    waiting = [
+        Waiting(request_for(start=7000, reservation=name, demand=demand, priority=priority), requested_at)
+        for name, priority, requested_at in (("young", 0, 9), ("old", 0, 3), ("urgent", 1, 8))
+    ]
+    assert outcome(retry(calendar, waiting, now=5000)) == {"urgent": True, "old": True, "young": False}
+
+
+def test_a_smaller_request_does_not_eat_the_room_that_a_larger_one_waits_for(calendar, request_for):
+    large = Waiting(request_for(reservation="large", demand=Demand(8, 8)), 1)
+    small = Waiting(request_for(reservation="small", demand=Demand(2, 8)), 2)
+    assert outcome(retry(calendar, [large, small], now=5000)) == {"large": False, "small": False}
+    assert outcome(retry(calendar, [small], now=5000)) == {"small": True}
+
+
+def test_a_request_that_delays_nobody_ahead_overtakes_and_says_whom(calendar, request_for):
+    large = Waiting(request_for(reservation="large", demand=Demand(8, 8)), 1)
+    later = Waiting(request_for(start=6060, reservation="later", demand=Demand(2, 8)), 2)
+    other = Waiting(request_for(reservation="other", demand=Demand(2, 2)), 3)
+    results = retry(calendar, [other, later, large], now=5000)
+    assert outcome(results) == {"large": False, "later": True, "other": True}
+    assert [one.overtook for one in results] == [(), ("large",), ("large",)]
+    assert results[2].decision.seats[0].worker == "w-2"
+
+
+def test_as_soon_as_possible_may_start_later_but_not_too_late(calendar, request_for):
+    wish = request_for(demand=Demand(8, 8))
+    (result,) = retry(calendar, [Waiting(wish, 1, latest_start=6060)], now=5000)
+    assert result.decision.request.start == 6060
+    (result,) = retry(calendar, [Waiting(wish, 1, latest_start=6059)], now=5000)
+    assert not isinstance(result.decision, Placement)
+
+
+def test_what_has_begun_is_not_tried_and_the_calendar_stays_as_it_is(calendar, request_for):
+    assert retry(calendar, [Waiting(request_for(), 1)], now=6001) == []
+    retry(
+        calendar, [Waiting(request_for(start=7000), 1), Waiting(request_for(reservation="x", demand=Demand(8)), 2)], 0
+    )
+    assert [booking.reservation for booking in calendar.bookings()] == ["full"]
+    assert calendar.timeline.peaks(0, 9000, 9000)[5].max() == 0

@@ -256,13 +256,17 @@ def _close_in(
     return closed
 
 
-def hand_on_in(txn: Transaction, undecided: Undecided, service: str, shard: str) -> None:
-    """Moves the pointer to another shard's inbox, where it stands last. Raises `ValueError` for its own."""
+def hand_on_in(txn: Transaction, undecided: Undecided, service: str, shard: str) -> Request:
+    """Moves the pointer to another shard's inbox, where it stands last, and notes the shard in the request, so that the
+    intent goes out again and wakes its new owner. Raises `ValueError` for its own inbox."""
     key = inbox_key(service, shard, undecided.id)
     if key == undecided.pointer.key:
         raise ValueError(f"{undecided.id} is in the inbox of {service}/{shard} already")
+    handed_on = undecided.request.respecified(service=service, shard=shard)
     _take_in(txn, undecided)
     txn.put(key, undecided.pointer.value)
+    update_in(txn, handed_on)
+    return handed_on
 
 
 def _take_in(txn: Transaction, undecided: Undecided) -> None:

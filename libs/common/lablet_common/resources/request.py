@@ -30,7 +30,7 @@ class RequestSpec(Model):
     service: str
     """The owner that decides."""
     shard: str
-    """Where the inbox pointer was put first: a pool, or `-`."""
+    """Where the inbox pointer stands, or stood when it was decided: a pool, or `-`."""
     digest: str
     """SHA-256 of the body, to tell a retry from another request under the same key."""
     principal: str

@@ -1,0 +1,281 @@
+"""The watch-to-event bridge: every committed change of a kind becomes its events, published at least once.
+
+The owner of a kind runs one bridge for it, fenced. From a stored cursor it follows the etcd watch, derives each change's
+events, publishes them with one in flight per resource and many resources at once, and moves the cursor behind what the
+broker has confirmed. After a crash it begins at the cursor again: nothing is missing, and what comes twice carries the
+same ids. When the history after the cursor was compacted by somebody else, the present state of everything newer than
+the cursor is published instead, marked `replayed`.
+
+Not guaranteed: an order between resources, and (after such a compaction) an event for every change in between or for
+deletions; consumers find those in their own caches. A publisher's failure is never final: it is tried again for ever,
+holds back its own resource and the cursor, and shows in the lag.
+"""
+
+import asyncio
+import json
+import logging
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from lablet_common.events import Outgoing, derive
+from lablet_common.ownership import Fence, NotOwner
+from lablet_common.resources.kinds import Kind, cursor_key
+from lablet_common.resources.model import Resource
+from lablet_common.store.api import Compacted, EventType, KeyValue, Store, StoreUnavailable, WatchEvent
+from lablet_common.store.changes import decode
+from lablet_common.store.transaction import Conflict, Transaction
+from lablet_common.telemetry.metrics import BRIDGE_LAG_REVISIONS, BRIDGE_LAG_SECONDS
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+Publish = Callable[[Outgoing], Awaitable[None]]
+
+_IN_FLIGHT = 128
+"""Resources that are published at the same time."""
+_BACKLOG = 10_000
+"""Changes read but not yet confirmed, at which reading waits."""
+_CURSOR_SECONDS = 0.2
+_CURSOR_EVENTS = 500
+_IDLE_REVISIONS = 1000
+"""How far the store may go on without this kind before the cursor follows: other bridges' cursors move it too."""
+_REMEMBERED = 4096
+"""Resources whose last state is kept, so that it need not be read again as the `before` of the next change."""
+_PAUSE_SECONDS = 0.05
+_PAUSE_MAXIMUM = 1.0
+_PAGE = 500
+
+
+@dataclass(slots=True)
+class _Change:
+    """A change on its way to the broker; `events` shrinks as they are confirmed."""
+
+    revision: int
+    seen_at: float
+    events: deque[Outgoing]
+
+
+class Bridge:
+    """Publishes the changes of one kind for as long as `fence` stands. `source` is the `source` of its events."""
+
+    def __init__(self, store: Store, kind: Kind, fence: Fence, publish: Publish, *, source: str) -> None:
+        self._store = store
+        self._kind = kind
+        self._fence = fence
+        self._publish = publish
+        self._source = source
+        self._remembered: OrderedDict[str, Resource[Any, Any]] = OrderedDict()
+        self._open: deque[_Change] = deque()  # in the order of revisions; the confirmed ones go when they come first
+        self._lines: dict[str, deque[_Change]] = {}  # per resource, the first one being published
+        self._ready: asyncio.Queue[str] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._confirmed = asyncio.Event()
+        self._unsaved = 0
+        self._seen = 0
+        self._done = 0
+        self._stored = 0
+        self._failing = False
+
+    @property
+    def lag_revisions(self) -> int:
+        """Revisions between what has been read and what has been confirmed; 0 when all is out."""
+        return self._seen - self._done if self._open else 0
+
+    @property
+    def lag_seconds(self) -> float:
+        """Age of the oldest change that has been read and not confirmed, in real seconds."""
+        return asyncio.get_running_loop().time() - self._open[0].seen_at if self._open else 0.0
+
+    @property
+    def cursor(self) -> int:
+        """Everything up to this revision has been confirmed, as it is stored."""
+        return self._stored
+
+    async def run(self) -> None:
+        """Publishes until cancelled. Raises `NotOwner` when the fence has fallen, and `Unreadable`."""
+        self._seen = self._done = self._stored = await self._patiently(self._read_cursor)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow())
+                tasks.create_task(self._keep_cursor())
+                for _ in range(_IN_FLIGHT):
+                    tasks.create_task(self._publish_for_ever())
+        except ExceptionGroup as crash:
+            raise crash.exceptions[0] from crash
+        finally:
+            BRIDGE_LAG_REVISIONS.labels(self._kind.name).set(0)
+            BRIDGE_LAG_SECONDS.labels(self._kind.name).set(0)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with self._store.watch(
+                    self._kind.prefix, start_revision=self._seen + 1, previous=True
+                ) as batches:
+                    async for batch in batches:
+                        self._take(batch.events)
+                        last = batch.events[-1].kv.mod_revision if batch.events else batch.revision
+                        self._saw(last)
+                        if len(self._open) > _BACKLOG:
+                            self._room.clear()
+                            await self._room.wait()
+            except Compacted as error:
+                _log.warning(
+                    "changes were compacted before they were published: publishing the present state",
+                    extra={"kind": self._kind.name, "cursor": self._seen, "oldest": error.compact_revision},
+                )
+                await self._patiently(self._replay)
+            except StoreUnavailable as error:
+                _log.warning("the bridge cannot follow etcd", extra={"kind": self._kind.name, "cause": str(error)})
+                await asyncio.sleep(_PAUSE_MAXIMUM)
+
+    def _take(self, events: Iterable[WatchEvent]) -> None:
+        for event in events:
+            key, revision = event.kv.key, event.kv.mod_revision
+            if revision <= self._seen:
+                continue
+            before = self._read(event.previous) if event.previous is not None else None
+            after = self._read(event.kv) if event.type is EventType.PUT else None
+            if after is None:
+                self._remembered.pop(key, None)
+            self._hand_out(key, revision, derive(self._kind, before, after, revision, source=self._source))
+
+    def _read(self, kv: KeyValue) -> Resource[Any, Any]:
+        """The resource, decoded once: what it was before a change is what the change before made it."""
+        known = self._remembered.get(kv.key)
+        if known is not None and known.revision == kv.mod_revision:
+            return known
+        resource = self._remembered[kv.key] = decode(self._kind, kv)
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered.popitem(last=False)
+        return resource
+
+    async def _replay(self) -> None:
+        """Publishes the present state of everything newer than what has been seen."""
+        newer: list[KeyValue] = []
+        revision, after = 0, ""
+        while True:
+            page = await self._store.range(self._kind.prefix, limit=_PAGE, start_after=after, revision=revision)
+            revision = revision or page.revision
+            newer += [kv for kv in page.items if kv.mod_revision > self._seen]
+            if not page.more:
+                break
+            after = page.items[-1].key
+        for kv in sorted(newer, key=lambda kv: kv.mod_revision):
+            events = derive(self._kind, None, self._read(kv), kv.mod_revision, source=self._source, replayed=True)
+            self._hand_out(kv.key, kv.mod_revision, events)
+        self._saw(revision)
+
+    # -- publishing ------------------------------------------------------------------------------------------------
+
+    def _hand_out(self, key: str, revision: int, events: list[Outgoing]) -> None:
+        if not events:
+            return
+        change = _Change(revision, asyncio.get_running_loop().time(), deque(events))
+        self._open.append(change)
+        line = self._lines.get(key)
+        if line is None:
+            self._lines[key] = deque((change,))
+            self._ready.put_nowait(key)
+        else:
+            line.append(change)
+
+    async def _publish_for_ever(self) -> None:
+        while True:
+            key = await self._ready.get()
+            line = self._lines[key]
+            change = line[0]
+            while change.events:
+                await self._publish_surely(change.events[0])
+                change.events.popleft()
+            line.popleft()
+            if line:
+                self._ready.put_nowait(key)
+            else:
+                del self._lines[key]
+            self._advance()
+
+    async def _publish_surely(self, outgoing: Outgoing) -> None:
+        pause = _PAUSE_SECONDS
+        while True:
+            try:
+                await self._publish(outgoing)
+            except Exception as error:  # noqa: BLE001 - whatever the publisher raises, the event must not be lost
+                if not self._failing:
+                    self._failing = True
+                    _log.warning(
+                        "events cannot be published; trying for ever",
+                        extra={"kind": self._kind.name, "event": outgoing.subject, "cause": repr(error)},
+                    )
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _PAUSE_MAXIMUM)
+            else:
+                if self._failing:
+                    self._failing = False
+                    _log.info("events are published again", extra={"kind": self._kind.name})
+                return
+
+    # -- the cursor ------------------------------------------------------------------------------------------------
+
+    def _saw(self, revision: int) -> None:
+        self._seen = max(self._seen, revision)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Moves `done` behind the confirmed changes that stand first."""
+        changes = self._open
+        while changes and not changes[0].events:
+            self._unsaved += 1
+            changes.popleft()
+        # Several changes may share a revision, so the one of the first open change is not done.
+        self._done = max(self._done, changes[0].revision - 1 if changes else self._seen)
+        if len(changes) <= _BACKLOG // 2:
+            self._room.set()
+        if self._unsaved >= _CURSOR_EVENTS:
+            self._confirmed.set()
+
+    async def _keep_cursor(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_CURSOR_SECONDS):
+                    await self._confirmed.wait()
+            except TimeoutError:
+                pass  # also fewer events move the cursor now and then
+            self._confirmed.clear()
+            BRIDGE_LAG_REVISIONS.labels(self._kind.name).set(self.lag_revisions)
+            BRIDGE_LAG_SECONDS.labels(self._kind.name).set(self.lag_seconds)
+            moved = self._done - self._stored
+            if (self._unsaved and moved) or moved >= _IDLE_REVISIONS:
+                await self._save_cursor()
+
+    async def _save_cursor(self) -> None:
+        unsaved, revision = self._unsaved, self._done
+        txn = Transaction().put(cursor_key(self._kind.name), json.dumps({"revision": revision}).encode())
+        self._fence.guard(txn)
+        try:
+            await txn.commit(self._store)
+        except Conflict:
+            raise NotOwner(f"the bridge of {self._kind.name} is no longer this replica's") from None
+        except StoreUnavailable as error:
+            _log.warning("the cursor could not be stored", extra={"kind": self._kind.name, "cause": str(error)})
+        else:
+            self._unsaved -= unsaved
+            self._stored = revision
+
+    async def _read_cursor(self) -> int:
+        """The stored cursor; 0 where there is none, which begins with the whole history."""
+        found = await self._store.get(cursor_key(self._kind.name))
+        return int(json.loads(found.value)["revision"]) if found is not None else 0
+
+    async def _patiently(self, what: Callable[[], Awaitable[_T]]) -> _T:
+        while True:
+            try:
+                return await what()
+            except StoreUnavailable as error:
+                _log.warning("the bridge waits for etcd", extra={"kind": self._kind.name, "cause": str(error)})
+                await asyncio.sleep(_PAUSE_MAXIMUM)

@@ -7,7 +7,6 @@ what happens elsewhere without telling.
 
 import asyncio
 import logging
-from collections.abc import Callable
 from datetime import timedelta
 from uuid import uuid4
 
@@ -76,7 +75,6 @@ class PoolController:
         objects: ObjectStore,
         box: SecretBox,
         source: str,
-        probe_ports: Callable[..., object] | None = None,
     ) -> None:
         self.pool = pool
         self._fence = fence
@@ -89,7 +87,6 @@ class PoolController:
         self._objects = objects
         self._box = box
         self._source = source
-        self._probe_ports = probe_ports
         self.workers: Ledger[Worker] = Ledger(store, fence, caches[WORKER], pool)
         self.instances: Ledger[Instance] = Ledger(store, fence, caches[INSTANCE], pool)
         self._open: dict[str, tuple[str, Runtime]] = {}
@@ -176,9 +173,9 @@ class PoolController:
             for instance in self._instances_on(worker.id):
                 self._instance_queue.add(instance.id)
 
-    def _on_artifact(self, _: Artifact | None, new: Artifact | None, __: int) -> None:
+    def _on_artifact(self, old: Artifact | None, new: Artifact | None, _: int) -> None:  # noqa: ARG002 - a listener
         for reference in new.status.references if new is not None else ():
-            kind, _, name = reference.subject.partition("/")
+            kind, _slash, name = reference.subject.partition("/")
             if kind == INSTANCE.name and self._caches[INSTANCE].get(name) is not None:
                 self._instance_queue.add(name)
 

@@ -1,0 +1,157 @@
+"""Wiring of the worker-controller: caches, ownership of pools, inboxes and bridges, and the adapters it works with."""
+
+import asyncio
+import logging
+
+from lablet_common.bridge import Bridge
+from lablet_common.bus import Received, intents_stream
+from lablet_common.events import subjects
+from lablet_common.objects import S3ObjectStore
+from lablet_common.ownership import Fence, Ownership
+from lablet_common.resources.kinds import KINDS, POOL, TEMPLATE, Service, owned_by
+from lablet_common.resources.worker import WorkerPool, WorkerTemplate
+from lablet_common.secrets import SecretBox, SecretError
+from lablet_common.service import Runtime, run
+from lablet_common.store import StoreUnavailable
+from lablet_common.store.cache import Caches
+from lablet_common.store.repository import AlreadyExists, Repository
+from lablet_common.tasks import together
+from lablet_workers.controller import CACHED, PoolController, add_indexes
+from lablet_workers.intake import CENTRAL, Intake
+from lablet_workers.providers.simulated import SimulatedProvider
+from lablet_workers.runtimes.cml import CmlRuntimes
+from lablet_workers.seeding import read_seeds
+from lablet_workers.settings import WorkerControllerSettings
+
+log = logging.getLogger("lablet.workers")
+
+_BRIDGE = "bridge-"
+
+
+class WorkerController:
+    """What this replica owns, and the caches and adapters that all of it shares."""
+
+    def __init__(self, runtime: Runtime, settings: WorkerControllerSettings) -> None:
+        if settings.secrets_key_file is None:
+            raise SecretError("SECRETS_KEY_FILE is not set: the workers' passwords are only stored encrypted")
+        self._runtime = runtime
+        self._settings = settings
+        self._caches = Caches(runtime.store, list(CACHED))
+        add_indexes(self._caches)
+        self._objects = S3ObjectStore(settings.storage)
+        self._box = SecretBox.from_file(settings.secrets_key_file)
+        token = settings.cloud.token.get_secret_value() if settings.cloud.token else ""
+        self._provider = SimulatedProvider(settings.cloud.url, token)
+        self._runtimes = CmlRuntimes(settings.cml.username, settings.cml.ca_cert)
+        self._ownership = Ownership(
+            runtime.store,
+            Service.WORKERS,
+            runtime.replica,
+            ttl_seconds=settings.ownership_lease_ttl_seconds,
+            shards=self._shards,
+        )
+
+    async def run(self) -> None:
+        """Until the process is asked to stop."""
+        await self._seed()
+        try:
+            async with self._caches:
+                await self._caches.wait_synced()
+                self._caches[POOL].subscribe(lambda *_: self._ownership.refresh())
+                self._runtime.health.add("caches", self._caches_synced)
+                self._runtime.health.started = True
+                if not self._settings.controller_enabled:
+                    await asyncio.Event().wait()
+                await self._ownership.run(self._serve)
+        finally:
+            await self._provider.close()
+            await self._objects.close()
+
+    async def _caches_synced(self) -> None:
+        if not self._caches.synced:
+            raise LookupError("the caches have not been filled yet")
+
+    async def _seed(self) -> None:
+        """Makes the templates and pools of the file that do not exist yet."""
+        templates, pools = read_seeds(self._settings.worker_templates_config_path, self._runtime.clock.now())
+        made_templates: Repository[WorkerTemplate] = Repository(self._runtime.store, TEMPLATE)
+        made_pools: Repository[WorkerPool] = Repository(self._runtime.store, POOL)
+        while True:
+            try:
+                for template in templates:
+                    await _make(made_templates, template)
+                for pool in pools:
+                    await _make(made_pools, pool)
+            except StoreUnavailable as error:
+                log.warning("etcd does not answer: seeding again", extra={"cause": str(error)})
+                await asyncio.sleep(0.5)
+            else:
+                return
+
+    def _shards(self) -> list[str]:
+        pools = [pool.id for pool in self._caches[POOL].items()]
+        return [CENTRAL, *pools, *(f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.WORKERS))]
+
+    async def _serve(self, shard: str, fence: Fence) -> None:
+        if shard.startswith(_BRIDGE):
+            kind = KINDS[shard.removeprefix(_BRIDGE)]
+            publish = self._runtime.bus.publish
+            await Bridge(self._runtime.store, kind, fence, publish, source=self._runtime.source).run()
+            return
+        intake = Intake(
+            shard,
+            fence,
+            store=self._runtime.store,
+            clock=self._runtime.clock,
+            source=self._runtime.source,
+            resync_seconds=self._settings.resync_seconds,
+        )
+
+        async def wake(_: Received) -> None:
+            intake.wake()
+
+        intents = self._runtime.bus.consumer(
+            intents_stream(Service.WORKERS),
+            f"{Service.WORKERS}-{shard}" if shard != CENTRAL else f"{Service.WORKERS}-central",
+            [subjects.intent_filter(Service.WORKERS, shard)],
+            wake,
+        )
+        if shard == CENTRAL:
+            await together(intents.run(), intake.run())
+        else:
+            await together(intents.run(), intake.run(), self._controller(shard, fence).run())
+
+    def _controller(self, pool: str, fence: Fence) -> PoolController:
+        return PoolController(
+            pool,
+            fence,
+            store=self._runtime.store,
+            caches=self._caches,
+            clock=self._runtime.clock,
+            settings=self._settings,
+            provider=self._provider,
+            runtimes=self._runtimes,
+            objects=self._objects,
+            box=self._box,
+            source=self._runtime.source,
+        )
+
+
+async def _make(
+    repository: Repository[WorkerTemplate] | Repository[WorkerPool], resource: WorkerTemplate | WorkerPool
+) -> None:
+    try:
+        await repository.create(resource)  # type: ignore[arg-type]  # each list goes with its repository
+    except AlreadyExists:
+        return
+    log.info("seeded", extra={"kind": resource.kind, "id": resource.id})
+
+
+def main() -> None:
+    """Runs the worker-controller until SIGTERM."""
+    settings = WorkerControllerSettings()
+
+    async def live(runtime: Runtime) -> None:
+        await WorkerController(runtime, settings).run()
+
+    run(Service.WORKERS, settings, live)

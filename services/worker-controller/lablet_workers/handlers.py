@@ -1,0 +1,193 @@
+"""Decisions on what is asked of workers, instances, pools and templates. Pure: request and present state in, outcome out.
+
+A drain books a maintenance span and cordons the worker, so that nothing new comes; running labs stay until their end or the
+deadline. An intent that has been carried out already is granted again without a change.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+from lablet_common.intents import PoolApply, TemplateApply, WorkerCordon, WorkerDrain
+from lablet_common.resources.instance import Instance, InstancePhase
+from lablet_common.resources.machine import IllegalTransition
+from lablet_common.resources.model import Metadata, Resource
+from lablet_common.resources.request import Problem, Request
+from lablet_common.resources.worker import (
+    Cordon,
+    Maintenance,
+    SimpleStatus,
+    Worker,
+    WorkerPhase,
+    WorkerPool,
+    WorkerTemplate,
+)
+
+PROBLEMS = "https://lablet.io/problems/"
+_DRAIN = "drain"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from a request: a resource to write (or to delete), or a problem; neither: nothing has to change."""
+
+    reason: str
+    resource: Resource[Any, Any] | None = None
+    delete: bool = False
+    gate: bool = False
+    """A worker's eligibility changes: the pool's gate moves in the same transaction."""
+    problem: Problem | None = None
+
+
+def refused(slug: str, title: str, detail: str, status: int = 409) -> Decision:
+    return Decision(
+        title.replace(" ", ""), problem=Problem(type=PROBLEMS + slug, title=title, status=status, detail=detail)
+    )
+
+
+def unknown(kind: str, name: str) -> Decision:
+    return refused(f"unknown-{kind}", f"Unknown {kind}", f"there is no {kind} {name}", 404)
+
+
+def verb_of(request: Request) -> tuple[str, str]:
+    """Kind and verb of an intent, such as `worker` and `drain.requested`."""
+    kind, _, verb = request.spec.type.removeprefix("io.lablet.").removesuffix(".v1").partition(".")
+    return kind, verb
+
+
+# -- workers -------------------------------------------------------------------------------------------------------
+
+
+def decide_worker(worker: Worker, request: Request, now: datetime, drain_timeout: timedelta) -> Decision:
+    """cordon, uncordon, drain, drain-cancel."""
+    _, verb = verb_of(request)
+    cause = request.spec.event_id
+    match verb:
+        case "cordon.requested":
+            asked = WorkerCordon.model_validate(request.spec.data)
+            cordon = Cordon(reason=asked.reason, by=request.spec.principal, until=asked.until)
+            return Decision("Cordoned", worker.respecified("cordoned", cause=cause, unschedulable=cordon), gate=True)
+        case "uncordon.requested":
+            if worker.spec.unschedulable is None:
+                return Decision("NotCordoned")
+            return Decision("Uncordoned", worker.respecified("uncordoned", cause=cause, unschedulable=None), gate=True)
+        case "drain.requested":
+            return _drain(worker, WorkerDrain.model_validate(request.spec.data), request, now, drain_timeout)
+        case "drain-cancel.requested":
+            spans = tuple(span for span in worker.spec.maintenance if span.to <= now or span.reason != _DRAIN)
+            if spans == worker.spec.maintenance and worker.spec.unschedulable is None:
+                return Decision("NotDraining")
+            released = worker.respecified("drain-cancelled", cause=cause, unschedulable=None, maintenance=spans)
+            return Decision("DrainCancelled", released, gate=True)
+        case _:
+            return refused("unknown-intent", "Unknown intent", f"{request.spec.type} is not known here", 422)
+
+
+def _drain(worker: Worker, asked: WorkerDrain, request: Request, now: datetime, drain_timeout: timedelta) -> Decision:
+    begin = _minute(asked.at or now)
+    patience = timedelta(minutes=asked.deadline_minutes) if asked.deadline_minutes is not None else drain_timeout
+    end = _minute(asked.until) if asked.until is not None else begin + max(patience, timedelta(minutes=1))
+    if end <= begin:
+        return refused("invalid-span", "Invalid span", f"until {end.isoformat()} is not after {begin.isoformat()}", 422)
+    span = Maintenance.model_validate({"from": begin, "to": end, "reason": _DRAIN})
+    changes: dict[str, Any] = {"maintenance": (*worker.spec.maintenance, span)}
+    if asked.at is None:
+        changes["unschedulable"] = Cordon(reason=asked.message or _DRAIN, by=request.spec.principal, until=asked.until)
+    return Decision("DrainBooked", worker.respecified("cordoned", cause=request.spec.event_id, **changes), gate=True)
+
+
+def _minute(moment: datetime) -> datetime:
+    return moment.replace(second=0, microsecond=0)
+
+
+# -- instances -----------------------------------------------------------------------------------------------------
+
+
+def decide_instance(instance: Instance, request: Request, now: datetime, by: str) -> Decision:
+    """stop and collect inside the slot; start and retry are granted by the step machine, which they only wake."""
+    _, verb = verb_of(request)
+    cause = request.spec.event_id
+    try:
+        match verb:
+            case "stop.requested":
+                if instance.is_final or instance.phase in (InstancePhase.STOPPING, InstancePhase.STOPPED):
+                    return Decision("AlreadyStopped")
+                to = InstancePhase.STOPPING
+                moved = instance.moved(to, at=now, by=by, reason="StopRequested", cause=cause, deadline=None)
+                return Decision("StopRequested", moved)
+            case "collect.requested":
+                if instance.phase is InstancePhase.COLLECTING:
+                    return Decision("AlreadyCollecting")
+                to = InstancePhase.COLLECTING
+                moved = instance.moved(to, at=now, by=by, reason="CollectRequested", cause=cause, staged=None)
+                return Decision("CollectRequested", moved)
+            case _:
+                return refused(
+                    "not-supported", "Not supported", f"{request.spec.type} cannot be asked of a running mesh yet", 422
+                )
+    except IllegalTransition as illegal:
+        return refused("illegal-transition", "Illegal transition", str(illegal))
+
+
+# -- pools and templates -------------------------------------------------------------------------------------------
+
+
+def decide_pool(
+    name: str,
+    pool: WorkerPool | None,
+    template: WorkerTemplate | None,
+    workers: Sequence[Worker],
+    request: Request,
+    now: datetime,
+) -> Decision:
+    """apply (make or change) and delete (only when every worker of it is off)."""
+    _, verb = verb_of(request)
+    if verb == "delete.requested":
+        if pool is None:
+            return Decision("AlreadyDeleted")
+        on = [worker.id for worker in workers if worker.phase is not WorkerPhase.OFFLINE]
+        if on:
+            return refused("in-use", "Pool in use", f"pool {name} has workers that are not Offline: {', '.join(on)}")
+        return Decision("Deleted", pool, delete=True)
+    asked = PoolApply.model_validate(request.spec.data)
+    if template is None:
+        return refused(
+            "unknown-template", "Unknown template", f"spec.template: there is no template {asked.spec.template}", 422
+        )
+    if pool is None:
+        made = WorkerPool(metadata=_metadata(name, request, now), spec=asked.spec, status=SimpleStatus())
+        return Decision("Created", made.observed("created", cause=request.spec.event_id))
+    if pool.spec == asked.spec and pool.metadata.labels == asked.labels:
+        return Decision("Unchanged")
+    changed = pool.relabelled(asked.labels).respecified(cause=request.spec.event_id, **asked.spec.model_dump())
+    return Decision("Changed", changed)
+
+
+def decide_template(
+    name: str, template: WorkerTemplate | None, pools: Sequence[WorkerPool], request: Request, now: datetime
+) -> Decision:
+    """apply and delete (only when no pool uses it). Workers keep the shape that they were made with."""
+    _, verb = verb_of(request)
+    if verb == "delete.requested":
+        if template is None:
+            return Decision("AlreadyDeleted")
+        users = [pool.id for pool in pools if pool.spec.template == name]
+        if users:
+            return refused("in-use", "Template in use", f"template {name} is used by pool {', '.join(users)}")
+        return Decision("Deleted", template, delete=True)
+    asked = TemplateApply.model_validate(request.spec.data)
+    if template is None:
+        made = WorkerTemplate(metadata=_metadata(name, request, now), spec=asked.spec, status=SimpleStatus())
+        return Decision("Created", made.observed("created", cause=request.spec.event_id))
+    if template.spec == asked.spec and template.metadata.labels == asked.labels:
+        return Decision("Unchanged")
+    changed = template.relabelled(asked.labels).respecified(cause=request.spec.event_id, **asked.spec.model_dump())
+    return Decision("Changed", changed)
+
+
+def _metadata(name: str, request: Request, now: datetime) -> Metadata:
+    labels = request.spec.data.get("labels") or {}
+    correlation = request.metadata.correlation_id or request.id
+    return Metadata(id=name, uid=str(uuid4()), labels=labels, created_at=now, correlation_id=correlation)

@@ -74,7 +74,7 @@ class Page:
     revision: int
     more: bool = False
     count: int = 0
-    """How many keys the whole range holds."""
+    """How many keys the range holds in all, from `start_after` on, whatever the limit."""
 
 
 class EventType(StrEnum):
@@ -181,7 +181,7 @@ class Store(Protocol):
         order_by_create: bool = False,
     ) -> Page:
         """Keys that begin with `prefix`, in key order (or by create revision). Page on with the last key as
-        `start_after` and the first page's revision. Raises `Compacted`."""
+        `start_after` and the first page's revision (in key order only). Raises `Compacted`."""
         ...
 
     async def put(self, key: str, value: bytes, *, lease: int = 0) -> int:

@@ -82,7 +82,9 @@ def pool_of(resource: Resource[Any, Any]) -> str:
         return resource.spec.pool
     if isinstance(resource, Worker):
         return resource.spec.pool
-    return resource.id if isinstance(resource, WorkerPool) else subjects.NO_POOL
+    if isinstance(resource, WorkerPool):
+        return resource.metadata.id
+    return subjects.NO_POOL
 
 
 def message_id(tenant: str, source: str, event_id: str) -> str:
@@ -103,6 +105,7 @@ def data_url(kind: Kind, resource: Resource[Any, Any]) -> str:
 def _fact(kind: Kind, before: Resource[Any, Any] | None, after: Resource[Any, Any]) -> str:
     stamp = after.status.last_fact
     old = before.status.last_fact if before is not None else None
+    fact: str
     if stamp is not None and (old is None or stamp.serial != old.serial):
         fact = stamp.name
     elif before is None or before.status.phase != after.status.phase:

@@ -58,3 +58,39 @@ def stand_in(tmp_path: Path) -> Callable[..., Process]:
         )
 
     return make
+
+
+_SERVICE = """
+    import http.server, json, os, pathlib, sys
+    replica = os.environ["REPLICA_ID"]
+    here = pathlib.Path(os.environ["STAND_IN"])
+    (here / f"{replica}.env").write_text(json.dumps(dict(os.environ)))
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            ready = not (here / f"{replica}.unready").exists()
+            self.send_response(200 if ready else 503)
+            self.end_headers()
+            self.wfile.write(json.dumps({"checks": {"etcd": "ok", "moon": "ok" if ready else "failed: new"}}).encode())
+        def log_message(self, *_):
+            pass
+    http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["HEALTH_PORT"])), Answers).serve_forever()
+"""
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the four services are small stand-ins that note what they were given."""
+    for module in ("lablet_gateway", "lablet_scheduler", "lablet_workers", "lablet_artifacts"):
+        package = tmp_path / "stand-ins" / module
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        (package / "__main__.py").write_text(textwrap.dedent(_SERVICE))
+    templates = tmp_path / "templates.yaml"
+    size = "{cpu_cores: 8, memory_gb: 32, storage_gb: 100}"
+    templates.write_text(f"templates: [{{name: simulated, instance_type: simulated, capacity: {size}}}]\n")
+    (tmp_path / "notes").mkdir()
+    return {
+        "PYTHONPATH": str(tmp_path / "stand-ins"),
+        "STAND_IN": str(tmp_path / "notes"),
+        "WORKER_TEMPLATES_CONFIG_PATH": str(templates),
+    }

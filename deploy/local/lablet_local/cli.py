@@ -1,0 +1,117 @@
+"""The local mesh's commands: `up`, `down`, `status`, `doctor`, `local cml`. They join the `lablet` command through the
+entry point group `lablet.commands`; `python -m lablet_local` is the same without the client.
+
+Everything heavy is imported inside the commands, so that `lablet --help` stays quick.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Lablet on this machine.")
+local = typer.Typer(no_args_is_help=True, help="Parts of the local mesh by themselves.")
+app.add_typer(local, name="local")
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", metavar="DIR", help="Folder for everything kept [default: $LABLET_HOME or ~/.local/share/lablet]"
+    ),
+]
+
+
+@app.command()
+def up(
+    data: Data = None,
+    speed: Annotated[
+        float | None, typer.Option(help="Lab seconds in one real second [default: as last time, else 1]", min=0.01)
+    ] = None,
+    replicas: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SERVICE=N", help="How many of a service, such as scheduler=2; repeatable"),
+    ] = None,
+    port_base: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="First of a hundred ports [default: as last time, else a free block]"),
+    ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option(help="Faults of the simulated cloud (JSON)", exists=True, dir_okay=False)
+    ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return once it is ready; `lablet down` stops it")
+    ] = False,
+) -> None:
+    """Start the whole mesh on this machine: etcd, NATS, S3, a simulated cloud and the four services."""
+    from lablet_local.up import UpOptions, run_detached, run_foreground
+
+    options = UpOptions(_folder(data), speed, _replicas(replicas or []), port_base, scenario)
+    raise typer.Exit(run_detached(options) if detach else run_foreground(options))
+
+
+@app.command()
+def down(data: Data = None) -> None:
+    """Stop the mesh that runs on a data folder."""
+    from lablet_local.up import run_down
+
+    raise typer.Exit(run_down(_folder(data)))
+
+
+@app.command()
+def status(
+    data: Data = None, output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table"
+) -> None:
+    """Show the processes of the mesh: pid, uptime, restarts, readiness, addresses."""
+    from lablet_local.status import run_status
+
+    raise typer.Exit(run_status(_folder(data), as_json=_wants_json(output)))
+
+
+@app.command()
+def doctor(
+    data: Data = None, output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table"
+) -> None:
+    """Check each part that the mesh needs, and say what to do about each fault."""
+    from lablet_local.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(_folder(data), as_json=_wants_json(output)))
+
+
+@local.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def cml(context: typer.Context) -> None:
+    """Run one CML simulator alone; it prints its address and login (`lablet local cml --help` for its options)."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "lablet_local.cml", *context.args])  # noqa: S606 - our own module
+
+
+def _folder(data: Path | None) -> Path:
+    from lablet_local.folder import default_data_folder
+
+    return data or default_data_folder()
+
+
+def _wants_json(output: str) -> bool:
+    if output not in ("table", "json"):
+        raise typer.BadParameter(f"{output!r} is neither table nor json", param_hint="--output")
+    return output == "json"
+
+
+def _replicas(given: list[str]) -> dict[str, int]:
+    from lablet_local.services import UnknownService, replica_counts
+
+    counts: dict[str, int] = {}
+    for part in (piece.strip() for text in given for piece in text.split(",")):
+        name, separator, number = part.partition("=")
+        if not separator or not number.isdigit():
+            raise typer.BadParameter(f"{part!r} is not of the form SERVICE=N", param_hint="--replicas")
+        counts[name] = int(number)
+    try:
+        replica_counts(counts)
+    except (UnknownService, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="--replicas") from error
+    return counts

@@ -1,0 +1,78 @@
+"""Secrets of a mesh: made at the first start, kept in files of mode 0600, handed on as paths.
+
+API tokens stand in clear only in the connection file; the gateway gets a list of their hashes.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from lablet_common.secrets import new_key_line
+from lablet_local.folder import DataFolder, read_json, write_private
+
+ROLES = ("admin", "operator", "instructor", "learner")
+_TOKEN_BYTES = 32
+
+
+class KeyRing:
+    """The secrets of one data folder."""
+
+    def __init__(self, folder: DataFolder) -> None:
+        self._folder = folder
+
+    def path(self, name: str, make: Callable[[], str] = lambda: secrets.token_urlsafe(24)) -> Path:
+        """The file of a secret, made when it is missing."""
+        path = self._folder.secrets / name
+        if not path.exists():
+            write_private(path, f"{make()}\n")
+        return path
+
+    def read(self, name: str) -> str:
+        return self.path(name).read_text(encoding="utf-8").strip()
+
+    def nats_password(self, user: str) -> Path:
+        return self.path(f"nats-{user}.password")
+
+    @property
+    def s3_access_key(self) -> Path:
+        return self.path("s3.access-key", lambda: f"LABLET{secrets.token_hex(8).upper()}")
+
+    @property
+    def s3_secret_key(self) -> Path:
+        return self.path("s3.secret-key", lambda: secrets.token_hex(20))
+
+    @property
+    def at_rest(self) -> Path:
+        """The key file for secrets stored in etcd."""
+        return self.path("at-rest.keys", lambda: new_key_line("local-1"))
+
+    @property
+    def cml_password(self) -> Path:
+        return self.path("cml.password", lambda: secrets.token_urlsafe(16))
+
+    @property
+    def cloud_token(self) -> Path:
+        return self.path("cloud.token")
+
+    def api_tokens(self) -> dict[str, str]:
+        """Role → token, from the connection file; those that are missing are made anew."""
+        known = read_json(self._folder.connection).get("tokens")
+        stored = known if isinstance(known, dict) else {}
+        return {role: str(stored.get(role) or f"lablet_{secrets.token_urlsafe(_TOKEN_BYTES)}") for role in ROLES}
+
+    def write_token_hashes(self, tokens: dict[str, str], tenant: str = "default") -> Path:
+        """The gateway's token file: SHA-256 of each token, with its role and tenant."""
+        path = self._folder.secrets / "api-tokens.json"
+        rows = [
+            {
+                "name": f"local-{role}",
+                "role": role,
+                "tenant": tenant,
+                "sha256": hashlib.sha256(token.encode()).hexdigest(),
+            }
+            for role, token in tokens.items()
+        ]
+        write_private(path, json.dumps(rows, indent=1))
+        return path

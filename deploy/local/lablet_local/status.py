@@ -1,0 +1,74 @@
+"""`lablet status`: what runs, since when, how often it was started again, and whether it is ready right now."""
+
+import asyncio
+import json
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from lablet_local.folder import DataFolder
+from lablet_local.probe import http_look, new_client, service_ready
+from lablet_local.up import DONE, REFUSED, say
+
+Json = dict[str, Any]
+
+
+def run_status(data: Path, *, as_json: bool = False) -> int:
+    """Shows the mesh of a data folder. Exit code 0 when all of it is ready, else 1."""
+    folder = DataFolder(data.expanduser().resolve())
+    pid = folder.holder()
+    if pid is None:
+        say(
+            json.dumps({"running": False, "data": str(folder.root)})
+            if as_json
+            else f"no mesh is running on {folder.root}"
+        )
+        return REFUSED
+    state = folder.read_state()
+    missing = asyncio.run(look_at(state))
+    for process in state.get("processes", []):
+        found = missing.get(process["name"])
+        if found is not None:
+            process["phase"], process["missing"] = "unready", found
+    ready = state.get("phase") == "ready" and all(one["phase"] == "ready" for one in state["processes"])
+    if as_json:
+        say(json.dumps({"running": True, "ready": ready, "data": str(folder.root), **state}, indent=1))
+    else:
+        _show(state)
+    return DONE if ready else REFUSED
+
+
+async def look_at(state: Json) -> dict[str, str]:
+    """Process → what its readiness lacks, for those that run and lack something."""
+    running = [one for one in state.get("processes", []) if one.get("readyz") and one.get("pid")]
+    async with new_client() as client:
+        found = await asyncio.gather(*(http_look(client, one["readyz"], service_ready)() for one in running))
+    return {one["name"]: what for one, what in zip(running, found, strict=True) if what is not None}
+
+
+def _show(state: Json) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("process", "state", "pid", "up", "restarts", "address", "remark"):
+        table.add_column(
+            column, justify="right" if column in ("pid", "up", "restarts") else "left", no_wrap=column != "remark"
+        )
+    colours = {"ready": "green", "starting": "yellow", "waiting": "yellow"}
+    for process in state["processes"]:
+        phase = process["phase"]
+        since = process["startedAt"]
+        remark = process["missing"] or (f"last {process['lastEnd']}" if process["lastEnd"] else "")
+        table.add_row(
+            process["name"],
+            f"[{colours.get(phase, 'red')}]{phase}[/]",
+            str(process["pid"] or "-"),
+            str(timedelta(seconds=int(time.time() - since))) if since else "-",
+            str(process["restarts"]),
+            process["address"],
+            remark,
+        )
+    Console().print(table)
+    say(f"mesh {state['phase']} (pid {state['pid']}), lab time ×{state['speed']:g}, {state['url']}")

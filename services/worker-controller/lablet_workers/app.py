@@ -6,6 +6,7 @@ import logging
 from lablet_common.bridge import Bridge
 from lablet_common.bus import Received, intents_stream
 from lablet_common.events import subjects
+from lablet_common.intake import Intake
 from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.resources.kinds import KINDS, POOL, TEMPLATE, Service, owned_by
@@ -17,7 +18,7 @@ from lablet_common.store.cache import Caches
 from lablet_common.store.repository import AlreadyExists, Repository
 from lablet_common.tasks import together
 from lablet_workers.controller import CACHED, PoolController, add_indexes
-from lablet_workers.intake import CENTRAL, Intake
+from lablet_workers.intake import CENTRAL, Desk
 from lablet_workers.providers.simulated import SimulatedProvider
 from lablet_workers.runtimes.cml import CmlRuntimes
 from lablet_workers.seeding import read_seeds
@@ -98,9 +99,12 @@ class WorkerController:
             publish = self._runtime.bus.publish
             await Bridge(self._runtime.store, kind, fence, publish, source=self._runtime.source).run()
             return
+        desk = Desk(self._runtime.store, self._runtime.clock, self._runtime.source)
         intake = Intake(
+            Service.WORKERS,
             shard,
             fence,
+            desk.decide,
             store=self._runtime.store,
             clock=self._runtime.clock,
             source=self._runtime.source,

@@ -92,9 +92,9 @@ class PoolController:
         self._open: dict[str, tuple[str, Runtime]] = {}
         self._plan: dict[str, Wanted] = {}
         self._replan = asyncio.Event()
-        self._worker_queue = Reconciler("workers", self._look_at_worker, concurrency=16)
-        self._reservation_queue = Reconciler("reservations", self._look_at_reservation, concurrency=8)
-        self._instance_queue = Reconciler("instances", self._look_at_instance, concurrency=32)
+        self._worker_queue = Reconciler("workers", self._look_at_worker, clock=clock, concurrency=16)
+        self._reservation_queue = Reconciler("reservations", self._look_at_reservation, clock=clock, concurrency=8)
+        self._instance_queue = Reconciler("instances", self._look_at_instance, clock=clock, concurrency=32)
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -444,7 +444,7 @@ class PoolController:
         return timedelta(seconds=min(max(real, _SHORTEST_POLL), _LONGEST_POLL) * self._clock.speed)
 
     def _again(self, lab: timedelta) -> Again:
-        return Again(self._clock.real_seconds(lab))
+        return Again.at(self._clock.now() + lab)
 
     async def _still_owner(self, conflict: Conflict) -> None:
         """After a refused write: somebody else was first, or is the owner now. The caches bring the news."""

@@ -5,16 +5,17 @@ deadline. An intent that has been carried out already is granted again without a
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+from lablet_common.intake import Decision, refused, verb_of
 from lablet_common.intents import PoolApply, TemplateApply, WorkerCordon, WorkerDrain
+from lablet_common.requests import Undecided
 from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.machine import IllegalTransition
-from lablet_common.resources.model import Metadata, Resource
-from lablet_common.resources.request import Problem, Request
+from lablet_common.resources.model import Metadata
+from lablet_common.resources.request import Request
 from lablet_common.resources.worker import (
     Cordon,
     Maintenance,
@@ -24,55 +25,40 @@ from lablet_common.resources.worker import (
     WorkerPool,
     WorkerTemplate,
 )
+from lablet_common.store import Transaction
+from lablet_workers.ledger import move_gate_in
 
-PROBLEMS = "https://lablet.io/problems/"
 _DRAIN = "drain"
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What follows from a request: a resource to write (or to delete), or a problem; neither: nothing has to change."""
-
-    reason: str
-    resource: Resource[Any, Any] | None = None
-    delete: bool = False
-    gate: bool = False
-    """A worker's eligibility changes: the pool's gate moves in the same transaction."""
-    problem: Problem | None = None
-
-
-def refused(slug: str, title: str, detail: str, status: int = 409) -> Decision:
-    return Decision(
-        title.replace(" ", ""), problem=Problem(type=PROBLEMS + slug, title=title, status=status, detail=detail)
-    )
 
 
 def unknown(kind: str, name: str) -> Decision:
     return refused(f"unknown-{kind}", f"Unknown {kind}", f"there is no {kind} {name}", 404)
 
 
-def verb_of(request: Request) -> tuple[str, str]:
-    """Kind and verb of an intent, such as `worker` and `drain.requested`."""
-    kind, _, verb = request.spec.type.removeprefix("io.lablet.").removesuffix(".v1").partition(".")
-    return kind, verb
+def _changed(reason: str, worker: Worker) -> Decision:
+    """A worker whose eligibility changes: the pool's gate moves in the same transaction."""
+    gate = Transaction()
+    move_gate_in(gate, worker.spec.pool, worker.id)
+    return Decision(reason, worker, also=gate)
 
 
 # -- workers -------------------------------------------------------------------------------------------------------
 
 
-def decide_worker(worker: Worker, request: Request, now: datetime, drain_timeout: timedelta) -> Decision:
+def decide_worker(worker: Worker, undecided: Undecided, now: datetime, drain_timeout: timedelta) -> Decision:
     """cordon, uncordon, drain, drain-cancel."""
-    _, verb = verb_of(request)
+    request = undecided.request
+    _, verb = verb_of(undecided)
     cause = request.spec.event_id
     match verb:
         case "cordon.requested":
             asked = WorkerCordon.model_validate(request.spec.data)
             cordon = Cordon(reason=asked.reason, by=request.spec.principal, until=asked.until)
-            return Decision("Cordoned", worker.respecified("cordoned", cause=cause, unschedulable=cordon), gate=True)
+            return _changed("Cordoned", worker.respecified("cordoned", cause=cause, unschedulable=cordon))
         case "uncordon.requested":
             if worker.spec.unschedulable is None:
                 return Decision("NotCordoned")
-            return Decision("Uncordoned", worker.respecified("uncordoned", cause=cause, unschedulable=None), gate=True)
+            return _changed("Uncordoned", worker.respecified("uncordoned", cause=cause, unschedulable=None))
         case "drain.requested":
             return _drain(worker, WorkerDrain.model_validate(request.spec.data), request, now, drain_timeout)
         case "drain-cancel.requested":
@@ -80,7 +66,7 @@ def decide_worker(worker: Worker, request: Request, now: datetime, drain_timeout
             if spans == worker.spec.maintenance and worker.spec.unschedulable is None:
                 return Decision("NotDraining")
             released = worker.respecified("drain-cancelled", cause=cause, unschedulable=None, maintenance=spans)
-            return Decision("DrainCancelled", released, gate=True)
+            return _changed("DrainCancelled", released)
         case _:
             return refused("unknown-intent", "Unknown intent", f"{request.spec.type} is not known here", 422)
 
@@ -95,7 +81,7 @@ def _drain(worker: Worker, asked: WorkerDrain, request: Request, now: datetime, 
     changes: dict[str, Any] = {"maintenance": (*worker.spec.maintenance, span)}
     if asked.at is None:
         changes["unschedulable"] = Cordon(reason=asked.message or _DRAIN, by=request.spec.principal, until=asked.until)
-    return Decision("DrainBooked", worker.respecified("cordoned", cause=request.spec.event_id, **changes), gate=True)
+    return _changed("DrainBooked", worker.respecified("cordoned", cause=request.spec.event_id, **changes))
 
 
 def _minute(moment: datetime) -> datetime:
@@ -105,9 +91,10 @@ def _minute(moment: datetime) -> datetime:
 # -- instances -----------------------------------------------------------------------------------------------------
 
 
-def decide_instance(instance: Instance, request: Request, now: datetime, by: str) -> Decision:
+def decide_instance(instance: Instance, undecided: Undecided, now: datetime, by: str) -> Decision:
     """stop and collect inside the slot; start and retry are granted by the step machine, which they only wake."""
-    _, verb = verb_of(request)
+    request = undecided.request
+    _, verb = verb_of(undecided)
     cause = request.spec.event_id
     try:
         match verb:
@@ -139,11 +126,12 @@ def decide_pool(
     pool: WorkerPool | None,
     template: WorkerTemplate | None,
     workers: Sequence[Worker],
-    request: Request,
+    undecided: Undecided,
     now: datetime,
 ) -> Decision:
     """apply (make or change) and delete (only when every worker of it is off)."""
-    _, verb = verb_of(request)
+    request = undecided.request
+    _, verb = verb_of(undecided)
     if verb == "delete.requested":
         if pool is None:
             return Decision("AlreadyDeleted")
@@ -166,10 +154,11 @@ def decide_pool(
 
 
 def decide_template(
-    name: str, template: WorkerTemplate | None, pools: Sequence[WorkerPool], request: Request, now: datetime
+    name: str, template: WorkerTemplate | None, pools: Sequence[WorkerPool], undecided: Undecided, now: datetime
 ) -> Decision:
     """apply and delete (only when no pool uses it). Workers keep the shape that they were made with."""
-    _, verb = verb_of(request)
+    request = undecided.request
+    _, verb = verb_of(undecided)
     if verb == "delete.requested":
         if template is None:
             return Decision("AlreadyDeleted")

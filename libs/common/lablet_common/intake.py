@@ -1,0 +1,151 @@
+"""Deciding the requests of one inbox shard, in order: the loop around what a service decides.
+
+Each decision is one fenced transaction with the request's outcome. One that meets a conflict is decided again from what is
+true then. The loop is woken by intents, and looks by itself every now and then.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lablet_common.clock import Clock
+from lablet_common.ownership import Fence, NotOwner
+from lablet_common.requests import Inbox, Undecided, decide_in, hand_on_in, refuse_in
+from lablet_common.resources.model import Resource
+from lablet_common.resources.request import Problem
+from lablet_common.store import Conflict, Store, StoreUnavailable, Transaction
+from lablet_common.store.changes import create_in, delete_in, update_in
+from lablet_common.telemetry.metrics import INBOX_DEPTH
+
+log = logging.getLogger("lablet.intake")
+
+PROBLEMS = "https://lablet.io/problems/"
+"""Beginning of every problem's `type`."""
+_BATCH = 100
+_TRIES = 5
+_PAUSE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows from a request: a resource to write (made at revision 0, else changed) or to delete; a problem; another
+    shard that is to decide; or nothing, where everything is as asked already."""
+
+    reason: str
+    resource: Resource[Any, Any] | None = None
+    delete: bool = False
+    problem: Problem | None = None
+    hand_on: str | None = None
+    also: Transaction | None = None
+    """What else belongs into the same transaction."""
+
+
+def refused(slug: str, title: str, detail: str, status: int = 409, *, path: str | None = None, **more: Any) -> Decision:
+    """A refusal with a problem of that type; `path` names the field at fault."""
+    errors = ({"path": path, "message": detail},) if path else ()
+    said = Problem(type=PROBLEMS + slug, title=title, status=status, detail=detail, errors=errors, extensions=more)
+    return Decision(title.replace(" ", ""), problem=said)
+
+
+def verb_of(undecided: Undecided) -> tuple[str, str]:
+    """Kind and verb of an intent, such as `worker` and `drain.requested`."""
+    kind, _, verb = undecided.request.spec.type.removeprefix("io.lablet.").removesuffix(".v1").partition(".")
+    return kind, verb
+
+
+def target_of(undecided: Undecided) -> str:
+    """Id of the resource that an intent is about."""
+    return undecided.request.spec.subject.partition("/")[2]
+
+
+class Intake:
+    """Decides one shard's inbox while the fence stands."""
+
+    def __init__(
+        self,
+        service: str,
+        shard: str,
+        fence: Fence,
+        decide: Callable[[Undecided], Awaitable[Decision]],
+        *,
+        store: Store,
+        clock: Clock,
+        source: str,
+        resync_seconds: float,
+    ) -> None:
+        self._service = service
+        self._shard = shard
+        self._fence = fence
+        self._decide = decide
+        self._store = store
+        self._clock = clock
+        self._source = source
+        self._resync = resync_seconds
+        self._inbox = Inbox(store, service, shard)
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """There may be something new in the inbox."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `NotOwner` when the fence no longer stands."""
+        while True:
+            self._wake.clear()
+            try:
+                pending = await self._inbox.pending(_BATCH)
+                INBOX_DEPTH.labels(self._service, self._shard).set(len(pending))
+                for undecided in pending:
+                    await self._settle(undecided)
+            except StoreUnavailable as error:
+                log.warning("etcd does not answer: trying again", extra={"shard": self._shard, "cause": str(error)})
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
+            if len(pending) < _BATCH:
+                await self._until_woken()
+
+    async def _until_woken(self) -> None:
+        try:
+            async with asyncio.timeout(self._resync):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _settle(self, undecided: Undecided) -> None:
+        request = undecided.request
+        for _ in range(_TRIES):
+            decision = await self._decide(undecided)
+            try:
+                await self._transaction(undecided, decision).commit(self._store)
+            except Conflict as conflict:
+                if not await self._fence.stands(self._store):
+                    raise NotOwner(f"{self._service} shard {self._shard} has another owner") from conflict
+                continue
+            words = {"request": request.id, "subject": request.spec.subject, "reason": decision.reason}
+            log.info("decided", extra=words)
+            return
+        log.warning("left for the next look: what the request is about keeps changing", extra={"request": request.id})
+
+    def _transaction(self, undecided: Undecided, decision: Decision) -> Transaction:
+        txn = Transaction()
+        self._fence.guard(txn)
+        resource, now = decision.resource, self._clock.now()
+        if decision.hand_on is not None:
+            hand_on_in(txn, undecided, self._service, decision.hand_on)
+            return txn
+        if decision.problem is not None:
+            refuse_in(txn, undecided, at=now, by=self._source, problem=decision.problem, resource=resource)
+        else:
+            decide_in(txn, undecided, at=now, by=self._source, reason=decision.reason, resource=resource)
+        if resource is not None:
+            if decision.delete:
+                delete_in(txn, resource)
+            elif resource.revision:
+                update_in(txn, resource)
+            else:
+                create_in(txn, resource)
+        if decision.also is not None:
+            txn.merge(decision.also)
+        return txn

@@ -1,0 +1,124 @@
+"""Wiring of the artifact-service: one active decider, a bridge per kind, and the object store."""
+
+import asyncio
+
+from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
+from lablet_artifacts.publishing import Publisher
+from lablet_artifacts.rendering import Renderer
+from lablet_artifacts.settings import ArtifactSettings
+from lablet_common.bridge import Bridge
+from lablet_common.bus import Received, intents_stream
+from lablet_common.events import subjects
+from lablet_common.intake import Decision, Intake
+from lablet_common.objects import ObjectStoreError, ObjectStoreUnavailable, S3ObjectStore
+from lablet_common.ownership import Fence, Ownership
+from lablet_common.requests import Undecided
+from lablet_common.resources.kinds import KINDS, Service, owned_by
+from lablet_common.service import Runtime, run
+from lablet_common.store.cache import Caches
+from lablet_common.tasks import together
+
+_CENTRAL = "-"
+_BRIDGE = "bridge-"
+_PAUSE_SECONDS = 0.5
+
+
+class ArtifactService:
+    """What this replica owns, and what all of it shares."""
+
+    def __init__(self, runtime: Runtime, settings: ArtifactSettings) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._caches = Caches(runtime.store, list(CACHED))
+        add_indexes(self._caches)
+        self._objects = S3ObjectStore(settings.storage)
+        self._publisher = Publisher(runtime.store, self._objects)
+        self._renderer = Renderer(
+            self._objects, concurrency=settings.artifact_render_concurrency, cached=settings.artifact_topology_cache
+        )
+        self._ownership = Ownership(
+            runtime.store,
+            Service.ARTIFACTS,
+            runtime.replica,
+            ttl_seconds=settings.ownership_lease_ttl_seconds,
+            shards=lambda: [_CENTRAL, *(f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.ARTIFACTS))],
+        )
+
+    async def run(self) -> None:
+        """Until the process is asked to stop."""
+        self._runtime.health.add("s3", self._objects.ensure_bucket)
+        try:
+            async with self._caches:
+                await self._caches.wait_synced()
+                await self._bucket()
+                self._runtime.health.started = True
+                await self._ownership.run(self._serve)
+        finally:
+            await self._objects.close()
+
+    async def _bucket(self) -> None:
+        while True:
+            try:
+                await self._objects.ensure_bucket()
+            except ObjectStoreError as error:
+                self._runtime.log.warning("the object store does not answer yet", extra={"cause": str(error)})
+                await asyncio.sleep(_PAUSE_SECONDS)
+            else:
+                return
+
+    async def _serve(self, shard: str, fence: Fence) -> None:
+        runtime = self._runtime
+        if shard.startswith(_BRIDGE):
+            kind = KINDS[shard.removeprefix(_BRIDGE)]
+            await Bridge(runtime.store, kind, fence, runtime.bus.publish, source=runtime.source).run()
+            return
+        resync = self._settings.resync_seconds
+        keeper = Keeper(
+            fence,
+            store=runtime.store,
+            caches=self._caches,
+            objects=self._objects,
+            renderer=self._renderer,
+            clock=runtime.clock,
+            resync_seconds=resync,
+        )
+        intake = Intake(
+            Service.ARTIFACTS,
+            shard,
+            fence,
+            self._decide,
+            store=runtime.store,
+            clock=runtime.clock,
+            source=runtime.source,
+            resync_seconds=resync,
+        )
+
+        async def wake(_: Received) -> None:
+            intake.wake()
+
+        intents = runtime.bus.consumer(
+            intents_stream(Service.ARTIFACTS),
+            str(Service.ARTIFACTS),
+            [subjects.intent_filter(Service.ARTIFACTS, shard)],
+            wake,
+        )
+        await together(intents.run(), intake.run(), keeper.run())
+
+    async def _decide(self, undecided: Undecided) -> Decision:
+        """A request stays undecided while the object store is down: it is tried again, never refused for that."""
+        while True:
+            try:
+                return await self._publisher.decide(undecided, self._runtime.clock.now(), self._runtime.source)
+            except ObjectStoreUnavailable as error:
+                self._runtime.log.warning("a request waits for the object store", extra={"cause": str(error)})
+                await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def main() -> None:
+    """Runs the artifact-service until SIGTERM."""
+    settings = ArtifactSettings()
+
+    async def live(runtime: Runtime) -> None:
+        await ArtifactService(runtime, settings).run()
+
+    run(Service.ARTIFACTS, settings, live)

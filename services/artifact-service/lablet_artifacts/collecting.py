@@ -1,0 +1,58 @@
+"""Taking over what a lab has left in staging: verified against its manifest, stored by content, referred to by name."""
+
+import json
+import logging
+from datetime import datetime
+from typing import Annotated
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from lablet_artifacts.references import References
+from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, put_content
+from lablet_common.resources.artifact import ArtifactSpec, Reference
+from lablet_common.resources.instance import Instance, Staged
+from lablet_common.resources.model import Model
+
+log = logging.getLogger("lablet.artifacts.collecting")
+
+
+class StagedFile(Model):
+    """One line of a manifest."""
+
+    name: str
+    key: str
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    bytes: int
+    media_type: str
+
+
+_MANIFEST = TypeAdapter(tuple[StagedFile, ...])
+
+
+async def take_over(
+    objects: ObjectStore, references: References, instance: Instance, staged: Staged, now: datetime
+) -> bool:
+    """Stores every file of the manifest and then clears the staging; False when there is no manifest any more (it has been
+    taken over before). A file that is not what its manifest says is left out and named in the log."""
+    try:
+        manifest = _MANIFEST.validate_python(json.loads(await objects.get(staged.manifest)))
+    except ObjectMissing:
+        return False
+    except (ValueError, ValidationError) as error:
+        log.error("a manifest cannot be read", extra={"instance": instance.id, "cause": str(error)})  # noqa: TRY400
+        return False
+    for file in manifest:
+        data = await objects.get(file.key)
+        if digest_of(data) != file.digest:
+            log.error("a staged file is not what its manifest says", extra={"instance": instance.id, "file": file.name})
+            continue
+        await put_content(objects, instance.tenant, data, file.media_type)
+        reference = Reference(
+            subject=f"instance/{instance.id}", role=staged.role, name=file.name, attempt=staged.attempt
+        )
+        spec = ArtifactSpec(digest=file.digest, bytes=len(data), media_type=file.media_type)
+        await references.add(instance.tenant, spec, reference, now)
+    for file in manifest:
+        await objects.delete(file.key)
+    await objects.delete(staged.manifest)
+    return True

@@ -1,0 +1,139 @@
+"""The one active decider of the artifact-service: what instances need from it, reconciled one instance at a time.
+
+A pending instance gets its rendered lab file; what a lab left in staging is taken over; when an instance has ended, its
+rendered file is no longer referred to. Each look starts from the present state, so news may come twice, late or not at all.
+"""
+
+import asyncio
+import logging
+
+from lablet_artifacts.collecting import take_over
+from lablet_artifacts.publishing import MEDIA_TYPE
+from lablet_artifacts.references import References
+from lablet_artifacts.rendering import Renderer
+from lablet_artifacts.topology import LabFileError
+from lablet_common.clock import Clock
+from lablet_common.objects import ObjectStore, put_content
+from lablet_common.ownership import Fence, NotOwner
+from lablet_common.reconcile import Reconciler
+from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.instance import Instance, InstancePhase
+from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, Kind
+from lablet_common.store import Store
+from lablet_common.store.cache import Caches
+from lablet_common.tasks import together
+
+log = logging.getLogger("lablet.artifacts")
+
+CACHED: tuple[Kind, ...] = (INSTANCE, DEFINITION, ARTIFACT)
+_PUBLIC = "public"
+
+
+class Keeper:
+    """Looks after the files of every instance while it holds the fence."""
+
+    def __init__(
+        self,
+        fence: Fence,
+        *,
+        store: Store,
+        caches: Caches,
+        objects: ObjectStore,
+        renderer: Renderer,
+        clock: Clock,
+        resync_seconds: float,
+    ) -> None:
+        self._fence = fence
+        self._caches = caches
+        self._objects = objects
+        self._renderer = renderer
+        self._clock = clock
+        self._resync = resync_seconds
+        self._references = References(store, fence)
+        self._queue: Reconciler[str] = Reconciler("artifacts", self._look_at, clock=clock, concurrency=8)
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `NotOwner` when the fence no longer stands."""
+        await self._caches.reached(self._fence.create_revision, timeout=60)
+        unsubscribe = self._caches[INSTANCE].subscribe(self._on_instance)
+        try:
+            await together(self._queue.run(), self._look_at_all())
+        except* NotOwner as lost:
+            raise lost.exceptions[0] from lost
+        finally:
+            unsubscribe()
+
+    async def _look_at_all(self) -> None:
+        while True:
+            for instance in self._caches[INSTANCE].items():
+                self._queue.add(instance.id)
+            await asyncio.sleep(self._resync)
+
+    def _on_instance(self, old: Instance | None, new: Instance | None, _: int) -> None:  # noqa: ARG002 - a listener
+        if new is not None:
+            self._queue.add(new.id)
+
+    async def _look_at(self, name: str) -> None:
+        instance: Instance | None = self._caches[INSTANCE].get(name)
+        if instance is None:
+            return
+        phase, staged = instance.status.phase, instance.status.staged
+        if phase is InstancePhase.PENDING:
+            await self._render(instance)
+        elif phase is InstancePhase.TERMINATED:
+            await self._forget_rendered(instance)
+        elif staged is not None and phase in (InstancePhase.COLLECTING, InstancePhase.STOPPED):
+            done = await take_over(self._objects, self._references, instance, staged, self._clock.now())
+            if done:
+                log.info("files taken over", extra={"instance": instance.id, "role": staged.role})
+
+    async def _render(self, instance: Instance) -> None:
+        if self._has_rendered(instance):
+            return
+        definition = self._definition(instance)
+        if definition is None:
+            log.warning("an instance names a definition that is not there", extra={"instance": instance.id})
+            return
+        try:
+            data = await self._renderer.render(definition, instance)
+        except LabFileError as error:
+            # it will never fit: the instance's own deadline ends it, and the reason is here
+            log.error("a lab file cannot be rendered", extra={"instance": instance.id, "cause": str(error)})  # noqa: TRY400
+            return
+        digest = await put_content(self._objects, instance.tenant, data, MEDIA_TYPE)
+        reference = Reference(
+            subject=f"instance/{instance.id}", role="rendered", name="lab.yaml", attempt=instance.status.attempt
+        )
+        spec = ArtifactSpec(digest=digest, bytes=len(data), media_type=MEDIA_TYPE)
+        await self._references.add(instance.tenant, spec, reference, self._clock.now())
+        log.info("rendered", extra={"instance": instance.id, "digest": digest})
+
+    def _has_rendered(self, instance: Instance) -> bool:
+        attempt = instance.status.attempt
+        return any(r.role == "rendered" and r.attempt == attempt for _, r in self._referring(instance))
+
+    def _referring(self, instance: Instance) -> list[tuple[Artifact, Reference]]:
+        subject = f"instance/{instance.id}"
+        return [
+            (artifact, reference)
+            for artifact in self._caches[ARTIFACT].by("subject", subject)
+            for reference in artifact.status.references
+            if reference.subject == subject
+        ]
+
+    async def _forget_rendered(self, instance: Instance) -> None:
+        for artifact, reference in self._referring(instance):
+            if reference.role == "rendered":
+                await self._references.drop(artifact, [reference])
+
+    def _definition(self, instance: Instance) -> Definition | None:
+        cache = self._caches[DEFINITION]
+        name = instance.spec.definition
+        found: Definition | None = cache.get(name, instance.tenant) or cache.get(name, _PUBLIC)
+        return found
+
+
+def add_indexes(caches: Caches) -> None:
+    """What the keeper finds by something else than the id."""
+    caches[ARTIFACT].add_index("subject", lambda a: [reference.subject for reference in a.status.references])

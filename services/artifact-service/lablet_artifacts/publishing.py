@@ -1,0 +1,204 @@
+"""Publishing a lab file: from an upload in staging to an immutable definition with what it needs.
+
+Whatever the author leaves out is inferred from the file; what the author gives wins. The same content under the same name is
+the same version; other content becomes the next patch version. Everything wrong with a file is told at once, with line,
+node and field.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from lablet_artifacts import topology
+from lablet_common.intake import PROBLEMS, Decision, refused, target_of, verb_of
+from lablet_common.intents import DefinitionPublish
+from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, put_content
+from lablet_common.requests import Undecided
+from lablet_common.resources.definition import (
+    Definition,
+    DefinitionPhase,
+    DefinitionSpec,
+    DefinitionStatus,
+    TopologyRef,
+)
+from lablet_common.resources.kinds import DEFINITION
+from lablet_common.resources.model import Metadata
+from lablet_common.resources.request import Problem
+from lablet_common.store import Store
+from lablet_common.store.repository import Repository
+
+_FIXED = frozenset({"name", "version", "topology"})
+MEDIA_TYPE = "application/yaml"
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """Versions are compared as versions."""
+    return tuple(int(part) for part in version.split("."))
+
+
+def next_version(versions: Sequence[str]) -> str:
+    """The next patch after the highest; the first is 1.0.0."""
+    if not versions:
+        return "1.0.0"
+    major, minor, patch = max(map(version_key, versions))
+    return f"{major}.{minor}.{patch + 1}"
+
+
+def infer_spec(name: str, version: str, data: bytes, overrides: dict[str, Any]) -> DefinitionSpec:
+    """The definition's spec from the file and what the author gives. Raises `topology.TopologyError` for a bad file and
+    `ValidationError` for a bad override."""
+    lab = topology.read_topology(data)
+    needs = topology.infer_requirements(lab)
+    inferred: dict[str, Any] = {
+        "title": lab.title,
+        "description": lab.description,
+        "requirements": {
+            "cpuCores": needs.cpu_cores,
+            "memoryGb": needs.memory_gb,
+            "storageGb": needs.storage_gb,
+            "nodeCount": needs.node_count,
+        },
+        "ports": [{"name": port.name, "protocol": port.protocol} for port in topology.find_ports(lab)],
+        "runtime": {
+            "minVersion": topology.min_cml_version(lab.schema),
+            "nodeDefinitions": list(topology.node_definitions(lab)),
+        },
+    }
+    given = dict(overrides)
+    for part in ("requirements", "runtime"):
+        if isinstance(given.get(part), dict):
+            given[part] = inferred[part] | given[part]
+    fixed = {
+        "name": name,
+        "version": version,
+        "topology": TopologyRef(digest=digest_of(data), bytes=len(data)).to_dict(),
+    }
+    return DefinitionSpec.model_validate(inferred | given | fixed)
+
+
+class Publisher:
+    """Decides what is asked of definitions."""
+
+    def __init__(self, store: Store, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._definitions: Repository[Definition] = Repository(store, DEFINITION)
+
+    async def decide(self, undecided: Undecided, now: datetime, by: str) -> Decision:
+        """The outcome of one request. Raises `ObjectStoreUnavailable`: then it stays in the inbox."""
+        _, verb = verb_of(undecided)
+        if verb == "publish.requested":
+            return await self._publish(undecided, now)
+        if verb == "deprecate.requested":
+            return await self._deprecate(undecided, now, by)
+        return refused("unknown-intent", "Unknown intent", f"{undecided.request.spec.type} is not known here", 422)
+
+    async def _publish(self, undecided: Undecided, now: datetime) -> Decision:
+        request = undecided.request
+        asked = DefinitionPublish.model_validate(request.spec.data)
+        versions = await self._versions(request.tenant, asked.name)
+        same = [known for known in versions if known.spec.topology.digest == asked.digest]
+        if same and asked.version in (None, same[-1].spec.version) and not asked.overrides:
+            return _already(same[-1])
+        if asked.version is not None and any(known.spec.version == asked.version for known in versions):
+            taken = next(known for known in versions if known.spec.version == asked.version)
+            if taken.spec.topology.digest == asked.digest:
+                return _already(taken)
+            said = (
+                f"{asked.name}@{asked.version} exists with other content: a version is immutable, publish another one"
+            )
+            return refused("version-taken", "Version taken", said, 409, path="version")
+        try:
+            data = await self._objects.get(asked.staging)
+        except ObjectMissing:
+            return refused("upload-missing", "Upload missing", "the uploaded file is gone: upload it again", 422)
+        if digest_of(data) != asked.digest:
+            return refused("digest-mismatch", "Digest mismatch", "the uploaded file is not the one announced", 422)
+        unknown = sorted(_FIXED & set(asked.overrides))
+        if unknown:
+            return refused(
+                "invalid-definition", "Invalid definition", f"{unknown[0]} cannot be given here", 422, path=unknown[0]
+            )
+        version = asked.version or next_version([known.spec.version for known in versions])
+        try:
+            spec = await asyncio.to_thread(infer_spec, asked.name, version, data, asked.overrides)
+        except topology.TopologyError as error:
+            return _bad_file(error)
+        except ValidationError as error:
+            return _bad_override(error)
+        await put_content(self._objects, request.tenant, data, MEDIA_TYPE)
+        return Decision("Published", _definition(undecided, spec, now))
+
+    async def _deprecate(self, undecided: Undecided, now: datetime, by: str) -> Decision:
+        name = target_of(undecided)
+        known = await self._definitions.get(name, undecided.request.tenant)
+        if known is None:
+            return refused("unknown-definition", "Unknown definition", f"there is no definition {name}", 404)
+        if known.phase is DefinitionPhase.DEPRECATED:
+            return Decision("AlreadyDeprecated")
+        reason = str(undecided.request.spec.data.get("reason") or "") or None
+        moved = known.moved(DefinitionPhase.DEPRECATED, at=now, by=by, reason="DeprecateRequested", message=reason)
+        return Decision("Deprecated", moved)
+
+    async def _versions(self, tenant: str, name: str) -> list[Definition]:
+        """All versions of a name, oldest first."""
+        found = [one for one in (await self._definitions.list(tenant=tenant)).items if one.spec.name == name]
+        return sorted(found, key=lambda one: version_key(one.spec.version))
+
+
+def _already(known: Definition) -> Decision:
+    """The same content again: the outcome names the version that has it."""
+    return Decision("AlreadyPublished", known.observed())
+
+
+def _definition(undecided: Undecided, spec: DefinitionSpec, now: datetime) -> Definition:
+    request = undecided.request
+    metadata = Metadata(
+        id=f"{spec.name}@{spec.version}",
+        uid=str(uuid4()),
+        tenant=request.tenant,
+        owner=request.spec.principal,
+        created_at=now,
+        correlation_id=request.metadata.correlation_id or request.id,
+        trace_parent=request.spec.trace_parent,
+    )
+    status = DefinitionStatus(phase=DefinitionPhase.PUBLISHED)
+    made = Definition(metadata=metadata, spec=spec, status=status)
+    return made.observed("published", cause=request.spec.event_id)
+
+
+def _bad_file(error: topology.TopologyError) -> Decision:
+    faults = []
+    for fault in error.problems:
+        entry = {"path": fault.field or "topology", "message": fault.message, "remedy": fault.remedy}
+        if fault.line is not None:
+            entry["line"] = str(fault.line)
+        if fault.node is not None:
+            entry["node"] = fault.node
+        faults.append(entry)
+    problem = Problem(
+        type=f"{PROBLEMS}invalid-topology",
+        title="Invalid lab file",
+        status=422,
+        detail=str(error),
+        errors=tuple(faults),
+    )
+    return Decision("InvalidTopology", problem=problem)
+
+
+def _bad_override(error: ValidationError) -> Decision:
+    faults = tuple(
+        {"path": ".".join(map(str, fault["loc"])), "message": fault["msg"], "remedy": "correct it or leave it out"}
+        for fault in error.errors()
+    )
+    problem = Problem(
+        type=f"{PROBLEMS}invalid-definition",
+        title="Invalid definition",
+        status=422,
+        detail="; ".join(f"{fault['path']}: {fault['message']}" for fault in faults),
+        errors=faults,
+    )
+    return Decision("InvalidDefinition", problem=problem)

@@ -1,0 +1,85 @@
+"""Artifacts and who refers to them: content is stored once, and each use is a reference under its own name.
+
+An object is put before its Artifact is written, so a reference never points at nothing; a crash in between leaves an object
+that nobody refers to, which is harmless and is put again under the same key.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import NAMESPACE_URL, uuid5
+
+from lablet_common.ownership import Fence, NotOwner
+from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactSpec, ArtifactStatus, Reference
+from lablet_common.resources.kinds import ARTIFACT
+from lablet_common.resources.model import Metadata
+from lablet_common.store import Conflict, Store, Transaction
+from lablet_common.store.changes import create_in, update_in
+from lablet_common.store.repository import Repository
+
+_TRIES = 20
+
+
+def fact_of(reference: Reference) -> str:
+    """What a commit that adds the reference is called."""
+    return {"rendered": "rendered", "collected": "collected", "exported": "exported"}.get(reference.role, "stored")
+
+
+def with_reference(
+    known: Artifact | None, tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime
+) -> Artifact | None:
+    """The artifact with the reference, new or changed; None when it has it already."""
+    if known is None:
+        metadata = Metadata(
+            id=spec.digest,
+            uid=str(uuid5(NAMESPACE_URL, f"{tenant}/{spec.digest}")),
+            tenant=tenant,
+            created_at=now,
+        )
+        status = ArtifactStatus(phase=ArtifactPhase.STORED, references=(reference,), verified_at=now)
+        return Artifact(metadata=metadata, spec=spec, status=status).observed(fact_of(reference))
+    if reference in known.status.references:
+        return None
+    return known.observed(fact_of(reference), references=(*known.status.references, reference))
+
+
+class References:
+    """Writes artifacts under the fence."""
+
+    def __init__(self, store: Store, fence: Fence) -> None:
+        self._store = store
+        self._fence = fence
+        self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
+
+    async def add(self, tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime) -> None:
+        """Makes the reference stand; content and reference that are known already change nothing."""
+        for _ in range(_TRIES):
+            wanted = with_reference(await self._artifacts.get(spec.digest, tenant), tenant, spec, reference, now)
+            if wanted is None or await self._written(wanted):
+                return
+        raise Conflict([ARTIFACT.key(spec.digest, tenant)], 0)
+
+    async def drop(self, artifact: Artifact, gone: Sequence[Reference]) -> None:
+        """Takes references off; the object itself is swept when nobody refers to it any more."""
+        present: Artifact | None = artifact
+        for _ in range(_TRIES):
+            if present is None:
+                return
+            left = tuple(reference for reference in present.status.references if reference not in gone)
+            if left == present.status.references or await self._written(present.observed(references=left)):
+                return
+            present = await self._artifacts.get(artifact.id, artifact.tenant)
+
+    async def _written(self, artifact: Artifact) -> bool:
+        txn = Transaction()
+        self._fence.guard(txn)
+        if artifact.revision:
+            update_in(txn, artifact)
+        else:
+            create_in(txn, artifact)
+        try:
+            await txn.commit(self._store)
+        except Conflict as conflict:
+            if not await self._fence.stands(self._store):
+                raise NotOwner("the artifact-service has another decider") from conflict
+            return False
+        return True

@@ -1,0 +1,45 @@
+"""Rendering the lab file of one seat: its ports and values put in, off the event loop.
+
+What is rendered depends only on the definition's file, the seat's ports and values, so doing it again after a crash gives
+the same object under the same key.
+"""
+
+import asyncio
+from collections import OrderedDict
+
+from lablet_artifacts.topology import render
+from lablet_common.objects import ObjectStore, get_content
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.instance import Instance
+
+
+class Renderer:
+    """Renders with the last few lab files kept at hand."""
+
+    def __init__(self, objects: ObjectStore, *, concurrency: int = 4, cached: int = 64) -> None:
+        self._objects = objects
+        self._gate = asyncio.Semaphore(concurrency)
+        self._cached = cached
+        self._files: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+
+    async def render(self, definition: Definition, instance: Instance) -> bytes:
+        """The seat's own lab file. Raises `topology.LabFileError` where tokens and ports do not fit together."""
+        source = await self._source(definition)
+        values = {
+            "SEAT": str(instance.spec.seat),
+            "NAME": instance.metadata.owner or "",
+            "HOST": instance.spec.worker,
+        }
+        async with self._gate:
+            return await asyncio.to_thread(render, source, dict(instance.spec.ports), values)
+
+    async def _source(self, definition: Definition) -> bytes:
+        key = (definition.tenant, definition.spec.topology.digest)
+        data = self._files.get(key)
+        if data is None:
+            data = await get_content(self._objects, *key)
+            self._files[key] = data
+            while len(self._files) > self._cached:
+                self._files.popitem(last=False)
+        self._files.move_to_end(key)
+        return data

@@ -24,12 +24,13 @@ from lablet_local.connection import point_away, point_here, write_connection
 from lablet_local.folder import DataFolder, Lock, read_json, write_private
 from lablet_local.keyring import KeyRing
 from lablet_local.messaging import write_nats_config
+from lablet_local.overview import addresses_of, health_url, overview
 from lablet_local.pace import DEFAULT_LEAD_MINUTES, Pace, choose_pace
 from lablet_local.ports import Claim, PortBlock, claim_ports
 from lablet_local.probe import new_client
 from lablet_local.servers import BUCKET, Site, cloud_process, etcd_process, nats_process, s3_process
 from lablet_local.services import Secrets, process_named, replica_counts, service_processes
-from lablet_local.supervisor import Phase, ProcessState, Supervisor
+from lablet_local.supervisor import ProcessState, Supervisor
 
 READY_SECONDS = 60.0
 
@@ -154,8 +155,7 @@ class LocalMesh:
 
     def health_url(self, process: str) -> str:
         """Internal address of a service's process, such as `scheduler-1` (add `/readyz`, `/livez`, `/metrics`)."""
-        service, _, number = process_named(process).rpartition("-")
-        return f"http://127.0.0.1:{self.ports.health(service, int(number))}"
+        return health_url(self.ports, process_named(process))
 
     @property
     def etcd_endpoint(self) -> str:
@@ -287,8 +287,11 @@ class LocalMesh:
         finally:
             await store.close()
 
+    def addresses(self) -> dict[str, str]:
+        """Process → the address at which it answers."""
+        return addresses_of(self.ports, self.processes)
+
     def _write_state(self) -> None:
-        """What `lablet status` reads."""
         if self._claim is None:
             return
         body = {
@@ -297,44 +300,7 @@ class LocalMesh:
             "startedAt": self._began,
             "secondsToReady": self.seconds_to_ready,
             "url": self.url,
-            "speed": self.pace.speed,
-            "leaseTtlSeconds": self.pace.lease_ttl,
-            "leadMinutes": self.pace.lead_minutes,
-            "portBase": self.ports.base,
             "etcd": str(self.etcd_binary.path) if self.etcd_binary else None,
-            "addresses": self.addresses(),
-            "processes": [self._describe(state) for state in self.processes],
+            **overview(self.ports, self.pace, self.processes),
         }
         write_private(self.folder.state, json.dumps(body, indent=1))
-
-    def addresses(self) -> dict[str, str]:
-        """Process → the address at which it answers."""
-        known = {
-            "etcd": f"http://{self.etcd_endpoint}",
-            "nats": self.nats_url,
-            "s3": self.s3_url,
-            "cloud": self.cloud_url,
-        }
-        for state in self.processes:
-            name = state.process.name
-            if name.startswith("api-gateway-"):
-                known[name] = self.gateway_url(int(name.rpartition("-")[2]))
-            elif name not in known:
-                known[name] = self.health_url(name)
-        return known
-
-    def _describe(self, state: ProcessState) -> dict[str, Any]:
-        name = state.process.name
-        internal = name not in ("etcd", "nats", "s3", "cloud")
-        return {
-            "name": name,
-            "pid": state.pid,
-            "phase": state.phase if state.phase is not Phase.READY else "ready",
-            "startedAt": state.started_at,
-            "restarts": state.restarts,
-            "lastEnd": state.last_end,
-            "missing": state.missing,
-            "address": self.addresses()[name],
-            "readyz": f"{self.health_url(name)}/readyz" if internal else None,
-            "log": str(state.process.log),
-        }

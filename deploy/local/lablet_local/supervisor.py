@@ -11,17 +11,14 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
-from enum import StrEnum
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
-from lablet_local.launch import bound_to_parent
-from lablet_local.logfiles import open_log, rotate, tail
-
-Look = Callable[[], Awaitable[str | None]]
-"""A look at a process: None when it is ready, else what is missing."""
+from lablet_local.logfiles import rotate
+from lablet_local.process import Look as Look
+from lablet_local.process import Phase as Phase
+from lablet_local.process import Process as Process
+from lablet_local.process import ProcessState as ProcessState
+from lablet_local.process import Unit, describe_end
 
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 10.0
@@ -29,54 +26,6 @@ _STEADY_SECONDS = 10.0
 """A process that lived so long starts with the first pause again."""
 _LOOK_SECONDS = 0.05
 _ROTATE_SECONDS = 10.0
-_EARLY_DEATHS = 4
-"""So many deaths before it was ever ready, and nobody waits for it any longer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Process:
-    """What is to run. Secrets belong into files named in `env`, never into `argv`."""
-
-    name: str
-    argv: tuple[str, ...]
-    log: Path
-    env: dict[str, str] = field(default_factory=dict)
-    cwd: Path | None = None
-    ready: Look | None = None
-    """None: ready as soon as it runs."""
-    after: tuple[str, ...] = ()
-    """Started once these are ready; ended before they are."""
-    restart: bool = True
-    stop_signal: int = signal.SIGTERM
-    stop_seconds: float = 8.0
-    """Until it is killed."""
-    death_signal: int = signal.SIGKILL
-    """What it gets when the supervisor itself ends without having ended it."""
-
-
-class Phase(StrEnum):
-    WAITING = "waiting"
-    """For what it stands after."""
-    STARTING = "starting"
-    READY = "ready"
-    PAUSED = "paused"
-    """Ended by itself; started again after a pause."""
-    STOPPED = "stopped"
-
-
-@dataclass(slots=True)
-class ProcessState:
-    """What is known of one process, as of now."""
-
-    process: Process
-    phase: Phase = Phase.STOPPED
-    pid: int | None = None
-    started_at: float | None = None
-    """Unix seconds."""
-    restarts: int = 0
-    last_end: str = ""
-    missing: str = ""
-    """What readiness still lacks."""
 
 
 class NotReady(Exception):
@@ -95,7 +44,7 @@ class Supervisor:
     ) -> None:
         self._announce = announce
         self._on_change = on_change
-        self._units: dict[str, _Unit] = {}
+        self._units: dict[str, Unit] = {}
         self._rotation: asyncio.Task[None] | None = None
 
     @property
@@ -107,7 +56,7 @@ class Supervisor:
 
     def start(self, processes: Iterable[Process]) -> None:
         """Adds processes and starts each as soon as what it stands after is ready. Does not wait for them."""
-        fresh = [_Unit(process) for process in processes]
+        fresh = [Unit(process) for process in processes]
         for unit in fresh:
             if unit.state.process.name in self._units:
                 raise ValueError(f"there is a process {unit.state.process.name} already")
@@ -125,7 +74,7 @@ class Supervisor:
                 await asyncio.gather(*(self._ready_or_hopeless(unit) for unit in units))
         except TimeoutError:
             unready = [unit for unit in units if not unit.ready.is_set()]
-            raise NotReady(f"not ready after {timeout:g} s: " + "; ".join(map(_why, unready))) from None
+            raise NotReady(f"not ready after {timeout:g} s: " + "; ".join(unit.why_not() for unit in unready)) from None
 
     def kill(self, name: str, number: int = signal.SIGKILL) -> int:
         """Sends a signal and returns the pid that got it; a process that dies of it is started again."""
@@ -169,22 +118,22 @@ class Supervisor:
             await asyncio.wait({self._rotation})
             self._rotation = None
 
-    def _unit(self, name: str) -> "_Unit":
+    def _unit(self, name: str) -> Unit:
         try:
             return self._units[name]
         except KeyError:
             raise UnknownProcess(f"no process {name!r}; there are {', '.join(self._units)}") from None
 
-    def _begin(self, unit: "_Unit") -> None:
+    def _begin(self, unit: Unit) -> None:
         unit.keeper = asyncio.create_task(self._keep(unit), name=f"keep-{unit.state.process.name}")
 
-    async def _ready_or_hopeless(self, unit: "_Unit") -> None:
+    async def _ready_or_hopeless(self, unit: Unit) -> None:
         async with unit.changed:
             await unit.changed.wait_for(lambda: unit.ready.is_set() or unit.hopeless)
         if not unit.ready.is_set():
-            raise NotReady(f"{_why(unit)} (gave up after {unit.early_deaths} start{'s' * (unit.early_deaths > 1)})")
+            raise NotReady(f"{unit.why_not()} (gave up after {unit.early_deaths} start{'s' * (unit.early_deaths > 1)})")
 
-    async def _keep(self, unit: "_Unit") -> None:
+    async def _keep(self, unit: Unit) -> None:
         process, state = unit.state.process, unit.state
         pause = _FIRST_PAUSE
         await self._set(unit, Phase.WAITING)
@@ -214,7 +163,7 @@ class Supervisor:
             pause = min(pause * 2, _LONGEST_PAUSE)
             state.restarts += 1
 
-    async def _look(self, unit: "_Unit") -> None:
+    async def _look(self, unit: Unit) -> None:
         look = unit.state.process.ready
         while look is not None:
             missing = await look()
@@ -227,7 +176,7 @@ class Supervisor:
         unit.ready.set()
         await self._set(unit, Phase.READY)
 
-    async def _end(self, unit: "_Unit") -> None:
+    async def _end(self, unit: Unit) -> None:
         if unit.keeper is not None:
             unit.keeper.cancel()
             await asyncio.wait({unit.keeper})
@@ -235,7 +184,7 @@ class Supervisor:
         await unit.end()
         await self._set(unit, Phase.STOPPED)
 
-    async def _set(self, unit: "_Unit", phase: Phase) -> None:
+    async def _set(self, unit: Unit, phase: Phase) -> None:
         unit.state.phase = phase
         async with unit.changed:
             unit.changed.notify_all()
@@ -246,85 +195,3 @@ class Supervisor:
             await asyncio.sleep(_ROTATE_SECONDS)
             for unit in list(self._units.values()):
                 await asyncio.to_thread(rotate, unit.state.process.log)
-
-
-class _Unit:
-    """One process with what the supervisor needs to keep it."""
-
-    def __init__(self, process: Process) -> None:
-        self.state = ProcessState(process)
-        self.ready = asyncio.Event()
-        self.changed = asyncio.Condition()
-        self.keeper: asyncio.Task[None] | None = None
-        self.was_ready = False
-        self.early_deaths = 0
-        self._child: asyncio.subprocess.Process | None = None
-
-    @property
-    def hopeless(self) -> bool:
-        """Not worth waiting for: it has never been ready and died too often, or will not be started again."""
-        return not self.was_ready and self.early_deaths >= (_EARLY_DEATHS if self.state.process.restart else 1)
-
-    @property
-    def child(self) -> asyncio.subprocess.Process:
-        assert self._child is not None
-        return self._child
-
-    async def spawn(self) -> None:
-        process = self.state.process
-        log = open_log(process.log)
-        try:
-            self._child = await asyncio.create_subprocess_exec(
-                *bound_to_parent(list(process.argv), process.death_signal),
-                env=process.env,
-                cwd=process.cwd,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        finally:
-            os.close(log)
-        self.state.pid, self.state.started_at = self._child.pid, time.time()
-
-    async def end(self) -> None:
-        """In order, then by force; a process that has ended is no error."""
-        self.ready.clear()
-        child = self._child
-        if child is None or child.returncode is not None:
-            return
-        with suppress(ProcessLookupError):
-            child.send_signal(self.state.process.stop_signal)
-            child.send_signal(signal.SIGCONT)  # so that a paused one can end too
-        try:
-            async with asyncio.timeout(self.state.process.stop_seconds):
-                code = await child.wait()
-        except TimeoutError:
-            with suppress(ProcessLookupError):
-                child.kill()
-            code = await child.wait()
-        self.state.last_end = describe_end(code)
-        self.sweep()
-        self.state.pid, self.state.started_at = None, None
-
-    def sweep(self) -> None:
-        """Kills what the process left behind in its session's group."""
-        with suppress(ProcessLookupError, PermissionError):  # nothing left is the usual case
-            os.killpg(self.child.pid, signal.SIGKILL)
-
-
-def _why(unit: _Unit) -> str:
-    state = unit.state
-    reason = state.missing or state.last_end or str(state.phase)
-    last = tail(state.process.log, lines=5)
-    return f"{state.process.name}: {reason}" + (f"\n{last}" if last else "")
-
-
-def describe_end(code: int) -> str:
-    """An exit code in words."""
-    if code >= 0:
-        return f"ended with {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was ended by signal {-code}"

@@ -167,7 +167,7 @@ class LocalMesh:
         return f"nats://127.0.0.1:{self.ports.nats}"
 
     def nats_login(self, user: str) -> tuple[str, str]:
-        """User and password; users are the four services' names and `observer` (reads all events)."""
+        """User and password; users are the four services' names, `observer` (reads all) and `outside` (see `messaging`)."""
         return user, self.keys.nats_password(user).read_text(encoding="utf-8").strip()
 
     @property

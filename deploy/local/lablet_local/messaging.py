@@ -1,22 +1,48 @@
-"""The NATS server's configuration: JetStream, one user per service, all passwords from the key ring."""
+"""The NATS server's users and configuration: one user per service with its own subjects, `outside` for a system of the
+tenant `default`, and `observer`, with which a person or a checker reads every event without being able to publish one."""
 
-import json
 from pathlib import Path
 
+from lablet_common.bus.permissions import (
+    NatsUser,
+    Permissions,
+    external_user,
+    inbox_prefix,
+    render_config,
+    service_user,
+    write_config,
+)
+from lablet_common.bus.streams import EVENTS_STREAM
 from lablet_common.resources.kinds import Service
-from lablet_local.folder import DataFolder, write_private
+from lablet_local.folder import DataFolder
 from lablet_local.keyring import KeyRing
 from lablet_local.ports import PortBlock
+
+OBSERVER = "observer"
+OUTSIDE = "outside"
 
 
 def write_nats_config(folder: DataFolder, ports: PortBlock, keys: KeyRing) -> Path:
     """Writes `nats.conf` (mode 0600: it holds the passwords) and returns its path."""
-    users = [{"user": str(s), "password": keys.nats_password(s).read_text().strip()} for s in [*Service, "observer"]]
-    text = f"""listen: "127.0.0.1:{ports.nats}"
-http: "127.0.0.1:{ports.nats_monitor}"
-jetstream {{ store_dir: "{folder.nats}" }}
-authorization {{ users: {json.dumps(users)} }}
-"""
+
+    def password(user: str) -> str:
+        return keys.nats_password(user).read_text(encoding="utf-8").strip()
+
+    users = [service_user(service, password(service)) for service in Service]
+    users.append(external_user(OUTSIDE, "default", password(OUTSIDE)))
+    users.append(NatsUser(OBSERVER, password(OBSERVER), observer_permissions()))
     path = folder.nats / "nats.conf"
-    write_private(path, text)
+    text = render_config(users, port=ports.nats, monitor_port=ports.nats_monitor, store_dir=folder.nats / "store")
+    write_config(path, text)
     return path
+
+
+def observer_permissions() -> Permissions:
+    """Reads all events and intents as they pass, and the history of EVENTS through consumers of its own."""
+    asks = ("CONSUMER.CREATE", "CONSUMER.INFO", "CONSUMER.DELETE", "CONSUMER.MSG.NEXT", "DIRECT.GET")
+    publish = [f"$JS.API.{ask}.{EVENTS_STREAM}.>" for ask in asks]
+    publish += [f"$JS.API.CONSUMER.CREATE.{EVENTS_STREAM}", f"$JS.API.DIRECT.GET.{EVENTS_STREAM}"]
+    publish += [f"$JS.API.STREAM.MSG.GET.{EVENTS_STREAM}", f"$JS.ACK.{EVENTS_STREAM}.>", f"$JS.FC.{EVENTS_STREAM}.>"]
+    publish += ["$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"]
+    heard = ("lablet.event.>", "lablet.intent.>", "lablet.dlq.>", "_INBOX.>", f"{inbox_prefix(OBSERVER)}.>")
+    return Permissions(tuple(publish), heard)

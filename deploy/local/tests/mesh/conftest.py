@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lablet_local.mesh import LocalMesh
 from lablet_local.supervisor import Process
 
 Condition = Callable[[], bool]
@@ -94,3 +95,11 @@ def stand_ins(tmp_path: Path) -> dict[str, str]:
         "STAND_IN": str(tmp_path / "notes"),
         "WORKER_TEMPLATES_CONFIG_PATH": str(templates),
     }
+
+
+@pytest.fixture
+def make_mesh(tmp_path: Path, stand_ins: dict[str, str]) -> Callable[..., LocalMesh]:
+    def make(name: str = "data", **more: object) -> LocalMesh:
+        return LocalMesh(tmp_path / name, environment=stand_ins, **more)  # type: ignore[arg-type]  # named by the test
+
+    return make

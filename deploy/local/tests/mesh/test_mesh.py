@@ -26,14 +26,6 @@ Alive = Callable[[int], bool]
 MakeMesh = Callable[..., LocalMesh]
 
 
-@pytest.fixture
-def make_mesh(tmp_path: Path, stand_ins: dict[str, str]) -> MakeMesh:
-    def make(name: str = "data", **more: object) -> LocalMesh:
-        return LocalMesh(tmp_path / name, environment=stand_ins, **more)  # type: ignore[arg-type]  # named by the test
-
-    return make
-
-
 def pids(mesh: LocalMesh) -> list[int]:
     return [state.pid for state in mesh.processes if state.pid is not None]
 

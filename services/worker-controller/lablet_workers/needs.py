@@ -60,9 +60,9 @@ def needs_of(reservations: Iterable[Reservation], pool: PoolSpec) -> Mapping[str
 
 
 def is_live(instance: Instance) -> bool:
-    """It may still hold something on its worker."""
+    """It may hold something on its worker. One that only waits for its worker holds nothing: the calendar speaks for it."""
     status = instance.status
-    return status.phase is not InstancePhase.TERMINATED and not status.released
+    return status.phase not in (InstancePhase.PENDING, InstancePhase.TERMINATED) and not status.released
 
 
 def plan_power(pool: PoolSpec, workers: Sequence[WorkerNeeds], now: datetime, grace: timedelta) -> dict[str, Wanted]:

@@ -1,0 +1,155 @@
+"""A runtime in memory, for tests: labs that start at once or when the test says so, licences, and faults."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import count
+
+from lablet_workers.runtimes.port import (
+    LabMissing,
+    LabProgress,
+    LicenseInfo,
+    LoginRefused,
+    RuntimeFault,
+    RuntimeInfo,
+    RuntimeUnavailable,
+)
+
+
+@dataclass(slots=True)
+class MemoryLab:
+    """One lab and what happened to it."""
+
+    id: str
+    title: str
+    topology: bytes
+    running: bool = False
+    starts: int = 0
+    configurations: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class MemoryRuntime:
+    """One worker's `Runtime`."""
+
+    instant: bool = True
+    """Labs converge at once; else when the test sets `converged`."""
+    password: str = "admin"  # noqa: S105 - the default of a fresh image
+    up: bool = True
+    converged: bool = False
+    registration: str = "NOT_REGISTERED"
+    lab_by_id: dict[str, MemoryLab] = field(default_factory=dict)
+    history: list[tuple[str, str]] = field(default_factory=list)
+    """(what, lab title) in order."""
+    faults: list[RuntimeFault] = field(default_factory=list)
+    """Raised by the next calls."""
+    _ids: "count[int]" = field(default_factory=count)
+    _given: str = ""
+
+    def _enter(self) -> None:
+        if not self.up:
+            raise RuntimeUnavailable("the runtime is switched off")
+        if self.faults:
+            raise self.faults.pop(0)
+
+    async def info(self) -> RuntimeInfo:
+        self._enter()
+        return RuntimeInfo("2.9.0", ready=True)
+
+    async def secure(self, default_password: str, password: str) -> None:
+        self._enter()
+        if self.password not in (default_password, password):
+            raise LoginRefused("wrong password")
+        self.password = password
+
+    async def license(self) -> LicenseInfo:
+        self._enter()
+        compliance = "IN_COMPLIANCE" if self.registration == "COMPLETED" else "EVAL_MODE"
+        return LicenseInfo(self.registration, compliance, 20)
+
+    async def register(self, product: str, token: str) -> None:
+        self._enter()
+        self.history.append(("registered", product))
+        self.registration = "COMPLETED" if token else "FAILED"
+
+    async def deregister(self) -> None:
+        self._enter()
+        if any(lab.running for lab in self.lab_by_id.values()):
+            raise RuntimeFault("Cannot de-register when nodes are running.")
+        if self.registration != "NOT_REGISTERED":
+            self.history.append(("deregistered", ""))
+        self.registration = "NOT_REGISTERED"
+
+    async def labs(self) -> Mapping[str, str]:
+        self._enter()
+        return {lab.title: lab.id for lab in self.lab_by_id.values()}
+
+    async def import_lab(self, title: str, topology: bytes) -> str:
+        known = (await self.labs()).get(title)
+        if known is not None:
+            return known
+        lab = MemoryLab(f"lab-{next(self._ids)}", title, topology)
+        self.lab_by_id[lab.id] = lab
+        self.history.append(("imported", title))
+        return lab.id
+
+    def _lab(self, lab: str) -> MemoryLab:
+        self._enter()
+        try:
+            return self.lab_by_id[lab]
+        except KeyError:
+            raise LabMissing(f"no lab {lab}") from None
+
+    async def start(self, lab: str) -> None:
+        found = self._lab(lab)
+        if not found.running:
+            found.running = True
+            found.starts += 1
+            self.history.append(("started", found.title))
+
+    async def progress(self, lab: str) -> LabProgress:
+        found = self._lab(lab)
+        up = found.running and (self.instant or self.converged)
+        state = "BOOTED" if up else "QUEUED" if found.running else "STOPPED"
+        return LabProgress(up, not found.running, {"r1": state})
+
+    async def configurations(self, lab: str) -> Mapping[str, bytes]:
+        return self._lab(lab).configurations or {"r1": b"hostname r1\n"}
+
+    async def export(self, lab: str) -> bytes:
+        return self._lab(lab).topology
+
+    async def stop(self, lab: str) -> None:
+        found = self._lab(lab)
+        if found.running:
+            found.running = False
+            self.history.append(("stopped", found.title))
+
+    async def remove(self, lab: str) -> None:
+        found = self.lab_by_id.get(lab)
+        if found is None:
+            return
+        if found.running:
+            raise RuntimeFault("Cannot wipe a running lab")
+        del self.lab_by_id[lab]
+        self.history.append(("removed", found.title))
+
+    async def close(self) -> None:
+        return None
+
+    def lose_power(self) -> None:
+        """Everything that ran has ended, unasked."""
+        for lab in self.lab_by_id.values():
+            lab.running = False
+        self.lab_by_id.clear()
+        self.registration = "NOT_REGISTERED"
+
+
+class MemoryRuntimes:
+    """A runtime per address, made when it is first opened."""
+
+    def __init__(self, *, instant: bool = True) -> None:
+        self.by_url: dict[str, MemoryRuntime] = {}
+        self._instant = instant
+
+    def open(self, url: str, password: str) -> MemoryRuntime:  # noqa: ARG002 - the port's signature
+        return self.by_url.setdefault(url, MemoryRuntime(instant=self._instant))

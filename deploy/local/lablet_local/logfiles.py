@@ -4,6 +4,7 @@ A file that has grown over the limit is copied aside and emptied (the writer app
 written between the copy and the cut are lost: a price for writers that need no supervisor to be read from.
 """
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -39,3 +40,17 @@ def tail(path: Path, lines: int = 10, longest: int = 8192) -> str:
     except FileNotFoundError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
+
+
+def last_words(path: Path, lines: int = 5, width: int = 300) -> str:
+    """The last lines for a person: of a JSON line its message and the last line of its error, of others the beginning."""
+    return "\n".join(f"    {_brief(line)[:width]}" for line in tail(path, lines).splitlines())
+
+
+def _brief(line: str) -> str:
+    try:
+        entry = json.loads(line)
+        error = str(entry.get("error", "")).strip().rpartition("\n")[2]
+        return f"{entry['level']}: {entry['message']}{f' ({error})' if error else ''}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return line

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from lablet_local.launch import bound_to_parent
-from lablet_local.logfiles import open_log, tail
+from lablet_local.logfiles import last_words, open_log
 
 Look = Callable[[], Awaitable[str | None]]
 """A look at a process: None when it is ready, else what is missing."""
@@ -136,7 +136,7 @@ class Unit:
     def why_not(self) -> str:
         """What keeps it from being ready, with the end of its log."""
         reason = self.state.missing or self.state.last_end or str(self.state.phase)
-        last = tail(self.state.process.log, lines=5)
+        last = last_words(self.state.process.log)
         return f"{self.state.process.name}: {reason}" + (f"\n{last}" if last else "")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lablet_local.logfiles import rotate
+from lablet_local.logfiles import last_words, rotate
 from lablet_local.supervisor import NotReady, Phase, Process, Supervisor, UnknownProcess
 
 Make = Callable[..., Process]
@@ -219,6 +219,14 @@ async def test_a_log_grown_too_large_is_cut_while_its_writer_goes_on(tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.log", "a.log.1", "a.log.2"]
     assert (tmp_path / "a.log.1").read_text().endswith("2")
     assert not rotate(log, limit=50)
+
+
+async def test_last_words_are_for_people(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    error = "Traceback\\n  File x\\nValueError: no moon"
+    log.write_text(f'plain\n{{"level": "error", "message": "it crashed", "error": "{error}"}}\n{{"cut')
+    assert last_words(log) == '    plain\n    error: it crashed (ValueError: no moon)\n    {"cut'
+    assert last_words(tmp_path / "none") == ""
 
 
 async def test_cancelling_while_it_waits_for_readiness_leaves_nothing(

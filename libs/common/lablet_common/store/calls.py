@@ -123,7 +123,7 @@ class Calls:
     ) -> T:
         """One endpoint's answer. Raises `_Passed` when another may be asked, else the port's errors."""
         if not await endpoint.connected(min(_CONNECT_SECONDS, left)):
-            raise _Passed(f"{endpoint.address} cannot be reached")
+            raise _Passed(f"{endpoint.address} cannot be reached{endpoint.doubt}")
         seconds = self._patience(left, repeatable)
         relogged = False
         while True:

@@ -137,17 +137,19 @@ class PoolOwner:
 
     async def _until_due(self) -> None:
         """Waits for news, the next moment of interest, or the periodic look at everything."""
-        seconds = self._settings.resync_seconds
+        resync = asyncio.ensure_future(asyncio.sleep(self._settings.resync_seconds))
+        waits: set[asyncio.Future[Any]] = {resync, asyncio.ensure_future(self._wake.wait())}
         soonest = min(self._looks.values(), default=None)
         if soonest is not None:
-            seconds = min(seconds, max(0.0, self._clock.real_seconds(soonest - self._clock.now())))
+            waits.add(asyncio.ensure_future(self._clock.sleep_until(soonest)))
         try:
-            async with asyncio.timeout(seconds + 0.002):
-                await self._wake.wait()
-        except TimeoutError:
-            if soonest is None or self._clock.now() < soonest:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if resync.done():
                 self._dirty.update(self.state.reservations)
                 self._freed = True
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def _pass(self) -> bool:
         """One look at everything that is due; True when there may be more at once."""

@@ -1,0 +1,356 @@
+"""Every committed change becomes its events: none missing, repeats with the same ids, one in flight per resource."""
+
+import asyncio
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lablet_common.bridge import Bridge
+from lablet_common.events import Outgoing, sequence_of
+from lablet_common.ownership import NotOwner
+from lablet_common.requests import Inbox, accept, decide_in, hand_on_in
+from lablet_common.resources import Request, WorkerTemplate
+from lablet_common.resources.kinds import REQUEST, TEMPLATE
+from lablet_common.store import MemoryStore, Store, StoreUnavailable, Transaction
+from lablet_common.store.changes import create_in
+from lablet_common.store.repository import Repository
+
+SOURCE = "/lablet/worker-controller"
+Make = Callable[..., WorkerTemplate]
+Background = Callable[..., asyncio.Task[Any]]
+Eventually = Callable[..., Any]
+
+
+class Broker:
+    """Takes events; can fail, be slow, and counts what is in flight."""
+
+    def __init__(self) -> None:
+        self.events: list[Outgoing] = []
+        self.in_flight: Counter[str] = Counter()
+        self.most_at_once = 0
+        self.most_per_resource = 0
+        self.failing: set[str] = set()
+        self.tries: Counter[str] = Counter()
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def publish(self, outgoing: Outgoing) -> None:
+        subject = outgoing.event.get_subject() or ""
+        self.tries[subject] += 1
+        self.in_flight[subject] += 1
+        self.most_per_resource = max(self.most_per_resource, self.in_flight[subject])
+        self.most_at_once = max(self.most_at_once, sum(self.in_flight.values()))
+        try:
+            await self.open.wait()
+            await asyncio.sleep(0)
+            if subject in self.failing or "*" in self.failing:
+                raise ConnectionError("the broker is away")
+            self.events.append(outgoing)
+        finally:
+            self.in_flight[subject] -= 1
+
+    @property
+    def ids(self) -> list[str]:
+        return [o.event.get_id() for o in self.events]
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        return [(o.event.get_subject() or "", o.event.get_type().split(".")[-2]) for o in self.events]
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+@pytest.fixture
+def templates(store: Store) -> Repository[WorkerTemplate]:
+    return Repository(store, TEMPLATE)
+
+
+@pytest.fixture
+async def bridge(store: Store, broker: Broker, make_fence: Callable[..., Any]) -> Bridge:
+    return Bridge(store, TEMPLATE, await make_fence(store), broker.publish, source=SOURCE)
+
+
+async def end(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_every_commit_is_published_once_in_its_order(
+    bridge: Bridge,
+    broker: Broker,
+    templates: Repository[WorkerTemplate],
+    make_template: Make,
+    background: Background,
+    eventually: Eventually,
+) -> None:
+    first = await templates.create(make_template("before"))
+    background(bridge.run())
+    changed = await templates.update(first.relabelled({"x": "y"}))
+    await templates.delete(changed)
+    other = await templates.create(make_template("other"))
+    await eventually(lambda: len(broker.events) == 4)
+    of_first = [fact for subject, fact in broker.facts if subject == "template/before"]
+    assert of_first == ["created", "changed", "deleted"]
+    assert len(set(broker.ids)) == 4
+    assert f"template/{other.metadata.uid}/{other.revision}" in broker.ids
+    await eventually(lambda: bridge.cursor >= other.revision)
+
+
+async def test_several_resources_of_one_commit_are_all_published(
+    bridge: Bridge, broker: Broker, store: Store, make_template: Make, background: Background, eventually: Eventually
+) -> None:
+    background(bridge.run())
+    txn = Transaction()
+    for number in range(40):
+        create_in(txn, make_template(f"t{number}"))
+    revision = (await txn.commit(store)).revision
+    await eventually(lambda: len(broker.events) == 40)
+    assert {sequence_of(o.event) for o in broker.events} == {revision}
+    await eventually(lambda: bridge.cursor >= revision)
+
+
+async def test_one_publish_is_in_flight_per_resource_and_many_in_all(
+    memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker.publish, source=SOURCE)
+    background(bridge.run())
+    broker.open.clear()
+    for name in ("a", "b", "c", "d"):
+        made = await templates.create(make_template(name))
+        for number in range(5):
+            made = await templates.update(made.relabelled({"n": str(number)}))
+    await eventually(lambda: broker.most_at_once == 4)
+    broker.open.set()
+    await eventually(lambda: len(broker.events) == 24)
+    assert broker.most_per_resource == 1
+    sequences: dict[str, list[int]] = defaultdict(list)
+    for outgoing in broker.events:
+        sequences[outgoing.event.get_subject() or ""].append(sequence_of(outgoing.event) or 0)
+    assert all(found == sorted(found) for found in sequences.values())
+
+
+async def test_what_was_published_before_a_crash_comes_again_with_the_same_ids(
+    store: Store,
+    broker: Broker,
+    templates: Repository[WorkerTemplate],
+    make_template: Make,
+    make_fence: Any,
+    background: Background,
+    eventually: Eventually,
+) -> None:
+    fence = await make_fence(store)
+    for name in ("a", "b"):
+        await templates.create(make_template(name))
+    first = background(Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE).run())
+    await eventually(lambda: len(broker.events) == 2)
+    await end(first)  # before the cursor is stored, which takes 200 ms
+    assert await store.get("/bridge/template/cursor") is None
+    await templates.create(make_template("c"))
+    before = sorted((o.event.get_id(), o.msg_id, o.event.get_data()) for o in broker.events)
+    broker.events.clear()
+    background(Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE).run())
+    await eventually(lambda: len(broker.events) == 3)
+    again = [(o.event.get_id(), o.msg_id, o.event.get_data()) for o in broker.events]
+    assert all(one in again for one in before)
+
+
+async def test_killed_at_any_moment_nothing_is_missing(
+    memory: MemoryStore, make_template: Make, make_fence: Any, background: Background, eventually: Eventually
+) -> None:
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    fence = await make_fence(memory)
+    broker = Broker()
+    wanted: set[str] = set()
+    for round_ in range(40):
+        made = await templates.create(make_template(f"t{round_}"))
+        changed = await templates.update(made.relabelled({"x": "y"}))
+        wanted |= {f"template/{t.metadata.uid}/{t.revision}" for t in (made, changed)}
+        task = background(Bridge(memory, TEMPLATE, fence, broker.publish, source=SOURCE).run())
+        for _ in range(round_):
+            await asyncio.sleep(0)
+        await end(task)
+    background(Bridge(memory, TEMPLATE, fence, broker.publish, source=SOURCE).run())
+    await eventually(lambda: wanted <= set(broker.ids))
+    assert set(broker.ids) == wanted
+
+
+async def test_a_restart_goes_on_at_the_cursor_and_repeats_nothing(
+    store: Store,
+    broker: Broker,
+    templates: Repository[WorkerTemplate],
+    make_template: Make,
+    make_fence: Any,
+    background: Background,
+    eventually: Eventually,
+) -> None:
+    fence = await make_fence(store)
+    made = await templates.create(make_template("a"))
+    bridge = Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE)
+    task = background(bridge.run())
+    await eventually(lambda: bridge.cursor >= made.revision)
+    await end(task)
+    await templates.create(make_template("b"))
+    background(Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE).run())
+    await eventually(lambda: len(broker.events) == 2)
+    assert [subject for subject, _ in broker.facts] == ["template/a", "template/b"]
+
+
+async def test_after_a_compaction_the_present_state_of_everything_newer_is_published_as_replayed(
+    store: Store,
+    broker: Broker,
+    templates: Repository[WorkerTemplate],
+    make_template: Make,
+    make_fence: Any,
+    background: Background,
+    eventually: Eventually,
+) -> None:
+    fence = await make_fence(store)
+    old = await templates.create(make_template("old"))
+    bridge = Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE)
+    task = background(bridge.run())
+    await eventually(lambda: bridge.cursor >= old.revision)
+    await end(task)
+    broker.events.clear()
+    late = await templates.create(make_template("late"))
+    late = await templates.update(late.relabelled({"x": "y"}))
+    await templates.create(make_template("last"))
+    revision = (await templates.list()).revision
+    await store.compact(revision)
+    bridge = Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE)
+    background(bridge.run())
+    await eventually(lambda: bridge.cursor >= revision)
+    assert [subject for subject, _ in broker.facts] == ["template/late", "template/last"]
+    assert broker.ids[0] == f"template/{late.metadata.uid}/{late.revision}"
+    assert all(o.event.get_extension("replayed") == "true" for o in broker.events)
+    await templates.create(make_template("live"))
+    await eventually(lambda: len(broker.events) == 3)
+    assert broker.events[-1].event.get_extension("replayed") is None
+
+
+async def test_a_former_owner_cannot_move_the_cursor(
+    bridge: Bridge,
+    broker: Broker,
+    store: Store,
+    templates: Repository[WorkerTemplate],
+    make_template: Make,
+    background: Background,
+    eventually: Eventually,
+) -> None:
+    task = background(bridge.run())
+    first = await templates.create(make_template("a"))
+    await eventually(lambda: bridge.cursor >= first.revision)
+    stored = await store.get("/bridge/template/cursor")
+    await store.delete("/ownership/scheduler/default")
+    await store.put("/ownership/scheduler/default", b"another")
+    await templates.create(make_template("b"))
+    with pytest.raises(NotOwner):
+        await asyncio.wait_for(task, 5)
+    assert await store.get("/bridge/template/cursor") == stored
+
+
+async def test_a_publish_that_fails_is_tried_for_ever_and_holds_up_only_its_resource_and_the_cursor(
+    memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker.publish, source=SOURCE)
+    task = background(bridge.run())
+    broker.failing.add("template/bad")
+    bad = await templates.create(make_template("bad"))
+    await templates.update(bad.relabelled({"x": "y"}))
+    for number in range(10):
+        good = await templates.create(make_template(f"good{number}"))
+    await eventually(lambda: len(broker.events) == 10 and broker.tries["template/bad"] >= 3)
+    assert bridge.cursor < bad.revision
+    assert bridge.lag_revisions >= good.revision - bad.revision
+    assert bridge.lag_seconds > 0
+    broker.failing.clear()
+    await eventually(lambda: bridge.cursor >= good.revision)
+    assert [fact for subject, fact in broker.facts if subject == "template/bad"] == ["created", "changed"]
+    assert bridge.lag_revisions == 0
+    assert bridge.lag_seconds == 0
+    assert not task.done()
+
+
+async def test_the_cursor_is_stored_seldom_and_not_at_all_when_nothing_was_published(
+    memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker.publish, source=SOURCE)
+    background(bridge.run())
+    for number in range(300):
+        made = await templates.create(make_template(f"t{number}"))
+    await eventually(lambda: bridge.cursor >= made.revision)
+    stored = await memory.get("/bridge/template/cursor")
+    assert stored is not None
+    assert stored.version <= 3
+    assert json.loads(stored.value)["revision"] >= made.revision
+    await memory.put("/elsewhere", b"x")
+    memory.notify_progress()
+    await asyncio.sleep(0.5)  # longer than the cursor's interval: there must be nothing to wait for
+    assert await memory.get("/bridge/template/cursor") == stored
+
+
+async def test_an_idle_bridge_follows_the_store_at_a_distance(
+    memory: MemoryStore, broker: Broker, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker.publish, source=SOURCE)
+    background(bridge.run())
+    await eventually(lambda: memory.watchers)
+    for _ in range(1500):
+        await memory.put("/elsewhere", b"x")
+    memory.notify_progress()
+    await eventually(lambda: bridge.cursor >= 1500)
+
+
+async def test_it_outlives_an_absence_of_etcd(
+    memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    fence = await make_fence(memory)
+    await templates.create(make_template("a"))
+    memory.fail_next(2, StoreUnavailable("etcd is away"))
+    bridge = Bridge(memory, TEMPLATE, fence, broker.publish, source=SOURCE)
+    task = background(bridge.run())
+    await eventually(lambda: broker.events)
+    memory.unavailable = True
+    await asyncio.sleep(0.3)  # over an attempt to store the cursor, which fails
+    memory.unavailable = False
+    made = await templates.create(make_template("b"))
+    await eventually(lambda: bridge.cursor >= made.revision)
+    assert not task.done()
+
+
+async def test_a_request_goes_out_as_its_state_and_its_intent_also_when_handed_on(
+    store: Store,
+    broker: Broker,
+    make_request: Callable[..., Request],
+    make_fence: Any,
+    background: Background,
+    eventually: Eventually,
+) -> None:
+    background(Bridge(store, REQUEST, await make_fence(store), broker.publish, source="/lablet/api-gateway").run())
+    accepted = await accept(store, make_request("k"))
+    await eventually(lambda: len(broker.events) == 2)
+    (waiting,) = await Inbox(store, "scheduler", "default").pending()
+    txn = Transaction()
+    hand_on_in(txn, waiting, "scheduler", "spare")
+    await txn.commit(store)
+    (waiting,) = await Inbox(store, "scheduler", "spare").pending()
+    txn = Transaction()
+    decide_in(txn, waiting, at=waiting.request.spec.received_at, by="/lablet/scheduler", reason="Placed")
+    await txn.commit(store)
+    await eventually(lambda: len(broker.events) == 5)
+    subjects = [o.subject for o in broker.events]
+    intents = [subject for subject in subjects if subject.startswith("lablet.intent.")]
+    target = accepted.request.spec.subject.partition("/")[2]
+    assert intents == [f"lablet.intent.scheduler.{shard}.reservation.{target}" for shard in ("default", "spare")]
+    facts = [fact for subject, fact in broker.facts if subject.startswith("request/")]
+    assert facts == ["accepted", "changed", "decided"]
+    assert len({o.msg_id for o in broker.events}) == 5

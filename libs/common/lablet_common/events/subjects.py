@@ -66,3 +66,14 @@ def ingress_result_subject(tenant: str) -> str:
 
 def dlq_subject(service: str, consumer: str) -> str:
     return f"lablet.dlq.{escape(service)}.{escape(consumer)}"
+
+
+def matches(pattern: str, subject: str) -> bool:
+    """Whether a filter takes a subject, as the server does it: `*` is one token, `>` at the end one or more."""
+    wanted, given = pattern.split("."), subject.split(".")
+    for index, part in enumerate(wanted):
+        if part == ">":
+            return len(given) > index
+        if index >= len(given) or part not in (ANY, given[index]):
+            return False
+    return len(given) == len(wanted)

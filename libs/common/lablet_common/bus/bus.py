@@ -1,0 +1,179 @@
+"""The bus: what a service sees of NATS.
+
+Publishing goes through FastStream's JetStream producer and returns once the server has stored the event. Consumers are
+ours (see `pull`): pools come and go while the process runs, one slow message must not hold a batch, and a lost pull must
+be noticed.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import nats.errors
+from faststream.exceptions import IncorrectState
+from nats.js.errors import NoStreamResponseError, NotFoundError
+
+from lablet_common.bus import streams
+from lablet_common.bus.connection import CALL_SECONDS, BusUnavailable, Connection
+from lablet_common.bus.consumer import ACK_WAIT_SECONDS, Consumer, Start
+from lablet_common.bus.follower import Follower
+from lablet_common.bus.handling import Handler, RetryPolicy
+from lablet_common.bus.messages import DeadLetter, Received, publishable
+from lablet_common.bus.seen import Seen
+from lablet_common.bus.tracing import publishing
+from lablet_common.events import subjects
+from lablet_common.events.derive import Outgoing
+from lablet_common.settings import NatsSettings
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+_log = logging.getLogger(__name__)
+
+
+class Bus:
+    """One per process. `service` names the NATS user's rights: its streams, its dead letters, its inbox."""
+
+    def __init__(self, settings: NatsSettings, service: str, *, replicas: int = 1) -> None:
+        self._service = service
+        self._replicas = replicas
+        self._connection = Connection(settings, service)
+        self._restoring = asyncio.Lock()
+
+    @property
+    def connected(self) -> bool:
+        return self._connection.connected
+
+    @property
+    def connection(self) -> Connection:
+        """For what the bus does not offer (reading streams, core subscriptions)."""
+        return self._connection
+
+    async def connect(self) -> None:
+        """Waits until NATS is there and the streams are made, however long. Raises `BusRefused` for a refused login."""
+        await self._connection.open()
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                await self.ensure_streams()
+            except (BusUnavailable, nats.errors.Error, TimeoutError, OSError) as error:
+                _log.warning("the streams cannot be made yet", extra={"cause": f"{type(error).__name__}: {error}"})
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                await self._connection.wait_up()
+            else:
+                return
+
+    async def close(self) -> None:
+        """Sends what is under way and closes. Cancel consumers first."""
+        await self._connection.close()
+
+    async def ensure_streams(self) -> None:
+        """Makes the streams that this service uses, as far as they are missing, and brings them up to date. Raises
+        `BusUnavailable` or what the server says."""
+        connection = self._connection
+        wanted = streams.used_by(self._service)
+        await streams.ensure(connection.js, wanted, server=connection.server, replicas=self._replicas)
+
+    async def publish(self, outgoing: Outgoing) -> None:
+        """Stores the event in its stream; returns once the server has acknowledged it. Raises `BusUnavailable` (then it
+        may or may not have been stored; publishing again is safe), `InvalidEvent` for one that cannot be encoded."""
+        stream = streams.stream_of(outgoing.subject)
+        with publishing(outgoing, stream) as parent:
+            headers, payload = publishable(outgoing, parent)
+            correlation = outgoing.event.get_extension("correlationid") or outgoing.event.get_id()
+            await self._store(outgoing.subject, headers, payload, stream, str(correlation))
+
+    async def tell(self, outgoing: Outgoing) -> None:
+        """Publishes to whoever listens now (core NATS, no stream): refusals to outside systems. Raises `BusUnavailable`."""
+        headers, payload = publishable(outgoing, None)
+        try:
+            await self._connection.client.publish(outgoing.subject, payload, headers=headers)
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"NATS did not take {outgoing.subject}: {error}") from error
+
+    async def bury(self, letter: DeadLetter) -> None:
+        """Writes a dead letter; the same one twice is one. Raises `BusUnavailable`."""
+        headers, payload = letter.message()
+        subject = subjects.dlq_subject(self._service, letter.consumer)
+        await self._store(subject, headers, payload, streams.DLQ_STREAM, letter.id)
+
+    def consumer(
+        self,
+        stream: str,
+        durable: str,
+        filters: Sequence[str],
+        handler: Handler,
+        *,
+        key: Callable[[Received], str] | None = None,
+        concurrency: int = 32,
+        policy: RetryPolicy | None = None,
+        drop_repeats: bool | None = None,
+        start: Start | None = None,
+        ack_wait: float = ACK_WAIT_SECONDS,
+    ) -> Consumer:
+        """A durable consumer, to be `run` in a task and cancelled with it; another replica under the same name shares its
+        messages.
+
+        `key`: what is handled one at a time (the event's subject). `drop_repeats`: drop events whose sequence is not
+        above the last one handled for their subject (on EVENTS). `start`: where a consumer that is new begins (`new` on
+        EVENTS, `all` elsewhere). `ack_wait`: real seconds."""
+        events = stream == streams.EVENTS_STREAM
+        return Consumer(
+            self._connection,
+            self._restore,
+            self.bury,
+            stream,
+            durable,
+            filters,
+            handler,
+            key=key,
+            concurrency=concurrency,
+            policy=policy or RetryPolicy(),
+            seen=Seen() if (events if drop_repeats is None else drop_repeats) else None,
+            start=start or ("new" if events else "all"),
+            ack_wait=ack_wait,
+        )
+
+    def follow(
+        self, filters: Sequence[str], handler: Callable[[Received], Awaitable[None]], *, after: int | None = None
+    ) -> Follower:
+        """Every event on EVENTS that fits, in stream order, for this process alone and without acknowledgement: for live
+        streams. From the stream sequence `after` on; None: from now."""
+        return Follower(self._connection, self._restore, filters, handler, after=after)
+
+    async def remove_consumer(self, stream: str, durable: str) -> None:
+        """Deletes a durable consumer whose pool or subscription is gone. One that is not there is no error. Raises
+        `BusUnavailable`."""
+        try:
+            await self._connection.js.delete_consumer(stream, durable)
+        except NotFoundError:
+            return
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"the consumer {durable} was not deleted: {error}") from error
+
+    async def _store(
+        self, subject: str, headers: dict[str, str], payload: bytes, stream: str, correlation: str
+    ) -> None:
+        try:
+            try:
+                await self._publish(subject, headers, payload, stream, correlation)
+            except (NoStreamResponseError, nats.errors.NoRespondersError):
+                await self._restore(stream)
+                await self._publish(subject, headers, payload, stream, correlation)
+        except (nats.errors.Error, IncorrectState, TimeoutError, OSError) as error:
+            raise BusUnavailable(f"NATS did not store {subject}: {type(error).__name__} {error}") from error
+
+    async def _publish(
+        self, subject: str, headers: dict[str, str], payload: bytes, stream: str, correlation: str
+    ) -> None:
+        broker = self._connection.broker
+        await broker.publish(
+            payload, subject, headers=headers, stream=stream, timeout=CALL_SECONDS, correlation_id=correlation
+        )
+
+    async def _restore(self, stream: str) -> None:
+        """Makes a stream that somebody deleted; many at once make it once. Raises what the server says."""
+        connection = self._connection
+        wanted = [one for one in streams.used_by(self._service) if one.name == stream]
+        async with self._restoring:
+            await streams.ensure(connection.js, wanted, server=connection.server, replicas=self._replicas)

@@ -1,0 +1,262 @@
+"""A durable consumer that runs for ever: pulls, decodes, hands out by key, acknowledges, retries, gives up.
+
+Delivery is at least once. Per key one message at a time and in order, except that a message which failed comes back
+after those behind it; keys side by side, up to `concurrency`. A stream or consumer that somebody deleted is made again; a
+pull that went silent is rebuilt; every rebuild is counted, and paused for a growing while when they follow each other.
+Cancelled, it hands back what it holds so that another replica gets it at once.
+
+Not guaranteed: exactly-once handling. An acknowledgement may be lost, or count for another delivery; handlers look at
+the present state and do nothing the second time.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+import nats.errors
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import BadRequestError, NotFoundError
+from prometheus_client import Counter
+
+from lablet_common.bus.connection import BusUnavailable, Connection
+from lablet_common.bus.handling import Again, Done, GiveUp, Handler, RetryPolicy, Verdict, handle
+from lablet_common.bus.lanes import Lanes
+from lablet_common.bus.messages import DeadLetter, Received, received
+from lablet_common.bus.pull import Pull
+from lablet_common.bus.seen import Seen
+from lablet_common.events.binding import InvalidEvent
+from lablet_common.telemetry.metrics import DEAD_LETTERED, REGISTRY
+
+Start = Literal["all", "new"]
+
+ACK_WAIT_SECONDS = 30.0
+"""After which the server delivers again what nobody spoke about; work under way is reported three times as often."""
+_SPARE_DELIVERIES = 20
+"""Deliveries beyond our attempts, for those that die with their process; past them the server stays silent."""
+_MAX_ACK_PENDING = 10_000
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
+_STEADY_SECONDS = 5.0
+"""A pull that lived for so long was sound: the next rebuild does not wait."""
+
+REBUILDS = Counter("lablet_bus_rebuilds", "Pulls that had to be built anew", ["consumer"], registry=REGISTRY)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Held:
+    """A message between delivery and acknowledgement."""
+
+    raw: Msg
+    content: Received | InvalidEvent
+    deliveries: int
+    stream_sequence: int
+    reported: float = field(default_factory=time.monotonic)
+
+
+class Consumer:
+    """Made by `Bus.consumer`; `run` it in a task and cancel that."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        restore: Callable[[str], Awaitable[None]],
+        bury: Callable[[DeadLetter], Awaitable[None]],
+        stream: str,
+        durable: str,
+        filters: Sequence[str],
+        handler: Handler,
+        *,
+        key: Callable[[Received], str] | None,
+        concurrency: int,
+        policy: RetryPolicy,
+        seen: Seen | None,
+        start: Start,
+        ack_wait: float = ACK_WAIT_SECONDS,
+    ) -> None:
+        self.stream = stream
+        self.durable = durable
+        self._connection = connection
+        self._restore = restore
+        self._bury = bury
+        self._filters = tuple(filters)
+        self._handler = handler
+        self._key = key
+        self._policy = policy
+        self._seen = seen
+        self._start = start
+        self._ack_wait = ack_wait
+        self._lanes: Lanes[_Held] = Lanes(self._work, concurrency=concurrency)
+        self._capacity = max(4 * concurrency, 128)
+        self._pull: Pull | None = None
+        self.pulling = False
+        """A pull is open: messages can come."""
+
+    async def run(self) -> None:
+        """Consumes until cancelled."""
+        forget = self._connection.on_loss(self._on_loss)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._lanes.run())
+                tasks.create_task(self._report_progress())
+                await self._pull_for_ever()
+        finally:
+            forget()
+            self.pulling = False
+            await self._hand_back()
+
+    async def _pull_for_ever(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            await self._connection.wait_up()
+            began = time.monotonic()
+            try:
+                reason = await self._pull_once()
+            except (nats.errors.Error, BusUnavailable, TimeoutError, OSError) as error:
+                reason = f"{type(error).__name__}: {error}"
+            finally:
+                self.pulling = False
+            REBUILDS.labels(consumer=self.durable).inc()
+            pause = _FIRST_PAUSE if time.monotonic() - began > _STEADY_SECONDS else min(2 * pause, _LONGEST_PAUSE)
+            _log.warning(
+                "a pull ended and is built anew",
+                extra={"consumer": self.durable, "stream": self.stream, "reason": reason, "pause": pause},
+            )
+            await asyncio.sleep(pause)
+
+    async def _pull_once(self) -> str:
+        js = self._connection.js
+        try:
+            await ensure_consumer(js, self.stream, self._config())
+        except NotFoundError:
+            await self._restore(self.stream)
+            await ensure_consumer(js, self.stream, self._config())
+        self._pull = Pull(self._connection.client, self.stream, self.durable, room=self._room, take=self._take)
+        self.pulling = True
+        return await self._pull.run()
+
+    def _config(self) -> ConsumerConfig:
+        one = len(self._filters) == 1
+        return ConsumerConfig(
+            name=self.durable,
+            durable_name=self.durable,
+            deliver_policy=DeliverPolicy.NEW if self._start == "new" else DeliverPolicy.ALL,
+            ack_policy=AckPolicy.EXPLICIT,
+            ack_wait=self._ack_wait,
+            max_deliver=self._policy.attempts + _SPARE_DELIVERIES,
+            max_ack_pending=_MAX_ACK_PENDING,
+            filter_subject=self._filters[0] if one else None,
+            filter_subjects=None if one else list(self._filters),
+        )
+
+    def _room(self) -> int:
+        return self._capacity - len(self._lanes)
+
+    def _take(self, message: Msg) -> None:
+        meta = message.metadata
+        content: Received | InvalidEvent
+        try:
+            content = received(
+                message.subject,
+                message.headers,
+                message.data,
+                deliveries=meta.num_delivered,
+                stream_sequence=meta.sequence.stream,
+            )
+        except InvalidEvent as error:
+            content = error
+        held = _Held(message, content, meta.num_delivered, meta.sequence.stream)
+        if isinstance(content, InvalidEvent):
+            key = message.subject
+        else:
+            key = self._key(content) if self._key is not None else content.key
+        self._lanes.put(key, held)
+
+    async def _work(self, held: _Held) -> None:
+        verdict = await handle(
+            held.content,
+            self._handler,
+            consumer=self.durable,
+            policy=self._policy,
+            seen=self._seen,
+            deliveries=held.deliveries,
+        )
+        try:
+            await self._settle(held, verdict)
+        except (nats.errors.Error, BusUnavailable, TimeoutError, OSError) as error:
+            # It comes again by itself; handlers and dead letters are made for that.
+            _log.warning("a message could not be settled", extra={"consumer": self.durable, "cause": str(error)})
+        if self._pull is not None:
+            self._pull.look()
+
+    async def _settle(self, held: _Held, verdict: Verdict) -> None:
+        match verdict:
+            case Done():
+                await held.raw.ack()
+            case Again(seconds):
+                await held.raw.nak(delay=seconds)
+            case GiveUp(reason):
+                await self._bury(self._dead_letter(held, reason))
+                DEAD_LETTERED.labels(consumer=self.durable).inc()
+                await held.raw.term()
+
+    def _dead_letter(self, held: _Held, reason: str) -> DeadLetter:
+        return DeadLetter(
+            subject=held.raw.subject,
+            headers=held.raw.headers or {},
+            payload=held.raw.data,
+            stream=self.stream,
+            stream_sequence=held.stream_sequence,
+            consumer=self.durable,
+            reason=reason,
+            attempts=held.deliveries,
+            at=datetime.now(UTC),
+        )
+
+    async def _report_progress(self) -> None:
+        """Keeps the server from delivering again what waits its turn or takes long."""
+        interval = self._ack_wait / 3
+        while True:
+            await asyncio.sleep(interval)
+            now = time.monotonic()
+            for held in list(self._lanes):
+                if now - held.reported >= interval and self._connection.connected:
+                    held.reported = now
+                    try:
+                        await held.raw.in_progress()
+                    except nats.errors.Error as error:
+                        _log.info("no progress could be reported", extra={"cause": str(error)})
+                        break
+
+    async def _hand_back(self) -> None:
+        for held in self._lanes.drain():
+            if not self._connection.connected:
+                return
+            try:
+                await held.raw.nak()
+            except nats.errors.Error as error:
+                _log.info("messages were not handed back", extra={"consumer": self.durable, "cause": str(error)})
+                return
+
+    def _on_loss(self, reason: str) -> None:
+        if self._pull is not None:
+            self._pull.end(reason)
+
+
+async def ensure_consumer(js: JetStreamContext, stream: str, config: ConsumerConfig) -> None:
+    """Makes the consumer, or brings it up to date. Where it begins cannot be changed any more: then the one that is there
+    is used. Raises `NotFoundError` where the stream is missing."""
+    try:
+        await js.add_consumer(stream, config)
+    except BadRequestError as error:
+        assert config.name is not None
+        present = (await js.consumer_info(stream, config.name)).config
+        kept = replace(config, deliver_policy=present.deliver_policy, opt_start_seq=present.opt_start_seq)
+        _log.warning("a consumer keeps its old start", extra={"consumer": config.name, "cause": str(error)})
+        await js.add_consumer(stream, kept)

@@ -1,0 +1,137 @@
+"""Messages as they lie in NATS: what is published, what is received, what is given up on.
+
+A dead letter keeps the original payload and headers as they were, so it can be replayed to the byte (and is still a
+CloudEvent); what is known about its end stands in headers `Lablet-Dead-*`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Self
+
+from cloudevents.core.v1.event import CloudEvent
+
+from lablet_common.events.binding import decode, decode_value, encode, encode_value
+from lablet_common.events.derive import Outgoing
+from lablet_common.events.reading import kind_and_id, sequence_of
+
+MESSAGE_ID = "Nats-Msg-Id"
+TRACE_PARENT = "traceparent"
+"""The hop's trace context; the origin's stands in the event's extension of the same name."""
+
+_DEAD = "Lablet-Dead-"
+_REASON_LIMIT = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An event as a handler gets it."""
+
+    event: CloudEvent
+    kind: str
+    """Of the event's subject, `<kind>/<id>`."""
+    id: str
+    sequence: int
+    """Revision of the commit that it tells of; 0 where the event says none."""
+    subject: str
+    """The NATS subject."""
+    deliveries: int = 1
+    """This one included."""
+    stream_sequence: int = 0
+    trace_parent: str | None = None
+    """Of the hop."""
+
+    @property
+    def key(self) -> str:
+        """What is handled one at a time."""
+        return self.event.get_subject() or self.subject
+
+
+def publishable(outgoing: Outgoing, trace_parent: str | None) -> tuple[dict[str, str], bytes]:
+    """Headers and payload of an outgoing event. Raises `InvalidEvent`."""
+    headers, payload = encode(outgoing.event)
+    headers[MESSAGE_ID] = outgoing.msg_id
+    if trace_parent is not None:
+        headers[TRACE_PARENT] = trace_parent
+    return headers, payload
+
+
+def received(
+    subject: str, headers: Mapping[str, str] | None, payload: bytes, *, deliveries: int = 1, stream_sequence: int = 0
+) -> Received:
+    """The event in a message. Raises `InvalidEvent`."""
+    event = decode(headers, payload)
+    kind, resource_id = kind_and_id(event)
+    return Received(
+        event=event,
+        kind=kind,
+        id=resource_id,
+        sequence=sequence_of(event),
+        subject=subject,
+        deliveries=deliveries,
+        stream_sequence=stream_sequence,
+        trace_parent=(headers or {}).get(TRACE_PARENT),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that was given up on, and why."""
+
+    subject: str
+    """Where it had been published."""
+    headers: Mapping[str, str]
+    payload: bytes
+    stream: str
+    stream_sequence: int
+    consumer: str
+    reason: str
+    attempts: int
+    at: datetime
+
+    @property
+    def id(self) -> str:
+        """The same however often it is written."""
+        return hashlib.sha256(f"{self.stream}\0{self.consumer}\0{self.stream_sequence}".encode()).hexdigest()[:40]
+
+    def message(self) -> tuple[dict[str, str], bytes]:
+        """Headers and payload for the dead letter queue."""
+        told = {
+            "Subject": self.subject,
+            "Stream": self.stream,
+            "Sequence": str(self.stream_sequence),
+            "Consumer": self.consumer,
+            "Reason": self.reason[:_REASON_LIMIT],
+            "Attempts": str(self.attempts),
+            "At": self.at.isoformat(),
+        }
+        headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("nats-")}
+        headers |= {f"{_DEAD}{name}": encode_value(value) for name, value in told.items()}
+        headers[MESSAGE_ID] = self.id
+        return headers, self.payload
+
+    def original(self) -> tuple[str, dict[str, str], bytes]:
+        """Subject, headers and payload for a replay. It gets no message id: the broker must not take it for a repeat."""
+        return self.subject, dict(self.headers), self.payload
+
+    @classmethod
+    def parse(cls, headers: Mapping[str, str], payload: bytes) -> Self:
+        """The dead letter in a message of the queue. Raises `KeyError` or `ValueError` for one that is none."""
+        told = {name[len(_DEAD) :]: decode_value(value) for name, value in headers.items() if name.startswith(_DEAD)}
+        kept = {
+            name: value
+            for name, value in headers.items()
+            if not name.startswith(_DEAD) and not name.lower().startswith("nats-")
+        }
+        return cls(
+            subject=told["Subject"],
+            headers=kept,
+            payload=payload,
+            stream=told["Stream"],
+            stream_sequence=int(told["Sequence"]),
+            consumer=told["Consumer"],
+            reason=told["Reason"],
+            attempts=int(told["Attempts"]),
+            at=datetime.fromisoformat(told["At"]),
+        )

@@ -1,0 +1,283 @@
+"""What every bus promises: checked in memory and on the real server."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from lablet_common.bus import EVENTS_STREAM, Bus, MemoryBus, Received, RetryPolicy, intents_stream
+from lablet_common.bus.messages import publishable
+from lablet_common.events import Outgoing, data_of, subjects
+from lablet_common.resources import Service
+
+Make = Callable[..., Outgoing]
+Until = Callable[..., Awaitable[None]]
+AnyBus = Bus | MemoryBus
+
+STREAM = intents_stream(Service.SCHEDULER)
+FILTER = [subjects.intent_filter(Service.SCHEDULER)]
+QUICK = RetryPolicy(pauses=(0.01, 0.02), timeout=5)
+
+
+@pytest.fixture(params=["memory", pytest.param("nats", marks=pytest.mark.integration)])
+def bus(request: pytest.FixtureRequest) -> AnyBus:
+    return MemoryBus() if request.param == "memory" else request.getfixturevalue("gateway_bus")
+
+
+async def test_an_event_arrives_as_it_was_sent(bus: AnyBus, make: Make, until: Until, running: Any) -> None:
+    got: list[Received] = []
+
+    async def handler(message: Received) -> None:
+        got.append(message)
+
+    out = make("rsv.1 odd", 12, correlationid="req-1")
+    async with running(bus.consumer(STREAM, "c", FILTER, handler)):
+        await bus.publish(out)
+        await until(lambda: got)
+    (message,) = got
+    assert (message.kind, message.id, message.sequence) == ("reservation", "rsv.1 odd", 12)
+    assert message.event.get_attributes() == out.event.get_attributes()
+    assert data_of(message.event) == {"reason": "rain"}
+    assert message.subject == out.subject
+    assert message.deliveries == 1
+
+
+async def test_the_same_message_published_twice_is_stored_once(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    got: list[str] = []
+
+    async def handler(message: Received) -> None:
+        got.append(message.id)
+
+    async with running(bus.consumer(STREAM, "c", FILTER, handler)):
+        await bus.publish(make("a"))
+        await bus.publish(make("a"))
+        await bus.publish(make("b"))
+        await until(lambda: "b" in got)
+    assert got == ["a", "b"]
+
+
+async def test_a_failed_message_comes_again_until_it_succeeds(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    deliveries: list[int] = []
+
+    async def handler(message: Received) -> None:
+        deliveries.append(message.deliveries)
+        if len(deliveries) < 3:
+            raise RuntimeError("not yet")
+
+    async with running(bus.consumer(STREAM, "c", FILTER, handler, policy=QUICK)):
+        await bus.publish(make())
+        await until(lambda: len(deliveries) == 3)
+    assert deliveries == [1, 2, 3]
+
+
+async def test_events_of_one_subject_are_handled_one_at_a_time_and_in_order(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    order: list[tuple[str, int]] = []
+    busy: set[str] = set()
+
+    async def handler(message: Received) -> None:
+        assert message.id not in busy
+        busy.add(message.id)
+        await asyncio.sleep(0.001)
+        busy.discard(message.id)
+        order.append((message.id, message.sequence))
+
+    async with running(bus.consumer(STREAM, "c", FILTER, handler)):
+        for sequence in range(1, 21):
+            for name in "abc":
+                await bus.publish(make(name, sequence))
+        await until(lambda: len(order) == 60)
+    for name in "abc":
+        assert [sequence for key, sequence in order if key == name] == list(range(1, 21))
+
+
+async def test_a_slow_message_holds_up_nobody_else(bus: AnyBus, make: Make, until: Until, running: Any) -> None:
+    release = asyncio.Event()
+    done: list[str] = []
+
+    async def handler(message: Received) -> None:
+        if message.id == "slow":
+            await release.wait()
+        done.append(message.id)
+
+    async with running(bus.consumer(STREAM, "c", FILTER, handler)):
+        await bus.publish(make("slow"))
+        for number in range(300):
+            await bus.publish(make(f"quick-{number}"))
+        await until(lambda: len(done) == 300)
+        assert "slow" not in done
+        release.set()
+        await until(lambda: "slow" in done)
+
+
+async def test_a_repeated_or_older_state_event_is_dropped(bus: AnyBus, make: Make, until: Until, running: Any) -> None:
+    got: list[tuple[str, int]] = []
+
+    async def handler(message: Received) -> None:
+        got.append((message.id, message.sequence))
+
+    async with running(bus.consumer(EVENTS_STREAM, "c", [subjects.event_filter()], handler, start="all")):
+        for name, sequence in (("a", 5), ("a", 3), ("b", 4), ("a", 6), ("end", 1)):
+            await bus.publish(make(name, sequence, state=True))
+        await until(lambda: ("end", 1) in got)
+    assert sorted(got) == [("a", 5), ("a", 6), ("b", 4), ("end", 1)]
+
+
+async def test_a_state_event_that_failed_is_not_taken_for_seen(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    tries: list[int] = []
+
+    async def handler(message: Received) -> None:
+        tries.append(message.deliveries)
+        if message.deliveries == 1:
+            raise RuntimeError("not yet")
+
+    async with running(bus.consumer(EVENTS_STREAM, "c", [subjects.event_filter()], handler, start="all", policy=QUICK)):
+        await bus.publish(make(sequence=5, state=True))
+        await until(lambda: tries == [1, 2])
+
+
+async def test_what_was_under_way_at_the_end_comes_to_the_next_one_at_once(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    begun: list[str] = []
+    done: list[str] = []
+
+    async def stuck(message: Received) -> None:
+        begun.append(message.id)
+        await asyncio.Event().wait()
+
+    async def handler(message: Received) -> None:
+        done.append(message.id)
+
+    async with running(bus.consumer(STREAM, "c", FILTER, stuck, concurrency=1)):
+        for name in "abc":
+            await bus.publish(make(name))
+        await until(lambda: begun)
+    async with running(bus.consumer(STREAM, "c", FILTER, handler)):
+        await until(lambda: sorted(done) == ["a", "b", "c"], timeout=5)
+
+
+async def test_a_new_consumer_of_events_begins_now_and_one_of_intents_at_the_beginning(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    events: list[str] = []
+    intents: list[str] = []
+
+    async def on_event(message: Received) -> None:
+        events.append(message.id)
+
+    async def on_intent(message: Received) -> None:
+        intents.append(message.id)
+
+    await bus.publish(make("old"))
+    await bus.publish(make("old", state=True))
+    one = bus.consumer(STREAM, "c", FILTER, on_intent)
+    two = bus.consumer(EVENTS_STREAM, "c", [subjects.event_filter()], on_event)
+    async with running(one, two):
+        await until(lambda: one.pulling and two.pulling)
+        await bus.publish(make("new", 2))
+        await bus.publish(make("new", 2, state=True))
+        await until(lambda: "new" in events and "new" in intents)
+    assert events == ["new"]
+    assert intents == ["old", "new"]
+
+
+async def test_a_follower_sees_everything_after_its_place_in_order(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    for sequence in range(1, 6):
+        await bus.publish(make("a", sequence, state=True))
+    got: list[tuple[int, int]] = []
+
+    async def handler(message: Received) -> None:
+        got.append((message.stream_sequence, message.sequence))
+
+    async with running(bus.follow([subjects.event_filter()], handler, after=2)):
+        await bus.publish(make("a", 6, state=True))
+        await until(lambda: len(got) == 4)
+    assert got == [(3, 3), (4, 4), (5, 5), (6, 6)]
+
+
+@pytest.mark.parametrize("poison", ["no event", "bad data"])
+async def test_a_poison_message_goes_to_the_dead_letters_at_once(
+    bus: AnyBus, make: Make, until: Until, running: Any, poison: str
+) -> None:
+    got: list[str] = []
+
+    async def handler(message: Received) -> None:
+        got.append(message.id)
+
+    out = make("poison")
+    headers, payload = publishable(out, None)
+    if poison == "no event":
+        headers = {"Nats-Msg-Id": "p"}
+    else:
+        payload = b"{"
+    letters = await dead_letters(bus)
+    async with running(bus.consumer(STREAM, "c", FILTER, handler)):
+        if isinstance(bus, MemoryBus):
+            await bus.put(out.subject, headers, payload)
+        else:
+            await bus.connection.js.publish(out.subject, payload, headers=headers)
+        await bus.publish(make("good"))
+        await until(lambda: got and letters())
+    assert got == ["good"]
+    (letter,) = letters()
+    assert "not a valid event" in letter.reason
+    assert letter.payload == payload
+    assert letter.attempts == 1
+
+
+async def test_a_message_that_never_succeeds_ends_as_a_dead_letter_with_its_reason(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    tries: list[int] = []
+
+    async def handler(message: Received) -> None:
+        tries.append(message.deliveries)
+        raise ValueError("no such pool")
+
+    letters = await dead_letters(bus)
+    out = make()
+    async with running(bus.consumer(STREAM, "c", FILTER, handler, policy=QUICK)):
+        await bus.publish(out)
+        await until(letters)
+    assert tries == [1, 2, 3]
+    (letter,) = letters()
+    assert letter.reason == "ValueError: no such pool"
+    assert (letter.subject, letter.consumer, letter.stream, letter.attempts) == (out.subject, "c", STREAM, 3)
+
+
+async def test_a_handler_that_takes_too_long_has_failed(bus: AnyBus, make: Make, until: Until, running: Any) -> None:
+    async def handler(_: Received) -> None:
+        await asyncio.Event().wait()
+
+    letters = await dead_letters(bus)
+    async with running(bus.consumer(STREAM, "c", FILTER, handler, policy=RetryPolicy(pauses=(), timeout=0.05))):
+        await bus.publish(make())
+        await until(letters)
+    assert "TimeoutError" in letters()[0].reason
+
+
+async def dead_letters(bus: AnyBus) -> Callable[[], list[Any]]:
+    """What stands in the dead letter queue, as it comes in."""
+    if isinstance(bus, MemoryBus):
+        return lambda: bus.dead
+    from lablet_common.bus import DeadLetter
+
+    found: list[DeadLetter] = []
+
+    async def note(message: Any) -> None:
+        found.append(DeadLetter.parse(message.headers, message.data))
+
+    await bus.connection.client.subscribe("lablet.dlq.>", cb=note)
+    await bus.connection.client.flush()
+    return lambda: found

@@ -31,17 +31,20 @@ class Connection:
 
 def pointer_path(environ: Mapping[str, str] = os.environ) -> Path:
     """The connection file of the mesh that was started last."""
-    home = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
-    return Path(environ.get("LABLET_CONNECTION") or Path(home) / "lablet" / "connection.json")
+    if environ.get("LABLET_CONNECTION"):
+        return Path(environ["LABLET_CONNECTION"])
+    return Path(environ.get("HOME") or Path.home()) / ".config" / "lablet" / "connection.json"
 
 
 def find_connection(
     url: str | None = None,
     token: str | None = None,
     *,
+    role: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Connection:
-    """The connection to use. Raises `NotConfigured` with what to do about it."""
+    """The connection to use; `role` takes the token of that role from the connection file. Raises `NotConfigured` with
+    what to do about it."""
     token = token or _environment_token(environ)
     if url is not None:
         return Connection(_checked(url, "the address given"), token or _token_of_file(url, environ))
@@ -56,7 +59,17 @@ def find_connection(
             "Start one with `lablet up`, or set LABLET_URL and LABLET_TOKEN_FILE."
         )
     address = _checked(str(content.get("url") or ""), str(path))
+    if role is not None:
+        token = _token_of_role(content, role, path)
     return Connection(address, token or content.get("token"), str(path), content)
+
+
+def _token_of_role(content: Mapping[str, Any], role: str, path: Path) -> str:
+    tokens = content.get("tokens")
+    if not isinstance(tokens, Mapping) or role not in tokens:
+        known = ", ".join(sorted(tokens)) if isinstance(tokens, Mapping) else "none"
+        raise NotConfigured(f"{path} holds no token for the role {role!r}; it has: {known}")
+    return str(tokens[role])
 
 
 def _environment_token(environ: Mapping[str, str]) -> str | None:

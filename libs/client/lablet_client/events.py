@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from lablet_client.errors import Unavailable, Unreachable
+from lablet_client.errors import Gone, Invalid, TooManyRequests, Unavailable, Unreachable
 from lablet_client.sse import Parser
 from lablet_client.transport import Transport
 
@@ -21,7 +21,6 @@ _STANDARD = frozenset(
 )
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 BATCH = "application/cloudevents-batch+json"
-STRUCTURED = "application/cloudevents+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +90,27 @@ class Filter:
         return {"kind": self.kind, "id": self.id, "correlation": self.correlation, "label": self.label}
 
 
+class _Latest:
+    """Drops what is not above the last sequence of its subject: after a reconnection a bridge may have sent it again."""
+
+    def __init__(self, remembered: int = 20_000) -> None:
+        self._last: dict[tuple[str, str], int] = {}
+        self._remembered = remembered
+
+    def is_news(self, event: Event) -> bool:
+        sequence = int(event.extensions.get("sequence") or 0)
+        if not sequence:
+            return True
+        subject = (event.fact.partition(".")[0], event.subject)
+        if sequence <= self._last.get(subject, 0):
+            return False
+        self._last.pop(subject, None)
+        self._last[subject] = sequence
+        if len(self._last) > self._remembered:
+            del self._last[next(iter(self._last))]
+        return True
+
+
 class Events:
     """`/events` and `/events/stream`."""
 
@@ -103,11 +123,14 @@ class Events:
         *,
         after: str | None = None,
         on_state: Callable[[bool], None] | None = None,
+        on_reset: Callable[[], None] | None = None,
     ) -> AsyncIterator[Event]:
         """Events as they happen, for ever; `after` resumes behind a position. `on_state` is told whenever the stream is
-        connected (True) or lost (False). Raises `Unauthorized`, `Forbidden`, `Invalid`, `Gone`."""
+        connected (True) or lost (False), `on_reset` when the server has lost the place to resume from, so that events
+        may be missing (without it that is raised, as `Gone`). Raises `Unauthorized`, `Forbidden`, `Invalid`."""
         params = (filter or Filter()).params()
         pause = _FIRST_PAUSE
+        latest = _Latest()
         while True:
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": after} if after else {})
             try:
@@ -118,35 +141,40 @@ class Events:
                     async for line in response.aiter_lines():
                         pause = _FIRST_PAUSE
                         for message in parser.feed(line.rstrip("\r\n")):
-                            if not message.data.startswith("{"):
-                                continue
-                            yield Event.parse(json.loads(message.data), message.id)
                             after = message.id
-            except (Unreachable, Unavailable):
+                            if message.event == "reset":
+                                if on_reset is None:
+                                    raise Gone(410, {"detail": "the stream has begun anew: events may be missing"})
+                                latest = _Latest()
+                                on_reset()
+                                continue
+                            event = Event.parse(json.loads(message.data), message.id)
+                            if latest.is_news(event):
+                                yield event
+            except (Unreachable, Unavailable, TooManyRequests):
                 pass  # a stream is made again for ever; the caller sees it by on_state
             if on_state is not None:
                 on_state(False)
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
-    async def history(self, subject: str) -> tuple[Event, ...]:
-        """The events of one resource (`reservation/rsv-…`) in order."""
-        events: list[Event] = []
-        cursor: str | None = None
-        while True:
-            params = {"subject": subject, "cursor": cursor}
-            body = (await self._transport.call("GET", "/events", params=params)).json()
-            events += [Event.parse(item) for item in body["items"]]
-            cursor = body.get("nextCursor")
-            if not cursor:
-                return tuple(events)
+    async def history(self, subject: str, *, limit: int = 10_000) -> tuple[Event, ...]:
+        """The events of one resource (`reservation/rsv-…`) in order, each once."""
+        params = {"subject": subject, "limit": limit}
+        body = (await self._transport.call("GET", "/events", params=params)).json()
+        return tuple(Event.parse(item) for item in body)
 
     async def publish(self, *events: Event) -> Sequence[Mapping[str, Any]]:
-        """Sends events as one batch; for each its result: the request and resource it opened, or its problem. Raises
-        only when the batch as a whole was refused."""
+        """Sends events as one batch; for each its result: the request and resource it opened, or its `problem`. Source
+        and id of an event are its idempotency key. Raises only when the batch as a whole was refused."""
         documents = [event.document() for event in events]
-        key = str(uuid.uuid5(uuid.NAMESPACE_URL, json.dumps(documents, sort_keys=True)))
         content = json.dumps(documents).encode()
-        body = (await self._transport.call("POST", "/events", content=content, media_type=BATCH, key=key)).json()
-        results: Sequence[Mapping[str, Any]] = body["results"] if isinstance(body, dict) else body
+        try:
+            body = (await self._transport.call("POST", "/events", content=content, media_type=BATCH)).json()
+        except Invalid as error:
+            refused = error.extension("results")
+            if not isinstance(refused, list):
+                raise
+            return refused
+        results: Sequence[Mapping[str, Any]] = body["results"]
         return results

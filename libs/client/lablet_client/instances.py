@@ -1,22 +1,45 @@
 """Instances: the labs of single seats: look, act, reach their consoles, fetch what they left behind."""
 
-from typing import Any
-
 from lablet_client.collection import Collection
 from lablet_client.requests import WAIT, settle
-from lablet_common.resources.artifact import Artifact
+from lablet_common.resources.artifact import ArtifactRole
 from lablet_common.resources.instance import Instance
-from lablet_common.resources.model import Model
+from lablet_common.resources.model import Instant, Model
 
 
-class Endpoint(Model):
-    """One port of a seat, as it can be reached."""
+class Port(Model):
+    """Where one named port of the lab answers."""
 
     name: str
-    host: str | None = None
+    host: str
     port: int
-    protocol: str = "tcp"
-    url: str | None = None
+    protocol: str | None = None
+
+
+class Access(Model):
+    """The way into a seat. Ports answer while it is `usable`; times are lab time."""
+
+    instance: str
+    reservation: str
+    seat: int
+    phase: str
+    usable: bool
+    start: Instant
+    end: Instant
+    now: Instant
+    host: str | None = None
+    ports: tuple[Port, ...] = ()
+
+
+class InstanceArtifact(Model):
+    """A file that belongs to an instance; `Artifacts.download` fetches it by its digest."""
+
+    name: str
+    role: ArtifactRole
+    digest: str
+    bytes: int
+    media_type: str
+    attempt: int
 
 
 class Instances(Collection[Instance]):
@@ -41,15 +64,16 @@ class Instances(Collection[Instance]):
         """Tries a failed seat once more."""
         return await self._act(instance_id, "retry", wait)
 
-    async def access(self, instance_id: str) -> dict[str, Any]:
-        """Where its ports answer, as the server tells it. Raises `Forbidden` for everybody but the seat's own user."""
-        answer: dict[str, Any] = (await self._transport.call("GET", f"{self.one(instance_id)}/access")).json()
-        return answer
+    async def access(self, instance_id: str) -> Access:
+        """Where its ports answer: for the seat's own user, the reservation's owner and admins (`NotFound` or `Forbidden`
+        for everybody else)."""
+        answer = await self._transport.call("GET", f"{self.one(instance_id)}/access")
+        return Access.model_validate(answer.json(), extra="ignore")
 
-    async def artifacts(self, instance_id: str) -> tuple[Artifact, ...]:
+    async def artifacts(self, instance_id: str) -> tuple[InstanceArtifact, ...]:
         """What was rendered for it, collected and exported from it."""
         body = (await self._transport.call("GET", f"{self.one(instance_id)}/artifacts")).json()
-        return tuple(Artifact.model_validate(item, extra="ignore") for item in body["items"])
+        return tuple(InstanceArtifact.model_validate(item, extra="ignore") for item in body["items"])
 
     async def _act(self, instance_id: str, verb: str, wait: float) -> Instance:
         answer = await self._transport.call("POST", f"{self.one(instance_id)}/{verb}", wait=wait)

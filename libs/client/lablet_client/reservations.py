@@ -6,11 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from lablet_client.collection import Collection
-from lablet_client.errors import TimedOut
+from lablet_client.errors import TimedOut, refusal
 from lablet_client.requests import WAIT, Requests, request_id_of, settle
 from lablet_common.intents import ReservationChange, ReservationCreate
 from lablet_common.resources.request import Request
-from lablet_common.resources.reservation import Explanation, Reservation, RosterEntry
+from lablet_common.resources.reservation import Explanation, Reservation, ReservationPhase, RosterEntry
 
 
 class Reservations(Collection[Reservation]):
@@ -26,12 +26,12 @@ class Reservations(Collection[Reservation]):
         answer = await self._transport.call("POST", self.path, body=body.to_dict(), wait=wait, key=key)
         document = answer.json()
         if isinstance(document, dict) and document.get("kind") == "Reservation":
-            return self.parse(document)
+            return _not_rejected(self.parse(document))
         subject = Request.model_validate(document, extra="ignore").spec.subject
         waited = answer.headers.get("preference-applied") is not None
         with suppress(TimedOut):  # then it is still Pending, as promised
             await settle(self._transport, answer, 0 if waited else wait)
-        return await self.get(subject.partition("/")[2])
+        return _not_rejected(await self.get(subject.partition("/")[2]))
 
     async def submit(self, body: ReservationCreate, *, key: str | None = None) -> Request:
         """Books seats without waiting: the accepted request, for those who follow events."""
@@ -76,6 +76,21 @@ class Reservations(Collection[Reservation]):
         answer = await self._transport.call(method, self.one(target), wait=wait, **call)
         await settle(self._transport, answer, wait)
         return await self.get(target.partition(":")[0])
+
+
+def _not_rejected(reservation: Reservation) -> Reservation:
+    """The same. Raises `Conflict` with the explanation for a rejected one, as the gateway does in its own words."""
+    if reservation.status.phase is not ReservationPhase.REJECTED:
+        return reservation
+    why = reservation.status.explanation
+    detail = why.summary if why is not None else reservation.status.message or reservation.status.reason or ""
+    problem = {
+        "title": "Rejected",
+        "detail": detail,
+        "explanation": why.to_dict() if why is not None else None,
+        "reservation": reservation.id,
+    }
+    raise refusal(409, problem)
 
 
 def _match(reservation: Reservation) -> dict[str, str]:

@@ -92,5 +92,5 @@ async def wait_for(
 
 async def _wake(events: Events, wanted: Filter, woken: asyncio.Event) -> None:
     with suppress(Refused):  # no right to the stream, or none there: looking again is enough
-        async for _ in events.watch(wanted):
+        async for _ in events.watch(wanted, on_reset=woken.set):
             woken.set()

@@ -1,0 +1,1 @@
+"""The `lablet` command: what people type, and what they read."""

@@ -1,0 +1,255 @@
+"""`lablet admin etcd …`: the state store itself, through etcd3-py's synchronous client (the optional extra `admin`).
+
+A second client beside the services' own, on purpose: it checks the first. Its watch and its asynchronous client are not
+used. Where etcd is comes from `ETCD_ENDPOINTS` or `ETCD_HOST` and `ETCD_PORT`, or from the mesh of this machine.
+"""
+
+import base64
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lablet_client.cli.failures import WrongUsage
+from lablet_client.cli.output import Format, Output, pairs, plain_table, write_data
+from lablet_client.cli.session import Session, session
+
+app = typer.Typer(no_args_is_help=True)
+etcd = typer.Typer(no_args_is_help=True)
+app.add_typer(etcd, name="etcd", help="The state store: health, members, compaction, snapshots.")
+Endpoint = Annotated[
+    str | None, typer.Option("--endpoint", help="host:port (default: ETCD_ENDPOINTS, ETCD_HOST:ETCD_PORT)")
+]
+
+
+@etcd.command()
+def status(context: typer.Context, endpoint: Endpoint = None, output: Output = Format.TABLE) -> None:
+    """Show version, leader, size and revision of each endpoint."""
+    run = session(context)
+    rows: list[dict[str, Any]] = []
+    for address in _endpoints(run, endpoint):
+        found = _call(address, lambda client: client.status())
+        rows.append(
+            {
+                "endpoint": address,
+                "version": str(found.version),
+                "leader": _hex(found.leader),
+                "isLeader": _hex(found.leader) == _hex(found.header.member_id),
+                "bytes": int(found.dbSize or 0),
+                "revision": int(found.header.revision or 0),
+                "term": int(found.header.raft_term or 0),
+            }
+        )
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, rows, output)
+        return
+    table = plain_table("ENDPOINT", "VERSION", "LEADER", "SIZE", "REVISION", "TERM")
+    for row in rows:
+        leader = "this one" if row["isLeader"] else row["leader"]
+        size = f"{int(row['bytes']) / 1e6:.1f} MB"
+        table.add_row(row["endpoint"], row["version"], leader, size, str(row["revision"]), str(row["term"]))
+    run.console.print(table)
+
+
+@etcd.command()
+def members(context: typer.Context, endpoint: Endpoint = None, output: Output = Format.TABLE) -> None:
+    """List the members of the cluster."""
+    run = session(context)
+    found = _call(_endpoints(run, endpoint)[0], lambda client: client.member_list())
+    rows: list[dict[str, Any]] = [
+        {
+            "id": _hex(member.ID),
+            "name": str(member.name or ""),
+            "peers": list(member.peerURLs or ()),
+            "clients": list(member.clientURLs or ()),
+        }
+        for member in found.members
+    ]
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, rows, output)
+        return
+    table = plain_table("ID", "NAME", "PEERS", "CLIENTS")
+    for row in rows:
+        table.add_row(row["id"], row["name"], ", ".join(row["peers"]), ", ".join(row["clients"]))
+    run.console.print(table)
+
+
+@etcd.command()
+def alarms(context: typer.Context, endpoint: Endpoint = None) -> None:
+    """List alarms that are raised (NOSPACE, CORRUPT); exit code 1 when there is one."""
+    run = session(context)
+    found = _call(_endpoints(run, endpoint)[0], lambda client: client.alarm(0))
+    raised = list(found.alarms or ())
+    if not raised:
+        run.console.print("no alarms")
+        return
+    for alarm in raised:
+        run.console.print(f"[red]{_word(alarm.alarm)}[/] at member {_hex(alarm.memberID)}")
+    raise typer.Exit(1)
+
+
+@etcd.command()
+def compact(
+    context: typer.Context,
+    revision: Annotated[int | None, typer.Argument(min=1, help="Forget everything before it.")] = None,
+    endpoint: Endpoint = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Forget old versions. By default all that every bridge has published already."""
+    run = session(context)
+    address = _endpoints(run, endpoint)[0]
+    prefix = os.environ.get("ETCD_PREFIX", "/lablet")
+    cursors = _cursors(address, prefix)
+    lowest = min(cursors.values(), default=None)
+    if revision is None and lowest is None:
+        raise WrongUsage("there are no bridge cursors: say which REVISION to compact at")
+    target = revision if revision is not None else lowest
+    assert target is not None
+    if lowest is not None and target > lowest:
+        behind = min(cursors, key=lambda name: cursors[name])
+        run.aside.print(
+            f"[yellow]the bridge of {behind} has published up to {lowest} only: what is compacted beyond is published as "
+            "its present state, marked replayed[/]"
+        )
+        if not yes and not typer.confirm("go on?", err=True):
+            raise typer.Exit(1)
+    _call(address, lambda client: client.compact(target, physical=False))
+    run.console.print(f"compacted at revision {target}")
+
+
+@etcd.command()
+def defragment(context: typer.Context, endpoint: Endpoint = None) -> None:
+    """Give space back to the file system, one member after the other (each stands still meanwhile)."""
+    run = session(context)
+    for address in _endpoints(run, endpoint):
+        before = int(_call(address, lambda client: client.status()).dbSize or 0)
+        _call(address, lambda client: client.defragment())
+        after = int(_call(address, lambda client: client.status()).dbSize or 0)
+        run.console.print(f"{address}: {before / 1e6:.1f} MB → {after / 1e6:.1f} MB")
+
+
+@etcd.command()
+def snapshot(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it; must not exist.")],
+    endpoint: Endpoint = None,
+) -> None:
+    """Save the whole store into a file (for `etcdutl snapshot restore`)."""
+    run = session(context)
+    if file.exists():
+        raise WrongUsage(f"{file} exists already")
+    address = _endpoints(run, endpoint)[0]
+    part = file.with_name(f"{file.name}.part")
+
+    def save(client: Any) -> int:
+        written = 0
+        with part.open("wb") as target, client.snapshot() as stream:
+            for piece in stream:
+                blob = piece.blob
+                written += target.write(blob if isinstance(blob, bytes) else base64.b64decode(blob))
+        return written
+
+    try:
+        size = _call(address, save)
+        part.rename(file)
+    finally:
+        part.unlink(missing_ok=True)
+    run.console.print(pairs([("snapshot", str(file)), ("bytes", f"{size:,}"), ("etcd", address)]))
+
+
+def _cursors(address: str, prefix: str) -> Mapping[str, int]:
+    """Kind → revision up to which its bridge has published."""
+    import json
+
+    found = _call(address, lambda client: client.range(f"{prefix}/bridge/", prefix=True))
+    cursors = {}
+    for pair in found.kvs or ():
+        key, value = _text(pair.key), json.loads(_text(pair.value))
+        kind = key.removeprefix(f"{prefix}/bridge/").partition("/")[0]
+        cursors[kind] = int(value["revision"] if isinstance(value, Mapping) else value)
+    return cursors
+
+
+def _call(address: str, work: Any) -> Any:
+    """One call through etcd3-py. Raises `Unreachable`, and `WrongUsage` with the way to install the client."""
+    from lablet_client.errors import Refused, Unreachable
+
+    try:
+        import etcd3
+        import requests
+    except ImportError as error:
+        raise WrongUsage(
+            "`lablet admin etcd` needs the package etcd3-py: pip install 'lablet-client[admin]'"
+        ) from error
+    host, _, port = address.rpartition(":")
+    tls = _tls()
+    try:
+        client = etcd3.Client(host, int(port), timeout=_timeout(), **tls)
+        if os.environ.get("ETCD_USERNAME"):
+            client.auth(os.environ["ETCD_USERNAME"], _secret("ETCD_PASSWORD"))
+        return work(client)
+    except requests.exceptions.RequestException as error:
+        raise Unreachable(f"etcd at {address}", str(error).partition("(Caused")[0]) from error
+    except etcd3.errors.Etcd3Exception as error:
+        raise Refused(409, {"title": "etcd refused", "detail": f"etcd says: {error}"}) from error
+
+
+def _tls() -> Mapping[str, Any]:
+    options: dict[str, Any] = {}
+    if os.environ.get("ETCD_CA_CERT"):
+        options |= {"protocol": "https", "verify": os.environ["ETCD_CA_CERT"]}
+    if os.environ.get("ETCD_CERT_CERT"):
+        options["cert"] = (os.environ["ETCD_CERT_CERT"], os.environ.get("ETCD_CERT_KEY", ""))
+    return options
+
+
+def _secret(name: str) -> str:
+    file = os.environ.get(f"{name}_FILE")
+    return Path(file).read_text().strip() if file else os.environ.get(name, "")
+
+
+def _timeout() -> float:
+    return float(os.environ.get("ETCD_TIMEOUT", "10"))
+
+
+def _endpoints(run: Session, given: str | None) -> Sequence[str]:
+    """`host:port` of each endpoint."""
+    del run
+    text = given or os.environ.get("ETCD_ENDPOINTS") or _mesh_endpoint() or ""
+    if not text:
+        text = f"{os.environ.get('ETCD_HOST', 'localhost')}:{os.environ.get('ETCD_PORT', '2379')}"
+    found = []
+    for part in (piece.strip() for piece in text.split(",") if piece.strip()):
+        address = part.partition("://")[2] or part
+        if not address.rpartition(":")[2].isdigit() or ":" not in address:
+            raise WrongUsage(f"{part!r} is no host:port of an etcd endpoint")
+        found.append(address)
+    return found
+
+
+def _mesh_endpoint() -> str | None:
+    """The etcd of the mesh on this machine, where its connection file names one."""
+    from lablet_client.connection import find_connection
+    from lablet_client.errors import NotConfigured
+
+    if "ETCD_HOST" in os.environ or "ETCD_PORT" in os.environ:
+        return None
+    try:
+        found = find_connection().extra.get("etcd")
+    except NotConfigured:
+        return None
+    return str(found) if found else None
+
+
+def _hex(value: Any) -> str:
+    return f"{int(value or 0):x}"
+
+
+def _word(value: Any) -> str:
+    return str(getattr(value, "name", value))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

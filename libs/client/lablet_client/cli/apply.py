@@ -1,0 +1,192 @@
+"""`lablet apply -f FILE`: make it so. Shows what differs before it changes anything.
+
+A file holds YAML documents: pools and templates (`kind`, `metadata.id` or `name`, `spec`), definitions (`topology`
+names a lab file beside it) and reservations (the body of a booking; its `name` makes a second apply find the first). What is
+as the file says already is left alone, so applying twice does nothing the second time.
+"""
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import unified_diff
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lablet_client.cli.session import Session, session
+
+if TYPE_CHECKING:
+    from lablet_client.client import Client
+
+app = typer.Typer()
+_KINDS = {"workerpool": "pool", "workertemplate": "template"}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One document: what shall be."""
+
+    kind: str
+    name: str
+    body: Mapping[str, Any]
+    file: Path
+
+
+@app.command()
+def apply(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Option("--file", "-f", exists=True, help="YAML; a folder means all in it.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+) -> None:
+    """Create or change what the files describe."""
+    run = session(context)
+    wanted = [item for file in _expanded(files) for item in read(file)]
+
+    async def work(client: "Client") -> None:
+        for item in wanted:
+            run.notes.append(f"{item.kind} {item.name} …")
+            await _apply(run, client, item, dry_run=dry_run)
+
+    run.run(work)
+
+
+def read(file: Path) -> Sequence[Wanted]:
+    """The documents of a file. Raises `WrongUsage` naming the document at fault."""
+    from lablet_client.cli.documents import read_documents
+    from lablet_client.cli.failures import WrongUsage, nearest
+
+    found = []
+    for number, document in enumerate(read_documents(file), 1):
+        place = f"{file}, document {number}"
+        given = str(document.get("kind") or "")
+        kind = _KINDS.get(given.lower(), given.lower())
+        if kind not in _APPLY:
+            raise WrongUsage(f"{place}: kind {given!r} cannot be applied: {nearest(kind, tuple(_APPLY))}")
+        metadata = document.get("metadata") or {}
+        name = metadata.get("id") or metadata.get("name") or document.get("name")
+        if not name:
+            raise WrongUsage(f"{place}: the {kind} has no name: add `metadata: {{name: …}}`")
+        if not isinstance(document.get("spec", {}), Mapping):
+            raise WrongUsage(f"{place}: spec must be a mapping")
+        found.append(Wanted(kind, str(name), document, file))
+    return found
+
+
+async def _apply(run: Session, client: "Client", item: Wanted, *, dry_run: bool) -> None:
+    await _APPLY[item.kind](run, client, item, dry_run)
+
+
+async def _fleet(run: Session, client: "Client", item: Wanted, dry_run: bool) -> None:
+    """A pool or template: the whole spec is compared and put."""
+    from lablet_client.errors import NotFound
+    from lablet_common.resources.worker import PoolSpec, TemplateSpec
+
+    room = client.pools if item.kind == "pool" else client.templates
+    model = PoolSpec if item.kind == "pool" else TemplateSpec
+    spec = _checked(model, item.body.get("spec") or {}, item, "spec")
+    labels = (item.body.get("metadata") or {}).get("labels") or {}
+    try:
+        present: Any = await room.get(item.name)
+    except NotFound:
+        present = None
+    before = {"labels": dict(present.metadata.labels), "spec": present.spec.to_dict()} if present is not None else {}
+    after = {"labels": dict(labels), "spec": spec.to_dict()}
+    if before == after:
+        _say(run, item, "unchanged", "dim")
+        return
+    _show_difference(run, before, after)
+    if dry_run:
+        _say(run, item, "would be changed" if before else "would be created", "yellow")
+        return
+    revision = present.metadata.resource_version if present is not None else None
+    apply_to: Any = room
+    await apply_to.apply(item.name, spec, labels=labels, revision=revision)
+    _say(run, item, "changed" if before else "created", "green")
+
+
+async def _definition(run: Session, client: "Client", item: Wanted, dry_run: bool) -> None:
+    """A definition: published when its file is not the newest version's, or a version is named that is not there."""
+    import hashlib
+
+    from lablet_client.cli.failures import WrongUsage
+    from lablet_client.errors import NotFound
+
+    spec = dict(item.body.get("spec") or {})
+    given = item.body.get("topology") or spec.pop("topology", None)
+    if not isinstance(given, str):
+        raise WrongUsage(f"{item.file}: definition {item.name}: `topology` must name the lab file")
+    path = item.file.parent / given
+    if not path.is_file():
+        raise WrongUsage(f"{item.file}: definition {item.name}: there is no file {path}")
+    content, version = path.read_bytes(), spec.pop("version", None)
+    try:
+        present = await client.definitions.get(f"{item.name}@{version}" if version else item.name)
+    except NotFound:
+        present = None
+    if present is not None and present.spec.topology.digest == hashlib.sha256(content).hexdigest():
+        _say(run, item, f"unchanged ({present.id})", "dim")
+        return
+    if dry_run:
+        _say(run, item, "would be published", "yellow")
+        return
+    found = await client.definitions.publish(content, name=item.name, version=version, overrides=spec)
+    _say(run, item, f"published as {found.id}", "green")
+
+
+async def _reservation(run: Session, client: "Client", item: Wanted, dry_run: bool) -> None:
+    """A reservation: booked once; its name and content make the key under which a second apply finds it."""
+    import json
+
+    from lablet_common.intents import ReservationCreate
+
+    body = _checked(ReservationCreate, item.body.get("spec") or {}, item, "spec")
+    if dry_run:
+        _say(run, item, "would be booked, unless it is already", "yellow")
+        return
+    key = uuid.uuid5(uuid.NAMESPACE_URL, f"lablet-apply:{item.name}:{json.dumps(body.to_dict(), sort_keys=True)}")
+    found = await client.reservations.create(body, key=str(key))
+    _say(run, item, f"{found.id} is {found.phase}", "green")
+
+
+_APPLY = {"template": _fleet, "pool": _fleet, "definition": _definition, "reservation": _reservation}
+
+
+def _checked(model: Any, spec: Any, item: Wanted, path: str) -> Any:
+    """The body as its model. Raises `WrongUsage` naming the field, before anything is sent."""
+    from pydantic import ValidationError
+
+    from lablet_client.cli.failures import WrongUsage
+
+    try:
+        return model.model_validate(spec)
+    except ValidationError as error:
+        lines = [
+            f"\n    {'.'.join([path, *(str(part) for part in found['loc'])])}: {found['msg']}"
+            for found in error.errors()
+        ]
+        raise WrongUsage(f"{item.file}: {item.kind} {item.name}:{''.join(lines)}") from error
+
+
+def _show_difference(run: Session, before: Any, after: Any) -> None:
+    from rich.text import Text
+
+    from lablet_client.cli.output import as_yaml
+
+    old = as_yaml(before).splitlines() if before else []
+    for line in unified_diff(old, as_yaml(after).splitlines(), lineterm="", n=2):
+        if line.startswith(("---", "+++", "@@")):
+            continue
+        style = {"+": "green", "-": "red"}.get(line[:1], "dim")
+        run.console.print(Text(f"  {line}", style=style))
+
+
+def _say(run: Session, item: Wanted, what: str, style: str) -> None:
+    run.console.print(f"{item.kind} {item.name} [{style}]{what}[/]")
+
+
+def _expanded(files: Sequence[Path]) -> Sequence[Path]:
+    found: list[Path] = []
+    for file in files:
+        found += sorted(file.glob("*.y*ml")) if file.is_dir() else [file]
+    return found

@@ -1,0 +1,78 @@
+"""`lablet dlq …`: messages that nobody could handle, and another chance for them."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lablet_client.cli.output import Format, Output, plain_table, write_data
+from lablet_client.cli.session import session
+
+if TYPE_CHECKING:
+    from lablet_client.client import Client
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command(name="list")
+def list_letters(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """List them."""
+    run = session(context)
+    found = run.run(lambda client: client.dead_letters.list())
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, list(found), output)
+        return
+    if not found:
+        run.console.print("no dead letters: every message was handled")
+        return
+    table = plain_table("ID", "CONSUMER", "SUBJECT", "ATTEMPTS", "REASON")
+    for letter in found:
+        table.add_row(*(str(_first(letter, *names)) for names in _COLUMNS))
+    run.console.print(table)
+
+
+@app.command()
+def show(
+    context: typer.Context, letter: Annotated[str, typer.Argument(metavar="ID")], output: Output = Format.YAML
+) -> None:
+    """Show one with its message."""
+    run = session(context)
+    found = run.run(lambda client: client.dead_letters.get(letter))
+    write_data(run.console, dict(found), Format.JSON if output is Format.JSON else Format.YAML)
+
+
+@app.command()
+def replay(
+    context: typer.Context,
+    letters: Annotated[list[str] | None, typer.Argument(metavar="ID…")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+) -> None:
+    """Send them to their consumers again."""
+    from lablet_client.cli.failures import WrongUsage
+
+    run = session(context)
+    if bool(letters) == everything:
+        raise WrongUsage("say which: ids, or --all")
+
+    async def work(client: "Client") -> Sequence[str]:
+        chosen = letters or [str(_first(letter, *_COLUMNS[0])) for letter in await client.dead_letters.list()]
+        for letter in chosen:
+            await client.dead_letters.replay(letter)
+            run.console.print(f"{letter} was sent again")
+        return chosen
+
+    if not run.run(work):
+        run.console.print("no dead letters")
+
+
+_COLUMNS = (
+    ("id", "sequence"),
+    ("consumer",),
+    ("subject", "eventType"),
+    ("attempts", "deliveries"),
+    ("reason", "error"),
+)
+
+
+def _first(letter: Mapping[str, Any], *names: str) -> Any:
+    return next((letter[name] for name in names if name in letter), "")

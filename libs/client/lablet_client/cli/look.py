@@ -1,0 +1,293 @@
+"""Looking: get, describe, explain, version."""
+
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lablet_client.cli.output import Format, Output, as_yaml, pairs, plain_table, table_of, write_data
+from lablet_client.cli.session import Session, session
+
+if TYPE_CHECKING:
+    from lablet_client.client import Client, LabTime
+
+app = typer.Typer()
+Kind = Annotated[str, typer.Argument(help="reservations, instances, definitions, workers, pools, templates …")]
+
+
+@app.command()
+def get(
+    context: typer.Context,
+    kind: Kind,
+    name: Annotated[str | None, typer.Argument(metavar="[ID]")] = None,
+    labels: Annotated[
+        str | None, typer.Option("--selector", "-l", help="Label selector: course=ccna-1,group!=b")
+    ] = None,
+    fields: Annotated[str | None, typer.Option("--fields", "-f", help="Field selector: status.phase=Scheduled")] = None,
+    output: Output = Format.TABLE,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show what changes.")] = False,
+) -> None:
+    """List resources of a kind, or get one."""
+    run = session(context)
+    word = _kind(kind)
+
+    async def work(client: "Client") -> "tuple[Sequence[Mapping[str, Any]], LabTime]":
+        return await _documents(client, word, name, labels, fields), await client.lab_time()
+
+    found, now = run.run(work)
+    if output in (Format.JSON, Format.YAML) and not watch:
+        write_data(run.console, found[0] if name is not None else {"items": list(found)}, output)
+        return
+    if found or not watch:
+        _show(run, word, found, now.now, output)
+    if watch:
+        run.run(lambda client: _watch(run, client, word, name, labels, output), draws=True)
+
+
+@app.command()
+def describe(
+    context: typer.Context,
+    kind: Kind,
+    name: Annotated[str, typer.Argument(metavar="ID")],
+    output: Output = Format.TABLE,
+) -> None:
+    """Show everything about one resource: what was wanted, what is, and what happened."""
+    from lablet_client.errors import Refused
+
+    run = session(context)
+    word = _kind(kind)
+
+    async def work(client: "Client") -> "tuple[Mapping[str, Any], Sequence[Any], LabTime]":
+        document = (await _documents(client, word, name, None, None))[0]
+        identity = document["metadata"]["id"]
+        try:
+            events = await client.events.history(f"{word}/{identity}")
+        except Refused as error:
+            run.aside.print(f"[yellow]the events cannot be shown: {error}[/]")
+            events = ()
+        return document, events, await client.lab_time()
+
+    document, events, now = run.run(work)
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, {**document, "events": [event.document() for event in events]}, output)
+        return
+    _describe(run, document, events, now.now)
+
+
+@app.command()
+def explain(
+    context: typer.Context, reservation: Annotated[str, typer.Argument()], output: Output = Format.TABLE
+) -> None:
+    """Say why a reservation is as it is, and what would fit."""
+    from lablet_client.cli.explain import answer
+
+    run = session(context)
+
+    async def work(client: "Client") -> Any:
+        booking = await client.reservations.get(reservation)
+        return booking, await client.reservations.explanation(reservation), await client.lab_time()
+
+    booking, why, now = run.run(work)
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, why.to_dict() if why else None, output)
+        return
+    for paragraph in answer(booking, why, now.now):
+        run.console.print(paragraph, markup=False)
+
+
+@app.command()
+def version(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """Show the versions of the command and of the mesh, and who we are to it."""
+    from lablet_client.errors import LabletError
+    from lablet_common.version import __version__
+
+    run = session(context)
+    rows: dict[str, Any] = {"client": __version__}
+
+    async def work(client: "Client") -> None:
+        rows["url"] = client.connection.url
+        rows["server"] = dict(await client.version())
+        rows["me"] = dict(await client.whoami())
+
+    try:
+        run.run(work)
+    except LabletError:
+        if output is Format.TABLE:
+            run.console.print(f"lablet {__version__}")
+        raise
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, rows, output)
+        return
+    me = rows["me"]
+    who = f"{me.get('name', '?')}, role {me.get('role', '?')}, tenant {me.get('tenant', '?')}"
+    run.console.print(
+        pairs(
+            [("lablet", __version__), ("mesh", f"{rows['server'].get('version', '?')} at {rows['url']}"), ("you", who)]
+        )
+    )
+
+
+async def _documents(
+    client: "Client", word: str, name: str | None, labels: str | None, fields: str | None
+) -> Sequence[Mapping[str, Any]]:
+    from lablet_client.cli.failures import WrongUsage
+    from lablet_client.errors import NotFound
+
+    if word == "request":
+        if name is None:
+            raise WrongUsage("requests are looked up one by one: lablet get request REQ-ID")
+        return [(await client.requests.get(name)).to_dict()]
+    if word == "artifact":
+        if name is None or not name.startswith("ins-"):
+            raise WrongUsage("artifacts are listed for an instance: lablet get artifacts INS-ID")
+        return [artifact.to_dict() for artifact in await client.instances.artifacts(name)]
+    room = client.collections[word]
+    if name is not None:
+        try:
+            return [await room.document(name)]
+        except NotFound as error:
+            raise await _with_nearest(client, word, name, error) from error
+    found: list[Mapping[str, Any]] = []
+    cursor: str | None = None
+    while True:
+        page = await room.documents(labels=labels, fields=fields, limit=500, cursor=cursor)
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return found
+
+
+async def _with_nearest(client: "Client", word: str, name: str, error: Exception) -> Exception:
+    """The same refusal with the names that come nearest."""
+    from difflib import get_close_matches
+
+    from lablet_client.errors import NotFound
+
+    assert isinstance(error, NotFound)
+    page = await client.collections[word].documents(limit=500)
+    names = [str(item["metadata"]["id"]) for item in page.items]
+    close = get_close_matches(name, names, n=3, cutoff=0.6)
+    if not close:
+        return error
+    remedy = {"path": "", "message": f"did you mean {' or '.join(close)}?"}
+    return NotFound(error.status, {**error.problem, "errors": [remedy]})
+
+
+async def _watch(
+    run: Session, client: "Client", word: str, name: str | None, labels: str | None, output: Format
+) -> None:
+    """A line for each change, for ever. What the table showed already is not shown again."""
+    from lablet_client.events import Filter
+
+    wanted = Filter(kind=word, id=name, label=labels)
+    events = client.events.watch(wanted, on_state=say_when_lost(run), on_reset=lambda: None)
+    async with aclosing(as_generator(events)) as stream:
+        async for event in stream:
+            if not isinstance(event.data, Mapping) or "metadata" not in event.data:
+                continue
+            if output is Format.JSON:
+                run.console.out(json.dumps(event.data, ensure_ascii=False), highlight=False)
+            elif output is Format.YAML:
+                run.console.out("---\n" + as_yaml(event.data).rstrip(), highlight=False)
+            else:
+                now = await client.lab_time()
+                _show(run, word, [event.data], now.now, output, titles=False)
+
+
+async def as_generator(events: AsyncIterator[Any]) -> Any:
+    async for event in events:
+        yield event
+
+
+def say_when_lost(run: Session) -> Any:
+    state = {"connected": False, "seen": False}
+
+    def tell(connected: bool) -> None:
+        if state["seen"] and connected != state["connected"]:
+            run.aside.print("[green]connected again[/]" if connected else "[yellow]connection lost, trying again …[/]")
+        state["connected"], state["seen"] = connected, True
+
+    return tell
+
+
+def _show(
+    run: Session, word: str, found: Sequence[Mapping[str, Any]], now: datetime, form: Format, *, titles: bool = True
+) -> None:
+    if not found:
+        run.aside.print(f"no {word}s")
+        return
+    table = table_of(word, found, now, wide=form is Format.WIDE)
+    table.show_header = titles
+    run.console.print(table)
+
+
+def _describe(run: Session, document: Mapping[str, Any], events: Sequence[Any], now: datetime) -> None:
+    from rich.markup import escape
+
+    from lablet_client.cli.tables import STYLES, at
+    from lablet_client.cli.times import show_age, show_time
+
+    meta, status = document["metadata"], document.get("status", {})
+    phase = str(status.get("phase", ""))
+    run.console.print(f"[bold]{document['kind']} {escape(meta['id'])}[/]  [{STYLES.get(phase) or 'default'}]{phase}[/]")
+    made = datetime.fromisoformat(meta["createdAt"])
+    labels = " ".join(f"{key}={value}" for key, value in meta.get("labels", {}).items())
+    run.console.print(
+        pairs(
+            [
+                ("tenant", meta.get("tenant")),
+                ("owner", meta.get("owner")),
+                ("labels", labels),
+                ("created", f"{show_time(made, now)} ({show_age(made, now)})"),
+                ("deleted", meta.get("deletionTimestamp")),
+                ("reason", status.get("message") or status.get("reason")),
+            ]
+        )
+    )
+    for title in ("spec", "status"):
+        rest = {k: v for k, v in document.get(title, {}).items() if k not in _SHOWN_APART and v not in ([], {}, None)}
+        if rest:
+            run.console.print(f"\n[bold]{title}[/]")
+            run.console.print(as_yaml(rest).rstrip(), markup=False)
+    extra = {k: v for k, v in document.items() if k not in ("kind", "metadata", "spec", "status")}
+    if extra:
+        run.console.print(as_yaml(extra).rstrip(), markup=False)
+    for condition in at(document, "status.conditions", []):
+        since = show_time(datetime.fromisoformat(condition["since"]), now)
+        state = "" if condition.get("status", True) else "not "
+        note = condition.get("message") or condition.get("reason") or ""
+        run.console.print(f"[yellow]{state}{condition['type']}[/] since {since}: {escape(note)}")
+    moves = at(document, "status.history", [])
+    if moves:
+        table = plain_table("WHEN", "FROM", "TO", "BY", "REASON")
+        for move in moves:
+            when = show_time(datetime.fromisoformat(move["at"]), now)
+            note = move.get("message") or move.get("reason", "")
+            table.add_row(when, move["from"], move["to"], move.get("by", "").removeprefix("/lablet/"), escape(note))
+        run.console.print("\n[bold]history[/]")
+        run.console.print(table)
+    if events:
+        table = plain_table("WHEN", "EVENT", "SEQUENCE", "SOURCE")
+        for event in events:
+            when = show_time(event.time, now) if event.time else ""
+            sequence = event.extensions.get("sequence", "").lstrip("0")
+            table.add_row(when, event.fact, sequence, event.source.removeprefix("/lablet/"))
+        run.console.print("\n[bold]events[/]")
+        run.console.print(table)
+
+
+_SHOWN_APART = frozenset({"phase", "history", "conditions", "lastFact", "reason", "message"})
+
+
+def _kind(text: str) -> str:
+    from lablet_client.cli.failures import WrongUsage, nearest
+    from lablet_client.cli.tables import ALIASES, KINDS, kind_word
+
+    word = kind_word(text)
+    if word is None:
+        close = nearest(text.lower(), [*KINDS, *(f"{kind}s" for kind in KINDS), *ALIASES])
+        raise WrongUsage(f"there is no kind {text!r}: {close if 'mean' in close else 'known are ' + ', '.join(KINDS)}")
+    return word

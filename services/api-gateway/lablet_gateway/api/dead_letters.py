@@ -1,0 +1,85 @@
+"""Dead letters: what a consumer gave up on, why, and sending it once more."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response
+
+from lablet_common.resources.model import Instant, Model
+from lablet_gateway import problems
+from lablet_gateway.answers import model_response, refusals
+from lablet_gateway.caller import WithCaller
+from lablet_gateway.deadletters import Buried
+from lablet_gateway.parts import Parts, WithParts
+from lablet_gateway.rights import PREFIX
+
+router = APIRouter(prefix=f"{PREFIX}/dead-letters", tags=["dead letters"])
+Sequence = Annotated[int, Path(ge=1, description="Its number in the queue")]
+
+
+class DeadLetterView(Model):
+    sequence: int
+    subject: str
+    """Where it had been published."""
+    stream: str
+    consumer: str
+    reason: str
+    attempts: int
+    at: Instant
+    headers: dict[str, str]
+    payload: str
+    """As text; what is no UTF-8 is replaced."""
+
+
+class DeadLetterList(Model):
+    items: tuple[DeadLetterView, ...]
+    next_cursor: str | None = None
+
+
+@router.get("", response_model=DeadLetterList, responses=refusals())
+async def list_dead_letters(
+    parts: WithParts,
+    _: WithCaller,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[int, Query(ge=0)] = 0,
+) -> Response:
+    """Oldest first."""
+    found = await parts.dead_letters.list(cursor, limit)
+    following = str(found[-1].number) if len(found) == limit else None
+    return model_response(DeadLetterList(items=tuple(_view(buried) for buried in found), next_cursor=following))
+
+
+@router.get("/{sequence}", response_model=DeadLetterView, responses=refusals(404))
+async def get_dead_letter(sequence: Sequence, parts: WithParts, _: WithCaller) -> Response:
+    """One of them, with its payload."""
+    return model_response(_view(await _require(parts, sequence)))
+
+
+@router.post("/{sequence}/replay", response_model=DeadLetterView, responses=refusals(404))
+async def replay(sequence: Sequence, parts: WithParts, _: WithCaller) -> Response:
+    """Publishes the original to where it had been published."""
+    buried = await _require(parts, sequence)
+    await parts.dead_letters.replay(buried.letter)
+    return model_response(_view(buried))
+
+
+async def _require(parts: Parts, sequence: int) -> Buried:
+    buried = await parts.dead_letters.get(sequence)
+    if buried is None:
+        raise problems.unknown("dead letter", str(sequence))
+    return buried
+
+
+def _view(buried: Buried) -> DeadLetterView:
+    letter = buried.letter
+    return DeadLetterView(
+        sequence=buried.number,
+        subject=letter.subject,
+        stream=letter.stream,
+        consumer=letter.consumer,
+        reason=letter.reason,
+        attempts=letter.attempts,
+        at=letter.at,
+        headers=dict(letter.headers),
+        payload=letter.payload.decode(errors="replace"),
+    )

@@ -1,0 +1,191 @@
+"""Events in (CloudEvents over HTTP), events out (server-sent), and the story of one resource."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+
+from lablet_common.events.binding import encode_structured
+from lablet_common.resources.instance import Instance
+from lablet_common.resources.kinds import KINDS, RESERVATION
+from lablet_common.resources.model import Model
+from lablet_common.resources.request import Request
+from lablet_common.resources.reservation import Reservation
+from lablet_common.store.selectors import LabelSelector, SelectorError
+from lablet_gateway import envelopes, problems
+from lablet_gateway.answers import refusals
+from lablet_gateway.caller import Caller, WithCaller
+from lablet_gateway.ingress import EventResult, refusal_of_result, take
+from lablet_gateway.parts import Parts, WithParts
+from lablet_gateway.rights import FLEET_TENANT, PREFIX, PUBLIC_TENANT, Scope
+from lablet_gateway.streams import Entry, Filter, entry_of
+
+router = APIRouter(prefix=f"{PREFIX}/events", tags=["events"])
+_TENANT_OF = {"definition": PUBLIC_TENANT}
+_FLEET = frozenset({"pool", "template", "worker", "scaling"})
+_STORY_LIMIT = 10_000
+_EVENT = {"type": "object", "required": ["id", "source", "type", "specversion"], "additionalProperties": True}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/cloudevents+json": {"schema": _EVENT},
+            envelopes.BATCH: {"schema": {"type": "array", "items": _EVENT, "maxItems": envelopes.MAX_BATCH}},
+            "application/json": {"schema": {"description": "Binary mode: the data, the attributes as ce- headers"}},
+        },
+    }
+}
+
+
+class EventResults(Model):
+    """Per event of a batch, in its order."""
+
+    results: tuple[EventResult, ...]
+
+
+@router.post(
+    "",
+    status_code=202,
+    response_model=EventResult | EventResults,
+    openapi_extra=_BODY,
+    responses={
+        202: {"description": "Accepted: one result, or for a batch one per event"},
+        207: {"model": EventResults, "description": "Some events of the batch were refused; the others are accepted"},
+        **refusals(404, 409, 413, 415),
+    },
+)
+async def publish_events(http: HttpRequest, parts: WithParts, caller: WithCaller) -> Response:
+    """CloudEvents 1.0, binary, structured or batch; each an intent. The event's source and id are its idempotency key.
+    A single event that is refused is answered with its problem; a batch of which nothing was accepted with 422."""
+    inbound, is_batch = envelopes.read(http.headers, await http.body())
+    results = [await take(parts, caller, event) for event in inbound]
+    if not is_batch:
+        refused = refusal_of_result(results[0])
+        if refused is not None:
+            raise refused
+        headers = {"Location": results[0].request} if results[0].request else {}
+        return Response(results[0].to_json(), 202, headers, media_type="application/json")
+    refusals_seen = sum(result.result == "refused" for result in results)
+    if results and refusals_seen == len(results):
+        errors = [problems.field_error(f"[{at}]", str((result.problem or {}).get("detail", "")))
+                  for at, result in enumerate(results)]  # fmt: skip
+        raise problems.INVALID(
+            "no event of the batch was accepted", errors=errors, results=[result.to_dict() for result in results]
+        )
+    body = EventResults(results=tuple(results)).to_json()
+    return Response(body, 207 if refusals_seen else 202, media_type="application/json")
+
+
+@router.get(
+    "",
+    response_class=Response,
+    responses={
+        200: {
+            "content": {envelopes.BATCH: {"schema": {"type": "array", "items": _EVENT}}},
+            "description": "The events, oldest first, as a CloudEvents batch",
+        },
+        **refusals(),
+    },
+)
+async def story(
+    parts: WithParts,
+    caller: WithCaller,
+    subject: Annotated[str, Query(description="`<kind>/<id>`", examples=["reservation/rsv-…"])],
+    limit: Annotated[int, Query(ge=1, le=_STORY_LIMIT)] = 1000,
+) -> Response:
+    """What was published about one resource, in `sequence` order, each event once."""
+    kind, _, name = subject.partition("/")
+    if kind not in KINDS or not name:
+        raise problems.invalid("subject", f"{subject!r} names no resource", "write <kind>/<id>")
+    sees = _Sight(parts, caller)
+    tenants = {caller.tenant, _TENANT_OF.get(kind, FLEET_TENANT if kind in _FLEET else caller.tenant)}
+    found: dict[tuple[str, str], Entry] = {}
+    for tenant in sorted(tenants):
+        for logged in await parts.events.story(tenant, kind, name, limit):
+            entry = entry_of(logged, parts.hub.epoch)
+            if entry is not None and sees(entry):
+                found.setdefault((entry.event.get_source(), entry.event.get_id()), entry)
+    told = sorted(found.values(), key=lambda entry: str(entry.event.get_extension("sequence") or ""))
+    documents = b",".join(encode_structured(entry.event)[1] for entry in told[:limit])
+    return Response(b"[%b]" % documents, media_type=envelopes.BATCH)
+
+
+@router.get(
+    "/stream",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "description": "Each `data` is a CloudEvent in the JSON format; an event `reset` says: list again",
+        },
+        **refusals(429),
+    },
+)
+async def stream(
+    parts: WithParts,
+    caller: WithCaller,
+    kind: Annotated[list[str] | None, Query(description="Only these kinds")] = None,
+    ids: Annotated[list[str] | None, Query(alias="id", description="Only these resources")] = None,
+    correlation: Annotated[str, Query(description="Only what follows from this request")] = "",
+    label: Annotated[str, Query(description="A label selector on the resource")] = "",
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="Goes on after this one")] = None,
+) -> Response:
+    """State events as they are published. Resumes after `Last-Event-ID` without gap or repeat for as long as the log
+    reaches back; beyond that an event `reset` comes first."""
+    if parts.hub.clients >= parts.settings.gateway_max_streams:
+        raise problems.TOO_MANY("this replica serves as many event streams as it may", headers={"Retry-After": "5"})
+    kinds = frozenset(part for value in kind or [] for part in value.split(",") if part)
+    unknown = kinds - set(KINDS) - {"scaling"}
+    if unknown:
+        raise problems.invalid("kind", f"there is no kind {min(unknown)}", problems.nearest(min(unknown), KINDS))
+    try:
+        labels = LabelSelector.parse(label)
+    except SelectorError as error:
+        raise problems.invalid("label", str(error)) from error
+    wanted = Filter(kinds, frozenset(part for value in ids or [] for part in value.split(",") if part),
+                    correlation, labels)  # fmt: skip
+    frames = parts.hub.frames(wanted, _Sight(parts, caller), last_event_id, parts.settings.gateway_heartbeat_seconds)
+    return StreamingResponse(frames, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+class _Sight:
+    """Which events a caller may see: the tenant's, those of the fleet (staff), public definitions; a learner those of
+    own reservations, seats and requests. What cannot be judged from the event or the cache is not shown."""
+
+    def __init__(self, parts: Parts, caller: Caller) -> None:
+        self._parts = parts
+        self._caller = caller
+
+    def __call__(self, entry: Entry) -> bool:
+        caller = self._caller
+        if entry.kind in _FLEET:
+            return caller.is_staff
+        if entry.kind == "definition":
+            return entry.tenant in (caller.tenant, PUBLIC_TENANT)
+        if entry.tenant != caller.tenant:
+            return False
+        return caller.scope is Scope.ALL or self._is_own(entry)
+
+    def _is_own(self, entry: Entry) -> bool:
+        data = {name: value for name, value in entry.data.items() if name != "previousPhase"}
+        match entry.kind:
+            case "reservation":
+                reservation = _read(Reservation, data) or self._parts.caches[RESERVATION].get(entry.id)
+                return isinstance(reservation, Reservation) and self._caller.sees_reservation(reservation)
+            case "instance":
+                instance = _read(Instance, data)
+                if instance is None:
+                    return False
+                owner = self._parts.caches[RESERVATION].get(instance.spec.reservation)
+                return self._caller.sees_instance(instance, owner if isinstance(owner, Reservation) else None)
+            case "request":
+                request = _read(Request, data)
+                return request is not None and self._caller.sees_request(request)
+            case _:
+                return False
+
+
+def _read(model: type[Any], data: dict[str, Any]) -> Any:
+    """The resource in an event; None where the event carries none."""
+    return model.model_validate(data) if data else None

@@ -1,0 +1,220 @@
+"""Instances: the seats' labs, what can be asked of them, how to reach them, what they left behind."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from starlette.responses import Response
+
+from lablet_common.intents import Nothing
+from lablet_common.resources.artifact import Artifact
+from lablet_common.resources.instance import Instance, InstancePhase
+from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
+from lablet_common.resources.model import Instant, Model
+from lablet_common.resources.reservation import Reservation
+from lablet_common.store.repository import ResourcePage
+from lablet_gateway import pending, reads
+from lablet_gateway.answers import (
+    IdempotencyKey,
+    IfMatch,
+    Prefer,
+    accepting,
+    model_response,
+    outcome_response,
+    refusals,
+    resource_response,
+)
+from lablet_gateway.caller import Caller, WithCaller
+from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.parts import Parts, WithParts
+from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
+from lablet_gateway.rights import PREFIX, Scope
+
+router = APIRouter(prefix=f"{PREFIX}/instances", tags=["instances"])
+InstanceId = Annotated[str, Path(examples=["ins-ab12cd34-1"])]
+
+
+class Port(Model):
+    """Where one named port of the lab answers."""
+
+    name: str
+    host: str
+    port: int
+
+
+class Access(Model):
+    """How a seat's user reaches the lab. Ports answer while the phase is Running."""
+
+    instance: str
+    reservation: str
+    seat: int
+    phase: str
+    usable: bool
+    start: Instant
+    end: Instant
+    now: Instant
+    host: str | None = None
+    ports: tuple[Port, ...] = ()
+
+
+class InstanceArtifact(Model):
+    """A file that belongs to an instance; download it under `/artifacts/{digest}`."""
+
+    name: str
+    role: str
+    digest: str
+    bytes: int
+    media_type: str
+    attempt: int
+
+
+class InstanceArtifacts(Model):
+    items: tuple[InstanceArtifact, ...]
+
+
+@router.get("", response_model=ListOf[Instance], responses=refusals(410))
+async def list_instances(parts: WithParts, caller: WithCaller, query: WithListQuery) -> Response:
+    """Instances by id; a learner's own seats only."""
+    if caller.scope is Scope.ALL:
+        found: ResourcePage[Instance] = await reads.page(parts, INSTANCE, query, caller.sees)
+    else:
+        found = await reads.page(parts, INSTANCE, query, await _own_seats(parts, caller))
+    return reads.list_response(found)
+
+
+@router.get("/{instance_id}", response_model=Instance, responses=refusals(404))
+async def get_instance(
+    instance_id: InstanceId, parts: WithParts, caller: WithCaller, consistency: WithConsistency = "linearizable"
+) -> Response:
+    """One seat's lab: its phase, its nodes, its attempts."""
+    return resource_response(await pending.instance(parts, caller, instance_id, consistency))
+
+
+async def _act(
+    verb: str,
+    instance_id: str,
+    body: Nothing | None,
+    parts: Parts,
+    caller: Caller,
+    if_match: str | None,
+    key: str | None,
+    prefer: str | None,
+) -> Response:
+    ask = Ask(f"POST /instances/{instance_id}/{verb}", key, if_match)
+    request = await Intake(parts, caller, ask).act(INSTANCE, f"{verb}.requested", instance_id, body or Nothing())
+    return await outcome_response(parts, request, prefer)
+
+
+@router.post("/{instance_id}/start", response_model=None, responses=accepting(Instance, 412))
+async def start(
+    instance_id: InstanceId,
+    parts: WithParts,
+    caller: WithCaller,
+    body: Nothing | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Starts a stopped lab again, inside its slot."""
+    return await _act("start", instance_id, body, parts, caller, if_match, key, prefer)
+
+
+@router.post("/{instance_id}/stop", response_model=None, responses=accepting(Instance, 412))
+async def stop(
+    instance_id: InstanceId,
+    parts: WithParts,
+    caller: WithCaller,
+    body: Nothing | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Ends the lab before its slot does."""
+    return await _act("stop", instance_id, body, parts, caller, if_match, key, prefer)
+
+
+@router.post("/{instance_id}/collect", response_model=None, responses=accepting(Instance, 412))
+async def collect(
+    instance_id: InstanceId,
+    parts: WithParts,
+    caller: WithCaller,
+    body: Nothing | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Collects the configurations now; the lab goes on."""
+    return await _act("collect", instance_id, body, parts, caller, if_match, key, prefer)
+
+
+@router.post("/{instance_id}/retry", response_model=None, responses=accepting(Instance, 412))
+async def retry(
+    instance_id: InstanceId,
+    parts: WithParts,
+    caller: WithCaller,
+    body: Nothing | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Tries a failed lab again."""
+    return await _act("retry", instance_id, body, parts, caller, if_match, key, prefer)
+
+
+@router.get("/{instance_id}/access", response_model=Access, responses=refusals(404))
+async def access(instance_id: InstanceId, parts: WithParts, caller: WithCaller) -> Response:
+    """Ports and console addresses: for the seat's own user, the reservation's owner and admins."""
+    instance = await pending.instance(parts, caller, instance_id)
+    host = instance.status.host
+    ports = (Port(name=name, host=host, port=number) for name, number in sorted(instance.spec.ports.items()) if host)
+    return model_response(
+        Access(
+            instance=instance.id,
+            reservation=instance.spec.reservation,
+            seat=instance.spec.seat,
+            phase=str(instance.phase),
+            usable=instance.status.phase is InstancePhase.RUNNING,
+            start=instance.spec.start,
+            end=instance.spec.end,
+            now=parts.clock.now(),
+            host=host,
+            ports=tuple(ports),
+        )
+    )
+
+
+@router.get("/{instance_id}/artifacts", response_model=InstanceArtifacts, responses=refusals(404))
+async def artifacts(instance_id: InstanceId, parts: WithParts, caller: WithCaller) -> Response:
+    """The rendered lab, collected configurations, exports and reports of a seat."""
+    instance = await pending.instance(parts, caller, instance_id)
+    subject = f"{INSTANCE.name}/{instance.id}"
+
+    def belongs(artifact: Artifact) -> bool:
+        return any(reference.subject == subject for reference in artifact.status.references)
+
+    found = await reads.everything(parts, ARTIFACT, belongs, tenant=instance.tenant)
+    items = [
+        InstanceArtifact(
+            name=reference.name,
+            role=reference.role,
+            digest=artifact.spec.digest,
+            bytes=artifact.spec.bytes,
+            media_type=artifact.spec.media_type,
+            attempt=reference.attempt,
+        )
+        for artifact in found
+        for reference in artifact.status.references
+        if reference.subject == subject
+    ]
+    items.sort(key=lambda item: (item.attempt, item.role, item.name))
+    return model_response(InstanceArtifacts(items=tuple(items)))
+
+
+async def _own_seats(parts: Parts, caller: Caller) -> reads.Visible:
+    """Which instances are the caller's own: those of their reservations, and the seats whose roster names them."""
+    mine: list[Reservation] = await reads.everything(parts, RESERVATION, caller.sees_reservation)
+    by_id = {reservation.id: reservation for reservation in mine}
+
+    def sees(instance: Instance) -> bool:
+        return caller.sees_instance(instance, by_id.get(instance.spec.reservation))
+
+    return sees

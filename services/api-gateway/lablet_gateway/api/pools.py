@@ -1,0 +1,122 @@
+"""Pools: groups of like workers, and how full they are over time."""
+
+from typing import Any, cast
+
+from fastapi import APIRouter, Body
+from starlette.responses import Response
+
+from lablet_common.intents import Nothing, PoolApply
+from lablet_common.resources.kinds import POOL, WORKER
+from lablet_common.resources.worker import Worker, WorkerPool
+from lablet_common.store.repository import ResourcePage
+from lablet_gateway import bookings, problems, reads
+from lablet_gateway.answers import (
+    IdempotencyKey,
+    IfMatch,
+    Prefer,
+    accepting,
+    check_match,
+    model_response,
+    outcome_response,
+    refusals,
+    resource_response,
+)
+from lablet_gateway.api.workers import From, To
+from lablet_gateway.calendar import PoolCalendar, pool_calendar
+from lablet_gateway.caller import WithCaller
+from lablet_gateway.intake import Ask, Intake, merged
+from lablet_gateway.parts import Parts, WithParts
+from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
+from lablet_gateway.rights import PREFIX
+
+router = APIRouter(prefix=f"{PREFIX}/pools", tags=["pools"])
+
+
+def _in_fleet(_: WorkerPool) -> bool:
+    return True
+
+
+@router.get("", response_model=ListOf[WorkerPool], responses=refusals(410))
+async def list_pools(parts: WithParts, _: WithCaller, query: WithListQuery) -> Response:
+    """All pools, by name."""
+    found: ResourcePage[WorkerPool] = await reads.page(parts, POOL, query, _in_fleet)
+    return reads.list_response(found)
+
+
+@router.get("/{name}", response_model=WorkerPool, responses=refusals(404))
+async def get_pool(
+    name: str, parts: WithParts, _: WithCaller, consistency: WithConsistency = "linearizable"
+) -> Response:
+    """One pool."""
+    return resource_response(await _require(parts, name, consistency))
+
+
+@router.get("/{name}/calendar", response_model=PoolCalendar, responses=refusals(404))
+async def pool_capacity(name: str, parts: WithParts, caller: WithCaller, begin: From = None, to: To = None) -> Response:
+    """Free capacity over time, and each worker's bookings. Other tenants' bookings carry no names."""
+    pool = await _require(parts, name)
+    window = bookings.window(parts, begin, to)
+
+    def in_pool(worker: Worker) -> bool:
+        return worker.spec.pool == name
+
+    workers: list[Worker] = await reads.everything(parts, WORKER, in_pool)
+    known = await bookings.read(parts, name)
+    return model_response(
+        pool_calendar(name, pool.spec, workers, known.reservations, known.instances, known.needs, window, caller.tenant)
+    )
+
+
+@router.put("/{name}", response_model=None, responses=accepting(WorkerPool, 412, 428))
+async def put_pool(
+    name: str,
+    body: PoolApply,
+    parts: WithParts,
+    caller: WithCaller,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Makes the pool, or replaces what it shall be (If-Match)."""
+    request = await Intake(parts, caller, Ask(f"PUT /pools/{name}", key, if_match)).apply(POOL, name, body)
+    return await outcome_response(parts, request, prefer)
+
+
+@router.patch("/{name}", response_model=None, responses=accepting(WorkerPool, 412, 428))
+async def patch_pool(
+    name: str,
+    parts: WithParts,
+    caller: WithCaller,
+    patch: dict[str, Any] = Body(description="JSON merge patch of `{spec, labels}`"),
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Changes some fields (If-Match)."""
+    present = await _require(parts, name)
+    check_match(if_match, present, required=True)
+    body = PoolApply.model_validate(merged(present, patch))
+    request = await Intake(parts, caller, Ask(f"PATCH /pools/{name}", key, if_match)).apply(POOL, name, body)
+    return await outcome_response(parts, request, prefer)
+
+
+@router.delete("/{name}", response_model=None, responses=accepting(WorkerPool, 412))
+async def delete_pool(
+    name: str,
+    parts: WithParts,
+    caller: WithCaller,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Deletes an empty pool."""
+    ask = Ask(f"DELETE /pools/{name}", key, if_match)
+    request = await Intake(parts, caller, ask).act(POOL, "delete.requested", name, Nothing())
+    return await outcome_response(parts, request, prefer)
+
+
+async def _require(parts: Parts, name: str, consistency: reads.Consistency = "linearizable") -> WorkerPool:
+    found = await reads.get(parts, POOL, name, consistency=consistency)
+    if found is None:
+        raise problems.unknown(POOL.name, name)
+    return cast("WorkerPool", found)

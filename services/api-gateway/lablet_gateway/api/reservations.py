@@ -1,0 +1,149 @@
+"""Reservations: book seats for a slot, see why it came out so, change, confirm, cancel."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from lablet_common.intents import Nothing, ReservationChange, ReservationCreate
+from lablet_common.resources.kinds import RESERVATION
+from lablet_common.resources.model import Model, Move
+from lablet_common.resources.reservation import Explanation, Reservation
+from lablet_common.store.repository import ResourcePage
+from lablet_gateway import pending, problems, reads
+from lablet_gateway.answers import (
+    IdempotencyKey,
+    IfMatch,
+    Prefer,
+    accepting,
+    model_response,
+    outcome_response,
+    refusals,
+    resource_response,
+)
+from lablet_gateway.caller import WithCaller
+from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.parts import WithParts
+from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
+from lablet_gateway.rights import PREFIX
+
+router = APIRouter(prefix=f"{PREFIX}/reservations", tags=["reservations"])
+_CREATE = "POST /reservations"
+
+
+class ReservationExplanation(Model):
+    """Why a reservation is as it is."""
+
+    reservation: str
+    phase: str
+    reason: str | None = None
+    message: str | None = None
+    explanation: Explanation | None = None
+    history: tuple[Move, ...] = ()
+
+
+@router.post("", response_model=None, responses=accepting(Reservation, done=201))
+async def reserve(
+    body: ReservationCreate,
+    parts: WithParts,
+    caller: WithCaller,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Asks for seats. 202 with the address of the outcome, or with `Prefer: wait=N` 201 with the reservation (Scheduled,
+    Held or Waitlisted), or the refusal with its explanation."""
+    request = await Intake(parts, caller, Ask(_CREATE, key)).reserve(body)
+    return await outcome_response(parts, request, prefer, done=201)
+
+
+@router.get("", response_model=ListOf[Reservation], responses=refusals(410))
+async def list_reservations(parts: WithParts, caller: WithCaller, query: WithListQuery) -> Response:
+    """Decided reservations, by id."""
+    found: ResourcePage[Reservation] = await reads.page(parts, RESERVATION, query, caller.sees_reservation)
+    return reads.list_response(found)
+
+
+@router.get("/{reservation_id}", response_model=Reservation, responses=refusals(404))
+async def get_reservation(
+    reservation_id: str, parts: WithParts, caller: WithCaller, consistency: WithConsistency = "linearizable"
+) -> Response:
+    """The reservation; Pending, from its request, while nobody has decided on it."""
+    return resource_response(await _seen(parts, caller, reservation_id, consistency))
+
+
+@router.patch("/{reservation_id}", response_model=None, responses=accepting(Reservation, 412, 428))
+async def change(
+    reservation_id: str,
+    body: ReservationChange,
+    parts: WithParts,
+    caller: WithCaller,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """A new end, start or roster; what is left out stays. What does not fit is refused with the longest that would."""
+    ask = Ask(f"PATCH /reservations/{reservation_id}", key, if_match)
+    request = await Intake(parts, caller, ask).act(
+        RESERVATION, "change.requested", reservation_id, body, must_match=True
+    )
+    return await outcome_response(parts, request, prefer)
+
+
+@router.delete("/{reservation_id}", response_model=None, responses=accepting(Reservation, 412))
+async def cancel(
+    reservation_id: str,
+    parts: WithParts,
+    caller: WithCaller,
+    reason: Annotated[str, Query(max_length=256)] = "",
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Cancels, also while it is undecided; running labs are stopped. Cancelling twice is no error."""
+    ask = Ask(f"DELETE /reservations/{reservation_id}", key, if_match)
+    request = await Intake(parts, caller, ask).act(
+        RESERVATION, "cancel.requested", reservation_id, Nothing(reason=reason)
+    )
+    return await outcome_response(parts, request, prefer)
+
+
+@router.post("/{reservation_id}:confirm", response_model=None, responses=accepting(Reservation, 412))
+async def confirm(
+    reservation_id: str,
+    parts: WithParts,
+    caller: WithCaller,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Makes a hold a reservation, before it expires."""
+    ask = Ask(f"POST /reservations/{reservation_id}:confirm", key, if_match)
+    request = await Intake(parts, caller, ask).act(RESERVATION, "confirm.requested", reservation_id, Nothing())
+    return await outcome_response(parts, request, prefer)
+
+
+@router.get("/{reservation_id}/explanation", response_model=ReservationExplanation, responses=refusals(404))
+async def explain(
+    reservation_id: str, parts: WithParts, caller: WithCaller, consistency: WithConsistency = "linearizable"
+) -> Response:
+    """Why: the workers considered, what removed how many, the binding dimension, the nearest miss, the earliest slot."""
+    found = await _seen(parts, caller, reservation_id, consistency)
+    return model_response(
+        ReservationExplanation(
+            reservation=found.id,
+            phase=str(found.phase),
+            reason=found.status.reason,
+            message=found.status.message,
+            explanation=found.status.explanation,
+            history=found.status.history,
+        )
+    )
+
+
+async def _seen(
+    parts: WithParts, caller: WithCaller, reservation_id: str, consistency: reads.Consistency
+) -> Reservation:
+    found = await pending.reservation(parts, caller.tenant, reservation_id, consistency)
+    if found is None or not caller.sees_reservation(found):
+        raise problems.unknown(RESERVATION.name, reservation_id)
+    return found

@@ -1,0 +1,106 @@
+"""About the system itself: who am I, which version, what time is it, what was used; and whether this replica is well."""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from starlette.responses import JSONResponse, Response
+
+from lablet_common.resources.kinds import RESERVATION
+from lablet_common.resources.model import Instant, Model
+from lablet_common.resources.reservation import Reservation
+from lablet_common.version import __version__
+from lablet_gateway import problems, reads
+from lablet_gateway.answers import model_response, refusals
+from lablet_gateway.caller import WithCaller
+from lablet_gateway.identity import Role
+from lablet_gateway.parts import WithParts
+from lablet_gateway.rights import PREFIX
+from lablet_gateway.usage import Usage, usage
+
+router = APIRouter(prefix=PREFIX, tags=["system"])
+health = APIRouter(tags=["health"])
+_MONTH = timedelta(days=30)
+
+
+class Whoami(Model):
+    name: str
+    role: Role
+    tenant: str
+
+
+class Version(Model):
+    version: str
+    api: str = "v1"
+
+
+class ClockView(Model):
+    """Lab time, which every slot is in; `speed` lab seconds pass in a real one."""
+
+    now: Instant
+    speed: float
+
+
+class Live(Model):
+    status: Literal["live"] = "live"
+
+
+class Ready(Model):
+    status: Literal["ready", "unready"]
+    checks: dict[str, str]
+    """Dependency → `ok`, `degraded: …` or `failed: …`."""
+
+
+@router.get("/whoami", response_model=Whoami, responses=refusals())
+async def whoami(caller: WithCaller) -> Response:
+    """The principal that the token proves."""
+    return model_response(Whoami(name=caller.name, role=caller.principal.role, tenant=caller.tenant))
+
+
+@router.get("/version", response_model=Version, responses=refusals())
+async def version(_: WithCaller) -> Response:
+    """Of the gateway."""
+    return model_response(Version(version=__version__))
+
+
+@router.get("/clock", response_model=ClockView, responses=refusals())
+async def clock(parts: WithParts, _: WithCaller) -> Response:
+    """The present lab time."""
+    return model_response(ClockView(now=parts.clock.now(), speed=parts.clock.speed))
+
+
+@router.get("/usage", response_model=Usage, responses=refusals(404))
+async def get_usage(
+    parts: WithParts,
+    caller: WithCaller,
+    tenant: Annotated[str | None, Query(description="The caller's own")] = None,
+    begin: Annotated[Instant | None, Query(alias="from", description="Left out: 30 days before `to`")] = None,
+    to: Annotated[Instant | None, Query(description="Left out: now")] = None,
+) -> Response:
+    """Reservations, seats and seat-hours of a span, by definition."""
+    if tenant not in (None, caller.tenant):
+        raise problems.unknown("tenant", str(tenant))
+    end = to or parts.clock.now()
+    start = begin or end - _MONTH
+    if end <= start:
+        raise problems.invalid("to", "must be after from")
+
+    def in_tenant(reservation: Reservation) -> bool:
+        return reservation.tenant == caller.tenant
+
+    found: list[Reservation] = await reads.everything(parts, RESERVATION, in_tenant)
+    return model_response(usage(caller.tenant, found, start, end))
+
+
+@health.get("/livez", response_model=Live)
+async def livez() -> Response:
+    """The process turns."""
+    return model_response(Live())
+
+
+@health.get("/readyz", response_model=Ready, responses={503: {"model": Ready, "description": "Not ready"}})
+async def readyz(parts: WithParts) -> Response:
+    """Every required dependency answers; one that work can go on without for a while is called degraded."""
+    state = await parts.health.readiness()
+    body = Ready(status="ready" if state.ready else "unready", checks=state.checks)
+    return JSONResponse(body.to_dict(), 200 if state.ready else 503)

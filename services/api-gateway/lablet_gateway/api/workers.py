@@ -1,0 +1,159 @@
+"""Workers: the fleet's machines, their calendars, and what operators do with them."""
+
+from typing import Annotated, cast
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from lablet_common.intents import Nothing, WorkerCordon, WorkerDrain
+from lablet_common.resources.kinds import POOL, WORKER
+from lablet_common.resources.model import Instant, Model
+from lablet_common.resources.worker import Worker, WorkerPool
+from lablet_common.store.repository import ResourcePage
+from lablet_gateway import bookings, problems, reads
+from lablet_gateway.answers import (
+    IdempotencyKey,
+    IfMatch,
+    Prefer,
+    accepting,
+    model_response,
+    outcome_response,
+    refusals,
+    resource_response,
+)
+from lablet_gateway.calendar import WorkerCalendar, worker_calendar
+from lablet_gateway.caller import Caller, WithCaller
+from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.parts import Parts, WithParts
+from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
+from lablet_gateway.rights import PREFIX
+
+router = APIRouter(prefix=f"{PREFIX}/workers", tags=["workers"])
+From = Annotated[Instant | None, Query(alias="from", description="Lab time; left out: now")]
+To = Annotated[Instant | None, Query(description="Lab time; left out: a day after `from`")]
+
+
+def _in_fleet(_: Worker) -> bool:
+    return True
+
+
+@router.get("", response_model=ListOf[Worker], responses=refusals(410))
+async def list_workers(parts: WithParts, _: WithCaller, query: WithListQuery) -> Response:
+    """All workers, by name."""
+    found: ResourcePage[Worker] = await reads.page(parts, WORKER, query, _in_fleet)
+    return reads.list_response(found)
+
+
+@router.get("/{worker}", response_model=Worker, responses=refusals(404))
+async def get_worker(
+    worker: str,
+    parts: WithParts,
+    _: WithCaller,
+    consistency: WithConsistency = "linearizable",
+) -> Response:
+    """One worker: its phase, machine, licence and latest scaling decision."""
+    found = await reads.get(parts, WORKER, worker, consistency=consistency)
+    if found is None:
+        raise problems.unknown(WORKER.name, worker)
+    return resource_response(found)
+
+
+@router.get("/{worker}/calendar", response_model=WorkerCalendar, responses=refusals(404))
+async def worker_bookings(
+    worker: str, parts: WithParts, caller: WithCaller, begin: From = None, to: To = None
+) -> Response:
+    """Its bookings, when they need it on, and what is taken now; computed from the reservations."""
+    found = cast("Worker | None", await reads.get(parts, WORKER, worker))
+    if found is None:
+        raise problems.unknown(WORKER.name, worker)
+    pool = cast("WorkerPool | None", await reads.get(parts, POOL, found.spec.pool))
+    window = bookings.window(parts, begin, to)
+    known = await bookings.read(parts, found.spec.pool)
+    spec = pool.spec if pool else None
+    return model_response(
+        worker_calendar(found, spec, known.reservations, known.instances, known.needs, window, caller.tenant)
+    )
+
+
+async def _act(
+    verb: str,
+    worker: str,
+    body: Model,
+    parts: Parts,
+    caller: Caller,
+    envelope: tuple[str | None, str | None, str | None],
+) -> Response:
+    if_match, key, prefer = envelope
+    ask = Ask(f"POST /workers/{worker}/{verb}", key, if_match)
+    request = await Intake(parts, caller, ask).act(WORKER, f"{verb}.requested", worker, body)
+    return await outcome_response(parts, request, prefer)
+
+
+@router.post("/{worker}/drain", response_model=None, responses=accepting(Worker, 412))
+async def drain(
+    worker: str,
+    parts: WithParts,
+    caller: WithCaller,
+    body: WorkerDrain | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Empties it: nothing new is placed, labs run to their end or the deadline."""
+    return await _act("drain", worker, body or WorkerDrain(), parts, caller, (if_match, key, prefer))
+
+
+@router.post("/{worker}/cancel-drain", response_model=None, responses=accepting(Worker, 412))
+async def cancel_drain(
+    worker: str,
+    parts: WithParts,
+    caller: WithCaller,
+    body: Nothing | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Takes a drain back."""
+    return await _act("drain-cancel", worker, body or Nothing(), parts, caller, (if_match, key, prefer))
+
+
+@router.post("/{worker}/cordon", response_model=None, responses=accepting(Worker, 412))
+async def cordon(
+    worker: str,
+    body: WorkerCordon,
+    parts: WithParts,
+    caller: WithCaller,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Nothing new is placed on it; what runs or is booked stays."""
+    return await _act("cordon", worker, body, parts, caller, (if_match, key, prefer))
+
+
+@router.post("/{worker}/uncordon", response_model=None, responses=accepting(Worker, 412))
+async def uncordon(
+    worker: str,
+    parts: WithParts,
+    caller: WithCaller,
+    body: Nothing | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Takes a cordon back."""
+    return await _act("uncordon", worker, body or Nothing(), parts, caller, (if_match, key, prefer))
+
+
+@router.post("/{worker}/replace", response_model=None, responses=accepting(Worker, 412))
+async def replace(
+    worker: str,
+    parts: WithParts,
+    caller: WithCaller,
+    body: Nothing | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Gives it a new machine, once it is empty."""
+    return await _act("replace", worker, body or Nothing(), parts, caller, (if_match, key, prefer))

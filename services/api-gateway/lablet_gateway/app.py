@@ -1,0 +1,207 @@
+"""Wiring of the gateway: the application from its parts, and the process around it.
+
+Every replica serves the API; the bridge for requests and their expiry run on the one replica that owns them.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import timedelta
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from lablet_common.bridge import Bridge
+from lablet_common.objects import S3ObjectStore
+from lablet_common.ownership import Fence, Ownership
+from lablet_common.resources.kinds import (
+    ARTIFACT,
+    DEFINITION,
+    INSTANCE,
+    KINDS,
+    POOL,
+    RESERVATION,
+    TEMPLATE,
+    WORKER,
+    Service,
+    owned_by,
+)
+from lablet_common.service import Runtime, run
+from lablet_common.store.cache import Caches
+from lablet_common.telemetry.health import EmbeddedServer
+from lablet_common.version import __version__
+from lablet_gateway import faults
+from lablet_gateway.answers import ProblemDocument
+from lablet_gateway.api import (
+    artifacts,
+    dead_letters,
+    definitions,
+    events,
+    instances,
+    pools,
+    requests,
+    reservations,
+    system,
+    templates,
+    workers,
+)
+from lablet_gateway.expiry import Expiry
+from lablet_gateway.identity.token_file import TokenFile
+from lablet_gateway.jetstream import JetStreamDeadLetters, JetStreamLog
+from lablet_gateway.middleware import Authentication, RequestContext
+from lablet_gateway.parts import Parts
+from lablet_gateway.rights import OPEN, RIGHTS
+from lablet_gateway.settings import GatewaySettings
+from lablet_gateway.streams import Hub
+
+CACHED = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT)
+_BRIDGE = "bridge-"
+_STOP_SECONDS = 3.0
+"""Real seconds that requests under way get to end when the process stops."""
+_DESCRIPTION = """Reserve seats of network labs, follow them, and run the fleet that hosts them.
+
+Whatever changes something is accepted as a *request* and decided by its owner: 202 with the address of the outcome, or
+with `Prefer: wait=N` the outcome itself. Reads come straight from etcd unless `?consistency=cache` says otherwise.
+Errors are problem documents (RFC 9457). Times are RFC 3339 in UTC, in lab time."""
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The application. Raises `LookupError` for a route without a row in the rights table: it could serve nobody."""
+    app = FastAPI(
+        title="Lablet",
+        version=__version__,
+        description=_DESCRIPTION,
+        docs_url="/api/docs",
+        redoc_url=None,
+        openapi_url="/api/docs/openapi.json",
+        max_body_size=parts.settings.gateway_max_body_bytes,
+        generate_unique_id_function=lambda route: route.name,
+    )
+    app.state.parts = parts
+    faults.install(app)
+    for module in (
+        requests, reservations, definitions, instances, artifacts, workers, pools, templates, events, dead_letters,
+        system,
+    ):  # fmt: skip
+        check_rights(module.router.routes)
+        limit = parts.settings.gateway_max_upload_bytes if module is definitions else None
+        app.include_router(module.router, max_body_size=limit)
+    app.include_router(system.health)
+    _describe(app)
+    app.add_middleware(Authentication, verifier=parts.verifier)
+    app.add_middleware(RequestContext)
+    return app
+
+
+def check_rights(routes: Iterable[BaseRoute]) -> None:
+    """Every route has its row."""
+    for route in routes:
+        if not isinstance(route, APIRoute):
+            continue
+        for method in route.methods or ():
+            if (method, route.path) not in RIGHTS and (method, route.path) not in OPEN:
+                raise LookupError(f"{method} {route.path} has no row in the rights table")
+
+
+def _describe(app: FastAPI) -> None:
+    """Adds the problem document, which answers refer to by name, to the schemas."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, object]:
+        if app.openapi_schema is None:
+            schema = generate()
+            problem = ProblemDocument.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+            schema["components"]["schemas"]["ProblemDocument"] = problem
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
+
+
+class Gateway:
+    """One replica."""
+
+    def __init__(self, runtime: Runtime, settings: GatewaySettings) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._objects = S3ObjectStore(settings.storage)
+        log = JetStreamLog(runtime.bus)
+        self._caches = Caches(runtime.store, list(CACHED))
+        self._parts = Parts(
+            settings=settings,
+            store=runtime.store,
+            objects=self._objects,
+            clock=runtime.clock,
+            caches=self._caches,
+            verifier=TokenFile(settings.api_tokens_file),
+            events=log,
+            hub=Hub(log, settings.gateway_stream_buffer),
+            dead_letters=JetStreamDeadLetters(runtime.bus),
+            health=runtime.health,
+        )
+
+    async def run(self) -> None:
+        """Serves until the process is asked to stop."""
+        ownership = Ownership(
+            self._runtime.store,
+            Service.GATEWAY,
+            self._runtime.replica,
+            ttl_seconds=self._settings.ownership_lease_ttl_seconds,
+            shards=lambda: [f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.GATEWAY)],
+        )
+        self._runtime.health.add("s3", self._objects.ensure_bucket, required=False)
+        try:
+            async with self._caches:
+                await self._caches.wait_synced()
+                self._runtime.spawn("events", self._parts.hub.run())
+                self._runtime.spawn("ownership", ownership.run(self._own))
+                await self._serve()
+        finally:
+            await self._objects.close()
+
+    async def _serve(self) -> None:
+        config = uvicorn.Config(
+            create_app(self._parts),
+            host=self._settings.gateway_host,
+            port=self._settings.gateway_port,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=int(_STOP_SECONDS),
+        )
+        server = EmbeddedServer(config)
+        serving = asyncio.create_task(server.serve(), name="http")
+        try:
+            while not server.started and not serving.done():
+                await asyncio.wait({serving}, timeout=0.02)
+            self._runtime.health.started = server.started
+            await asyncio.shield(serving)
+            raise OSError(f"the server at {config.host}:{config.port} has ended by itself")
+        finally:
+            self._parts.hub.close()
+            server.should_exit = True
+            await asyncio.wait({serving}, timeout=_STOP_SECONDS + 1)
+
+    async def _own(self, shard: str, fence: Fence) -> None:
+        kind = KINDS[shard.removeprefix(_BRIDGE)]
+        runtime = self._runtime
+        bridge = Bridge(runtime.store, kind, fence, runtime.bus.publish, source=runtime.source)
+        retention = timedelta(hours=self._settings.gateway_request_retention_hours)
+        expiry = Expiry(runtime.store, runtime.clock, fence, bridge, retention)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(bridge.run())
+            tasks.create_task(expiry.run())
+
+
+def main() -> None:
+    """Runs the gateway until SIGTERM."""
+    settings = GatewaySettings()
+
+    async def live(runtime: Runtime) -> None:
+        await Gateway(runtime, settings).run()
+
+    run(Service.GATEWAY, settings, live)

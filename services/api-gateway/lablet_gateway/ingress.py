@@ -1,0 +1,130 @@
+"""Events from outside become requests, by the same doors as the routes: one event, one intent, one outcome.
+
+The idempotency key is the event's source and id, so that a repeated event is one request. What an event may ask needs
+the same right as the route that asks for the same. A problem with one event is told for that event only.
+"""
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from lablet_common.events import CloudEvent, InvalidEvent, data_of, kind_and_id
+from lablet_common.intents import (
+    INTENTS,
+    DefinitionPublish,
+    Intent,
+    PoolApply,
+    ReservationCreate,
+    TemplateApply,
+)
+from lablet_common.resources.kinds import DEFINITION, POOL, RESERVATION, TEMPLATE
+from lablet_common.resources.model import Model
+from lablet_common.resources.request import Problem, Request
+from lablet_gateway import problems
+from lablet_gateway.answers import path_of
+from lablet_gateway.caller import Caller
+from lablet_gateway.envelopes import Inbound
+from lablet_gateway.faults import invalid_input, problem_body, refusal_of
+from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.parts import Parts
+from lablet_gateway.problems import Refused
+from lablet_gateway.rights import PREFIX
+
+_ROUTE = "POST /events"
+_DEPENDENCY_DOWN = 500
+M = TypeVar("M", bound=Model)
+
+
+class EventResult(Model):
+    """What became of one event."""
+
+    id: str | None = None
+    source: str | None = None
+    result: Literal["accepted", "refused", "ignored"]
+    request: str | None = None
+    """Address of the request, under which the outcome will be found."""
+    resource: str | None = None
+    """`<kind>/<id>`."""
+    problem: dict[str, Any] | None = None
+
+
+async def take(parts: Parts, caller: Caller, inbound: Inbound) -> EventResult:
+    """Accepts the event or says why not. Raises what is no fault of the event's: a dependency that is away."""
+    named: dict[str, Any] = {"id": inbound.id, "source": inbound.source}
+    if inbound.event is None:
+        refused = inbound.refused or problems.invalid("body", "not an event")
+        return EventResult(result="refused", problem=problem_body(refused.problem), **named)
+    try:
+        request = await _accept(parts, caller, inbound.event)
+    except Exception as error:
+        known = refusal_of(error)
+        if known is None or known.problem.status >= _DEPENDENCY_DOWN:
+            raise
+        return EventResult(result="refused", problem=problem_body(known.problem), **named)
+    if request is None:
+        return EventResult(result="ignored", **named)
+    subject = request.status.resource or request.spec.subject
+    return EventResult(result="accepted", request=f"{PREFIX}/requests/{request.id}", resource=subject, **named)
+
+
+async def _accept(parts: Parts, caller: Caller, event: CloudEvent) -> Request | None:
+    intent = INTENTS.get(event.get_type())
+    if intent is None:
+        if parts.settings.events_accept_unknown:
+            return None
+        near = problems.nearest(event.get_type(), INTENTS)
+        raise problems.invalid("type", f"{event.get_type()} is nothing that can be asked", near)
+    tenant = event.get_extension("tenant")
+    if tenant not in (None, caller.tenant):
+        raise problems.FORBIDDEN(f"the event is for tenant {tenant}; the token is of {caller.tenant}")
+    correlation = event.get_extension("correlationid")
+    ask = Ask(
+        _ROUTE,
+        f"{event.get_source()} {event.get_id()}",
+        correlation=str(correlation) if correlation else None,
+    )
+    try:
+        data = data_of(event)
+    except InvalidEvent as error:
+        raise problems.invalid("data", str(error)) from error
+    return await _ask(Intake(parts, caller.asking(intent.type), ask), intent, event, data)
+
+
+async def _ask(intake: Intake, intent: Intent, event: CloudEvent, data: dict[str, Any]) -> Request:
+    if intent.kind is RESERVATION and intent.verb == "requested":
+        return await intake.reserve(_body(ReservationCreate, data))
+    if intent.body is DefinitionPublish:
+        return await intake.publish_staged(_body(DefinitionPublish, data))
+    name = _target(intent, event)
+    if intent.body is PoolApply:
+        return await intake.apply(POOL, name, _body(PoolApply, data))
+    if intent.body is TemplateApply:
+        return await intake.apply(TEMPLATE, name, _body(TemplateApply, data))
+    if intent.kind is DEFINITION and "@" not in name:
+        raise problems.invalid("subject", f"{name} names no version", "write definition/name@version")
+    return await intake.act(intent.kind, intent.verb, name, _body(intent.body, data))
+
+
+def _target(intent: Intent, event: CloudEvent) -> str:
+    kind, name = kind_and_id(event)
+    if kind != intent.kind.name or not name or path_of(f"{kind}/{name}") is None:
+        raise problems.invalid("subject", f"{event.get_subject()!r} names no {intent.kind.name}",
+                               f"write {intent.kind.name}/<id>")  # fmt: skip
+    return name
+
+
+def _body(model: type[M], data: dict[str, Any]) -> M:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise invalid_input(error.errors(), "data") from error
+
+
+def refusal_of_result(result: EventResult) -> Refused | None:
+    """A single event's refusal as an answer of its own."""
+    if result.problem is None:
+        return None
+    known = {"type", "title", "status", "detail", "errors"}
+    problem = Problem.model_validate({name: v for name, v in result.problem.items() if name in known})
+    more = {name: value for name, value in result.problem.items() if name not in known}
+    return Refused(problem.model_copy(update={"extensions": more}))

@@ -1,0 +1,299 @@
+"""What is asked becomes a Request: looked up under its key, checked against the present state, accepted in one
+transaction. Routes and inbound events go through the same doors.
+
+A repeated key is answered before anything else is checked, so that a retry gets the first answer even when the slot has
+begun or the definition has changed since. What the owner alone can judge (does it fit?) is not judged here.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from lablet_common.intents import (
+    INTENTS,
+    DefinitionPublish,
+    Intent,
+    PoolApply,
+    ReservationCreate,
+    ReservationRequested,
+    TemplateApply,
+)
+from lablet_common.objects import digest_of as content_digest
+from lablet_common.requests import KeyReused, accept, build_request, digest_of, new_ids, request_key
+from lablet_common.resources.artifact import staging_key
+from lablet_common.resources.kinds import (
+    DEFINITION,
+    INSTANCE,
+    POOL,
+    REQUEST,
+    RESERVATION,
+    TEMPLATE,
+    WORKER,
+    Kind,
+    inbox_key,
+)
+from lablet_common.resources.model import Model, Resource, format_time
+from lablet_common.resources.request import Request
+from lablet_common.resources.reservation import Reservation, ReservationPhase
+from lablet_common.resources.worker import WorkerPool, WorkerTemplate
+from lablet_common.store import Get
+from lablet_common.telemetry.traces import current_trace_parent
+from lablet_gateway import catalogue, pending, problems, reads
+from lablet_gateway.answers import check_match
+from lablet_gateway.caller import Caller
+from lablet_gateway.parts import Parts
+from lablet_gateway.problems import field_error
+
+DEFAULT_POOL = "default"
+NO_SHARD = "-"
+_FINAL_IS_FINE = frozenset({"io.lablet.reservation.cancel.requested.v1"})
+"""Asked of something that has ended in just that way, they are no error; the owner says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """The envelope of one ask: under which key, from where, about which state."""
+
+    route: str
+    """What the key belongs to: `METHOD /path` or the events' door."""
+    key: str | None = None
+    """The caller's idempotency key; None: this ask stands for itself."""
+    if_match: str | None = None
+    correlation: str | None = None
+    """The first request of a chain of causes, where the caller names one."""
+
+
+def intent_of(kind: Kind, verb: str) -> Intent:
+    return INTENTS[f"io.lablet.{kind.name}.{verb}.v1"]
+
+
+class Intake:
+    """The doors, for one caller."""
+
+    def __init__(self, parts: Parts, caller: Caller, ask: Ask) -> None:
+        self._parts = parts
+        self._caller = caller
+        self._ask = ask
+        self._key: UUID = request_key(caller.tenant, caller.name, ask.route, ask.key or uuid4().hex)
+
+    async def reserve(self, body: ReservationCreate) -> Request:
+        """A new reservation. Raises 422 for an unknown definition or pool and for a slot that has passed."""
+        intent = intent_of(RESERVATION, "requested")
+        digest = digest_of(body.to_dict())
+        if repeated := await self._repeated(intent.kind, digest):
+            return repeated
+        pools = body.pools or (body.pool or DEFAULT_POOL,)
+        lookups = [*catalogue.reads_of(self._caller.tenant, body.definition), *(Get(POOL.key(pool)) for pool in pools)]
+        found = (await self._parts.store.txn([], lookups)).reads
+        definition = catalogue.choose(body.definition, found[: -len(pools)])
+        errors = self._slot_errors(body)
+        if definition is None:
+            remedy = problems.nearest(body.definition, await catalogue.names(self._parts, self._caller.tenant))
+            errors.append(field_error("definition", f"there is no definition {body.definition}", remedy))
+        missing = [
+            (at, pool) for at, (pool, kvs) in enumerate(zip(pools, found[-len(pools) :], strict=True)) if not kvs
+        ]
+        if missing:
+            errors += await self._unknown_pools(missing, listed=bool(body.pools))
+        if errors or definition is None:
+            raise _invalid(errors)
+        _, reservation_id = new_ids(RESERVATION, self._key)
+        data = ReservationRequested(
+            id=reservation_id,
+            owner=self._caller.name,
+            definition=definition.id,
+            pools=pools,
+            seats=body.seats,
+            start=body.start,
+            end=body.end,
+            duration_minutes=body.minutes,
+            asap=body.asap,
+            priority=body.priority,
+            labels=body.labels,
+            worker_selector=body.worker_selector,
+            roster=body.roster,
+            hold=body.hold,
+        )
+        return await self._accept(intent, reservation_id, data, pools[0], digest)
+
+    async def publish(self, name: str, version: str | None, topology: bytes, overrides: dict[str, Any]) -> Request:
+        """A lab file: put into staging under the request's id, then asked for by its digest (claim check)."""
+        intent = intent_of(DEFINITION, "publish.requested")
+        content = content_digest(topology)
+        digest = digest_of({"name": name, "version": version, "content": content, "overrides": overrides})
+        if repeated := await self._repeated(intent.kind, digest):
+            return repeated
+        request_id, _ = new_ids(DEFINITION, self._key)
+        staged = staging_key("uploads", self._caller.tenant, request_id)
+        body = DefinitionPublish(
+            name=name, version=version, staging=staged, digest=content, bytes=len(topology), overrides=overrides
+        )
+        await self._parts.objects.put(staged, topology, "application/yaml")
+        return await self._accept(intent, f"{name}@{version}" if version else name, body, NO_SHARD, digest)
+
+    async def publish_staged(self, body: DefinitionPublish) -> Request:
+        """A lab file that its sender has put into the tenant's own staging already. Raises 422 for another place."""
+        intent = intent_of(DEFINITION, "publish.requested")
+        digest = digest_of(body.to_dict())
+        if repeated := await self._repeated(intent.kind, digest):
+            return repeated
+        own = staging_key("uploads", self._caller.tenant, "")
+        if not body.staging.startswith(own) or ".." in body.staging:
+            raise problems.invalid("data.staging", f"not a key below {own}", "upload with POST /definitions")
+        subject = f"{body.name}@{body.version}" if body.version else body.name
+        return await self._accept(intent, subject, body, NO_SHARD, digest)
+
+    async def act(self, kind: Kind, verb: str, resource_id: str, body: Model, *, must_match: bool = False) -> Request:
+        """An act on something that exists. Raises 404, 403, 409 for what has ended, 412 and 428."""
+        intent = intent_of(kind, verb)
+        digest = digest_of({"subject": resource_id, "body": body.to_dict()})
+        if repeated := await self._repeated(kind, digest):
+            return repeated
+        resource, shard = await self._target(kind, resource_id)
+        check_match(self._ask.if_match, resource, required=must_match)
+        if resource.is_final and kind in (RESERVATION, INSTANCE) and not _already_so(intent, resource):
+            raise problems.ILLEGAL_TRANSITION(
+                f"{kind.name} {resource_id} is {resource.phase}: nothing can be asked of it any more",
+                phase=str(resource.phase),
+            )
+        return await self._accept(intent, resource.id, body, shard, digest)
+
+    async def apply(self, kind: Kind, name: str, body: PoolApply | TemplateApply) -> Request:
+        """A pool or template as it shall be; made if it is not there. Raises 412, 428 and 422."""
+        digest = digest_of({"subject": name, "body": body.to_dict()})
+        if repeated := await self._repeated(kind, digest):
+            return repeated
+        present = await reads.get(self._parts, kind, name)
+        check_match(self._ask.if_match, present, required=True)
+        if isinstance(body, PoolApply):
+            await self._check_pool(body)
+        return await self._accept(intent_of(kind, "apply.requested"), name, body, NO_SHARD, digest)
+
+    async def _repeated(self, kind: Kind, digest: str) -> Request | None:
+        """What the same key has brought before. Raises `KeyReused` when that was something else."""
+        if self._ask.key is None:
+            return None
+        request_id, _ = new_ids(kind, self._key)
+        stored = cast("Request | None", await reads.get(self._parts, REQUEST, request_id, self._caller.tenant))
+        if stored is not None and stored.spec.digest != digest:
+            raise KeyReused(stored)
+        return stored
+
+    async def _accept(self, intent: Intent, resource_id: str, body: Model, shard: str, digest: str) -> Request:
+        request = build_request(
+            intent,
+            resource_id,
+            body,
+            key=self._key,
+            tenant=self._caller.tenant,
+            principal=self._caller.name,
+            shard=shard,
+            digest=digest,
+            at=self._parts.clock.now(),
+            trace_parent=current_trace_parent(),
+        )
+        if self._ask.correlation:
+            metadata = request.metadata.model_copy(update={"correlation_id": self._ask.correlation})
+            request = request.model_copy(update={"metadata": metadata})
+        return (await accept(self._parts.store, request)).request
+
+    async def _target(self, kind: Kind, resource_id: str) -> tuple[Resource[Any, Any], str]:
+        """The resource that is asked about, if it is the caller's to ask, and the shard of its owner."""
+        caller, parts = self._caller, self._parts
+        if kind is RESERVATION:
+            reservation = await pending.reservation(parts, caller.tenant, resource_id)
+            if reservation is None or not caller.sees_reservation(reservation):
+                raise problems.unknown(kind.name, resource_id)
+            caller.may_change(reservation)
+            return reservation, await self._shard_of(reservation)
+        if kind is INSTANCE:
+            instance = await pending.instance(parts, caller, resource_id)
+            return instance, instance.spec.pool
+        if kind is DEFINITION:
+            definition = await reads.get(parts, kind, resource_id, caller.tenant)
+            if definition is None:
+                raise problems.unknown(kind.name, resource_id)
+            return definition, NO_SHARD
+        resource = await reads.get(parts, kind, resource_id)
+        if resource is None:
+            raise problems.unknown(kind.name, resource_id)
+        return resource, resource.spec.pool if kind is WORKER else NO_SHARD
+
+    async def _shard_of(self, reservation: Reservation) -> str:
+        """The pool that owns it; for an undecided one, the inbox that its request waits in, so that the two are decided
+        in their order."""
+        if reservation.status.pool is not None:
+            return reservation.status.pool
+        pools = reservation.spec.pools
+        request_id = pending.request_id_of(reservation.id)
+        waits = [Get(inbox_key(RESERVATION.owner, pool, request_id)) for pool in pools]
+        found = (await self._parts.store.txn([], waits)).reads
+        return next((pool for pool, kvs in zip(pools, found, strict=True) if kvs), pools[0])
+
+    def _slot_errors(self, body: ReservationCreate) -> list[dict[str, str]]:
+        now = self._parts.clock.now()
+        errors = []
+        if body.start is not None and body.start < _whole_minute(now):
+            errors.append(
+                field_error("start", f"{format_time(body.start)} has passed: it is {format_time(now)}", "start later")
+            )
+        if body.hold is not None and body.hold.expires_at <= now:
+            errors.append(field_error("hold.expiresAt", f"{format_time(body.hold.expires_at)} has passed"))
+        return errors
+
+    async def _unknown_pools(self, missing: Iterable[tuple[int, str]], *, listed: bool) -> list[dict[str, str]]:
+        known = await _names_of(self._parts, POOL)
+        return [
+            field_error(f"pools[{at}]" if listed else "pool", f"there is no pool {pool}", problems.nearest(pool, known))
+            for at, pool in missing
+        ]
+
+    async def _check_pool(self, body: PoolApply) -> None:
+        errors = []
+        if body.spec.min > body.spec.max:
+            errors.append(field_error("spec.min", f"{body.spec.min} is above max, which is {body.spec.max}"))
+        known = await _names_of(self._parts, TEMPLATE)
+        if body.spec.template not in known:
+            template = body.spec.template
+            errors.append(
+                field_error("spec.template", f"there is no template {template}", problems.nearest(template, known))
+            )
+        if errors:
+            raise _invalid(errors)
+
+
+async def _names_of(parts: Parts, kind: Kind) -> set[str]:
+    found = await parts.store.range(kind.prefix, keys_only=True)
+    return {kv.key.removeprefix(kind.prefix) for kv in found.items}
+
+
+def merged(present: WorkerPool | WorkerTemplate, patch: dict[str, Any]) -> dict[str, Any]:
+    """The body of an apply with a JSON merge patch (RFC 7396) laid over what stands."""
+    current = {"spec": present.spec.to_dict(), "labels": dict(present.metadata.labels)}
+    return cast("dict[str, Any]", _merge(current, patch))
+
+
+def _merge(target: Any, patch: Any) -> Any:
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = _merge(result.get(name), value)
+    return result
+
+
+def _already_so(intent: Intent, resource: Resource[Any, Any]) -> bool:
+    return intent.type in _FINAL_IS_FINE and resource.phase == ReservationPhase.CANCELLED
+
+
+def _invalid(errors: list[dict[str, str]]) -> problems.Refused:
+    return problems.INVALID("; ".join(f"{error['path']}: {error['message']}" for error in errors), errors=errors)
+
+
+def _whole_minute(now: datetime) -> datetime:
+    return now - timedelta(seconds=now.second, microseconds=now.microsecond)

@@ -1,0 +1,90 @@
+"""Around every request: a request id, security headers, the duration metric, and proof of who asks.
+
+Plain ASGI, so that event streams pass through unbuffered. Proof comes before anything of the body is read: whoever
+cannot show a token learns nothing about what would have been wrong with their request.
+"""
+
+import re
+import time
+from uuid import uuid4
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lablet_common.telemetry.metrics import API_REQUEST
+from lablet_gateway import problems
+from lablet_gateway.faults import problem_response
+from lablet_gateway.identity import TokenVerifier
+from lablet_gateway.rights import PREFIX
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_SECURITY = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_API_POLICY = "default-src 'none'; frame-ancestors 'none'"
+_DOCS = "/api/docs"
+
+
+class RequestContext:
+    """Request id (taken over when the caller sends a sound one), headers and metric."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        wanted = Headers(scope=scope).get("x-request-id", "")
+        request_id = wanted if _REQUEST_ID.fullmatch(wanted) else uuid4().hex
+        scope["lablet.request_id"] = request_id
+        began = time.perf_counter()
+        status = 500
+
+        async def annotate(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in _SECURITY.items():
+                    headers[name] = value
+                if not scope["path"].startswith(_DOCS):
+                    headers.setdefault("Content-Security-Policy", _API_POLICY)
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        try:
+            await self._app(scope, receive, annotate)
+        finally:
+            route = getattr(scope.get("route"), "path", "unmatched")
+            API_REQUEST.labels(scope["method"], route, str(status)).observe(time.perf_counter() - began)
+
+
+class Authentication:
+    """Everything below the API's prefix needs a bearer token that proves somebody."""
+
+    def __init__(self, app: ASGIApp, verifier: TokenVerifier) -> None:
+        self._app = app
+        self._verifier = verifier
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(f"{PREFIX}/"):
+            await self._app(scope, receive, send)
+            return
+        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
+        principal = None
+        if scheme.lower() == "bearer" and token.strip():
+            principal = await self._verifier.verify(token.strip())
+        if principal is None:
+            words = "send a token: Authorization: Bearer …" if not token else "the token is unknown or has expired"
+            refused = problems.UNAUTHENTICATED(words, headers={"WWW-Authenticate": 'Bearer realm="lablet"'})
+            response = problem_response(refused.problem, Request(scope), refused.headers)
+            await response(scope, receive, send)
+            return
+        scope["lablet.principal"] = principal
+        await self._app(scope, receive, send)

@@ -1,0 +1,151 @@
+"""Reading resources: straight from etcd, or from this replica's caches where the caller says so.
+
+A list is read at one revision, which its cursor carries on; a first page from the cache goes on in etcd at the cache's
+revision, so that paging is consistent either way. What the caller may not see is filtered before the limit counts.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Generic, Literal, TypeVar, cast
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+from starlette.responses import Response
+
+from lablet_common.resources.kinds import Kind
+from lablet_common.resources.model import Resource
+from lablet_common.resources.worker import Worker
+from lablet_common.store.repository import Repository, ResourcePage, write_cursor
+from lablet_common.store.selectors import FieldSelector, LabelSelector, SelectorError
+from lablet_gateway import problems
+from lablet_gateway.parts import Parts
+
+R = TypeVar("R", bound=Resource[Any, Any])
+T = TypeVar("T")
+Consistency = Literal["linearizable", "cache"]
+MAX_LIMIT = 1000
+
+WithConsistency = Annotated[
+    Consistency,
+    Query(description="`cache` answers from memory and may be a moment behind; the answer carries its revision"),
+]
+
+
+class ListOf(BaseModel, Generic[T]):
+    """One page. `nextCursor` leads to the next one, at the same revision; null on the last."""
+
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+    items: list[T]
+    next_cursor: str | None = None
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class ListQuery:
+    """What every list takes."""
+
+    limit: int
+    cursor: str | None
+    labels: LabelSelector
+    fields: str
+    """The field selector as it was sent; which fields there are depends on the kind."""
+    consistency: Consistency
+
+
+def _query(
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+    cursor: Annotated[str | None, Query(description="`nextCursor` of the page before")] = None,
+    label_selector: Annotated[str, Query(alias="labelSelector", examples=["course=ccna-1,group in (a,b)"])] = "",
+    field_selector: Annotated[str, Query(alias="fieldSelector", examples=["status.phase=Scheduled"])] = "",
+    consistency: WithConsistency = "linearizable",
+) -> ListQuery:
+    try:
+        labels = LabelSelector.parse(label_selector)
+    except SelectorError as error:
+        raise problems.invalid("labelSelector", str(error)) from error
+    return ListQuery(limit, cursor, labels, field_selector, consistency)
+
+
+WithListQuery = Annotated[ListQuery, Depends(_query)]
+
+
+Visible = Callable[[Any], bool]
+
+
+def _anything(_: Resource[Any, Any]) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen(LabelSelector):
+    """A label selector that also asks whether the caller may see the resource."""
+
+    visible: Callable[[Any], bool] = field(default=_anything)
+
+    def matches(self, resource: Resource[Any, Any]) -> bool:
+        return self.visible(resource) and self.matches_labels(resource.metadata.labels)
+
+
+async def get(
+    parts: Parts, kind: Kind, resource_id: str, tenant: str = "default", consistency: Consistency = "linearizable"
+) -> Resource[Any, Any] | None:
+    """The resource, or None."""
+    if consistency == "cache":
+        return cast("Resource[Any, Any] | None", parts.caches[kind].get(resource_id, tenant))
+    repository: Repository[Resource[Any, Any]] = Repository(parts.store, kind)
+    return await repository.get(resource_id, tenant)
+
+
+async def page(
+    parts: Parts, kind: Kind, query: ListQuery, visible: Callable[[R], bool], *, tenant: str | None = None
+) -> ResourcePage[R]:
+    """One page of what the caller may see. `tenant` narrows what is read. Raises `Compacted`, `InvalidCursor`."""
+    try:
+        fields = FieldSelector.parse(query.fields, kind.model)
+    except SelectorError as error:
+        raise problems.invalid("fieldSelector", str(error)) from error
+    labels = _Seen(query.labels.requirements, visible)
+    if query.consistency == "cache" and query.cursor is None:
+        return _cached_page(parts, kind, query.limit, labels, fields, tenant)
+    repository: Repository[R] = Repository(parts.store, kind)
+    return await repository.list(tenant, labels, fields, query.limit, query.cursor)
+
+
+def _cached_page(
+    parts: Parts, kind: Kind, limit: int, labels: LabelSelector, fields: FieldSelector, tenant: str | None
+) -> ResourcePage[R]:
+    cache = parts.caches[kind]
+    chosen = [
+        resource
+        for resource in cache.items()
+        if (tenant is None or resource.tenant == tenant) and labels.matches(resource) and fields.matches(resource)
+    ]
+    chosen.sort(key=kind.key_of)
+    shown = chosen[:limit]
+    more = len(chosen) > limit
+    cursor = write_cursor(cache.revision, kind.key_of(shown[-1])) if more else None
+    return ResourcePage(tuple(shown), cache.revision, cursor)
+
+
+async def everything(parts: Parts, kind: Kind, visible: Callable[[R], bool], *, tenant: str | None = None) -> list[R]:
+    """All that the caller may see, read linearizably: for computations over a kind."""
+    repository: Repository[R] = Repository(parts.store, kind)
+    found = await repository.list(tenant, _Seen(visible=visible))
+    return list(found.items)
+
+
+def shown(resource: R) -> R:
+    """What may leave: a worker's login stays inside, although it is encrypted."""
+    if isinstance(resource, Worker) and resource.status.credentials is not None:
+        return resource.model_copy(update={"status": resource.status.model_copy(update={"credentials": None})})
+    return resource
+
+
+def list_response(found: ResourcePage[Any]) -> Response:
+    """The page as JSON; resources are written once, by their own serialiser."""
+    items = b",".join(shown(resource).to_json() for resource in found.items)
+    cursor = b"null" if found.next_cursor is None else f'"{found.next_cursor}"'.encode()
+    body = b'{"items":[%b],"nextCursor":%b,"resourceVersion":"%d"}' % (items, cursor, found.revision)
+    return Response(body, media_type="application/json")

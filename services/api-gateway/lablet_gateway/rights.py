@@ -1,0 +1,150 @@
+"""Who may do what: one row per route, one column per role. What has no row is refused.
+
+`ALL` means every resource of the caller's tenant (and what all may read: the tenant `public`'s definitions), `OWN` only
+what is the caller's own: reservations that they own or whose roster names them, and the seats that are theirs. Nobody,
+whatever their role, sees another tenant's resources. The fleet (templates, pools, workers, dead letters) belongs to the
+tenant `default`: a row with `fleet=True` also needs that tenant.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from lablet_gateway.identity import Principal, Role
+
+PREFIX = "/api/v1"
+FLEET_TENANT = "default"
+PUBLIC_TENANT = "public"
+
+
+class Scope(IntEnum):
+    NONE = 0
+    OWN = 1
+    ALL = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One row."""
+
+    admin: Scope
+    operator: Scope
+    instructor: Scope
+    learner: Scope
+    fleet: bool = False
+
+    def scope(self, principal: Principal) -> Scope:
+        """What the principal may reach through this route."""
+        if self.fleet and principal.tenant != FLEET_TENANT:
+            return Scope.NONE
+        by_role = {
+            Role.ADMIN: self.admin,
+            Role.OPERATOR: self.operator,
+            Role.INSTRUCTOR: self.instructor,
+            Role.LEARNER: self.learner,
+        }
+        return by_role[principal.role]
+
+
+_NO, _OWN, _ALL = Scope.NONE, Scope.OWN, Scope.ALL
+_EVERYBODY = Right(_ALL, _ALL, _ALL, _ALL)
+_OWN_SEATS = Right(_ALL, _ALL, _ALL, _OWN)
+_STAFF = Right(_ALL, _ALL, _ALL, _NO)
+_OPERATIONS = Right(_ALL, _ALL, _NO, _NO, fleet=True)
+_ADMIN_FLEET = Right(_ALL, _NO, _NO, _NO, fleet=True)
+_AUTHORS = Right(_ALL, _NO, _ALL, _NO)
+_BOOKING = Right(_ALL, _ALL, _ALL, _OWN)
+_SEAT_HOLDER = Right(_ALL, _OWN, _OWN, _OWN)
+
+RIGHTS: Mapping[tuple[str, str], Right] = {
+    (method, PREFIX + path): right
+    for method, path, right in (
+        ("GET", "/whoami", _EVERYBODY),
+        ("GET", "/version", _EVERYBODY),
+        ("GET", "/clock", _EVERYBODY),
+        ("GET", "/requests/{request_id}", _OWN_SEATS),
+        ("POST", "/definitions", _AUTHORS),
+        ("GET", "/definitions", _EVERYBODY),
+        ("GET", "/definitions/{name}", _EVERYBODY),
+        ("GET", "/definitions/{name}/versions/{version}", _EVERYBODY),
+        ("GET", "/definitions/{name}/versions/{version}/topology", _STAFF),
+        ("POST", "/definitions/{name}/versions/{version}/deprecate", _AUTHORS),
+        ("POST", "/reservations", _BOOKING),
+        ("GET", "/reservations", _OWN_SEATS),
+        ("GET", "/reservations/{reservation_id}", _OWN_SEATS),
+        ("PATCH", "/reservations/{reservation_id}", _BOOKING),
+        ("DELETE", "/reservations/{reservation_id}", _BOOKING),
+        ("POST", "/reservations/{reservation_id}:confirm", _BOOKING),
+        ("GET", "/reservations/{reservation_id}/explanation", _OWN_SEATS),
+        ("GET", "/instances", _OWN_SEATS),
+        ("GET", "/instances/{instance_id}", _OWN_SEATS),
+        ("POST", "/instances/{instance_id}/start", _OWN_SEATS),
+        ("POST", "/instances/{instance_id}/stop", _OWN_SEATS),
+        ("POST", "/instances/{instance_id}/collect", _OWN_SEATS),
+        ("POST", "/instances/{instance_id}/retry", _OWN_SEATS),
+        ("GET", "/instances/{instance_id}/access", _SEAT_HOLDER),
+        ("GET", "/instances/{instance_id}/artifacts", _OWN_SEATS),
+        ("GET", "/artifacts/{digest}", _OWN_SEATS),
+        ("GET", "/workers", _STAFF),
+        ("GET", "/workers/{worker}", _STAFF),
+        ("GET", "/workers/{worker}/calendar", _STAFF),
+        ("POST", "/workers/{worker}/drain", _OPERATIONS),
+        ("POST", "/workers/{worker}/cancel-drain", _OPERATIONS),
+        ("POST", "/workers/{worker}/cordon", _OPERATIONS),
+        ("POST", "/workers/{worker}/uncordon", _OPERATIONS),
+        ("POST", "/workers/{worker}/replace", _OPERATIONS),
+        ("GET", "/pools", _STAFF),
+        ("GET", "/pools/{name}", _STAFF),
+        ("GET", "/pools/{name}/calendar", _STAFF),
+        ("PUT", "/pools/{name}", _ADMIN_FLEET),
+        ("PATCH", "/pools/{name}", _ADMIN_FLEET),
+        ("DELETE", "/pools/{name}", _ADMIN_FLEET),
+        ("GET", "/templates", _STAFF),
+        ("GET", "/templates/{name}", _STAFF),
+        ("PUT", "/templates/{name}", _ADMIN_FLEET),
+        ("PATCH", "/templates/{name}", _ADMIN_FLEET),
+        ("DELETE", "/templates/{name}", _ADMIN_FLEET),
+        ("POST", "/events", _OWN_SEATS),
+        ("GET", "/events", _OWN_SEATS),
+        ("GET", "/events/stream", _OWN_SEATS),
+        ("GET", "/dead-letters", _OPERATIONS),
+        ("GET", "/dead-letters/{sequence}", _OPERATIONS),
+        ("POST", "/dead-letters/{sequence}/replay", _OPERATIONS),
+        ("GET", "/usage", Right(_ALL, _ALL, _ALL, _NO)),
+    )
+}
+
+OPEN = frozenset({("GET", "/livez"), ("GET", "/readyz")})
+"""Routes that need no token."""
+
+ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {
+    f"io.lablet.{intent}.v1": (method, PREFIX + path)
+    for intent, method, path in (
+        ("definition.publish.requested", "POST", "/definitions"),
+        ("definition.deprecate.requested", "POST", "/definitions/{name}/versions/{version}/deprecate"),
+        ("reservation.requested", "POST", "/reservations"),
+        ("reservation.confirm.requested", "POST", "/reservations/{reservation_id}:confirm"),
+        ("reservation.change.requested", "PATCH", "/reservations/{reservation_id}"),
+        ("reservation.cancel.requested", "DELETE", "/reservations/{reservation_id}"),
+        ("instance.start.requested", "POST", "/instances/{instance_id}/start"),
+        ("instance.stop.requested", "POST", "/instances/{instance_id}/stop"),
+        ("instance.collect.requested", "POST", "/instances/{instance_id}/collect"),
+        ("instance.retry.requested", "POST", "/instances/{instance_id}/retry"),
+        ("worker.drain.requested", "POST", "/workers/{worker}/drain"),
+        ("worker.drain-cancel.requested", "POST", "/workers/{worker}/cancel-drain"),
+        ("worker.cordon.requested", "POST", "/workers/{worker}/cordon"),
+        ("worker.uncordon.requested", "POST", "/workers/{worker}/uncordon"),
+        ("worker.replace.requested", "POST", "/workers/{worker}/replace"),
+        ("pool.apply.requested", "PUT", "/pools/{name}"),
+        ("pool.delete.requested", "DELETE", "/pools/{name}"),
+        ("template.apply.requested", "PUT", "/templates/{name}"),
+        ("template.delete.requested", "DELETE", "/templates/{name}"),
+    )
+}
+"""An intent that comes as an event needs the same right as the route that asks for the same."""
+
+
+def scope_of(method: str, route: str, principal: Principal) -> Scope:
+    """The principal's reach through a route; NONE for one without a row."""
+    right = RIGHTS.get((method, route))
+    return Scope.NONE if right is None else right.scope(principal)

@@ -1,0 +1,258 @@
+"""Server-sent events: one reader of the log for all clients of this replica, each event encoded once.
+
+The hub keeps the latest events in a ring. A client is nothing but a place in the log: what the ring still holds it gets
+from there, what is older from the log itself, so that a slow or returning client neither misses nor repeats an event
+and costs no memory of its own. An id is `<epoch>-<number>`; one of another epoch, or older than the log reaches, is
+answered with a `reset` event: what follows begins anew, and the client lists again.
+"""
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lablet_common.bus.seen import Seen
+from lablet_common.events import CloudEvent, InvalidEvent, data_of, kind_and_id
+from lablet_common.events.binding import encode_structured
+from lablet_common.store.selectors import LabelSelector
+from lablet_gateway.eventlog import Bounds, EventLog, EventLogUnavailable, Logged
+
+_log = logging.getLogger(__name__)
+_EPOCH_SECONDS = 5.0
+"""Real seconds between two looks whether the stream is still the same."""
+_RETRY_SECONDS = 0.5
+_CATCH_UP = 500
+_REMEMBERED = 20_000
+"""Subjects of which one client remembers the last sequence."""
+HEARTBEAT = b": still here\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event of the log, ready to be sent, with what filters look at."""
+
+    number: int
+    frame: bytes
+    event: CloudEvent
+    kind: str
+    id: str
+    tenant: str
+    correlation: str
+    data: dict[str, Any]
+
+    @property
+    def labels(self) -> dict[str, str]:
+        metadata = self.data.get("metadata")
+        labels = metadata.get("labels", {}) if isinstance(metadata, dict) else {}
+        return labels if isinstance(labels, dict) else {}
+
+
+def entry_of(logged: Logged, epoch: str) -> Entry | None:
+    """None for what cannot be read as an event of Lablet's; it is logged."""
+    event = logged.event
+    try:
+        _, body = encode_structured(event)
+        kind, resource_id = kind_and_id(event)
+        return Entry(
+            number=logged.number,
+            frame=b"id: %s-%d\ndata: %s\n\n" % (epoch.encode(), logged.number, body),
+            event=event,
+            kind=_kind_of(event) or kind,
+            id=resource_id,
+            tenant=str(event.get_extension("tenant") or ""),
+            correlation=str(event.get_extension("correlationid") or ""),
+            data=data_of(event),
+        )
+    except InvalidEvent as error:
+        _log.warning("an event cannot be passed on", extra={"number": logged.number, "cause": str(error)})
+        return None
+
+
+def _kind_of(event: CloudEvent) -> str:
+    """From the type: a scaling note's subject is its worker."""
+    parts = event.get_type().split(".")
+    return parts[2] if event.get_type().startswith("io.lablet.") and len(parts) > 3 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """What a client wants to hear; whatever is empty does not narrow."""
+
+    kinds: frozenset[str] = frozenset()
+    ids: frozenset[str] = frozenset()
+    correlation: str = ""
+    labels: LabelSelector = field(default_factory=LabelSelector)
+
+    def wants(self, entry: Entry) -> bool:
+        return (
+            (not self.kinds or entry.kind in self.kinds)
+            and (not self.ids or entry.id in self.ids)
+            and (not self.correlation or entry.correlation == self.correlation)
+            and (not self.labels.requirements or self.labels.matches_labels(entry.labels))
+        )
+
+
+class Hub:
+    """The one reader, and its ring of the latest events (`size` of them at least)."""
+
+    def __init__(self, log: EventLog, size: int) -> None:
+        self._log = log
+        self._size = size
+        self._ring: list[Entry] = []
+        self._epoch = ""
+        self._position = 0
+        self._floor = 0
+        """Everything above it is in the ring."""
+        self._news = asyncio.Event()
+        self._started = asyncio.Event()
+        self._closed = False
+        self.clients = 0
+
+    @property
+    def epoch(self) -> str:
+        return self._epoch
+
+    async def run(self) -> None:
+        """Follows the log for ever; while NATS is away, the clients hear heartbeats only."""
+        while not self._started.is_set():
+            try:
+                self._settle(await self._log.bounds())
+            except EventLogUnavailable as error:
+                _log.warning("the event log cannot be read yet", extra={"cause": str(error)})
+                await asyncio.sleep(_RETRY_SECONDS)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._log.follow(self._position, self._take))
+            tasks.create_task(self._watch_epoch())
+
+    async def _watch_epoch(self) -> None:
+        """Notices a stream that was made anew, also when its numbers have overtaken the old ones."""
+        while True:
+            await asyncio.sleep(_EPOCH_SECONDS)
+            await self._check_epoch()
+
+    async def _check_epoch(self) -> None:
+        try:
+            bounds = await self._log.bounds()
+        except EventLogUnavailable as error:
+            _log.debug("the event log does not answer", extra={"cause": str(error)})
+            return
+        if bounds.epoch != self._epoch:
+            self._settle(bounds)
+
+    def _settle(self, bounds: Bounds) -> None:
+        """Begins at the end of the log as it is."""
+        self._ring.clear()
+        self._epoch = bounds.epoch
+        self._position = self._floor = bounds.last
+        self._started.set()
+        self._tell()
+
+    async def _take(self, logged: Logged) -> None:
+        if logged.number <= self._position:
+            await self._check_epoch()  # numbers that go back: the stream was made anew
+            if logged.number <= self._position:
+                return
+        self._position = logged.number
+        entry = entry_of(logged, self._epoch)
+        if entry is not None:
+            self._ring.append(entry)
+        if len(self._ring) > 2 * self._size:
+            old = len(self._ring) - self._size
+            self._floor = self._ring[old - 1].number
+            del self._ring[:old]
+        self._tell()
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def close(self) -> None:
+        """Ends every stream, so that the server can stop."""
+        self._closed = True
+        self._tell()
+
+    async def frames(
+        self,
+        wanted: Filter,
+        visible: Callable[[Entry], bool],
+        last_id: str | None,
+        heartbeat_seconds: float,
+    ) -> AsyncIterator[bytes]:
+        """What one client is sent, until it goes or the hub closes."""
+        self.clients += 1
+        try:
+            yield HEARTBEAT
+            async for frame in self._frames(wanted, visible, last_id, heartbeat_seconds):
+                yield frame
+        finally:
+            self.clients -= 1
+
+    async def _frames(
+        self, wanted: Filter, visible: Callable[[Entry], bool], last_id: str | None, heartbeat_seconds: float
+    ) -> AsyncIterator[bytes]:
+        while not self._closed and not self._started.is_set():
+            try:
+                async with asyncio.timeout(heartbeat_seconds):
+                    await self._started.wait()
+            except TimeoutError:
+                yield HEARTBEAT
+        seen = Seen(_REMEMBERED)
+        epoch, position, lost = await self._place(last_id)
+        if lost:
+            yield self._reset(epoch, position)
+        while not self._closed:
+            if epoch != self._epoch:
+                epoch, position = self._epoch, self._floor
+                yield self._reset(epoch, position)
+            news = self._news
+            entries = await self._after(epoch, position)
+            if entries is None:
+                yield HEARTBEAT  # NATS is away, and what this client needs is not in memory
+                await asyncio.sleep(_RETRY_SECONDS)
+                continue
+            for entry in entries:
+                position = entry.number
+                if wanted.wants(entry) and visible(entry) and seen.is_new(entry.event):
+                    seen.note(entry.event)
+                    yield entry.frame
+            if entries or self._position > position:
+                continue
+            try:
+                async with asyncio.timeout(heartbeat_seconds):
+                    await news.wait()
+            except TimeoutError:
+                yield HEARTBEAT
+
+    async def _place(self, last_id: str | None) -> tuple[str, int, bool]:
+        """Where a client starts, and whether what it asks for cannot be had any more."""
+        epoch, position = self._epoch, self._position
+        if not last_id:
+            return epoch, position, False
+        known, _, number = last_id.rpartition("-")
+        if known != epoch or not number.isdecimal() or int(number) > position:
+            return epoch, position, True
+        try:
+            bounds = await self._log.bounds()
+        except EventLogUnavailable:
+            return epoch, int(number), False
+        return epoch, int(number), int(number) + 1 < bounds.first
+
+    @staticmethod
+    def _reset(epoch: str, position: int) -> bytes:
+        return b"event: reset\nid: %s-%d\ndata: {}\n\n" % (epoch.encode(), position)
+
+    async def _after(self, epoch: str, position: int) -> list[Entry] | None:
+        """The next entries, from the ring or the log; None while the log cannot be read."""
+        if position >= self._position:
+            return []
+        if position >= self._floor:
+            first = bisect_right(self._ring, position, key=lambda entry: entry.number)
+            return self._ring[first : first + _CATCH_UP]
+        try:
+            found = await self._log.read(position, _CATCH_UP)
+        except EventLogUnavailable as error:
+            _log.warning("a client cannot catch up just now", extra={"cause": str(error)})
+            return None
+        return [entry for logged in found if (entry := entry_of(logged, epoch)) is not None]

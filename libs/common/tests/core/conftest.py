@@ -2,6 +2,7 @@
 memory and on a real etcd."""
 
 import asyncio
+import inspect
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -81,11 +82,11 @@ async def background() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asy
 
 @pytest.fixture
 def eventually() -> Callable[..., Awaitable[None]]:
-    """Waits until a condition holds; fails with its name when it does not in time."""
+    """Waits until a condition (which may be a coroutine) holds; fails when it does not in time."""
 
-    async def wait(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    async def wait(condition: Callable[[], Any], seconds: float = 5.0) -> None:
         deadline = time.monotonic() + seconds
-        while not condition():
+        while not (await held if inspect.isawaitable(held := condition()) else held):
             assert time.monotonic() < deadline, "the condition did not come about in time"
             await asyncio.sleep(0.002)
 

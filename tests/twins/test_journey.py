@@ -67,7 +67,7 @@ async def test_a_worker_lost_in_the_slot_gives_its_seat_to_another(mesh: Any) ->
     first = (await mesh.instance("ins-l-1")).spec.worker
     (machine,) = mesh.provider.machines
     mesh.provider.become(machine, MachineState.STOPPED, "lost")
-    mesh.runtimes.by_url[f"memory://{first}"].lose_power()
+    mesh.runtimes.by_url[f"memory://{machine}"].lose_power()
     await mesh.until(timedelta(hours=1, minutes=25))
     instance = await mesh.instance("ins-l-1")
     assert instance.spec.worker != first
@@ -87,3 +87,20 @@ async def test_waiting_seats_lead_to_no_storm_of_power_ons(mesh: Any) -> None:
         await mesh.reserve(f"rsv-w{number}", at=timedelta(hours=1), seats=3)
     await mesh.until(timedelta(hours=1, minutes=2))
     assert sorted(mesh.provider.power_ons) == ["default-001", "default-002", "default-003"]
+
+
+async def test_a_worker_that_keeps_failing_is_tried_less_and_less_often(mesh: Any) -> None:
+    await mesh.publish("ospf-basics")
+    mesh.provider.instant = False
+    await mesh.reserve("rsv-f", at=timedelta(minutes=30), minutes=240)
+
+    for _ in range(120):
+        for machine, info in list(mesh.provider.machines.items()):
+            if info.state is MachineState.PENDING:
+                mesh.provider.become(machine, MachineState.STOPPED, "boot failed")
+            elif info.state is MachineState.TERMINATING:
+                mesh.provider.become(machine, MachineState.TERMINATED)
+        await mesh.clock.advance(timedelta(minutes=1))
+        await mesh.settle()
+    per_worker = [mesh.provider.power_ons.count(name) for name in set(mesh.provider.power_ons)]
+    assert max(per_worker) <= 8, mesh.provider.power_ons

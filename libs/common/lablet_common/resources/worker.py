@@ -181,6 +181,12 @@ class WorkerStatus(Status):
     """The runtime's login, encrypted."""
     deadline: Instant | None = None
     """By when the present phase must end; a missed one is a reason to fail."""
+    launches: int = 0
+    """Machines asked for so far; part of the launch token, so that one try gives one machine and the next another."""
+    failures: int = 0
+    """Failures in a row; ends when it is Ready."""
+    retry_at: Instant | None = None
+    """Not to be powered on before, after it has failed."""
     lost_at: Instant | None = None
     """When a failed machine was confirmed to run nothing any more."""
 

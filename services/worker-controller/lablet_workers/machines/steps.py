@@ -12,7 +12,6 @@ from datetime import datetime, timedelta
 
 from lablet_common.clock import Clock
 from lablet_common.resources.definition import LicenseKind
-from lablet_common.resources.model import format_time
 from lablet_common.resources.worker import License, Machine, Scaling, Worker, WorkerPhase
 from lablet_common.secrets import SecretBox
 from lablet_workers.needs import Wanted
@@ -31,6 +30,9 @@ log = logging.getLogger("lablet.workers.machines")
 
 _PRODUCTS = {LicenseKind.PERSONAL: "CML_Personal", LicenseKind.ENTERPRISE: "CML_Enterprise"}
 _P = WorkerPhase
+_FIRST_PAUSE = timedelta(minutes=1)
+_LONGEST_PAUSE = timedelta(minutes=30)
+"""Between a failure and the next try: doubled each time, so that a broken shape does not eat machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,8 @@ def _offline(worker: Worker, wanted: Wanted, around: Surroundings) -> Outcome | 
     if not wanted.on:
         return Look(_until(wanted.look, around))
     now = around.now()
+    if worker.status.retry_at is not None and now < worker.status.retry_at:
+        return Look(worker.status.retry_at - now)
     password = worker.status.credentials or around.box.seal(secrets.token_urlsafe(18), f"worker/{worker.id}")
     return Outcome(
         worker.moved(
@@ -115,6 +119,7 @@ def _offline(worker: Worker, wanted: Wanted, around: Surroundings) -> Outcome | 
             scaling=Scaling(direction="up", rule=wanted.rule, at=now),
             credentials=password,
             deadline=boot_deadline(worker, now),
+            launches=worker.status.launches + 1,
             lost_at=None,
         )
     )
@@ -135,14 +140,14 @@ async def _provisioning(worker: Worker, around: Surroundings) -> Outcome | Look:
             info = await around.provider.start(machine.id)
             return Outcome(worker.observed(machine=Machine(id=info.id, launched_at=now, provider_state="pending")))
     except NotFound:
-        return Outcome(worker.observed(machine=None))
+        return _relaunch(worker)
     except InsufficientCapacity as error:
         log.warning("no machine to be had", extra={"worker": worker.id, "cause": str(error)})
         return Look(around.poll * 4)
     except NotReady:
         return Look(around.poll)
     if info.state is MachineState.TERMINATED:
-        return Outcome(worker.observed(machine=None))
+        return _relaunch(worker)
     if info.state is not MachineState.RUNNING:
         return Look(around.poll)
     return Outcome(
@@ -159,14 +164,18 @@ async def _provisioning(worker: Worker, around: Surroundings) -> Outcome | Look:
     )
 
 
+def _relaunch(worker: Worker) -> Outcome:
+    """The machine is gone: the next launch must not be taken for the one that made it."""
+    return Outcome(worker.observed(machine=None, launches=worker.status.launches + 1))
+
+
 async def _launch(worker: Worker, around: Surroundings) -> MachineInfo:
     """The machine that an earlier try made, or a new one."""
     tags = {"lablet-worker": worker.id, "lablet-uid": worker.metadata.uid}
     found = await around.provider.find(tags)
     if found:
         return found[0]
-    began = next(move.at for move in reversed(worker.status.history) if move.to == _P.PROVISIONING)
-    token = f"{worker.metadata.uid}-{format_time(began)}"
+    token = f"{worker.metadata.uid}-{worker.status.launches}"
     order = LaunchOrder(token, worker.id, worker.spec.template, tags=tags | {"lablet-pool": worker.spec.pool})
     return await around.provider.launch(order)
 
@@ -220,6 +229,8 @@ async def _licensing(worker: Worker, around: Surroundings) -> Outcome | Look:
             deadline=None,
             scaling=scaling.model_copy(update={"state": "completed", "at": now}) if scaling else None,
             conditions=worker.with_condition("Unknown", False, at=now),
+            failures=0,
+            retry_at=None,
         )
     )
 
@@ -383,6 +394,7 @@ async def _gone(worker: Worker, around: Surroundings) -> Outcome | None:
 
 def _fail(worker: Worker, reason: str, message: str, around: Surroundings, *, lost: bool = False) -> Outcome:
     now = around.now()
+    failures = worker.status.failures + 1
     return Outcome(
         worker.moved(
             _P.FAILED,
@@ -392,6 +404,8 @@ def _fail(worker: Worker, reason: str, message: str, around: Surroundings, *, lo
             message=message,
             deadline=None,
             lost_at=now if lost else None,
+            failures=failures,
+            retry_at=now + min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE),
         ),
         gate=True,
     )

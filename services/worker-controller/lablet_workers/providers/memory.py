@@ -41,7 +41,7 @@ class MemoryProvider:
                 known,
                 order.name,
                 MachineState.RUNNING if self.instant else MachineState.PENDING,
-                url=f"memory://{order.name}",
+                url=f"memory://{known}",
                 host=f"{order.name}.test",
                 tags=dict(order.tags or {}),
             )

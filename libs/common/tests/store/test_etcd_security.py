@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from lablet_common.store import EtcdStore, InvalidRequest, StoreUnavailable
+from lablet_common.store import EtcdStore, InvalidRequest, OutcomeUnknown, StoreUnavailable
 from lablet_common.testing.etcd import EtcdServer, EtcdTls, find_etcd
 
 pytestmark = pytest.mark.integration
@@ -207,8 +207,11 @@ class TestTls:
         cert, key = authority.issue("client")
         stranger = Authority(tmp_path, "stranger")
         async with client(secured, ca_cert=stranger.cert, cert=cert, key=key, timeout=2.0) as store:
-            with pytest.raises(StoreUnavailable, match="TLS"):
+            with pytest.raises(StoreUnavailable, match=r"(?i)certificate"):
                 await store.get("/k")
+            with pytest.raises(StoreUnavailable, match="TLS") as write:
+                await store.put("/k", b"")
+            assert not isinstance(write.value, OutcomeUnknown)
 
     async def test_the_name_in_the_certificate_is_checked(self, secured: EtcdServer, authority: Authority) -> None:
         cert, key = authority.issue("client")

@@ -98,9 +98,10 @@ class LeaseKeeper:
         results = await asyncio.gather(*self._tasks, return_exceptions=True)
         self.lost.set()
         try:
-            await self._store.lease_revoke(self.lease)
-        except StoreError as failure:
-            _log.warning("the lease was not revoked; it runs out by itself", extra={"cause": str(failure)})
+            async with asyncio.timeout(self._ttl / _RENEWALS_PER_TTL):
+                await self._store.lease_revoke(self.lease)
+        except (StoreError, TimeoutError) as failure:
+            _log.warning("the lease was not revoked; it runs out by itself", extra={"cause": repr(failure)})
         for result in results:
             if isinstance(result, Exception):
                 raise result

@@ -71,6 +71,10 @@ class NatsServer:
         """None while it does not run."""
         return self._process.pid if self._process else None
 
+    def use(self, users: Sequence[NatsUser]) -> None:
+        """Other users from the next start on."""
+        self._users = tuple(users)
+
     def launch(self) -> None:
         """Starts the process without waiting for it to be ready; on its old data if there are any."""
         if self._process is not None:

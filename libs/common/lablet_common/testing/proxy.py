@@ -47,8 +47,6 @@ class FaultyProxy:
         assert self._server is not None
         self._server.close()
         self.break_off()
-        for task in tuple(self._tasks):
-            task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def break_off(self) -> None:

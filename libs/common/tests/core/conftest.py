@@ -153,6 +153,9 @@ class Tampered:
         self.fault: Exception | None = None
         """Raised by every call while set; open watches go on."""
         self.lists = 0
+        self.delivering = asyncio.Event()
+        """Cleared: watches hold back what they have."""
+        self.delivering.set()
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -177,7 +180,12 @@ class Tampered:
         while self.before_watch:
             await self.before_watch.pop(0)()
         async with self._store.watch(prefix, **options) as batches:
-            yield batches
+            yield self._deliver(batches)
+
+    async def _deliver(self, batches: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for batch in batches:
+            await self.delivering.wait()
+            yield batch
 
 
 @pytest.fixture

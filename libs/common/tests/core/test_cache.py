@@ -62,6 +62,24 @@ async def test_a_change_between_the_list_and_the_watch_is_seen(
     assert tampered.lists == 1
 
 
+async def test_a_list_that_overtook_the_watch_is_not_undone_by_older_changes(
+    tampered: Any, templates: Repository[WorkerTemplate], make_template: Make, background: Background
+) -> None:
+    cache: Cache[WorkerTemplate] = Cache(tampered, TEMPLATE)
+    told: list[tuple[str | None, str | None, int]] = []
+    cache.subscribe(lambda old, new, revision: told.append((old and old.id, new and new.id, revision)))
+    background(cache.run())
+    await cache.wait_synced()
+    tampered.delivering.clear()
+    await templates.delete(await templates.create(make_template("short-lived")))
+    kept = await templates.create(make_template("kept"))
+    await cache.reached(kept.revision)
+    tampered.delivering.set()
+    last = await templates.create(make_template("last"))
+    await cache.reached(last.revision)
+    assert told == [(None, "kept", kept.revision), (None, "last", last.revision)]
+
+
 async def test_after_a_compaction_it_lists_again_and_tells_only_the_difference(
     tampered: Any,
     store: Store,

@@ -211,6 +211,24 @@ async def test_a_former_owner_cannot_decide(
     assert await inbox.depth() == 1
 
 
+@pytest.mark.parametrize("way", ["decide", "refuse", "hand on"])
+async def test_without_its_pointer_nothing_can_be_decided(
+    store: Store, inbox: Inbox, make_request: Make, way: str
+) -> None:
+    await accept(store, make_request("k"))
+    (waiting,) = await inbox.pending()
+    await store.delete(waiting.pointer.key)
+    txn = Transaction()
+    if way == "decide":
+        decide_in(txn, waiting, **DECIDED)
+    elif way == "refuse":
+        refuse_in(txn, waiting, at=AT, by=BY, problem=Problem(type="about:blank", title="No", status=409))
+    else:
+        hand_on_in(txn, waiting, "scheduler", "spare")
+    with pytest.raises(Conflict):
+        await txn.commit(store)
+
+
 async def test_a_cancel_of_an_undecided_request_decides_both(store: Store, inbox: Inbox, make_request: Make) -> None:
     for key in ("book", "cancel"):
         await accept(store, make_request(key))

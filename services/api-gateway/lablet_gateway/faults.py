@@ -133,6 +133,7 @@ def refusal_of(error: Exception) -> Refused | None:
 
 def _http(error: HTTPException) -> Refused:
     known = {
+        400: problems.invalid("body", "it cannot be read as what its Content-Type says"),
         404: problems.NOT_FOUND("there is nothing at this address"),
         405: problems.METHOD_NOT_ALLOWED("this address does not take that method", headers=error.headers or {}),
         413: problems.TOO_LARGE("the body is larger than this address takes"),

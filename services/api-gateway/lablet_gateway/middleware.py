@@ -1,4 +1,4 @@
-"""Around every request: a request id, security headers, the duration metric, and proof of who asks.
+"""Around every request: a request id, security headers, the duration metric, proof of who asks, a limit to what is sent.
 
 Plain ASGI, so that event streams pass through unbuffered. Proof comes before anything of the body is read: whoever
 cannot show a token learns nothing about what would have been wrong with their request.
@@ -6,9 +6,11 @@ cannot show a token learns nothing about what would have been wrong with their r
 
 import re
 import time
+from collections.abc import Mapping
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -88,3 +90,35 @@ class Authentication:
             return
         scope["lablet.principal"] = principal
         await self._app(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses bodies that are larger than their address takes: by the announced length, else when too much has come."""
+
+    def __init__(self, app: ASGIApp, limit: int, larger: Mapping[tuple[str, str], int]) -> None:
+        self._app = app
+        self._limit = limit
+        self._larger = larger
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limit = self._larger.get((scope["method"], scope["path"]), self._limit)
+        announced = Headers(scope=scope).get("content-length", "")
+        if announced.isdecimal() and int(announced) > limit:
+            refused = problems.TOO_LARGE(f"the body has {announced} bytes; the most is {limit}")
+            await problem_response(refused.problem, Request(scope))(scope, receive, send)
+            return
+        taken = 0
+
+        async def counted() -> Message:
+            nonlocal taken
+            message = await receive()
+            if message["type"] == "http.request":
+                taken += len(message.get("body", b""))
+                if taken > limit:
+                    raise HTTPException(413)  # the one exception that FastAPI lets through while it reads a body
+            return message
+
+        await self._app(scope, counted, send)

@@ -57,7 +57,9 @@ _BODY: dict[str, Any] = {
 }
 
 
-@router.post("", response_model=None, responses=accepting(Definition, 415, done=201), openapi_extra=_BODY)
+@router.post(
+    "", status_code=202, response_model=None, responses=accepting(Definition, 415, done=201), openapi_extra=_BODY
+)
 async def publish_definition(
     http: Request,
     parts: WithParts,
@@ -118,7 +120,9 @@ async def download_topology(name: str, version: str, parts: WithParts, caller: W
     return Response(data, headers=headers, media_type="application/yaml")
 
 
-@router.post("/{name}/versions/{version}/deprecate", response_model=None, responses=accepting(Definition, 412))
+@router.post(
+    "/{name}/versions/{version}/deprecate", status_code=202, response_model=None, responses=accepting(Definition, 412)
+)
 async def deprecate(
     name: str,
     version: str,

@@ -104,7 +104,7 @@ async def _act(
     return await outcome_response(parts, request, prefer)
 
 
-@router.post("/{instance_id}/start", response_model=None, responses=accepting(Instance, 412))
+@router.post("/{instance_id}/start", status_code=202, response_model=None, responses=accepting(Instance, 412))
 async def start(
     instance_id: InstanceId,
     parts: WithParts,
@@ -118,7 +118,7 @@ async def start(
     return await _act("start", instance_id, body, parts, caller, if_match, key, prefer)
 
 
-@router.post("/{instance_id}/stop", response_model=None, responses=accepting(Instance, 412))
+@router.post("/{instance_id}/stop", status_code=202, response_model=None, responses=accepting(Instance, 412))
 async def stop(
     instance_id: InstanceId,
     parts: WithParts,
@@ -132,7 +132,7 @@ async def stop(
     return await _act("stop", instance_id, body, parts, caller, if_match, key, prefer)
 
 
-@router.post("/{instance_id}/collect", response_model=None, responses=accepting(Instance, 412))
+@router.post("/{instance_id}/collect", status_code=202, response_model=None, responses=accepting(Instance, 412))
 async def collect(
     instance_id: InstanceId,
     parts: WithParts,
@@ -146,7 +146,7 @@ async def collect(
     return await _act("collect", instance_id, body, parts, caller, if_match, key, prefer)
 
 
-@router.post("/{instance_id}/retry", response_model=None, responses=accepting(Instance, 412))
+@router.post("/{instance_id}/retry", status_code=202, response_model=None, responses=accepting(Instance, 412))
 async def retry(
     instance_id: InstanceId,
     parts: WithParts,

@@ -67,7 +67,7 @@ async def pool_capacity(name: str, parts: WithParts, caller: WithCaller, begin: 
     )
 
 
-@router.put("/{name}", response_model=None, responses=accepting(WorkerPool, 412, 428))
+@router.put("/{name}", status_code=202, response_model=None, responses=accepting(WorkerPool, 412, 428))
 async def put_pool(
     name: str,
     body: PoolApply,
@@ -82,7 +82,7 @@ async def put_pool(
     return await outcome_response(parts, request, prefer)
 
 
-@router.patch("/{name}", response_model=None, responses=accepting(WorkerPool, 412, 428))
+@router.patch("/{name}", status_code=202, response_model=None, responses=accepting(WorkerPool, 412, 428))
 async def patch_pool(
     name: str,
     parts: WithParts,
@@ -100,7 +100,7 @@ async def patch_pool(
     return await outcome_response(parts, request, prefer)
 
 
-@router.delete("/{name}", response_model=None, responses=accepting(WorkerPool, 412))
+@router.delete("/{name}", status_code=202, response_model=None, responses=accepting(WorkerPool, 412))
 async def delete_pool(
     name: str,
     parts: WithParts,

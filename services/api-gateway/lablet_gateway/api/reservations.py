@@ -42,7 +42,7 @@ class ReservationExplanation(Model):
     history: tuple[Move, ...] = ()
 
 
-@router.post("", response_model=None, responses=accepting(Reservation, done=201))
+@router.post("", status_code=202, response_model=None, responses=accepting(Reservation, done=201))
 async def reserve(
     body: ReservationCreate,
     parts: WithParts,
@@ -71,7 +71,7 @@ async def get_reservation(
     return resource_response(await _seen(parts, caller, reservation_id, consistency))
 
 
-@router.patch("/{reservation_id}", response_model=None, responses=accepting(Reservation, 412, 428))
+@router.patch("/{reservation_id}", status_code=202, response_model=None, responses=accepting(Reservation, 412, 428))
 async def change(
     reservation_id: str,
     body: ReservationChange,
@@ -89,7 +89,7 @@ async def change(
     return await outcome_response(parts, request, prefer)
 
 
-@router.delete("/{reservation_id}", response_model=None, responses=accepting(Reservation, 412))
+@router.delete("/{reservation_id}", status_code=202, response_model=None, responses=accepting(Reservation, 412))
 async def cancel(
     reservation_id: str,
     parts: WithParts,
@@ -107,7 +107,7 @@ async def cancel(
     return await outcome_response(parts, request, prefer)
 
 
-@router.post("/{reservation_id}:confirm", response_model=None, responses=accepting(Reservation, 412))
+@router.post("/{reservation_id}:confirm", status_code=202, response_model=None, responses=accepting(Reservation, 412))
 async def confirm(
     reservation_id: str,
     parts: WithParts,

@@ -48,7 +48,7 @@ async def get_template(
     return resource_response(await _require(parts, name, consistency))
 
 
-@router.put("/{name}", response_model=None, responses=accepting(WorkerTemplate, 412, 428))
+@router.put("/{name}", status_code=202, response_model=None, responses=accepting(WorkerTemplate, 412, 428))
 async def put_template(
     name: str,
     body: TemplateApply,
@@ -63,7 +63,7 @@ async def put_template(
     return await outcome_response(parts, request, prefer)
 
 
-@router.patch("/{name}", response_model=None, responses=accepting(WorkerTemplate, 412, 428))
+@router.patch("/{name}", status_code=202, response_model=None, responses=accepting(WorkerTemplate, 412, 428))
 async def patch_template(
     name: str,
     parts: WithParts,
@@ -81,7 +81,7 @@ async def patch_template(
     return await outcome_response(parts, request, prefer)
 
 
-@router.delete("/{name}", response_model=None, responses=accepting(WorkerTemplate, 412))
+@router.delete("/{name}", status_code=202, response_model=None, responses=accepting(WorkerTemplate, 412))
 async def delete_template(
     name: str,
     parts: WithParts,

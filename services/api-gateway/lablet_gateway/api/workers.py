@@ -89,7 +89,7 @@ async def _act(
     return await outcome_response(parts, request, prefer)
 
 
-@router.post("/{worker}/drain", response_model=None, responses=accepting(Worker, 412))
+@router.post("/{worker}/drain", status_code=202, response_model=None, responses=accepting(Worker, 412))
 async def drain(
     worker: str,
     parts: WithParts,
@@ -103,7 +103,7 @@ async def drain(
     return await _act("drain", worker, body or WorkerDrain(), parts, caller, (if_match, key, prefer))
 
 
-@router.post("/{worker}/cancel-drain", response_model=None, responses=accepting(Worker, 412))
+@router.post("/{worker}/cancel-drain", status_code=202, response_model=None, responses=accepting(Worker, 412))
 async def cancel_drain(
     worker: str,
     parts: WithParts,
@@ -117,7 +117,7 @@ async def cancel_drain(
     return await _act("drain-cancel", worker, body or Nothing(), parts, caller, (if_match, key, prefer))
 
 
-@router.post("/{worker}/cordon", response_model=None, responses=accepting(Worker, 412))
+@router.post("/{worker}/cordon", status_code=202, response_model=None, responses=accepting(Worker, 412))
 async def cordon(
     worker: str,
     body: WorkerCordon,
@@ -131,7 +131,7 @@ async def cordon(
     return await _act("cordon", worker, body, parts, caller, (if_match, key, prefer))
 
 
-@router.post("/{worker}/uncordon", response_model=None, responses=accepting(Worker, 412))
+@router.post("/{worker}/uncordon", status_code=202, response_model=None, responses=accepting(Worker, 412))
 async def uncordon(
     worker: str,
     parts: WithParts,
@@ -145,7 +145,7 @@ async def uncordon(
     return await _act("uncordon", worker, body or Nothing(), parts, caller, (if_match, key, prefer))
 
 
-@router.post("/{worker}/replace", response_model=None, responses=accepting(Worker, 412))
+@router.post("/{worker}/replace", status_code=202, response_model=None, responses=accepting(Worker, 412))
 async def replace(
     worker: str,
     parts: WithParts,

@@ -1,0 +1,143 @@
+"""What is true of every answer: ids, headers, problem documents, health; dead letters; the expiry of requests."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lablet_common.bus.messages import DeadLetter
+from lablet_common.telemetry.metrics import REGISTRY
+from lablet_gateway.expiry import Expiry
+
+
+async def test_every_answer_has_a_request_id_and_security_headers(world: Any) -> None:
+    client = world.client()
+    for path in ("/livez", "/api/v1/whoami", "/api/v1/nowhere"):
+        answer = await client.get(path, headers={"X-Request-Id": "mine-1"})
+        assert answer.headers["x-request-id"] == "mine-1"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+    unsound = await client.get("/livez", headers={"X-Request-Id": "a b\t<script>"})
+    assert unsound.headers["x-request-id"] != "a b\t<script>"
+
+
+async def test_unknown_addresses_and_methods_are_problems(world: Any) -> None:
+    client = world.client()
+    for method, path, status in (("GET", "/api/v1/nowhere", 404), ("PUT", "/api/v1/whoami", 405)):
+        answer = await client.request(method, path)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+        assert answer.json()["requestId"] == answer.headers["x-request-id"]
+
+
+async def test_a_defect_is_answered_without_its_details(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(world.store, "range", broken)
+    answer = await world.client().get("/api/v1/workers")
+    assert (answer.status_code, answer.json()["type"]) == (500, "https://lablet.io/problems/internal")
+    assert "secret" not in answer.text
+
+
+async def test_durations_are_counted_by_route_and_status(world: Any) -> None:
+    labels = {"method": "GET", "route": "/api/v1/workers/{worker}", "status": "404"}
+    before = REGISTRY.get_sample_value("lablet_api_request_duration_seconds_count", labels) or 0
+    await world.client().get("/api/v1/workers/nope")
+    assert REGISTRY.get_sample_value("lablet_api_request_duration_seconds_count", labels) == before + 1
+
+
+async def test_readiness_names_what_is_missing(world: Any) -> None:
+    async def away() -> None:
+        raise ConnectionError("nobody there")
+
+    world.parts.health.add("etcd", away)
+    answer = await world.client(None).get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["etcd"] == "failed: ConnectionError: nobody there"
+
+
+async def test_who_what_and_when_are_told(world: Any) -> None:
+    client = world.client("ann")
+    assert (await client.get("/api/v1/whoami")).json() == {"name": "ann", "role": "learner", "tenant": "default"}
+    assert (await client.get("/api/v1/clock")).json() == {"now": "2027-03-01T08:00:00Z", "speed": 1.0}
+    assert (await client.get("/api/v1/version")).json()["api"] == "v1"
+
+
+async def test_dead_letters_are_listed_read_and_replayed(world: Any) -> None:
+    letter = DeadLetter(
+        subject="lablet.intent.scheduler.default.reservation.rsv-a", headers={"ce-id": "1"}, payload=b"{}",
+        stream="INTENTS_SCHEDULER", stream_sequence=5, consumer="scheduler-default", reason="poison", attempts=5,
+        at=datetime(2027, 3, 1, tzinfo=UTC),
+    )  # fmt: skip
+    world.dead.letters = {3: letter, 4: letter}
+    client = world.client("operator@default")
+    page = (await client.get("/api/v1/dead-letters", params={"limit": 1})).json()
+    assert [item["sequence"] for item in page["items"]] == [3]
+    rest = (await client.get("/api/v1/dead-letters", params={"cursor": page["nextCursor"]})).json()
+    assert [(item["sequence"], item["reason"]) for item in rest["items"]] == [(4, "poison")]
+    assert (await client.post("/api/v1/dead-letters/4/replay")).status_code == 200
+    assert world.dead.replayed == [letter]
+    assert (await client.post("/api/v1/dead-letters/9/replay")).status_code == 404
+
+
+class _Published:
+    """A bridge that has published everything up to `cursor`."""
+
+    def __init__(self, cursor: int) -> None:
+        self.cursor = cursor
+
+
+class _Fence:
+    def __init__(self, holds: bool = True) -> None:
+        self._holds = holds
+
+    def guard(self, txn: Any) -> None:
+        if not self._holds:
+            txn.require_create_revision("/ownership/api-gateway/bridge-request", 999_999)
+
+
+@pytest.fixture
+def expiry(world: Any) -> Callable[..., Expiry]:
+    def make(cursor: int = 10**9, holds: bool = True) -> Expiry:
+        return Expiry(world.store, world.clock, _Fence(holds), _Published(cursor), timedelta(hours=24))  # type: ignore[arg-type]  # twins
+
+    return make
+
+
+async def test_a_decided_request_expires_after_a_day_and_an_undecided_one_never(
+    world: Any, booking: Any, expiry: Any
+) -> None:
+    client = world.client("ina")
+    decided = (await client.post("/api/v1/reservations", json=booking())).headers["location"]
+    await world.decide()
+    waiting = (await client.post("/api/v1/reservations", json=booking())).headers["location"]
+    await world.clock.advance(timedelta(hours=23))
+    assert await expiry().sweep() == 0
+    await world.clock.advance(timedelta(hours=2))
+    assert await expiry(cursor=1).sweep() == 0  # its outcome has not been published yet
+    assert await expiry(holds=False).sweep() == 0  # another replica owns the requests now
+    assert await expiry().sweep() == 1
+    assert (await client.get(decided)).status_code == 404
+    assert (await client.get(waiting)).status_code == 200
+
+
+async def test_every_operation_documents_its_answers(world: Any) -> None:
+    schema = world.app.openapi()
+    assert schema["openapi"].startswith("3.1")
+    names = [operation["operationId"] for path in schema["paths"].values() for operation in path.values()]
+    assert len(names) == len(set(names))
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            if path in ("/livez", "/readyz"):
+                continue
+            assert {"401", "403", "422", "503"} <= set(operation["responses"]), (method, path)
+            assert operation["description"], (method, path)
+            assert operation["security"], (method, path)
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400:
+                    assert "application/problem+json" in answer["content"], (method, path, status)
+                elif status != "204":
+                    content = answer.get("content", {})
+                    assert content, (method, path, status)
+                    assert all(media["schema"] for media in content.values()), (method, path, status)

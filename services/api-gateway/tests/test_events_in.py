@@ -1,0 +1,120 @@
+"""CloudEvents in: the three modes, one result per event, the same rights as the routes."""
+
+import json
+from typing import Any
+
+from cloudevents.core.bindings.http import to_binary_event, to_structured_event
+from cloudevents.core.v1.event import CloudEvent
+
+from lablet_common.store import StoreUnavailable
+
+PATH = "/api/v1/events"
+BODY = {"definition": "ospf-basics", "start": "2027-03-01T09:00:00Z", "durationMinutes": 60}
+
+
+def event(
+    event_id: str = "e-1", kind: str = "io.lablet.reservation.requested.v1", data: Any = None, **more: Any
+) -> Any:
+    attributes = {"id": event_id, "source": "/lms", "type": kind, "specversion": "1.0",
+                  "datacontenttype": "application/json", **more}  # fmt: skip
+    return CloudEvent(attributes, BODY if data is None else data)
+
+
+async def test_binary_and_structured_events_of_the_official_sdk_become_requests(world: Any) -> None:
+    client = world.client("ina")
+    for at, write in enumerate((to_binary_event, to_structured_event)):
+        message = write(event(f"e-{at}", correlationid="course-7"))
+        answer = await client.post(PATH, content=message.body, headers=message.headers)
+        assert answer.status_code == 202, answer.text
+        result = answer.json()
+        assert result["result"] == "accepted"
+        assert (result["id"], result["source"]) == (f"e-{at}", "/lms")
+        request = (await client.get(result["request"])).json()
+        assert request["spec"]["subject"] == result["resource"]
+        assert request["metadata"]["correlationId"] == "course-7"
+    assert len(await world.inbox()) == 2
+
+
+async def test_the_same_event_twice_is_one_request(world: Any) -> None:
+    client = world.client("ina")
+    message = to_structured_event(event())
+    first = await client.post(PATH, content=message.body, headers=message.headers)
+    assert (await client.post(PATH, content=message.body, headers=message.headers)).json() == first.json()
+    assert len(await world.inbox()) == 1
+
+
+async def test_a_good_event_in_a_bad_batch_is_not_lost(world: Any) -> None:
+    batch = [
+        {"id": "1", "source": "/lms", "type": "io.lablet.reservation.requested.v1", "specversion": "1.0", "data": BODY},
+        {"id": "2", "source": "/lms", "type": "io.lablet.nothing.v1", "specversion": "1.0"},
+        {"id": "3", "source": "/lms", "type": "io.lablet.reservation.requested.v1", "specversion": "1.0",
+         "data": BODY | {"seats": 0}},
+        {"source": "/lms"},
+        "nonsense",
+    ]  # fmt: skip
+    answer = await world.client("ina").post(
+        PATH, content=json.dumps(batch), headers={"Content-Type": "application/cloudevents-batch+json"}
+    )
+    assert answer.status_code == 207
+    results = answer.json()["results"]
+    assert [result["result"] for result in results] == ["accepted", "refused", "refused", "refused", "refused"]
+    assert results[1]["problem"]["errors"][0]["path"] == "type"
+    assert results[2]["problem"]["errors"][0]["path"] == "data.seats"
+    assert len(await world.inbox()) == 1
+
+
+async def test_single_events_that_are_wrong_are_answered_with_their_problem(world: Any) -> None:
+    client = world.client("ina")
+    cases = [
+        (event(kind="io.lablet.reservation.requestd.v1"), 422, "type"),
+        (event(kind="io.lablet.reservation.cancel.requested.v1", data={}), 422, "subject"),
+        (
+            event(kind="io.lablet.reservation.cancel.requested.v1", data={"x": 1}, subject="reservation/rsv-a"),
+            422,
+            "data.x",
+        ),
+        (event(data={"definition": "nope", "start": "2027-03-01T09:00:00Z", "durationMinutes": 5}), 422, "definition"),
+    ]
+    for wrong, status, path in cases:
+        message = to_structured_event(wrong)
+        answer = await client.post(PATH, content=message.body, headers=message.headers)
+        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (status, path), answer.text
+    missing = to_structured_event(
+        event(kind="io.lablet.reservation.cancel.requested.v1", data={}, subject="reservation/rsv-a")
+    )
+    assert (await client.post(PATH, content=missing.body, headers=missing.headers)).status_code == 404
+    assert (await client.post(PATH, json={})).status_code == 415
+    assert (
+        await client.post(PATH, content=b"{", headers={"Content-Type": "application/cloudevents+json"})
+    ).status_code == 422
+
+
+async def test_an_event_needs_the_right_of_the_route_that_asks_the_same(world: Any) -> None:
+    drain = to_structured_event(
+        event(kind="io.lablet.worker.drain.requested.v1", data={}, subject="worker/default-001")
+    )
+    for name, status in (("ann", 403), ("ina", 403), ("operator@acme", 403), ("operator@default", 202)):
+        answer = await world.client(name).post(PATH, content=drain.body, headers=drain.headers)
+        assert answer.status_code == status, name
+    foreign = to_structured_event(event(tenant="acme"))
+    assert (await world.client("ina").post(PATH, content=foreign.body, headers=foreign.headers)).status_code == 403
+
+
+async def test_a_staged_file_of_another_tenant_cannot_be_published(world: Any) -> None:
+    data = {"name": "stolen", "staging": "staging/uploads/acme/x", "digest": "0" * 64, "bytes": 1}
+    message = to_structured_event(event(kind="io.lablet.definition.publish.requested.v1", data=data))
+    answer = await world.client("ina").post(PATH, content=message.body, headers=message.headers)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "data.staging")
+
+
+async def test_a_batch_during_an_outage_of_etcd_is_503_and_can_be_sent_again(world: Any, monkeypatch: Any) -> None:
+    async def away(*_: Any, **__: Any) -> Any:
+        raise StoreUnavailable("no endpoint answered")
+
+    client = world.client("ina")
+    message = to_structured_event(event())
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "txn", away)
+        answer = await client.post(PATH, content=message.body, headers=message.headers)
+    assert (answer.status_code, answer.json()["dependency"]) == (503, "etcd")
+    assert (await client.post(PATH, content=message.body, headers=message.headers)).status_code == 202

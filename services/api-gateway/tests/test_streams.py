@@ -1,0 +1,194 @@
+"""Events out: live, resumed without gap or repeat, filtered, seen only by whom they concern; and one resource's story."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from lablet_common.events import derive
+from lablet_common.resources.kinds import kind_of
+
+SOURCE = "/lablet/scheduler"
+
+
+def published(resource: Any, revision: int) -> Any:
+    """The state event of a commit."""
+    (outgoing,) = derive(kind_of(resource), None, resource, revision, source=SOURCE)
+    return outgoing.event
+
+
+def number_of(frame: dict[str, str]) -> int:
+    return int(frame["id"].rpartition("-")[2])
+
+
+def subject_of(frame: dict[str, str]) -> str:
+    return str(json.loads(frame["data"])["subject"])
+
+
+async def test_a_listener_hears_what_is_published_as_cloudevents(world: Any, listen: Any) -> None:
+    async with listen() as stream:
+        world.log.append(published(world.reservation("rsv-a"), 7))
+        frame = await stream.next()
+    told = json.loads(frame["data"])
+    assert (told["specversion"], told["subject"], told["type"]) == (
+        "1.0",
+        "reservation/rsv-a",
+        "io.lablet.reservation.scheduled.v1",
+    )
+    assert told["data"]["status"]["phase"] == "Scheduled"
+
+
+async def test_a_listener_resumes_without_gap_or_repeat_from_memory_and_from_the_log(world: Any, listen: Any) -> None:
+    async with listen() as stream:
+        world.log.append(published(world.reservation("rsv-0"), 1))
+        last = (await stream.next())["id"]
+    for missed in (5, 100):  # within the ring of 10, and far beyond it
+        first = number_of({"id": last}) + 1
+        for at in range(first, first + missed):
+            world.log.append(published(world.reservation(f"rsv-{at}"), at))
+        async with listen(last=last) as stream:
+            frames = [await stream.next() for _ in range(missed)]
+            world.log.append(published(world.reservation("rsv-live"), first + missed))
+            frames.append(await stream.next())
+        assert [number_of(frame) for frame in frames] == list(range(first, first + missed + 1))
+        last = frames[-1]["id"]
+
+
+async def test_three_hundred_listeners_each_hear_every_event(world: Any, listen: Any) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        ready = asyncio.Semaphore(0)
+
+        async def hear() -> list[int]:
+            async with listen() as stream:
+                ready.release()
+                return [number_of(await stream.next(20)) for _ in range(30)]
+
+        heard = [tasks.create_task(hear()) for _ in range(300)]
+        for _ in heard:
+            await ready.acquire()
+        for at in range(1, 31):
+            world.log.append(published(world.reservation(f"rsv-{at}"), at))
+            await asyncio.sleep(0)
+    assert {tuple(task.result()) for task in heard} == {tuple(range(1, 31))}
+
+
+async def test_an_event_that_was_published_twice_is_heard_once(world: Any, listen: Any) -> None:
+    newer, older = published(world.reservation("rsv-a"), 9), published(world.reservation("rsv-a"), 8)
+    async with listen() as stream:
+        world.log.append(newer, newer, older, published(world.reservation("rsv-b"), 10))
+        assert [subject_of(await stream.next()) for _ in range(2)] == ["reservation/rsv-a", "reservation/rsv-b"]
+
+
+async def test_filters_narrow_by_kind_id_correlation_and_label(world: Any, listen: Any) -> None:
+    a = world.reservation("rsv-a", labels={"course": "x"}, correlation_id="req-1")
+    b = world.reservation("rsv-b", labels={"course": "y"})
+    worker = world.worker()
+    for query in (
+        "kind=reservation&id=rsv-a",
+        "label=course%3Dx",
+        "correlation=req-1",
+        "kind=reservation,pool&id=rsv-a",
+    ):
+        async with listen(query) as stream:
+            last = (await world.log.bounds()).last
+            world.log.append(*(published(one, last + 1000 + at) for at, one in enumerate((worker, b, a))))
+            assert subject_of(await stream.next()) == "reservation/rsv-a"
+    async with listen("kind=reservatio") as stream:
+        assert await stream.status == 422
+
+
+async def test_a_listener_of_a_stream_made_anew_is_told_to_begin_anew(world: Any, listen: Any) -> None:
+    async with listen() as stream:
+        world.log.append(published(world.reservation("rsv-a"), 1))
+        last = (await stream.next())["id"]
+        world.log.recreate()
+        world.log.append(published(world.reservation("rsv-b"), 2))
+        assert (await stream.next())["event"] == "reset"
+    async with listen(last=last) as stream:
+        assert (await stream.next())["event"] == "reset"
+        world.log.append(published(world.reservation("rsv-c"), 3))
+        assert subject_of(await stream.next()) == "reservation/rsv-c"
+
+
+async def test_who_comes_back_too_late_is_told_that_something_is_missing(world: Any, listen: Any) -> None:
+    async with listen() as stream:
+        world.log.append(published(world.reservation("rsv-0"), 1))
+        last = (await stream.next())["id"]
+    for at in range(2, 60):
+        world.log.append(published(world.reservation(f"rsv-{at}"), at))
+    world.log.forget(20)
+    async with listen(last=last) as stream:
+        assert (await stream.next())["event"] == "reset"
+        assert number_of(await stream.next()) == 21
+
+
+async def test_while_nats_is_away_listeners_wait_and_miss_nothing(world: Any, listen: Any) -> None:
+    async with listen() as stream:
+        world.log.append(published(world.reservation("rsv-0"), 1))
+        last = (await stream.next())["id"]
+    for at in range(2, 50):
+        world.log.append(published(world.reservation(f"rsv-{at}"), at))
+    async with listen() as other:  # the hub has taken everything
+        world.log.append(published(world.reservation("rsv-50"), 50))
+        await other.next()
+    world.log.unavailable = True
+    async with listen(last=last) as stream:
+        await stream.comment()
+        world.log.unavailable = False
+        assert [number_of(await stream.next()) for _ in range(49)] == list(range(2, 51))
+
+
+@pytest.mark.parametrize(
+    ("name", "heard"),
+    [
+        ("admin@default", ["reservation/rsv-ann", "reservation/rsv-bob", "instance/ins-ann-1", "worker/default-001"]),
+        ("ina", ["reservation/rsv-ann", "reservation/rsv-bob", "instance/ins-ann-1", "worker/default-001"]),
+        ("ann", ["reservation/rsv-ann", "instance/ins-ann-1"]),
+        ("bob", ["reservation/rsv-bob"]),
+        ("learner@acme", []),
+        ("operator@acme", ["worker/default-001"]),
+    ],
+)
+async def test_everybody_hears_what_concerns_them_and_nothing_else(
+    world: Any, listen: Any, name: str, heard: list[str]
+) -> None:
+    ann, bob = world.reservation("rsv-ann", owner="ann"), world.reservation("rsv-bob", owner="bob")
+    await world.add(ann, bob)
+    await world.caught_up()
+    last_one = world.definition("shared", tenant="public")
+    async with listen(token=name) as stream:
+        for at, resource in enumerate((ann, bob, world.instance(ann), world.worker(), last_one), 1):
+            world.log.append(published(resource, at))
+        told = []
+        while (subject := subject_of(await stream.next())) != "definition/shared@1.0.0":
+            told.append(subject)
+    assert told == heard
+
+
+async def test_more_streams_than_the_limit_are_answered_429(world: Any, listen: Any) -> None:
+    world.parts.hub.clients = world.parts.settings.gateway_max_streams
+    async with listen() as stream:
+        assert await stream.status == 429
+
+
+async def test_a_silent_stream_shows_that_it_lives_and_ends_when_the_hub_closes(world: Any, listen: Any) -> None:
+    world.parts.hub.close()
+    async with listen() as stream:
+        assert await stream.status == 200
+
+
+async def test_a_story_is_in_order_each_event_once_and_only_for_whom_it_concerns(world: Any) -> None:
+    ann = world.reservation("rsv-ann", owner="ann")
+    second = published(ann.observed("changed"), 12)
+    world.log.append(second, published(ann, 7), second, published(world.reservation("rsv-x"), 9))
+    path = "/api/v1/events?subject=reservation/rsv-ann"
+    told = await world.client("ann").get(path)
+    assert told.headers["content-type"] == "application/cloudevents-batch+json"
+    assert [int(event["sequence"]) for event in told.json()] == [7, 12]
+    assert (await world.client("bob").get(path)).json() == []
+    assert (await world.client("admin@acme").get(path)).json() == []
+    assert (await world.client("ann").get("/api/v1/events?subject=nonsense")).status_code == 422
+    world.log.unavailable = True
+    answer = await world.client("ann").get(path)
+    assert (answer.status_code, answer.json()["dependency"]) == (503, "nats")

@@ -112,7 +112,9 @@ class Connection:
         broker = self._make_broker()
         try:
             await broker.connect()
-        except nats.errors.AuthorizationError as error:
+        except nats.errors.Error as error:
+            if not _is_refusal(error):
+                raise
             raise BusRefused(f"NATS at {self.url} refuses the user {self._user}") from error
         self._broker = broker
         self._js = broker.connection.jetstream(timeout=CALL_SECONDS)
@@ -157,7 +159,7 @@ class Connection:
         return broker
 
     async def _on_error(self, error: Exception) -> None:
-        if self._first and isinstance(error, nats.errors.AuthorizationError):
+        if self._first and _is_refusal(error):
             raise error  # ends the first connect: a wrong password does not become right
         _log.warning("NATS reports an error", extra={"cause": f"{type(error).__name__}: {error}"})
 
@@ -190,6 +192,11 @@ class Connection:
         self._up.clear()
         for listener in tuple(self._listeners):
             listener(reason)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """The client has a class for it, but not at the first connect."""
+    return isinstance(error, nats.errors.AuthorizationError) or "authorization violation" in str(error).lower()
 
 
 def _security(settings: NatsSettings) -> NatsSecurity | None:

@@ -37,8 +37,8 @@ Start = Literal["all", "new"]
 
 ACK_WAIT_SECONDS = 30.0
 """After which the server delivers again what nobody spoke about; work under way is reported three times as often."""
-_SPARE_DELIVERIES = 20
-"""Deliveries beyond our attempts, for those that die with their process; past them the server stays silent."""
+_SPARE_DELIVERIES = 1000
+"""Deliveries beyond our attempts, while a dead letter cannot be written; past them the server stays silent for ever."""
 _MAX_ACK_PENDING = 10_000
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 5.0
 _STEADY_SECONDS = 5.0
@@ -95,6 +95,8 @@ class Consumer:
         self._lanes: Lanes[_Held] = Lanes(self._work, concurrency=concurrency)
         self._capacity = max(4 * concurrency, 128)
         self._pull: Pull | None = None
+        self._reasons: dict[int, str] = {}
+        """Why messages were given up on whose dead letter could not be written yet, by stream sequence."""
         self.pulling = False
         """A pull is open: messages can come."""
 
@@ -179,14 +181,18 @@ class Consumer:
         self._lanes.put(key, held)
 
     async def _work(self, held: _Held) -> None:
-        verdict = await handle(
-            held.content,
-            self._handler,
-            consumer=self.durable,
-            policy=self._policy,
-            seen=self._seen,
-            deliveries=held.deliveries,
-        )
+        verdict: Verdict
+        if held.stream_sequence in self._reasons:
+            verdict = GiveUp(self._reasons[held.stream_sequence])
+        else:
+            verdict = await handle(
+                held.content,
+                self._handler,
+                consumer=self.durable,
+                policy=self._policy,
+                seen=self._seen,
+                deliveries=held.deliveries,
+            )
         try:
             await self._settle(held, verdict)
         except (nats.errors.Error, BusUnavailable, TimeoutError, OSError) as error:
@@ -202,7 +208,9 @@ class Consumer:
             case Again(seconds):
                 await held.raw.nak(delay=seconds)
             case GiveUp(reason):
+                self._reasons[held.stream_sequence] = reason
                 await self._bury(self._dead_letter(held, reason))
+                del self._reasons[held.stream_sequence]
                 DEAD_LETTERED.labels(consumer=self.durable).inc()
                 await held.raw.term()
 

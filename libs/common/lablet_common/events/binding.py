@@ -67,16 +67,20 @@ def encode_structured(event: CloudEvent) -> tuple[dict[str, str], bytes]:
 def decode(headers: Mapping[str, str] | None, payload: bytes) -> CloudEvent:
     """The event in a message of either mode. JSON data is parsed, other text is str, the rest bytes. Raises
     `InvalidEvent`, which says what is wrong."""
-    lowered: dict[str, str] = {}
+    attributes: dict[str, Any] = {}
+    content_type = ""
     for name, value in (headers or {}).items():
         key = name.lower()
-        if key in lowered and key.startswith(PREFIX):
-            raise InvalidEvent(f"the header {key} is there twice")
-        lowered[key] = value
-    content_type = lowered.get("content-type", "").strip().lower()
+        if key.startswith(PREFIX):
+            attribute = key[len(PREFIX) :]
+            if attribute in attributes:
+                raise InvalidEvent(f"the header {key} is there twice")
+            attributes[attribute] = value
+        elif key == "content-type":
+            content_type = content_type or value.strip().lower()
     if content_type.startswith(_MEDIA_TYPE):
         return _decode_structured(content_type, payload)
-    return _decode_binary(lowered, payload)
+    return _decode_binary(attributes, payload)
 
 
 def encode_value(value: Any) -> str:
@@ -93,7 +97,7 @@ def encode_value(value: Any) -> str:
 def decode_value(value: str) -> str:
     """A header value's text: quotes undone, then one round of percent-decoding. A `%` that begins no escape stays."""
     text = value.strip()
-    if len(text) >= 2 and text[0] == '"' and text[-1] == '"':
+    if text[:1] == '"' and text[-1] == '"' and len(text) > 1:
         text = _ESCAPED_PAIR.sub(r"\1", text[1:-1])
     if "%" not in text:
         return text
@@ -103,16 +107,13 @@ def decode_value(value: str) -> str:
         raise InvalidEvent(f"a header value is not valid UTF-8: {value!r}") from error
 
 
-def _decode_binary(headers: Mapping[str, str], payload: bytes) -> CloudEvent:
-    attributes: dict[str, Any] = {
-        name[len(PREFIX) :]: decode_value(value) for name, value in headers.items() if name.startswith(PREFIX)
-    }
+def _decode_binary(attributes: dict[str, Any], payload: bytes) -> CloudEvent:
     if not attributes:
         raise InvalidEvent("not a CloudEvent: no header begins with ce-")
-    data: Any = None
-    content_type = attributes.get("datacontenttype")
-    if payload:
-        data = _read(payload, content_type)
+    for name, value in attributes.items():
+        if not value.isalnum():  # most values need no second look
+            attributes[name] = decode_value(value)
+    data = _read(payload, attributes.get("datacontenttype")) if payload else None
     return _build(attributes, data)
 
 
@@ -216,7 +217,7 @@ def _read(payload: bytes, content_type: str | None) -> Any:
 
 def _is_json(content_type: str | None) -> bool:
     """Data without a content type is JSON, as the JSON format has it."""
-    return content_type is None or _JSON.match(content_type) is not None
+    return content_type is None or content_type == "application/json" or _JSON.match(content_type) is not None
 
 
 def _json_or_none(data: bytes | bytearray) -> tuple[Any] | None:

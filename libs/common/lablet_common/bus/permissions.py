@@ -88,6 +88,8 @@ def service_permissions(service: Service) -> Permissions:
             publish += ["lablet.ingress-result.*", *(f"$JS.API.STREAM.UPDATE.{s.name}" for s in used_by(service))]
             for name in (INGRESS_STREAM, EVENTS_STREAM, DLQ_STREAM, intents_stream(service)):
                 publish += _consuming(name, "*")
+            # Reading a range of a stream: ephemeral consumers, named by the server.
+            publish += [f"$JS.API.CONSUMER.CREATE.{name}" for name in (EVENTS_STREAM, DLQ_STREAM)]
             publish += [f"$JS.API.DIRECT.GET.{EVENTS_STREAM}", f"$JS.API.DIRECT.GET.{EVENTS_STREAM}.>"]
             publish += [f"$JS.API.DIRECT.GET.{DLQ_STREAM}", f"$JS.API.DIRECT.GET.{DLQ_STREAM}.>"]
             publish += [f"$JS.API.STREAM.MSG.{verb}.{DLQ_STREAM}" for verb in ("GET", "DELETE")]

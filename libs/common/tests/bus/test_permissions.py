@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import nats
-import nats.errors
 import pytest
 from nats.aio.client import Client
+from nats.js.api import AckPolicy, ConsumerConfig
 
 from lablet_common.bus import Bus, BusUnavailable, Received, intents_stream
 from lablet_common.bus.permissions import (
@@ -205,6 +205,15 @@ async def test_a_service_buries_its_dead_letters_and_the_gateway_reads_them(
         reader = await gateway.connection.js.pull_subscribe("lablet.dlq.>", durable="dead-letters", stream="DLQ")
         (message,) = await reader.fetch(1, timeout=5)
         assert message.subject == "lablet.dlq.scheduler.scheduler-east"
+        assert (await gateway.connection.js.get_msg("DLQ", seq=1)).data == message.data
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("stream", ["EVENTS", "DLQ"])
+async def test_the_gateway_reads_ranges_of_a_stream(busses: dict[Service, Bus], stream: str) -> None:
+    config = ConsumerConfig(ack_policy=AckPolicy.NONE, inactive_threshold=5)
+    info = await busses[Service.GATEWAY].connection.js.add_consumer(stream, config)
+    assert info.num_pending == 0
 
 
 BEYOND = {
@@ -260,8 +269,9 @@ async def test_overstepping_is_refused(busses: dict[Service, Bus], login: Login,
 
 @pytest.mark.integration
 async def test_a_service_that_publishes_for_another_hears_that_it_failed(
-    busses: dict[Service, Bus], make: Make
+    busses: dict[Service, Bus], make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lablet_common.bus.bus.CALL_SECONDS", 0.5)
     async with asyncio.timeout(10):
         with pytest.raises(BusUnavailable):
             await busses[Service.ARTIFACTS].publish(make(state=True))

@@ -56,6 +56,7 @@ class Transport:
         self._retry = retry or Retry()
         self._sleep = sleep
         self._clock = clock
+        self._timeout = timeout
         headers = {"User-Agent": f"lablet/{__version__}", "Accept": "application/json"}
         if connection.token:
             headers["Authorization"] = f"Bearer {connection.token}"
@@ -93,7 +94,7 @@ class Transport:
         if media_type is not None:
             send["Content-Type"] = media_type
         query = {name: value for name, value in (params or {}).items() if value is not None}
-        response = await self._tried(method, path, query, content, files, send)
+        response = await self._tried(method, path, query, content, files, send, wait or 0.0)
         if response.is_error:
             raise refusal(response.status_code, problem_of(response.status_code, response.headers, response.content))
         return Answer(response.status_code, response.headers, response.content)
@@ -122,6 +123,7 @@ class Transport:
         content: bytes | None,
         files: Mapping[str, tuple[str, bytes, str]] | None,
         headers: Mapping[str, str],
+        wait: float,
     ) -> httpx.Response:
         began = self._clock()
         attempt = 0
@@ -131,7 +133,13 @@ class Transport:
             failure: httpx.TransportError | None = None
             try:
                 response = await self._http.request(
-                    method, _url(path), params=query, content=content, files=files, headers=headers
+                    method,
+                    _url(path),
+                    params=query,
+                    content=content,
+                    files=files,
+                    headers=headers,
+                    timeout=self._timeout + wait,
                 )
             except httpx.TransportError as error:
                 failure = error

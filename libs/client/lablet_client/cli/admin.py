@@ -230,16 +230,20 @@ def _endpoints(run: Session, given: str | None) -> Sequence[str]:
 
 
 def _mesh_endpoint() -> str | None:
-    """The etcd of the mesh on this machine, where its connection file names one."""
+    """The etcd of the mesh on this machine, as its data folder tells."""
+    import json
+
     from lablet_client.connection import find_connection
     from lablet_client.errors import NotConfigured
 
     if "ETCD_HOST" in os.environ or "ETCD_PORT" in os.environ:
         return None
     try:
-        found = find_connection().extra.get("etcd")
-    except NotConfigured:
-        return None
+        data = find_connection().extra.get("data")
+        state = json.loads((Path(str(data)) / "mesh.json").read_text()) if data else {}
+    except (NotConfigured, OSError, ValueError):
+        return None  # no mesh here: the defaults of the settings hold
+    found = state.get("addresses", {}).get("etcd")
     return str(found) if found else None
 
 

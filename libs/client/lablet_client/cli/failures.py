@@ -41,6 +41,8 @@ def report(error: errors.LabletError, console: "Console") -> None:
             console.print(f"    {place}{escape(entry.message)}", soft_wrap=True)
             if entry.remedy:
                 console.print(f"      [green]→[/] {escape(entry.remedy)}", soft_wrap=True)
+        for line in _reasons(error):
+            console.print(f"    {escape(line)}", soft_wrap=True)
     for hint in _hints(error):
         console.print(f"  [green]→[/] {escape(hint)}", soft_wrap=True)
 
@@ -59,6 +61,19 @@ def _headline(error: errors.LabletError) -> str:
             return f"the system failed: {error.sentence}"
         case _:
             return str(error)
+
+
+def _reasons(error: errors.Refused) -> list[str]:
+    """The scheduler's explanation, where there is one, beyond what the headline says."""
+    if error.explanation is None:
+        return []
+    from datetime import UTC, datetime
+
+    from lablet_client.cli.explain import reasons
+    from lablet_common.resources.reservation import Explanation
+
+    why = Explanation.model_validate(error.explanation, extra="ignore")
+    return [line for line in reasons(why, datetime.now(UTC)) if line.rstrip(".") not in error.sentence]
 
 
 def _hints(error: errors.LabletError) -> list[str]:
@@ -81,6 +96,8 @@ def _hints(error: errors.LabletError) -> list[str]:
         case errors.ServerFault():
             identity = error.extension("requestId")
             return [f"The gateway's log has the reason, under request id {identity}."] if identity else []
+        case errors.Refused() if error.extension("resource"):
+            return [f"`lablet describe reservation {str(error.extension('resource')).rpartition('/')[2]}` shows more."]
         case _:
             return []
 

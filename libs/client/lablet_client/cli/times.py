@@ -10,11 +10,12 @@ from datetime import UTC, datetime, timedelta, tzinfo
 
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_LONGEST = timedelta(days=3660)
 _SPAN = re.compile(
     r"(\d+(?:\.\d+)?)\s*(weeks?|w|days?|d|hours?|hrs?|hr|h|minutes?|mins?|min|m|seconds?|secs?|sec|s)(?![a-z])",
     re.ASCII,
 )
-_HOUR = re.compile(r"^(\d{1,2})(?::(\d{2}))?\s*(am|pm)?$")
+_HOUR = re.compile(r"^(\d{1,2})(?::(\d{2}))?\s*(am|pm)?$", re.ASCII)
 _EXAMPLES = 'write it like "tomorrow 09:00", "in 2h", "monday 14:30" or "2027-03-01T09:00"'
 _LENGTHS = 'write it like "90m", "2h", "1h30m" or "3 days"'
 
@@ -26,13 +27,16 @@ class WrongTime(ValueError):
 def parse_span(text: str) -> timedelta:
     """`90m`, `1h30m`, `2 hours`, `90` (minutes). Raises `WrongTime`."""
     word = text.strip().lower()
-    if re.fullmatch(r"\d+", word):
+    if re.fullmatch(r"\d{1,6}", word, re.ASCII):
         return timedelta(minutes=int(word))
     found = list(_SPAN.finditer(word))
     rest = _SPAN.sub("", word)
     if not found or rest.strip(" ,") not in ("", "and"):
         raise WrongTime(f"{text!r} is no length of time: {_LENGTHS}")
-    return timedelta(seconds=sum(float(part[1]) * _UNITS[part[2][0]] for part in found))
+    seconds = sum(float(part[1]) * _UNITS[part[2][0]] for part in found)
+    if seconds > _LONGEST.total_seconds():
+        raise WrongTime(f"{text!r} is longer than {_LONGEST.days} days")
+    return timedelta(seconds=seconds)
 
 
 def parse_time(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:

@@ -51,10 +51,11 @@ class Health:
 
     async def readiness(self) -> Readiness:
         """All checks, side by side."""
-        failures = await asyncio.gather(*(_look(check) for check in self._checks))
+        checks = tuple(self._checks)  # one may be added while we look
+        failures = await asyncio.gather(*(_look(check) for check in checks))
         results = {}
         ready = self.started
-        for check, failure in zip(self._checks, failures, strict=True):
+        for check, failure in zip(checks, failures, strict=True):
             if failure is None:
                 results[check.name] = "ok"
             else:

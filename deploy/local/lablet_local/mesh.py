@@ -224,6 +224,10 @@ class LocalMesh:
     async def wait_ready(self, *names: str, timeout: float = 30.0) -> None:
         await self._supervisor.wait_ready(*map(process_named, names), timeout=timeout)
 
+    async def wait_ended(self, name: str, pid: int, timeout: float = 10.0) -> None:
+        """Waits until the process no longer has this pid (as `kill` returned it)."""
+        await self._supervisor.wait_ended(process_named(name), pid, timeout)
+
     async def machines(self) -> list[dict[str, Any]]:
         """The simulated cloud's machines, terminated ones too."""
         answer = await self._ask_cloud("GET", "/machines?terminated=true")

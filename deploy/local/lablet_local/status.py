@@ -52,23 +52,21 @@ def _show(state: Json) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("process", "state", "pid", "up", "restarts", "address", "remark"):
-        table.add_column(
-            column, justify="right" if column in ("pid", "up", "restarts") else "left", no_wrap=column != "remark"
-        )
+    for column in ("process", "state", "pid", "up", "restarts", "address"):
+        table.add_column(column, justify="right" if column in ("pid", "up", "restarts") else "left", no_wrap=True)
     colours = {"ready": "green", "starting": "yellow", "waiting": "yellow"}
+    remarks = []
     for process in state["processes"]:
-        phase = process["phase"]
-        since = process["startedAt"]
-        remark = process["missing"] or (f"last {process['lastEnd']}" if process["lastEnd"] else "")
-        table.add_row(
-            process["name"],
-            f"[{colours.get(phase, 'red')}]{phase}[/]",
-            str(process["pid"] or "-"),
-            str(timedelta(seconds=int(time.time() - since))) if since else "-",
-            str(process["restarts"]),
-            process["address"],
-            remark,
-        )
+        name, phase, since = process["name"], process["phase"], process["startedAt"]
+        up = str(timedelta(seconds=int(time.time() - since))) if since else "-"
+        colour = colours.get(phase, "red")
+        restarts = str(process["restarts"])
+        table.add_row(name, f"[{colour}]{phase}[/]", str(process["pid"] or "-"), up, restarts, process["address"])
+        if process["missing"]:
+            remarks.append(f"{name}: {process['missing']}")
+        elif process["lastEnd"]:
+            remarks.append(f"{name} {process['lastEnd']} the last time; see {process['log']}")
     Console().print(table)
+    for remark in remarks:
+        say(remark)
     say(f"mesh {state['phase']} (pid {state['pid']}), lab time ×{state['speed']:g}, {state['url']}")

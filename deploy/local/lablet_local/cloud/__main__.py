@@ -30,6 +30,7 @@ def _options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--cml-password-file", type=Path, help="first password of the controllers' admin")
     parser.add_argument("--templates", type=Path, help="worker template file: the sizes of the instance types")
     parser.add_argument("--cml-faults", type=Path, help="faults file for every simulator")
+    parser.add_argument("--reboot", action="store_true", help="machines that were on come back with the cloud, empty")
     parser.add_argument("--scenario", type=Path, help="faults of the cloud itself (JSON)")
     return parser.parse_args(arguments)
 
@@ -58,6 +59,7 @@ def main() -> None:
         ),
         sizes=read_sizes(options.templates) if options.templates else {},
         scenario=_scenario(options.scenario),
+        reboot=options.reboot,
     )
     app = build_app(region, options.token_file.read_text(encoding="utf-8").strip())
     uvicorn.run(

@@ -1,8 +1,9 @@
 """The machines' life: what is asked of the cloud, carried out by one task per machine that has something under way.
 
 A simulator process that ends by itself is a lost machine: state `stopped`, reason `lost`. When the cloud dies its
-simulators die with it; at the next start the machines that were on are booted again (`restarted with the cloud`), with
-empty controllers, as after a power cut.
+simulators die with it, and a simulator forgets its labs and its password. So at the next start the machines that were on
+are found `stopped`, reason `lost`, as after the loss of their host; or, when wanted (`reboot`), they are booted again
+with empty controllers (`restarted with the cloud`), as after a power cut.
 """
 
 from __future__ import annotations
@@ -70,12 +71,14 @@ class Region:
         *,
         sizes: Mapping[str, Size] | None = None,
         scenario: Scenario | None = None,
+        reboot: bool = False,
     ) -> None:
         self._records = Records(folder)
         self._net = net
         self._pace = pace
         self._options = options
         self._sizes = sizes or {}
+        self._reboot = reboot
         self._simulators: dict[str, Simulator] = {}
         self._work: dict[str, asyncio.Task[None]] = {}
         self.scenario = scenario or Scenario()
@@ -94,9 +97,12 @@ class Region:
         return self._records.folder_of(machine.id) / "witness.jsonl"
 
     async def open(self) -> None:
-        """Takes up what an earlier life of the cloud left: boots what was on, ends what was ending."""
+        """Takes up what an earlier life of the cloud left: boots or loses what was on, ends what was ending."""
         for machine in self.machines:
             if machine.state in (State.RUNNING, State.PENDING):
+                if not self._reboot:
+                    self._move(machine, State.STOPPED, "lost")
+                    continue
                 if machine.state is State.RUNNING:
                     machine = self._move(machine, State.PENDING, "restarted with the cloud")
                 self._begin(machine, self._boot)

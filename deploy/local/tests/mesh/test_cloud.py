@@ -51,9 +51,10 @@ MakeRegion = Callable[..., Region]
 async def make_region(tmp_path: Path, machine_program: tuple[str, ...]) -> AsyncIterator[MakeRegion]:
     made: list[Region] = []
 
-    def make(**scenario: Any) -> Region:
+    def make(*, reboot: bool = False, **scenario: Any) -> Region:
         options = SimulatorOptions(speed=FAST.speed, command=machine_program)
-        region = Region(tmp_path / "cloud", 201, FAST, options, sizes={"simulated": Size(8, 32, 100)})
+        sizes = {"simulated": Size(8, 32, 100)}
+        region = Region(tmp_path / "cloud", 201, FAST, options, sizes=sizes, reboot=reboot)
         region.scenario = parse_scenario(scenario)
         made.append(region)
         return region
@@ -151,7 +152,23 @@ async def test_a_machine_whose_simulator_is_killed_is_stopped_and_lost(
         assert (await client.post("/machines/default-001/kill")).json()["code"] == "NotReady"
 
 
-async def test_machines_that_were_on_come_back_with_the_cloud_and_the_witness_remembers(
+async def test_machines_that_were_on_are_lost_with_the_cloud_and_can_be_started_again(
+    make_region: MakeRegion, eventually: Eventually
+) -> None:
+    before = make_region()
+    async with caller(before) as client:
+        await client.post("/machines", json=ORDER)
+        await eventually(in_state(before, "default-001", State.RUNNING), "running")
+    await before.close()
+    after = make_region()
+    await after.open()
+    machine = after.require("default-001")
+    assert (machine.state, machine.reason, machine.pid) == (State.STOPPED, "lost", None)
+    after.start("default-001")
+    await eventually(in_state(after, "default-001", State.RUNNING), "running again")
+
+
+async def test_machines_that_were_on_can_come_back_with_the_cloud_and_the_witness_remembers(
     make_region: MakeRegion, eventually: Eventually
 ) -> None:
     before = make_region()
@@ -163,7 +180,7 @@ async def test_machines_that_were_on_come_back_with_the_cloud_and_the_witness_re
         ended = before.terminate("default-002").id
         await eventually(lambda: before.require(ended).state is State.TERMINATED, "terminated")
     await before.close()
-    after = make_region()
+    after = make_region(reboot=True)
     await after.open()
     await eventually(in_state(after, "default-001", State.RUNNING), "running again")
     machine = after.require("default-001")

@@ -1,0 +1,144 @@
+"""One reservation goes the whole way: from a lab file to collected configurations, with a command typed in between."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
+
+
+async def test_two_seats_from_the_lab_file_to_the_collected_configuration(door: Any, console: Any) -> None:
+    definition = await door.publish("ospf-basics")
+    slot = await door.slot(lead=45, minutes=30)
+    answer = await door.reserve({"definition": definition, "seats": 2, **slot})
+    assert answer.status_code == 201, answer.text
+    reservation = answer.json()
+    assert reservation["status"]["phase"] == "Scheduled"
+    path = f"/reservations/{reservation['metadata']['id']}"
+
+    placement = reservation["status"]["placement"]
+    assert [seat["seat"] for seat in placement] == [1, 2]
+    taken = [(seat["worker"], port) for seat in placement for port in seat["ports"].values()]
+    assert len(set(taken)) == 6, "every port of both seats is its own"
+
+    first = f"/instances/{placement[0]['instance']}"
+    running = await door.until_phase(first, "Running")
+    assert {node["state"] for node in running["status"]["nodes"]} == {"BOOTED"}
+    said = console(
+        running["status"]["host"],
+        running["spec"]["ports"]["r1_serial"],
+        "enable",
+        "configure terminal",
+        "ip domain name typed-by-a-learner.example",
+        "end",
+    )
+    assert "#" in said
+
+    await door.until_phase(path, "Completed")
+    for seat in placement:
+        done = await door.get(f"/instances/{seat['instance']}")
+        assert done["status"]["phase"] == "Terminated"
+        assert {a["role"] for a in done["status"]["artifacts"]} == {"rendered", "collected", "exported"}
+    files = (await door.get(f"{first}/artifacts"))["items"]
+    (r1,) = [file for file in files if file["role"] == "collected" and file["name"].lower() == "r1.cfg"]
+    text = (await door.call("GET", f"/artifacts/{r1['digest']}")).text
+    assert "typed-by-a-learner.example" in text
+
+    worker = placement[0]["worker"]
+    await door.until_phase(f"/workers/{worker}", "Offline")
+    state = [machine for machine in await door.mesh.machines() if machine["name"] == worker]
+    assert state[-1]["state"] == "stopped"
+
+
+async def test_every_step_is_an_event_in_order(door: Any) -> None:
+    definition = await door.publish("ospf-basics")
+    answer = await door.reserve({"definition": definition, "seats": 1, **await door.slot(lead=40, minutes=10)})
+    reservation = answer.json()
+    name = reservation["metadata"]["id"]
+    await door.until_phase(f"/reservations/{name}", "Completed")
+    story = door.cli("events", "history", f"reservation/{name}", "-o", "json")
+    assert story.returncode == 0, story.stderr
+    events = json.loads(story.stdout)
+    items = events["items"] if isinstance(events, dict) else events
+    facts = [event["type"].removeprefix("io.lablet.reservation.").removesuffix(".v1") for event in items]
+    assert [fact for fact in facts if fact in ("scheduled", "active", "completed")] == [
+        "scheduled",
+        "active",
+        "completed",
+    ]
+    sequences = [event["sequence"] for event in items]
+    assert sequences == sorted(sequences)
+
+
+async def test_the_command_line_books_explains_and_cancels(door: Any) -> None:
+    definition = await door.publish("vlan-trunking")
+    made = door.cli("reserve", definition, "--start", "in 3h", "--duration", "1h", "-o", "json")
+    assert made.returncode == 0, made.stderr
+    name = json.loads(made.stdout)["metadata"]["id"]
+    assert "placed" in door.cli("explain", name).stdout
+    assert door.cli("cancel", name).returncode == 0
+    shown: subprocess.CompletedProcess[str] = door.cli("get", "reservation", name, "-o", "json")
+    assert json.loads(shown.stdout)["status"]["phase"] == "Cancelled"
+
+
+async def test_more_than_the_pool_can_hold_waits_and_takes_the_place_that_is_given_up(door: Any) -> None:
+    definition = await door.publish("exam-routing")
+    slot = await door.slot(lead=600, minutes=60)
+    holders = []
+    waiting = None
+    for _ in range(40):
+        reservation = (await door.reserve({"definition": definition, "seats": 4, **slot})).json()
+        if reservation.get("status", {}).get("phase") == "Waitlisted":
+            waiting = reservation
+            break
+        holders.append(reservation["metadata"]["id"])
+    assert waiting is not None, "the pool never became full"
+    explanation = await door.get(f"/reservations/{waiting['metadata']['id']}/explanation")
+    assert explanation["binding"]
+    assert explanation["earliest"]["start"] > slot["start"]
+    await door.call("DELETE", f"/reservations/{holders[0]}", headers={"prefer": "wait=5", "if-match": "*"})
+    await door.until_phase(f"/reservations/{waiting['metadata']['id']}", "Scheduled", seconds=10)
+    for name in (*holders[1:], waiting["metadata"]["id"]):
+        await door.call("DELETE", f"/reservations/{name}", headers={"if-match": "*"})
+
+
+async def test_an_impossible_demand_is_rejected_at_once_with_its_reason(door: Any) -> None:
+    definition = await door.publish("exam-routing")
+    answer = await door.reserve({"definition": definition, "seats": 100, **await door.slot(lead=600, minutes=60)})
+    assert answer.status_code == 409, answer.text
+    assert answer.headers["content-type"].startswith("application/problem+json")
+    assert answer.json()["type"].endswith("/impossible")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"seats": 0}, "seats"),
+        ({"seats": 101}, "seats"),
+        ({"end": "2020-01-01T00:00:00Z"}, "end"),
+        ({"start": "2031-01-01T09:00:30Z"}, "start"),
+        ({"start": "2020-01-01T09:00:00Z", "end": "2020-01-01T10:00:00Z"}, "start"),
+        ({"definition": "no-such-lab"}, "definition"),
+        ({"pool": "no-such-pool"}, "pool"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+async def test_bad_input_names_the_field(door: Any, change: dict[str, Any], field: str) -> None:
+    await door.publish("ospf-basics")
+    body = {"definition": "ospf-basics", **await door.slot(lead=60, minutes=30)} | change
+    answer = await door.reserve(body)
+    assert answer.status_code == 422, answer.text
+    assert field in [error["path"].split(".")[0] for error in answer.json()["errors"]]
+
+
+async def test_a_malformed_lab_file_is_refused_with_its_line(door: Any) -> None:
+    answer = await door.call(
+        "POST",
+        "/definitions?name=broken",
+        content=b"lab:\n  version: 0.2.2\nnodes: [\n",
+        headers={"content-type": "application/yaml", "prefer": "wait=10"},
+    )
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["line"]

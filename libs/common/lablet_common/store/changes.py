@@ -1,0 +1,80 @@
+"""Changes of resources as pure additions to a transaction, and the stored form of a resource.
+
+A decision that touches several resources is one `Transaction`, put together from these and committed once. Every
+function compares what the decision rests on; none of them does I/O. A comparison that fails at commit raises
+`Conflict`: read again and decide anew.
+"""
+
+from typing import Any
+
+from lablet_common.resources.kinds import Kind, kind_of
+from lablet_common.resources.model import Resource
+from lablet_common.store.api import InvalidRequest, KeyValue, StoreError
+from lablet_common.store.transaction import Transaction
+
+_WITHOUT_VERSION = {"metadata": {"resource_version"}}
+
+
+class Unreadable(StoreError):
+    """A stored value that is not what its kind says: a foreign writer, or a newer Lablet."""
+
+    def __init__(self, key: str, cause: str) -> None:
+        super().__init__(f"the value of {key} cannot be read: {cause}")
+        self.key = key
+
+
+def encode(resource: Resource[Any, Any]) -> bytes:
+    """The value to store: JSON without the revision, which etcd itself knows."""
+    if resource.metadata.resource_version is None:
+        return resource.to_json()
+    return resource.model_dump_json(by_alias=True, exclude_none=True, exclude=_WITHOUT_VERSION).encode()
+
+
+def decode(kind: Kind, kv: KeyValue) -> Resource[Any, Any]:
+    """The resource as read at `kv.mod_revision`. Raises `Unreadable`."""
+    try:
+        resource = kind.model.model_validate_json(kv.value)
+    except ValueError as error:
+        raise Unreadable(kv.key, str(error)) from error
+    return resource.at_revision(kv.mod_revision)
+
+
+def create_in(txn: Transaction, resource: Resource[Any, Any]) -> None:
+    """Writes a new resource; its key must be absent."""
+    key = kind_of(resource).key_of(resource)
+    txn.require_absent(key)
+    txn.put(key, encode(resource))
+
+
+def update_in(txn: Transaction, resource: Resource[Any, Any]) -> None:
+    """Writes a new state over the one that was read at `resource.revision`."""
+    key = kind_of(resource).key_of(resource)
+    txn.require(key, mod_revision=_read_revision(resource))
+    txn.put(key, encode(resource))
+
+
+def delete_in(txn: Transaction, resource: Resource[Any, Any]) -> None:
+    """Deletes the resource as it was read. Raises `InvalidRequest` while a finalizer stands; the owner that removes the
+    last one passes `resource.without_finalizer(…)`."""
+    if resource.metadata.finalizers:
+        left = ", ".join(resource.metadata.finalizers)
+        raise InvalidRequest(f"{resource.kind} {resource.id} still has the finalizers {left} and cannot be deleted yet")
+    key = kind_of(resource).key_of(resource)
+    txn.require(key, mod_revision=_read_revision(resource))
+    txn.delete(key)
+
+
+def unchanged_in(txn: Transaction, resource: Resource[Any, Any]) -> None:
+    """Only compares: the decision holds while this resource is as it was read."""
+    txn.require(kind_of(resource).key_of(resource), mod_revision=_read_revision(resource))
+
+
+def absent_in(txn: Transaction, kind: Kind, resource_id: str, tenant: str = "default") -> None:
+    """Only compares: the decision holds while no such resource exists."""
+    txn.require_absent(kind.key(resource_id, tenant))
+
+
+def _read_revision(resource: Resource[Any, Any]) -> int:
+    if not resource.revision:
+        raise InvalidRequest(f"{resource.kind} {resource.id} has not been read from the store: it has no revision")
+    return resource.revision

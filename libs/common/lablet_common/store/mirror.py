@@ -1,0 +1,197 @@
+"""A copy of the keys below some prefixes, kept up to date: list at one revision, then watch from the next.
+
+What falls between a list and a watch is nothing, because the watch starts at the list's revision + 1. A compaction
+while the watcher is away, a silent watch and a missed deletion are healed the same way: list again and apply the
+difference. Changes reach the sinks in the order of their revisions, whole revisions at a time, each once.
+
+Not guaranteed: that the copy is current. Who needs that waits with `reached` for the revision of what it has read or
+written; when the watch does not bring it soon, the mirror lists again.
+"""
+
+import asyncio
+import heapq
+import itertools
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from lablet_common.store.api import Compacted, EventType, KeyValue, Store, StoreUnavailable, WatchBatch
+
+_log = logging.getLogger(__name__)
+_PAGE = 1000
+_GRACE_SECONDS = 0.03
+"""How long the watch has to bring a revision somebody waits for, before the mirror lists again."""
+_RETRY_SECONDS = 0.2
+_RETRY_MAXIMUM = 3.0
+
+
+class Sink(Protocol):
+    """Where the keys below one prefix go. Called between two awaits: what one revision changed appears at once."""
+
+    def put(self, kv: KeyValue) -> None: ...
+
+    def drop(self, key: str, revision: int) -> None: ...
+
+    def revision_of(self, key: str) -> int:
+        """The mod_revision held for the key; 0 when it is not held."""
+        ...
+
+    def keys(self) -> Iterable[str]: ...
+
+
+class Mirror:
+    """Feeds `sinks` (by prefix) from one watch on `watched`, which must be a beginning of every prefix.
+
+    `resync_seconds` (real): how often the whole is listed and compared, and the watch opened anew.
+    """
+
+    def __init__(self, store: Store, sinks: Mapping[str, Sink], *, watched: str, resync_seconds: float = 300.0) -> None:
+        if outside := [prefix for prefix in sinks if not prefix.startswith(watched)]:
+            raise ValueError(f"a watch on {watched} does not see {', '.join(outside)}")
+        self._store = store
+        self._sinks = dict(sinks)
+        self._watched = watched
+        self._resync_seconds = resync_seconds
+        self._revision = 0
+        self._listing = asyncio.Lock()
+        self._first = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._order = itertools.count()
+        self._waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+
+    @property
+    def revision(self) -> int:
+        """Everything up to this revision has been applied; 0 before the first list."""
+        return self._revision
+
+    @property
+    def synced(self) -> bool:
+        return self._first.is_set()
+
+    async def wait_synced(self) -> None:
+        await self._first.wait()
+
+    async def reached(self, revision: int, timeout: float = 10.0) -> None:
+        """Waits until everything up to `revision` has been applied. Raises `TimeoutError`."""
+        if self._revision >= revision:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiters, (revision, next(self._order), waiter))
+        self._wanted.set()
+        try:
+            async with asyncio.timeout(timeout):
+                await waiter
+        except TimeoutError:
+            raise TimeoutError(
+                f"the copy of {self._watched} is at revision {self._revision}; {revision} did not come in {timeout} s"
+            ) from None
+
+    async def run(self) -> None:
+        """Follows the store for ever. Ends only by an error of a sink, such as `Unreadable`."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow())
+                tasks.create_task(self._serve_waiters())
+        except ExceptionGroup as crash:
+            raise crash.exceptions[0] from crash
+
+    async def _follow(self) -> None:
+        pause = _RETRY_SECONDS
+        while True:
+            try:
+                await self._list()
+                pause = _RETRY_SECONDS
+                async with (
+                    asyncio.timeout(self._resync_seconds),
+                    self._store.watch(self._watched, start_revision=self._revision + 1) as batches,
+                ):
+                    async for batch in batches:
+                        self._take(batch)
+            except TimeoutError:
+                continue  # time to compare with a fresh list, and to watch anew
+            except Compacted as error:
+                _log.warning("the watch was compacted away, listing again", extra={"oldest": error.compact_revision})
+                continue
+            except StoreUnavailable as error:
+                _log.warning("etcd cannot be followed just now", extra={"prefix": self._watched, "cause": str(error)})
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _RETRY_MAXIMUM)
+
+    async def _serve_waiters(self) -> None:
+        """Lists again for those who wait for a revision that changed nothing here, so that no event will tell."""
+        grace = _GRACE_SECONDS
+        while True:
+            await self._first.wait()
+            await self._wanted.wait()
+            await asyncio.sleep(grace)
+            while self._waiters and self._waiters[0][2].done():
+                heapq.heappop(self._waiters)
+            if not self._waiters:
+                self._wanted.clear()
+                grace = _GRACE_SECONDS
+                continue
+            grace = min(grace * 2, _RETRY_MAXIMUM)  # for revisions that no list brings either
+            try:
+                await self._list()
+            except (StoreUnavailable, Compacted) as error:
+                _log.warning("etcd cannot be listed just now", extra={"prefix": self._watched, "cause": str(error)})
+
+    async def _list(self) -> None:
+        """Lists at one revision and applies the difference, unless the watch has overtaken the list."""
+        async with self._listing:
+            revision = 0
+            listed: dict[str, list[KeyValue]] = {}
+            for prefix in self._sinks:
+                items: list[KeyValue] = []
+                listed[prefix] = items
+                after = ""
+                while True:
+                    page = await self._store.range(prefix, limit=_PAGE, start_after=after, revision=revision)
+                    revision = revision or page.revision
+                    items.extend(page.items)
+                    if not page.more:
+                        break
+                    after = page.items[-1].key
+            if revision >= self._revision:
+                self._apply(listed, revision)
+            self._first.set()
+
+    def _apply(self, listed: Mapping[str, list[KeyValue]], revision: int) -> None:
+        changes: list[tuple[KeyValue, Sink]] = []
+        for prefix, items in listed.items():
+            sink = self._sinks[prefix]
+            for gone in set(sink.keys()) - {kv.key for kv in items}:
+                sink.drop(gone, revision)
+            changes += [(kv, sink) for kv in items if sink.revision_of(kv.key) != kv.mod_revision]
+        changes.sort(key=lambda change: change[0].mod_revision)
+        for kv, sink in changes:
+            sink.put(kv)
+        self._advance(revision)
+
+    def _take(self, batch: WatchBatch) -> None:
+        for event in batch.events:
+            kv = event.kv
+            if kv.mod_revision <= self._revision:
+                continue  # a list has brought it already
+            sink = self._sink_of(kv.key)
+            if sink is None:
+                continue
+            if event.type is EventType.PUT:
+                sink.put(kv)
+            else:
+                sink.drop(kv.key, kv.mod_revision)
+        self._advance(batch.events[-1].kv.mod_revision if batch.events else batch.revision)
+
+    def _sink_of(self, key: str) -> Sink | None:
+        prefix = key[: key.find("/", 1) + 1]
+        sink = self._sinks.get(prefix)
+        if sink is None:
+            return next((s for p, s in self._sinks.items() if key.startswith(p)), None)
+        return sink
+
+    def _advance(self, revision: int) -> None:
+        self._revision = max(self._revision, revision)
+        while self._waiters and (self._waiters[0][0] <= self._revision or self._waiters[0][2].done()):
+            _, _, waiter = heapq.heappop(self._waiters)
+            if not waiter.done():
+                waiter.set_result(None)

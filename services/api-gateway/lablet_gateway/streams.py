@@ -10,7 +10,7 @@ import asyncio
 import logging
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lablet_common.bus.seen import Seen
@@ -94,6 +94,20 @@ class Filter:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A place in the log; `lost` where what the client asked to go on from cannot be had any more."""
+
+    epoch: str
+    number: int
+    lost: bool = False
+
+    @property
+    def reset(self) -> bytes:
+        """Tells a client to begin anew from here."""
+        return b"event: reset\nid: %s-%d\ndata: {}\n\n" % (self.epoch.encode(), self.number)
+
+
 class Hub:
     """The one reader, and its ring of the latest events (`size` of them at least)."""
 
@@ -116,12 +130,14 @@ class Hub:
 
     async def run(self) -> None:
         """Follows the log for ever; while NATS is away, the clients hear heartbeats only."""
+        pause = 0.05
         while not self._started.is_set():
             try:
                 self._settle(await self._log.bounds())
             except EventLogUnavailable as error:
-                _log.warning("the event log cannot be read yet", extra={"cause": str(error)})
-                await asyncio.sleep(_RETRY_SECONDS)
+                _log.info("the event log cannot be read yet", extra={"cause": str(error)})
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, _RETRY_SECONDS)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._log.follow(self._position, self._take))
             tasks.create_task(self._watch_epoch())
@@ -173,86 +189,84 @@ class Hub:
         self._closed = True
         self._tell()
 
+    async def ready(self, timeout: float) -> None:
+        """Waits for the first sight of the log. Raises `EventLogUnavailable`: without it there is no "from now on"."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._started.wait()
+        except TimeoutError:
+            raise EventLogUnavailable("the event log has not been reached yet") from None
+
+    async def place(self, last_id: str | None) -> Place:
+        """Where a client begins: after the id it names, else from now on."""
+        now = Place(self._epoch, self._position)
+        if not last_id:
+            return now
+        epoch, _, digits = last_id.rpartition("-")
+        if epoch != now.epoch or not digits.isdecimal():
+            return replace(now, lost=True)
+        number = int(digits)
+        try:
+            bounds = await self._log.bounds()
+        except EventLogUnavailable:
+            return Place(epoch, number)
+        if number > bounds.last:
+            return replace(now, lost=True)
+        return Place(epoch, number, lost=number + 1 < bounds.first)
+
     async def frames(
-        self,
-        wanted: Filter,
-        visible: Callable[[Entry], bool],
-        last_id: str | None,
-        heartbeat_seconds: float,
+        self, place: Place, wanted: Filter, visible: Callable[[Entry], bool], heartbeat_seconds: float
     ) -> AsyncIterator[bytes]:
-        """What one client is sent, until it goes or the hub closes."""
+        """What one client is sent from `place` on, until it goes or the hub closes."""
         self.clients += 1
         try:
             yield HEARTBEAT
-            async for frame in self._frames(wanted, visible, last_id, heartbeat_seconds):
+            async for frame in self._frames(place, wanted, visible, heartbeat_seconds):
                 yield frame
         finally:
             self.clients -= 1
 
     async def _frames(
-        self, wanted: Filter, visible: Callable[[Entry], bool], last_id: str | None, heartbeat_seconds: float
+        self, place: Place, wanted: Filter, visible: Callable[[Entry], bool], heartbeat_seconds: float
     ) -> AsyncIterator[bytes]:
-        while not self._closed and not self._started.is_set():
-            try:
-                async with asyncio.timeout(heartbeat_seconds):
-                    await self._started.wait()
-            except TimeoutError:
-                yield HEARTBEAT
         seen = Seen(_REMEMBERED)
-        epoch, position, lost = await self._place(last_id)
-        if lost:
-            yield self._reset(epoch, position)
+        if place.lost:
+            yield place.reset
+        epoch, position = place.epoch, place.number
         while not self._closed:
             if epoch != self._epoch:
                 epoch, position = self._epoch, self._floor
-                yield self._reset(epoch, position)
+                yield Place(epoch, position).reset
             news = self._news
-            entries = await self._after(epoch, position)
-            if entries is None:
-                yield HEARTBEAT  # NATS is away, and what this client needs is not in memory
+            if position >= self._position:
+                try:
+                    async with asyncio.timeout(heartbeat_seconds):
+                        await news.wait()
+                except TimeoutError:
+                    yield HEARTBEAT
+                continue
+            try:
+                entries, position = await self._after(epoch, position)
+            except EventLogUnavailable as error:
+                _log.warning("a client cannot catch up just now", extra={"cause": str(error)})
+                yield HEARTBEAT
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             for entry in entries:
-                position = entry.number
                 if wanted.wants(entry) and visible(entry) and seen.is_new(entry.event):
                     seen.note(entry.event)
                     yield entry.frame
-            if entries or self._position > position:
-                continue
-            try:
-                async with asyncio.timeout(heartbeat_seconds):
-                    await news.wait()
-            except TimeoutError:
-                yield HEARTBEAT
 
-    async def _place(self, last_id: str | None) -> tuple[str, int, bool]:
-        """Where a client starts, and whether what it asks for cannot be had any more."""
-        epoch, position = self._epoch, self._position
-        if not last_id:
-            return epoch, position, False
-        known, _, number = last_id.rpartition("-")
-        if known != epoch or not number.isdecimal() or int(number) > position:
-            return epoch, position, True
-        try:
-            bounds = await self._log.bounds()
-        except EventLogUnavailable:
-            return epoch, int(number), False
-        return epoch, int(number), int(number) + 1 < bounds.first
-
-    @staticmethod
-    def _reset(epoch: str, position: int) -> bytes:
-        return b"event: reset\nid: %s-%d\ndata: {}\n\n" % (epoch.encode(), position)
-
-    async def _after(self, epoch: str, position: int) -> list[Entry] | None:
-        """The next entries, from the ring or the log; None while the log cannot be read."""
-        if position >= self._position:
-            return []
+    async def _after(self, epoch: str, position: int) -> tuple[list[Entry], int]:
+        """The next entries, from the ring or the log, and how far they reach. Raises `EventLogUnavailable`."""
         if position >= self._floor:
             first = bisect_right(self._ring, position, key=lambda entry: entry.number)
-            return self._ring[first : first + _CATCH_UP]
-        try:
-            found = await self._log.read(position, _CATCH_UP)
-        except EventLogUnavailable as error:
-            _log.warning("a client cannot catch up just now", extra={"cause": str(error)})
-            return None
-        return [entry for logged in found if (entry := entry_of(logged, epoch)) is not None]
+            entries = self._ring[first : first + _CATCH_UP]
+            reached = entries[-1].number if len(entries) == _CATCH_UP else self._position
+            return entries, reached
+        floor = self._floor
+        found = await self._log.read(position, _CATCH_UP)
+        if not found:
+            return [], floor  # the log has forgotten what lay in between
+        entries = [entry for logged in found if (entry := entry_of(logged, epoch)) is not None]
+        return entries, found[-1].number

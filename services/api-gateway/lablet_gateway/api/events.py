@@ -25,6 +25,8 @@ router = APIRouter(prefix=f"{PREFIX}/events", tags=["events"])
 _TENANT_OF = {"definition": PUBLIC_TENANT}
 _FLEET = frozenset({"pool", "template", "worker", "scaling"})
 _STORY_LIMIT = 10_000
+_PATIENCE_SECONDS = 2.0
+"""How long a listener waits for a replica that has just started to see the log."""
 _EVENT = {"type": "object", "required": ["id", "source", "type", "specversion"], "additionalProperties": True}
 _BODY: dict[str, Any] = {
     "requestBody": {
@@ -145,7 +147,9 @@ async def stream(
         raise problems.invalid("label", str(error)) from error
     wanted = Filter(kinds, frozenset(part for value in ids or [] for part in value.split(",") if part),
                     correlation, labels)  # fmt: skip
-    frames = parts.hub.frames(wanted, _Sight(parts, caller), last_event_id, parts.settings.gateway_heartbeat_seconds)
+    await parts.hub.ready(_PATIENCE_SECONDS)
+    place = await parts.hub.place(last_event_id)
+    frames = parts.hub.frames(place, wanted, _Sight(parts, caller), parts.settings.gateway_heartbeat_seconds)
     return StreamingResponse(frames, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
 

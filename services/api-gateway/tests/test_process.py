@@ -1,0 +1,206 @@
+"""One real gateway process on real etcd and NATS: accept, publish, stream, outages, a prompt end."""
+
+import asyncio
+import hashlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nats
+import pytest
+
+from lablet_common.bus.messages import DeadLetter
+from lablet_common.bus.permissions import NatsUser, Permissions, service_user
+from lablet_common.events import subjects
+from lablet_common.resources.kinds import Service, kind_of
+from lablet_common.store import EtcdStore
+from lablet_common.store.repository import Repository
+from lablet_common.testing.etcd import EtcdServer, find_etcd, free_ports
+from lablet_common.testing.nats import NatsServer, find_nats_server
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(find_etcd() is None, reason="no etcd on this machine"),
+    pytest.mark.skipif(find_nats_server() is None, reason="no nats-server on this machine"),
+]
+ALL = NatsUser("everything", "e", Permissions((">",), (">",)))
+
+
+@dataclass
+class Mesh:
+    url: str
+    process: asyncio.subprocess.Process
+    etcd: EtcdServer
+    nats: NatsServer
+    store: EtcdStore
+    client: httpx.AsyncClient
+
+    async def book(self, **more: Any) -> httpx.Response:
+        start = (datetime.now(UTC) + timedelta(hours=1)).replace(second=0, microsecond=0)
+        body = {"definition": "ospf-basics", "start": start.isoformat(), "durationMinutes": 60, **more}
+        return await self.client.post("/api/v1/reservations", json=body)
+
+    async def everything(self) -> Any:
+        return await nats.connect(self.nats.url, user="everything", password="e", inbox_prefix=b"_INBOX_everything")
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path, world: Any) -> AsyncIterator[Mesh]:
+    tokens = tmp_path / "tokens.json"
+    digest = hashlib.sha256(b"t").hexdigest()
+    tokens.write_text(json.dumps([{"name": "root", "role": "admin", "tenant": "default", "sha256": digest}]))
+    (port,) = free_ports(1)
+    users = [service_user(Service.GATEWAY, "g"), ALL]
+    with EtcdServer.start(tmp_path / "etcd") as etcd, NatsServer.start(tmp_path / "nats", users=users) as server:
+        store = EtcdStore([etcd.endpoint])
+        for resource in (world.template(), world.pool(), world.worker(), world.definition()):
+            await Repository(store, kind_of(resource)).create(resource)
+        settings = {
+            "ETCD_ENDPOINTS": etcd.endpoint, "NATS_URL": server.url, "NATS_USER": "api-gateway", "NATS_PASSWORD": "g",
+            "GATEWAY_PORT": str(port),
+            "API_TOKENS_FILE": str(tokens), "OWNERSHIP_LEASE_TTL_SECONDS": "2", "LOG_LEVEL": "INFO",
+            "GATEWAY_HEARTBEAT_SECONDS": "1", "ARTIFACT_STORAGE_ENDPOINT": "http://127.0.0.1:9",
+        }  # fmt: skip
+        with (tmp_path / "log").open("wb") as log:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "lablet_gateway", env=os.environ | settings, stderr=log
+            )
+        url = f"http://127.0.0.1:{port}"
+        async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Bearer t"}, timeout=10) as client:
+            try:
+                await until_ready(client, process)
+                yield Mesh(url, process, etcd, server, store, client)
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
+                await store.close()
+                print((tmp_path / "log").read_text()[-4000:])
+
+
+async def until_ready(client: httpx.AsyncClient, process: asyncio.subprocess.Process) -> None:
+    async with asyncio.timeout(20):
+        while process.returncode is None:
+            try:
+                if (await client.get("/readyz")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            await asyncio.sleep(0.05)
+    raise AssertionError("the gateway ended before it was ready")
+
+
+@asynccontextmanager
+async def listening(client: httpx.AsyncClient, last: str | None = None, query: str = "") -> AsyncIterator[Any]:
+    """Events from the real stream, parsed; `id` beside them."""
+    headers = {"Last-Event-ID": last} if last else {}
+    async with client.stream("GET", f"/api/v1/events/stream{query}", headers=headers, timeout=20) as answer:
+        assert answer.status_code == 200
+
+        async def frames() -> AsyncIterator[tuple[str, dict[str, Any]]]:
+            number = ""
+            async for line in answer.aiter_lines():
+                if line.startswith("id: "):
+                    number = line[4:]
+                elif line.startswith("data: "):
+                    yield number, json.loads(line[6:])
+
+        iterator = frames()
+        yield iterator
+        await iterator.aclose()
+
+
+async def test_an_accepted_request_reaches_the_owner_and_the_listeners(mesh: Mesh) -> None:
+    async with asyncio.timeout(30), listening(mesh.client, query="?kind=request") as events:
+        answer = await mesh.book()
+        assert answer.status_code == 202, answer.text
+        request = answer.json()
+        number, event = await anext(events)
+        assert event["type"] == "io.lablet.request.accepted.v1"
+        assert event["subject"] == f"request/{request['metadata']['id']}"
+        assert event["source"] == "/lablet/api-gateway"
+        connection = await mesh.everything()
+        js = connection.jetstream()
+        intent = await js.pull_subscribe(subjects.intent_filter("scheduler", "default"), stream="INTENTS_SCHEDULER")
+        (message,) = await intent.fetch(1, timeout=10)
+        assert message.headers["ce-type"] == "io.lablet.reservation.requested.v1"
+        assert json.loads(message.data)["id"] == request["spec"]["subject"].partition("/")[2]
+        await connection.close()
+        second = (await mesh.book()).json()
+    async with asyncio.timeout(10), listening(mesh.client, number, "?kind=request") as events:
+        _, event = await anext(events)
+        assert event["subject"] == f"request/{second['metadata']['id']}"
+    story = await mesh.client.get(f"/api/v1/events?subject=request/{request['metadata']['id']}")
+    assert [event["type"] for event in story.json()] == ["io.lablet.request.accepted.v1"]
+
+
+async def test_without_nats_requests_are_accepted_and_published_when_it_is_back(mesh: Mesh) -> None:
+    async with asyncio.timeout(40), listening(mesh.client, query="?kind=request") as events:
+        await mesh.book()
+        await anext(events)
+        mesh.nats.stop()
+        answers = [await mesh.book() for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [202] * 5
+        story = await mesh.client.get("/api/v1/events?subject=request/req-x")
+        assert (story.status_code, story.json()["dependency"]) == (503, "nats")
+        mesh.nats.launch()
+        mesh.nats.wait_ready()
+        told = [await anext(events) for _ in range(5)]
+    wanted = {f"request/{answer.json()['metadata']['id']}" for answer in answers}
+    assert {event["subject"] for _, event in told} == wanted
+
+
+async def test_without_etcd_the_answer_names_it_and_service_resumes_by_itself(mesh: Mesh) -> None:
+    mesh.etcd.stop()
+    answer = await mesh.client.get("/api/v1/reservations", timeout=30)
+    assert (answer.status_code, answer.json()["dependency"]) == (503, "etcd")
+    mesh.etcd.launch()
+    mesh.etcd.wait_ready()
+    async with asyncio.timeout(5):
+        while (await mesh.book()).status_code != 202:
+            await asyncio.sleep(0.1)
+
+
+async def test_a_dead_letter_goes_back_to_where_it_came_from(mesh: Mesh) -> None:
+    await mesh.book()
+    connection = await mesh.everything()
+    js = connection.jetstream()
+    subject = subjects.intent_subject("scheduler", "default", "reservation", "rsv-dead")
+    letter = DeadLetter(subject, {"ce-id": "7"}, b"{}", "INTENTS_SCHEDULER", 3, "scheduler-default", "poison", 5,
+                        datetime.now(UTC))  # fmt: skip
+    headers, payload = letter.message()
+    async with asyncio.timeout(20):
+        await js.publish(subjects.dlq_subject("scheduler", "scheduler-default"), payload, headers=headers)
+        (listed,) = (await mesh.client.get("/api/v1/dead-letters")).json()["items"]
+        assert (listed["reason"], listed["attempts"]) == ("poison", 5)
+        answer = await mesh.client.post(f"/api/v1/dead-letters/{listed['sequence']}/replay")
+        assert answer.status_code == 200, answer.text
+        waiting = await js.pull_subscribe(subject, stream="INTENTS_SCHEDULER")
+        (message,) = await waiting.fetch(1, timeout=5)
+    assert (message.headers["ce-id"], message.data) == ("7", b"{}")
+    await connection.close()
+
+
+async def test_a_stop_ends_open_streams_and_the_process_at_once(mesh: Mesh) -> None:
+    async with asyncio.timeout(8), listening(mesh.client) as events:
+        mesh.process.send_signal(signal.SIGTERM)
+        assert [event async for event in events] == []
+        assert await mesh.process.wait() == 0
+
+
+async def test_the_object_store_being_away_is_a_degradation_that_uploads_name(mesh: Mesh) -> None:
+    checks = (await mesh.client.get("/readyz")).json()["checks"]
+    assert checks["etcd"] == "ok"
+    assert checks["s3"].startswith("degraded")
+    answer = await mesh.client.post(
+        "/api/v1/definitions?name=vlans", content=b"lab: {}\n", headers={"Content-Type": "application/yaml"}, timeout=30
+    )
+    assert (answer.status_code, answer.json()["dependency"]) == (503, "s3")

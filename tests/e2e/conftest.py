@@ -21,7 +21,7 @@ import pytest_asyncio
 
 from lablet_local.mesh import LocalMesh
 
-SPEED = 120.0
+SPEED = 240.0
 LABS = Path(__file__).resolve().parents[2] / "examples" / "labs"
 
 
@@ -112,6 +112,16 @@ def type_into(host: str, port: int, *lines: str) -> str:
             except TimeoutError:
                 continue
     return said.decode(errors="replace")
+
+
+@pytest.fixture(scope="session")
+def open_door() -> Callable[[LocalMesh, float], Any]:
+    """A door to a mesh that a test runs itself."""
+
+    async def opened(mesh: LocalMesh, speed: float) -> Door:
+        return await _door(mesh.url, mesh.token("admin"), speed, mesh)
+
+    return opened
 
 
 async def _door(url: str, token: str, speed: float, mesh: LocalMesh | None) -> Door:

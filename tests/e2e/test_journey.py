@@ -95,7 +95,7 @@ async def test_more_than_the_pool_can_hold_waits_and_takes_the_place_that_is_giv
             break
         holders.append(reservation["metadata"]["id"])
     assert waiting is not None, "the pool never became full"
-    explanation = await door.get(f"/reservations/{waiting['metadata']['id']}/explanation")
+    explanation = (await door.get(f"/reservations/{waiting['metadata']['id']}/explanation"))["explanation"]
     assert explanation["binding"]
     assert explanation["earliest"]["start"] > slot["start"]
     await door.call("DELETE", f"/reservations/{holders[0]}", headers={"prefer": "wait=5", "if-match": "*"})

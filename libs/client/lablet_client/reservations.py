@@ -69,7 +69,7 @@ class Reservations(Collection[Reservation]):
     async def explanation(self, reservation_id: str) -> Explanation | None:
         """Why it was decided so; None while it is undecided."""
         body = (await self._transport.call("GET", f"{self.one(reservation_id)}/explanation")).json()
-        found = body.get("explanation", body) if isinstance(body, dict) else None
+        found = body.get("explanation")
         return Explanation.model_validate(found, extra="ignore") if found else None
 
     async def _changed(self, method: str, target: str, wait: float, **call: Any) -> Reservation:

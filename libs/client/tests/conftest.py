@@ -376,6 +376,9 @@ async def _outcome(mesh: Mesh, request: Any, now: datetime) -> tuple[Any, bool]:
             return Problem(type="https://lablet.io/problems/invalid", title="The lab file is malformed", status=422,
                            detail="line 3", errors=(error,)), False  # fmt: skip
         version = data.get("version") or "1.0.0"
+        there = await Repository(mesh.store, KINDS["definition"]).get(f"{data['name']}@{version}")
+        if there is not None:
+            return there.observed("changed"), False
         spec = DefinitionSpec.model_validate(
             {"name": data["name"], "version": version, "title": "A lab", "topology": {"digest": data["digest"], "bytes": 1},
              "requirements": {"cpuCores": 2, "memoryGb": 4, "nodeCount": 3}, "ports": [{"name": "r1_serial"}]}

@@ -186,6 +186,9 @@ def _call(address: str, work: Any) -> Any:
     host, _, port = address.rpartition(":")
     tls = _tls()
     try:
+        # its constructor turns "nobody there" into an AttributeError, so we look ourselves first
+        scheme, verify, cert = tls.get("protocol", "http"), tls.get("verify"), tls.get("cert")
+        requests.get(f"{scheme}://{address}/version", timeout=_timeout(), verify=verify, cert=cert).raise_for_status()
         client = etcd3.Client(host, int(port), timeout=_timeout(), **tls)
         if os.environ.get("ETCD_USERNAME"):
             client.auth(os.environ["ETCD_USERNAME"], _secret("ETCD_PASSWORD"))

@@ -161,11 +161,23 @@ def _checked(model: Any, spec: Any, item: Wanted, path: str) -> Any:
     try:
         return model.model_validate(spec)
     except ValidationError as error:
-        lines = [
-            f"\n    {'.'.join([path, *(str(part) for part in found['loc'])])}: {found['msg']}"
-            for found in error.errors()
-        ]
+        known = tuple(info.alias or name for name, info in model.model_fields.items())
+        lines = [f"\n    {'.'.join([path, *_place(found)])}: {_fault(found, known)}" for found in error.errors()]
         raise WrongUsage(f"{item.file}: {item.kind} {item.name}:{''.join(lines)}") from error
+
+
+def _place(found: Any) -> Sequence[str]:
+    """Where pydantic found it; a fault of several fields names one in its context."""
+    named = [found["ctx"]["field"]] if found["type"] == "fault" else []
+    return [str(part) for part in found["loc"]] + named
+
+
+def _fault(found: Any, known: tuple[str, ...]) -> str:
+    from lablet_client.cli.failures import nearest
+
+    if found["type"] == "extra_forbidden" and len(found["loc"]) == 1:
+        return f"there is no such field: {nearest(str(found['loc'][0]), known)}"
+    return str(found["msg"])
 
 
 def _show_difference(run: Session, before: Any, after: Any) -> None:

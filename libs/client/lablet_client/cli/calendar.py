@@ -91,15 +91,16 @@ def step_for(span: timedelta, width: int) -> timedelta:
 
 
 def ruler(start: datetime, step: timedelta, count: int) -> str:
-    """Hours (or days) over the cells they begin at."""
+    """Whole hours over the cells they begin at; with long cells, days."""
     line = [" "] * (count + 8)
     free_from, day = 0, None
     for number in range(count):
         local = (start + number * step).astimezone()
-        whole = local.minute == 0 or number == 0 or (step < timedelta(minutes=10) and local.minute % 30 == 0)
-        word = f"{local:%H:%M}" if step < timedelta(hours=6) else f"{local:%a %d}"
-        changed = local.date() != day
-        if number >= free_from and (whole or changed) and (step < timedelta(hours=6) or changed):
+        if step < timedelta(hours=3):
+            mark, word = local.minute == 0 or number == 0, f"{local:%H:%M}"
+        else:
+            mark, word = local.date() != day, f"{local:%a %d}"
+        if mark and number >= free_from:
             line[number : number + len(word)] = word
             free_from, day = number + len(word) + 2, local.date()
     return "".join(line).rstrip()

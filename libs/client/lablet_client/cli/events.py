@@ -118,7 +118,8 @@ def _tell_result(run: Session, event: "Event", result: Mapping[str, Any]) -> Non
     if problem:
         run.console.print(f"[red]✗[/] {event.fact}: {problem.get('detail') or problem.get('title')}")
         for error in problem.get("errors") or ():
-            run.console.print(f"    {error.get('path')}: {error.get('message')}", markup=False)
+            if error.get("remedy"):
+                run.console.print(f"    [green]→[/] {error['remedy']}")
     else:
         about = " ".join(str(result[name]) for name in ("request", "resource") if result.get(name))
         run.console.print(f"[green]✓[/] {event.fact}: {about}")

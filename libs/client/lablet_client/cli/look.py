@@ -255,6 +255,7 @@ def _describe(run: Session, document: Mapping[str, Any], events: Sequence[Any], 
     extra = {k: v for k, v in document.items() if k not in ("kind", "metadata", "spec", "status")}
     if extra:
         run.console.print(as_yaml(extra).rstrip(), markup=False)
+    _show_seats(run, document)
     for condition in at(document, "status.conditions", []):
         since = show_time(datetime.fromisoformat(condition["since"]), now)
         state = "" if condition.get("status", True) else "not "
@@ -279,7 +280,24 @@ def _describe(run: Session, document: Mapping[str, Any], events: Sequence[Any], 
         run.console.print(table)
 
 
-_SHOWN_APART = frozenset({"phase", "history", "conditions", "lastFact", "reason", "message"})
+def _show_seats(run: Session, document: Mapping[str, Any]) -> None:
+    """The placement, a line a seat."""
+    from lablet_client.cli.tables import at
+
+    seats = at(document, "status.placement", [])
+    if not seats:
+        return
+    table = plain_table("SEAT", "WORKER", "INSTANCE", "PORTS", "STATE")
+    for seat in seats:
+        ports = ", ".join(f"{name} {port}" for name, port in seat.get("ports", {}).items())
+        again = f", attempt {seat['attempt']}" if seat.get("attempt", 1) > 1 else ""
+        state = f"{seat.get('state', '')}{again}"
+        table.add_row(str(seat["seat"]), seat["worker"], seat["instance"], ports, state)
+    run.console.print("\n[bold]seats[/]")
+    run.console.print(table)
+
+
+_SHOWN_APART = frozenset({"placement", "phase", "history", "conditions", "lastFact", "reason", "message"})
 
 
 def _kind(text: str) -> str:

@@ -7,8 +7,10 @@ of clocks leaves out is refused. "Now" is the mesh's own lab time.
 
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
+from difflib import get_close_matches
 
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_NEAR = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _LONGEST = timedelta(days=3660)
 _SPAN = re.compile(
@@ -123,8 +125,8 @@ def _spoken(word: str, text: str, now: datetime, zone: tzinfo | None) -> datetim
     naive = today.replace(hour=hours, minute=minutes, second=0, microsecond=0)
     if not day:
         naive += timedelta(days=0 if naive > today else 1)
-    elif day in ("today", "tomorrow"):
-        naive += timedelta(days=1 if day == "tomorrow" else 0)
+    elif day in _NEAR:
+        naive += timedelta(days=_NEAR[day])
     else:
         ahead = (_weekday(day, text) - today.weekday()) % 7
         naive += timedelta(days=ahead or (0 if naive > today else 7))
@@ -142,7 +144,9 @@ def _split(word: str) -> tuple[str, str]:
 def _weekday(day: str, text: str) -> int:
     found = [number for number, name in enumerate(_DAYS) if len(day) >= 3 and name.startswith(day)]
     if not found:
-        raise WrongTime(f"{text!r}: {day!r} is no day: {_EXAMPLES}")
+        close = get_close_matches(day, (*_DAYS, *_NEAR), n=1)
+        hint = f"did you mean {close[0]}?" if close else _EXAMPLES
+        raise WrongTime(f"{text!r}: {day!r} is no day: {hint}")
     return found[0]
 
 

@@ -1,0 +1,287 @@
+"""The command: what people type, what they read, and how it ends."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from lablet_client.cli import calendar
+from lablet_client.cli.access import opener
+from lablet_client.cli.definition import _name_of
+from lablet_client.cli.tables import COLUMNS, KINDS, STYLES, kind_word
+from lablet_client.instances import Port
+from lablet_common.resources.kinds import KINDS as RESOURCES
+
+# -- usage and exit codes ----------------------------------------------------------------------------------------------
+
+
+def test_nobody_there_ends_with_3_and_says_how_to_start_a_mesh(lablet, scripted):
+    scripted.on("GET", "/workers", httpx.ConnectError("refused"))
+    lablet("get", "workers", code=3)
+    assert "no answer from http://lablet.test" in lablet.stderr
+    assert "lablet up" in lablet.stderr
+
+
+def test_no_mesh_known_ends_with_3(lablet):
+    lablet.session = lambda: None
+    lablet("get", "workers", code=3)
+    assert "no mesh is known here" in lablet.stderr
+
+
+def test_a_part_that_is_down_ends_with_3_and_is_named(lablet, scripted, problem):
+    scripted.on("GET", "/workers", problem(503, "no answer", dependency="etcd"))
+    lablet("get", "workers", code=3)
+    assert "etcd is down" in lablet.stderr
+
+
+def test_a_refusal_ends_with_1_and_shows_field_and_remedy(lablet, scripted, problem):
+    fault = {"path": "pool", "message": "there is no pool defalt", "remedy": "did you mean default?"}
+    scripted.on("POST", "/reservations", problem(422, "pool: …", slug="Invalid request", errors=[fault]))
+    lablet("reserve", "ospf-basics", "-d", "1h", "-p", "defalt", code=1)
+    assert "pool: there is no pool defalt" in lablet.stderr
+    assert "→ did you mean default?" in lablet.stderr
+
+
+def test_a_rejection_gives_the_scheduler_s_reasons(lablet, scripted, problem):
+    why = {
+        "summary": "No worker fits.",
+        "considered": 4,
+        "removed": {"capacity": 3, "nodeLimit": 1},
+        "binding": "memoryGb",
+        "nearestMiss": {"worker": "default-001", "dimension": "memoryGb", "needed": 84.0, "free": 64.0},
+        "earliest": {"start": "2030-03-01T14:00:00Z", "end": "2030-03-01T15:00:00Z"},
+    }
+    scripted.on("POST", "/reservations", problem(409, "No worker fits.", explanation=why))
+    lablet("reserve", "ospf-basics", "-d", "1h", code=1)
+    assert lablet.stderr.count("No worker fits") == 1
+    assert "3 full at that time and 1 with too small a node limit" in lablet.stderr
+    assert "default-001 has 64 of 84 GB of memory" in lablet.stderr
+    assert "The earliest slot that fits is Fri 01 Mar 2030" in lablet.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["get", "wrokers"], "did you mean workers"),
+        (["get", "nonsense-kind"], "known are reservation"),
+        (["get", "requests"], "one by one"),
+        (["reserve", "x"], "how long?"),
+        (["reserve", "x", "-s", "soonish", "-d", "1h"], "--start: 'soonish'"),
+        (["reserve", "x", "-s", "tomorow 9:00", "-d", "1h"], "did you mean tomorrow?"),
+        (["reserve", "x", "-s", "tomorrow 9:00", "-d", "long"], "--duration: 'long'"),
+        (["reserve", "x", "-s", "tomorrow 9:00", "-e", "tomorrow 8:00"], "would end before it begins"),
+        (["reserve", "x", "-s", "9:00", "-e", "10:00", "-d", "1h"], "one of the two"),
+        (["extend", "rsv-a"], "--by or --end"),
+        (["definition", "deprecate", "ospf"], "ospf@1.0.0"),
+        (["dlq", "replay"], "say which"),
+        (["events", "publish", "x", "-d", "{"], "--data is no JSON"),
+        (["calendar", "default", "--to", "yesterday 09:00"], "--to must be after"),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_is_meant(lablet, arguments, said):
+    lablet(*arguments, code=2)
+    assert said in lablet.stderr
+
+
+def test_unknown_options_end_with_2(lablet):
+    lablet("get", "workers", "--colour", code=2)
+    lablet("frobnicate", code=2)
+
+
+def test_the_mesh_commands_are_hinted_at_where_they_are_not_installed(lablet, monkeypatch):
+    from lablet_client.cli.main import app
+
+    others = [command for command in app.registered_commands if command.callback.__module__ != "lablet_local.cli"]
+    monkeypatch.setattr(app, "registered_commands", others)
+    lablet("up", code=2)
+    assert "pip install lablet-local" in lablet.stderr
+
+
+# -- looking -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_fits_and_leaves_out_empty_columns(lablet, scripted, reservation):
+    scripted.on("GET", "/reservations", {"items": [reservation()], "nextCursor": None, "resourceVersion": "9"})
+    title, line = lablet("get", "rsv").splitlines()
+    assert title.split() == ["ID", "DEFINITION", "SEATS", "SLOT", "PHASE", "POOL"]
+    assert line.split()[:3] == ["rsv-a", "ospf-basics@1.0.0", "2"]
+    assert max(len(title), len(line)) <= 110
+
+
+def test_json_is_what_the_server_wrote_and_nothing_else(lablet, scripted, reservation):
+    document = reservation() | {"somethingNew": {"a": 1}}
+    scripted.on("GET", "/reservations/rsv-a", document)
+    assert json.loads(lablet("get", "reservation", "rsv-a", "-o", "json")) == document
+    assert lablet.stderr == ""
+
+
+def test_no_rows_is_said_aside_so_that_pipes_stay_empty(lablet, scripted):
+    scripted.on("GET", "/instances", {"items": [], "nextCursor": None, "resourceVersion": "9"})
+    assert lablet("get", "instances") == ""
+    assert "no instances" in lablet.stderr
+
+
+def test_a_misspelt_name_gets_the_nearest(lablet, scripted, reservation):
+    worker = {"metadata": {"id": "default-001"}}
+    scripted.on("GET", "/workers", {"items": [worker], "nextCursor": None, "resourceVersion": "9"})
+    lablet("get", "worker", "defualt-001", code=1)
+    assert "did you mean default-001?" in lablet.stderr
+
+
+def test_describe_shows_what_was_wanted_what_is_and_what_happened(lablet, scripted, reservation):
+    scripted.on("GET", "/reservations/rsv-a", reservation("Active", passed=("Scheduled",)))
+    event = {"id": "1", "source": "/lablet/scheduler", "type": "io.lablet.reservation.active.v1", "sequence": "000012"}
+    scripted.on("GET", "/events", [event])
+    shown = lablet("describe", "reservation", "rsv-a")
+    for part in ("course=ccna-1", "definition: ospf-basics@1.0.0", "r1_serial 2000", "Scheduled", "reservation.active"):
+        assert part in shown
+
+
+def test_describe_goes_on_without_the_events(lablet, scripted, reservation, problem):
+    scripted.on("GET", "/reservations/rsv-a", reservation())
+    scripted.on("GET", "/events", problem(403, "not for you"))
+    assert "ospf-basics" in lablet("describe", "reservation", "rsv-a")
+    assert "the events cannot be shown" in lablet.stderr
+
+
+def test_explain_reads_like_an_answer(lablet, scripted, reservation):
+    why = {"summary": "2 seats placed; 3 workers had room.", "considered": 4, "removed": {"unschedulable": 1}}
+    scripted.on("GET", "/reservations/rsv-a", reservation())
+    scripted.on("GET", "/reservations/rsv-a/explanation", {"reservation": "rsv-a", "explanation": why})
+    said = lablet("explain", "rsv-a")
+    assert "rsv-a asks for 2 seats of ospf-basics@1.0.0 for today 09:00–11:00." in said
+    assert "It is Scheduled: placed; begins in 1 h." in said
+    assert "4 workers were looked at: 1 cordoned." in said
+
+
+def test_explain_of_an_undecided_one_says_so(lablet, scripted, reservation):
+    scripted.on("GET", "/reservations/rsv-a", reservation("Pending"))
+    scripted.on("GET", "/reservations/rsv-a/explanation", {"reservation": "rsv-a", "phase": "Pending"})
+    assert "has not decided yet" in " ".join(lablet("explain", "rsv-a").split())
+
+
+# -- booking -----------------------------------------------------------------------------------------------------------
+
+
+def test_times_are_meant_in_the_mesh_s_own_time(lablet, scripted, reservation):
+    scripted.on("GET", "/clock", {"now": "2031-05-05T10:20:30Z", "speed": 60})
+    scripted.on("POST", "/reservations", httpx.Response(201, json=reservation()))
+    lablet("reserve", "ospf-basics", "-n", "2", "-s", "in 10m", "-d", "45m", "-l", "a=b", "-p", "x", "-p", "y")
+    body = json.loads(scripted.sent("POST", "/reservations")[0].content)
+    assert body["start"] == "2031-05-05T10:31:00Z"
+    assert (body["durationMinutes"], body["pools"], body["labels"]) == (45, ["x", "y"], {"a": "b"})
+
+
+def test_without_a_start_it_is_as_soon_as_possible(lablet, scripted, reservation):
+    scripted.on("POST", "/reservations", httpx.Response(201, json=reservation()))
+    shown = lablet("reserve", "ospf-basics", "-d", "45m")
+    assert json.loads(scripted.sent("POST", "/reservations")[0].content)["asap"] is True
+    assert "seats 1–2 on default-003" in shown
+
+
+def test_a_roster_seats_people_in_order_and_names_a_bad_line(lablet, scripted, reservation, tmp_path):
+    scripted.on("POST", "/reservations", httpx.Response(201, json=reservation()))
+    roster = tmp_path / "class.txt"
+    roster.write_text("# monday\nada\n\ngrace\n")
+    lablet("reserve", "x", "-n", "2", "-d", "1h", "--roster", str(roster))
+    body = json.loads(scripted.sent("POST", "/reservations")[0].content)
+    assert body["roster"] == [{"seat": 1, "user": "ada"}, {"seat": 2, "user": "grace"}]
+    lablet("reserve", "x", "-n", "1", "-d", "1h", "--roster", str(roster), code=2)
+    assert "grace would sit on seat 2" in lablet.stderr
+
+
+def test_wait_tells_each_move_and_ends_when_it_runs(lablet, scripted, reservation):
+    scripted.on("POST", "/reservations", httpx.Response(201, json=reservation(revision=1)))
+    scripted.on("GET", "/reservations/rsv-a", reservation("Active", revision=2, message="2 of 2 seats run"))
+    shown = lablet("reserve", "x", "-d", "1h", "--wait")
+    assert "Active" in lablet.stderr
+    assert "rsv-a  Active" in shown
+
+
+def test_wait_ends_with_1_when_it_can_run_no_more(lablet, scripted, reservation):
+    scripted.on("POST", "/reservations", httpx.Response(201, json=reservation(revision=1)))
+    scripted.on("GET", "/reservations/rsv-a", reservation("Failed", revision=2, message="no seat ran"))
+    lablet("reserve", "x", "-d", "1h", "--wait", code=1)
+    assert "rsv-a is Failed: no seat ran" in lablet.stderr
+
+
+def test_open_shows_how_to_reach_each_console(lablet, scripted, reservation):
+    scripted.on("GET", "/reservations/rsv-a", reservation("Active", passed=("Scheduled",)))
+    access = {
+        "instance": "ins-a-1",
+        "reservation": "rsv-a",
+        "seat": 1,
+        "phase": "Running",
+        "usable": True,
+        "start": "2027-03-01T07:00:00Z",
+        "end": "2027-03-01T09:00:00Z",
+        "now": "2027-03-01T08:15:00Z",
+        "host": "127.3.0.1",
+        "ports": [{"name": "r1_serial", "host": "127.3.0.1", "port": 2000}],
+    }
+    scripted.on("GET", "/instances/ins-a-1/access", access)
+    shown = lablet("open", "rsv-a")
+    assert "seat 1  Running  ins-a-1, 45 min left" in shown
+    assert "telnet 127.3.0.1 2000" in shown
+    assert "seat 2" not in shown.partition("placed")[2].partition("\n")[2]
+
+
+def test_shortening_sends_an_earlier_end(lablet, scripted, reservation):
+    scripted.on("GET", "/reservations/rsv-a", reservation())
+    scripted.on("PATCH", "/reservations/rsv-a", reservation())
+    lablet("extend", "rsv-a", "--by=-30m")
+    assert json.loads(scripted.sent("PATCH", "/reservations/rsv-a")[0].content) == {"end": "2027-03-01T10:30:00Z"}
+
+
+# -- parts -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("port", "command"),
+    [
+        (Port(name="r1_serial", host="h", port=1), "telnet h 1"),
+        (Port(name="pc_vnc", host="h", port=2), "vnc://h:2"),
+        (Port(name="web", host="h", port=3, protocol="https"), "https://h:3"),
+        (Port(name="srv_ssh", host="h", port=4), "ssh -p 4 h"),
+        (Port(name="odd", host="h", port=5), ""),
+    ],
+)
+def test_each_protocol_has_its_opener(port, command):
+    assert opener(port) == command
+
+
+def test_every_kind_and_alias_is_understood():
+    assert [kind_word(f"{kind}s") for kind in KINDS] == list(KINDS)
+    assert kind_word("RSV") == "reservation"
+    assert kind_word("thing") is None
+
+
+def test_every_phase_of_every_kind_shown_has_a_style():
+    for kind in COLUMNS:
+        assert RESOURCES[kind].model.machine.phases <= STYLES.keys() | {"Active", "Deleting"}
+
+
+def test_a_file_name_becomes_a_name(tmp_path):
+    assert _name_of(tmp_path / "OSPF basics (v2).yaml") == "ospf-basics-v2"
+
+
+NINE = datetime(2027, 3, 1, 9, tzinfo=UTC)
+
+
+def booking(start: int, end: int) -> dict[str, str]:
+    return {"start": (NINE + timedelta(minutes=start)).isoformat(), "end": (NINE + timedelta(minutes=end)).isoformat()}
+
+
+def test_a_cell_shows_the_fullest_moment_in_it():
+    bookings = [booking(0, 60), booking(10, 20), booking(20, 30), booking(95, 100)]
+    assert list(calendar.cells(bookings, NINE, timedelta(minutes=30), 4, {})) == [2, 1, 0, 1]
+
+
+def test_bars_rise_with_the_share_and_never_hide_a_booking():
+    assert [calendar.block(share) for share in (0, 0.01, 0.5, 1)] == ["·", "▁", "▄", "█"]
+
+
+def test_steps_are_round_and_fill_the_width():
+    assert calendar.step_for(timedelta(days=1), 100) == timedelta(minutes=15)
+    assert calendar.step_for(timedelta(days=7), 80) == timedelta(hours=3)

@@ -1,0 +1,123 @@
+"""The command against the real gateway: a morning's work as it is typed."""
+
+import json
+import threading
+import time
+
+import pytest
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def definition(typed, tmp_path):
+    file = tmp_path / "OSPF basics.yaml"
+    file.write_text("nodes: []\n")
+    return lambda: typed("definition", "publish", str(file))
+
+
+def test_a_lab_is_published_booked_extended_explained_and_cancelled(typed, definition):
+    assert "Published ospf-basics@" in definition()
+    booked = json.loads(typed("reserve", "ospf-basics", "-n", "3", "-s", "tomorrow 09:00", "-d", "2h", "-o", "json"))
+    name = booked["metadata"]["id"]
+    assert booked["status"]["phase"] == "Scheduled"
+    assert name in typed("get", "reservations", "-f", "status.phase=Scheduled")
+    assert "09:00–11:30" in typed("extend", name, "--by", "30m")
+    assert f"{name} asks for 3 seats" in typed("explain", name)
+    assert "reservation.scheduled" in typed("events", "history", name)
+    assert "reservation.scheduled" in typed("describe", "rsv", name)
+    assert "Cancelled" in typed("cancel", name, "--reason", "ill")
+    typed("extend", name, "--by", "30m", code=1)
+
+
+def test_a_hold_is_confirmed(typed, definition):
+    definition()
+    held = json.loads(typed("reserve", "ospf-basics", "-d", "1h", "--hold", "30m", "-o", "json"))
+    assert held["status"]["phase"] == "Held"
+    assert "Scheduled" in typed("confirm", held["metadata"]["id"])
+
+
+def test_the_calendar_draws_what_is_booked(typed, definition):
+    definition()
+    typed("reserve", "ospf-basics", "-n", "5", "-s", "in 1h", "-d", "2h")
+    drawn = typed("calendar", "default", "--to", "6h")
+    lines = [line for line in drawn.splitlines() if line.startswith("default-0")]
+    assert len(lines) == 4
+    assert any("█" in line for line in lines)
+    assert any("█" not in line for line in lines)
+    assert "licensed nodes free" in drawn
+
+
+def test_workers_are_cordoned_by_a_role_that_may(typed):
+    typed("--as", "learner", "worker", "cordon", "default-003", code=1)
+    assert "not allowed" in typed.stderr
+    assert "cordoned: dust" in typed("worker", "cordon", "default-003", "-m", "dust")
+    assert "takes new seats" in typed("worker", "uncordon", "default-003")
+
+
+def test_apply_twice_changes_nothing_the_second_time(typed, definition, tmp_path):
+    definition()
+    (tmp_path / "lab.yaml").write_text("nodes: []\n# vlan\n")
+    file = tmp_path / "all.yml"
+    file.write_text(
+        "kind: WorkerPool\nmetadata: {name: exam}\nspec: {template: simulated, max: 3}\n---\n"
+        "kind: Definition\nmetadata: {name: vlan}\ntopology: lab.yaml\n---\n"
+        "kind: Reservation\nmetadata: {name: class}\n"
+        "spec: {definition: ospf-basics, seats: 2, asap: true, durationMinutes: 60}\n"
+    )
+    assert "pool exam would be created" in typed("apply", "-f", str(file), "--dry-run")
+    first = typed("apply", "-f", str(file))
+    assert "pool exam created" in first
+    assert "vlan published as vlan@1.0.0" in first
+    second = typed("apply", "-f", str(file))
+    assert "pool exam unchanged" in second
+    assert "vlan unchanged" in second
+    assert first.splitlines()[-1] == second.splitlines()[-1]
+    file.write_text("kind: pool\nmetadata: {name: exam}\nspec: {template: simulated, max: 5}\n")
+    changed = typed("apply", "-f", str(file))
+    assert "-  max: 3" in changed
+    assert "+  max: 5" in changed
+
+
+def test_a_mistake_in_a_file_is_named_with_its_place(typed, tmp_path):
+    file = tmp_path / "bad.yaml"
+    file.write_text("kind: pool\nmetadata: {name: exam}\nspec: {template: simulated, max: 3, mni: 1}\n")
+    typed("apply", "-f", str(file), code=2)
+    assert "spec.mni: there is no such field: did you mean min" in typed.stderr
+    file.write_text("kind: pool\nmetadata: {name: exam\nspec: x\n")
+    typed("apply", "-f", str(file), code=2)
+    assert f"{file}:3:5" in typed.stderr.replace("\n", "")
+
+
+def test_events_are_followed_as_they_happen(typed, definition, mesh):
+    definition()
+    seen: list[str] = []
+    following = threading.Thread(target=lambda: seen.append(typed("events", "tail", "-k", "reservation", "-n", "1")))
+    following.start()
+    deadline = time.monotonic() + 10
+    from lablet_client.sync import Client
+    from lablet_common.intents import ReservationCreate
+
+    with Client(mesh.url, mesh.token("admin")) as client:
+        while following.is_alive() and time.monotonic() < deadline:
+            client.reservations.create(ReservationCreate(definition="ospf-basics", asap=True, duration_minutes=30))
+            following.join(0.2)
+    following.join(1)
+    assert seen
+    assert "reservation.scheduled" in seen[0]
+
+
+def test_an_event_that_asks_is_answered(typed):
+    said = typed("events", "publish", "worker.cordon.requested", "-s", "worker/default-004", "-d", '{"reason": "dust"}')
+    assert "✓ worker.cordon.requested" in said
+    said = typed("events", "publish", "worker.polish.requested", "-s", "worker/default-004", code=1)
+    assert "nothing that can be asked" in said
+
+
+def test_version_tells_who_we_are(typed, mesh):
+    assert "a-admin, role admin, tenant default" in typed("version")
+    assert json.loads(typed("--as", "learner", "version", "-o", "json"))["me"]["role"] == "learner"
+
+
+def test_no_dead_letters_is_good_news(typed):
+    assert "every message was handled" in typed("dlq", "list")

@@ -1,0 +1,95 @@
+"""The morning as data: who books what for when, who gives up, and when the scheduler is killed.
+
+Everything is in lab minutes since `OPENING`; the seed moves the single bookings and nothing else. What it relies on: a
+pool of seven workers with twenty licensed nodes each, of which an ospf-basics seat takes 3, a vlan-trunking seat 6 and
+an exam-routing seat 4. Class, exam and workshop together then leave room for nothing more at half past eight.
+"""
+
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+OPENING = datetime(2027, 3, 1, 7, 0, tzinfo=UTC)
+"""A Monday."""
+POOL = "default"
+LABS = ("ospf-basics", "vlan-trunking", "exam-routing")
+OSPF, VLAN, EXAM = LABS
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """One reservation that somebody asks for."""
+
+    name: str
+    """Unique in the morning; becomes the label `booking` of the reservation."""
+    title: str
+    definition: str
+    seats: int
+    start: int
+    end: int
+    """Slot, minutes since the opening."""
+    priority: int = 0
+    during_failover: bool = False
+    """Asked for while no scheduler is alive."""
+
+    @property
+    def begins(self) -> datetime:
+        return OPENING + timedelta(minutes=self.start)
+
+    @property
+    def ends(self) -> datetime:
+        return OPENING + timedelta(minutes=self.end)
+
+
+@dataclass(frozen=True, slots=True)
+class Morning:
+    """Bookings in the order in which they are made."""
+
+    bookings: tuple[Booking, ...]
+    kill_at: int
+    """When the active scheduler is killed, minutes since the opening."""
+    cancel_at: int
+    cancelled: str
+    """Name of the booking that is given up at `cancel_at`."""
+    typed_in: str
+    """Name of the booking in whose first seat a command is typed."""
+    ends: int
+    """When the last slot ends."""
+
+
+def morning(seed: int = 1) -> Morning:
+    """The morning with the single bookings of a seed."""
+    chance = random.Random(seed)  # noqa: S311 - variety, not secrecy
+    first = (
+        Booking("class", "CCNA class, 20 seats", OSPF, 20, 60, 120),
+        Booking("exam", "Routing exam, 12 seats", EXAM, 12, 90, 150, priority=10),
+        Booking("workshop", "VLAN workshop", VLAN, 3, 90, 130),
+        Booking("hackathon", "Hackathon, 100 seats", EXAM, 100, 60, 150),
+        Booking("study-group", "Study group", VLAN, 3, 90, 130),
+        Booking("second-class", "Parallel class", OSPF, 16, 85, 125),
+    )
+    early = tuple(_early(chance, person) for person in _PEOPLE[:2])
+    late = tuple(_late(chance, person) for person in _PEOPLE[2:])
+    return Morning(
+        bookings=(*first, *early, *late),
+        kill_at=22,
+        cancel_at=46,
+        cancelled="workshop",
+        typed_in="class",
+        ends=max(booking.end for booking in (*first, *early, *late)),
+    )
+
+
+_PEOPLE = ("Ada", "Grace", "Radia", "Vint", "Elizabeth", "Paul", "Barbara", "Edsger")
+
+
+def _early(chance: random.Random, person: str) -> Booking:
+    """Over before the exam needs its workers."""
+    return Booking(person.lower(), person, OSPF, 1, 60, 60 + chance.choice((12, 15, 20)))
+
+
+def _late(chance: random.Random, person: str) -> Booking:
+    """After the class, on workers that are still on."""
+    start = chance.randint(131, 135)
+    lab = chance.choice((OSPF, OSPF, VLAN))
+    return Booking(person.lower(), person, lab, 1, start, start + chance.choice((18, 20, 24)), during_failover=True)

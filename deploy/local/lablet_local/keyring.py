@@ -53,6 +53,11 @@ class KeyRing:
         return self.path("cml.password", lambda: secrets.token_urlsafe(16))
 
     @property
+    def cml_licence_token(self) -> Path:
+        """Hexadecimal: CML refuses registration tokens with an underscore."""
+        return self.path("cml.licence-token", lambda: secrets.token_hex(24))
+
+    @property
     def cloud_token(self) -> Path:
         return self.path("cloud.token")
 

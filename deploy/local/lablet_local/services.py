@@ -100,7 +100,7 @@ def _process(
             "CLOUD_URL": f"http://127.0.0.1:{site.ports.cloud}",
             "CLOUD_TOKEN_FILE": str(site.keys.cloud_token),
             "CML_PASSWORD_FILE": str(site.keys.cml_password),
-            "CML_LICENSE_TOKEN_FILE": str(site.keys.path("cml.licence-token")),
+            "CML_LICENSE_TOKEN_FILE": str(site.keys.cml_licence_token),
             "SECRETS_KEY_FILE": str(site.keys.at_rest),
             "WORKER_TEMPLATES_CONFIG_PATH": str(secrets.templates),
         }

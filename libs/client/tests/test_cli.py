@@ -129,6 +129,32 @@ def test_a_misspelt_name_gets_the_nearest(lablet, scripted, reservation):
     assert "did you mean default-001?" in lablet.stderr
 
 
+def test_what_a_lab_left_behind_is_listed(lablet, scripted):
+    file = {
+        "name": "r1.cfg",
+        "role": "collected",
+        "digest": "ab" * 32,
+        "bytes": 912,
+        "mediaType": "text/plain",
+        "attempt": 1,
+    }
+    scripted.on("GET", "/instances/ins-a-1/artifacts", {"items": [file]})
+    assert lablet("get", "artifacts", "ins-a-1").splitlines()[1].split() == [
+        "r1.cfg",
+        "collected",
+        "912",
+        "abababababab",
+    ]
+
+
+def test_what_degrades_a_reservation_stands_beside_its_phase_and_notices_do_not(lablet, scripted, reservation):
+    since = "2027-03-01T08:00:00Z"
+    conditions = [{"type": "Degraded", "since": since}, {"type": "StartingSoon", "since": since}]
+    body = {"items": [reservation(conditions=conditions)], "nextCursor": None, "resourceVersion": "9"}
+    scripted.on("GET", "/reservations", body)
+    assert "Scheduled, Degraded  " in lablet("get", "rsv")
+
+
 def test_describe_shows_what_was_wanted_what_is_and_what_happened(lablet, scripted, reservation):
     scripted.on("GET", "/reservations/rsv-a", reservation("Active", passed=("Scheduled",)))
     event = {"id": "1", "source": "/lablet/scheduler", "type": "io.lablet.reservation.active.v1", "sequence": "000012"}

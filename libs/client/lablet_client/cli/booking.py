@@ -79,6 +79,7 @@ def reserve(
     booking, now = run.run(work)
     if wait:
         booking = follow(run, booking, (ReservationPhase.ACTIVE,), patience)
+        now = run.run(lambda client: client.lab_time())
     if output in (Format.JSON, Format.YAML):
         write_data(run.console, booking.to_dict(), output)
     else:

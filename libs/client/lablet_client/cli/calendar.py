@@ -91,13 +91,16 @@ def step_for(span: timedelta, width: int) -> timedelta:
 
 
 def ruler(start: datetime, step: timedelta, count: int) -> str:
-    """Whole hours over the cells they begin at; with long cells, days."""
+    """Whole hours (with short cells half ones too) over the cells they begin at; with long cells, days."""
     line = [" "] * (count + 8)
     free_from, day = 0, None
     for number in range(count):
         local = (start + number * step).astimezone()
         if step < timedelta(hours=3):
-            mark, word = local.minute == 0 or number == 0, f"{local:%H:%M}"
+            mark, word = (
+                local.minute % (30 if step <= timedelta(minutes=5) else 60) == 0 or number == 0,
+                f"{local:%H:%M}",
+            )
         else:
             mark, word = local.date() != day, f"{local:%a %d}"
         if mark and number >= free_from:

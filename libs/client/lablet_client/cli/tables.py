@@ -23,6 +23,10 @@ STYLES: Mapping[str, str] = {
 }
 
 
+_NOTICES = frozenset({"StartingSoon", "EndingSoon"})
+"""Conditions that only say that an event went out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """Text and the style it is shown in."""
@@ -57,7 +61,8 @@ def moment(document: Document, path: str) -> datetime | None:
 def phase(document: Document, now: datetime) -> Cell:  # noqa: ARG001 - columns are called alike
     """The phase, with the conditions that hold."""
     name = str(at(document, "status.phase", ""))
-    extra = [c["type"] for c in at(document, "status.conditions", []) if c.get("status", True)]
+    held = [c["type"] for c in at(document, "status.conditions", []) if c.get("status", True)]
+    extra = [word for word in held if word not in _NOTICES]
     return Cell(", ".join([name, *extra]), "yellow" if extra else STYLES.get(name, ""))
 
 
@@ -211,13 +216,12 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         REASON,
     ),
     "artifact": (
-        Column("DIGEST", lambda document, _: at(document, "spec.digest", "")[:12]),
-        Column("NAME", lambda document, _: ", ".join(r["name"] for r in at(document, "status.references", []))),
-        Column(
-            "ROLE", lambda document, _: ", ".join(sorted({r["role"] for r in at(document, "status.references", [])}))
-        ),
-        Column("BYTES", _text("spec.bytes"), right=True),
-        Column("TYPE", _text("spec.mediaType"), wide=True),
+        Column("NAME", _text("name")),
+        Column("ROLE", _text("role")),
+        Column("BYTES", _text("bytes"), right=True),
+        Column("DIGEST", lambda document, _: at(document, "digest", "")[:12]),
+        Column("ATTEMPT", _text("attempt"), wide=True, right=True),
+        Column("TYPE", _text("mediaType"), wide=True),
     ),
 }
 ALIASES: Mapping[str, str] = {

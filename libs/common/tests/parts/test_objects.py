@@ -1,0 +1,141 @@
+"""One contract for the object store's twin and a real S3 server."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from lablet_common.objects import (
+    MemoryObjectStore,
+    ObjectMismatch,
+    ObjectMissing,
+    ObjectStoreUnavailable,
+    S3ObjectStore,
+    digest_of,
+    get_content,
+    put_content,
+)
+from lablet_common.resources.artifact import object_key
+from lablet_common.settings import StorageSettings
+
+KEY, SECRET = "lablet-test-access-key", "lablet-test-secret-key"
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory):
+    """rclone's S3 server on a free port."""
+    folder = tmp_path_factory.mktemp("s3")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    rclone = Path(sys.executable).with_name("rclone")
+    environment = os.environ | {"RCLONE_CONFIG": str(folder / "none.conf")}
+    command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", str(folder)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/", timeout=1, trust_env=False)
+                break
+            except httpx.HTTPError:
+                assert time.monotonic() < deadline, "rclone did not start"
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.integration)])
+async def store(request):
+    if request.param == "memory":
+        made = MemoryObjectStore()
+    else:
+        url = request.getfixturevalue("s3_server")
+        made = S3ObjectStore(StorageSettings(endpoint=url, access_key=SecretStr(KEY), secret_key=SecretStr(SECRET)))
+    await made.ensure_bucket()
+    yield made
+    await made.close()
+
+
+async def test_what_is_put_is_got(store):
+    await store.put("a/b", b"content", "text/plain")
+    assert await store.get("a/b") == b"content"
+    info = await store.head("a/b")
+    assert info is not None
+    assert info.bytes == 7
+
+
+async def test_a_missing_object_is_missing_and_not_an_outage(store):
+    with pytest.raises(ObjectMissing, match="nothing/here"):
+        await store.get("nothing/here")
+    assert await store.head("nothing/here") is None
+    await store.delete("nothing/here")
+
+
+async def test_objects_are_listed_below_a_prefix(store):
+    for name in ("list/1", "list/2", "other/3"):
+        await store.put(name, b"x")
+    assert [info.key for info in await store.list("list/")] == ["list/1", "list/2"]
+    await store.delete("list/1")
+    assert [info.key for info in await store.list("list/")] == ["list/2"]
+
+
+async def test_content_is_stored_once_under_its_digest_and_checked_on_read(store):
+    data = b"x" * 100_000
+    digest = await put_content(store, "t1", data, "text/plain")
+    assert digest == digest_of(data)
+    assert await put_content(store, "t1", data, "text/plain") == digest
+    assert await get_content(store, "t1", digest) == data
+    await store.put(object_key("t1", digest), b"y" * 100_000)
+    with pytest.raises(ObjectMismatch, match=digest):
+        await get_content(store, "t1", digest)
+
+
+async def test_making_the_bucket_again_changes_nothing(store):
+    await store.put("kept", b"1")
+    await store.ensure_bucket()
+    assert await store.get("kept") == b"1"
+
+
+async def test_many_calls_at_once(store):
+    await asyncio.gather(*(store.put(f"many/{n}", str(n).encode()) for n in range(40)))
+    assert sorted(await asyncio.gather(*(store.get(f"many/{n}") for n in range(40)))) == sorted(
+        str(n).encode() for n in range(40)
+    )
+
+
+@pytest.mark.integration
+async def test_a_presigned_link_downloads_without_further_rights(s3_server):
+    store = S3ObjectStore(StorageSettings(endpoint=s3_server, access_key=SecretStr(KEY), secret_key=SecretStr(SECRET)))
+    await store.ensure_bucket()
+    await store.put("linked", b"content")
+    link = await store.presign("linked", 60)
+    await store.close()
+    async with httpx.AsyncClient(trust_env=False) as http:
+        assert (await http.get(link)).content == b"content"
+        assert (await http.get(link.partition("?")[0])).status_code in (400, 403)
+
+
+@pytest.mark.integration
+async def test_wrong_keys_are_refused_and_no_answer_is_an_outage(s3_server):
+    wrong = S3ObjectStore(
+        StorageSettings(endpoint=s3_server, access_key=SecretStr(KEY), secret_key=SecretStr("another-secret-key"))
+    )
+    with pytest.raises(Exception, match="403"):
+        await wrong.put("x", b"1")
+    await wrong.close()
+    gone = S3ObjectStore(
+        StorageSettings(endpoint="http://127.0.0.1:9", access_key=SecretStr(KEY), secret_key=SecretStr(SECRET))
+    )
+    with pytest.raises(ObjectStoreUnavailable, match=r"127\.0\\.0\\.1:9"):
+        await gone.get("x")
+    await gone.close()

@@ -1,0 +1,94 @@
+"""Health that tests its dependencies, logs that are lines of JSON, traces that link phases."""
+
+import asyncio
+import json
+import logging
+
+import httpx
+import pytest
+
+from lablet_common.telemetry.health import Health
+from lablet_common.telemetry.logs import ConsoleFormatter, JsonFormatter
+from lablet_common.telemetry.traces import context_of, link_to
+
+
+@pytest.fixture
+def health():
+    return Health()
+
+
+async def ask(health, path):
+    transport = httpx.ASGITransport(app=health.app())
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        return await http.get(path)
+
+
+async def fine():
+    return None
+
+
+async def broken():
+    raise ConnectionError("refused")
+
+
+async def test_nothing_is_ready_before_start_up_is_done(health):
+    health.add("etcd", fine)
+    assert (await ask(health, "/livez")).status_code == 200
+    answer = await ask(health, "/readyz")
+    assert (answer.status_code, answer.json()["checks"]["start"]) == (503, "failed: still starting")
+    health.started = True
+    assert (await ask(health, "/readyz")).status_code == 200
+
+
+async def test_a_required_dependency_that_is_down_makes_it_unready_and_is_named(health):
+    health.started = True
+    health.add("etcd", broken)
+    answer = await ask(health, "/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["checks"]["etcd"] == "failed: ConnectionError: refused"
+
+
+async def test_one_without_which_work_goes_on_only_degrades_it(health):
+    health.started = True
+    health.add("nats", broken, required=False)
+    answer = await ask(health, "/readyz")
+    assert answer.status_code == 200
+    assert answer.json()["checks"]["nats"].startswith("degraded")
+
+
+async def test_a_check_that_hangs_has_failed(health, monkeypatch):
+    monkeypatch.setattr("lablet_common.telemetry.health.CHECK_SECONDS", 0.02)
+    health.started = True
+    health.add("slow", asyncio.Event().wait)
+    assert "no answer" in (await ask(health, "/readyz")).json()["checks"]["slow"]
+
+
+async def test_metrics_have_the_names_of_the_contract(health):
+    text = (await ask(health, "/metrics")).text
+    for name in ("lablet_bridge_lag_revisions", "lablet_store_conflicts_total", "lablet_event_loop_lag_seconds"):
+        assert name in text
+
+
+def record(message, **extra):
+    made = logging.LogRecord("lablet.test", logging.INFO, "", 0, message, (), None)
+    made.__dict__.update(extra)
+    return made
+
+
+def test_a_log_line_is_json_with_its_fields():
+    line = json.loads(JsonFormatter("scheduler", "s-1").format(record("decided", reservation="rsv-1")))
+    assert line["message"] == "decided"
+    assert line["reservation"] == "rsv-1"
+    assert (line["service"], line["replica"], line["level"]) == ("scheduler", "s-1", "info")
+
+
+def test_on_a_terminal_a_line_is_readable():
+    assert "decided reservation=rsv-1" in ConsoleFormatter().format(record("decided", reservation="rsv-1"))
+
+
+def test_a_phase_links_to_the_span_that_its_resource_was_made_in():
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    (link,) = link_to(parent)
+    assert f"{link.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
+    assert link_to(None) == []
+    assert context_of("nonsense") is None

@@ -8,7 +8,7 @@ SOURCES := libs/common/lablet_common libs/client/lablet_client services/api-gate
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-all up down lint format bench lock proto docs validate-prereqs clean
+.PHONY: help setup demo test test-all up down lint format bench lock proto validate-prereqs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -57,6 +57,10 @@ bench-%: $(READY)
 
 validate-prereqs: $(READY) ## what this machine has and lacks (lablet doctor)
 	@$(BIN)/lablet doctor
+
+proto: $(READY) ## the messages of etcd's API, from their .proto file
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -I libs/common --python_out=libs/common \
+	  --mypy_out=quiet:libs/common lablet_common/store/proto/etcd.proto
 
 lock: $(READY) ## solve the dependencies anew into requirements.lock (needs uv)
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --upgrade \

@@ -136,6 +136,6 @@ async def test_wrong_keys_are_refused_and_no_answer_is_an_outage(s3_server):
     gone = S3ObjectStore(
         StorageSettings(endpoint="http://127.0.0.1:9", access_key=SecretStr(KEY), secret_key=SecretStr(SECRET))
     )
-    with pytest.raises(ObjectStoreUnavailable, match=r"127\.0\\.0\\.1:9"):
+    with pytest.raises(ObjectStoreUnavailable, match=r"127\.0\.0\.1:9"):
         await gone.get("x")
     await gone.close()

@@ -1,150 +1,247 @@
-"""Healing: seats whose worker is lost, and waiting reservations for which a place has become free. Pure, but for the
-calendar.
+"""Healing: seats that cannot stay where they are get another place, and waiting reservations one that has become free.
+Pure, but for the calendar.
 
-A seat may run elsewhere only when nothing of it can run where it was: its instance does not exist yet (the transaction
-compares that), or has failed and is released, that is, its lab is proven gone (the transaction compares its revision).
+A seat cannot stay when its worker is lost, when its lab has failed, when its worker is down for maintenance in its slot,
+or when somebody else's lab overruns. It may run elsewhere only when nothing of it can run where it was: its instance does
+not exist yet (the transaction compares that), or has failed and is released, that is, its lab is proven gone (the
+transaction compares its revision). One reservation is healed at a time, and committed before the next is looked at.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.kinds import INSTANCE
+from lablet_common.resources.model import Condition
 from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatPlacement, SeatState, Slot
-from lablet_common.resources.worker import WorkerPhase
+from lablet_common.resources.worker import Worker, WorkerPhase
 from lablet_scheduler import engine
 from lablet_scheduler.decide import Context, Decision, placement_request
-from lablet_scheduler.state import PoolState
+from lablet_scheduler.state import AT_RISK, PoolState
 from lablet_scheduler.views import OVERRUN_MINUTES, explanation_of, seats_of, slot_of
 
-_LOST = (WorkerPhase.FAILED, WorkerPhase.TERMINATING)
+_GONE = (WorkerPhase.FAILED, WorkerPhase.TERMINATING)
+_MOST_ATTEMPTS = 5
+"""Places that a seat is given in one slot: a lab that comes up nowhere does not wander for ever."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Loss:
-    """A seat that cannot run where it is."""
+class _Trouble:
+    """A seat that cannot stay where it is."""
 
     seat: SeatPlacement
-    instance: Instance | None
+    reason: str
+    """WorkerLost, LabFailed, Maintenance or Displaced."""
+    instance: Instance | None = None
 
 
-def heal(state: PoolState, reservation: Reservation, context: Context, near: timedelta) -> Decision | None:
-    """Moves the seats that were lost; None when nothing is lost. Seats on a failed worker that begin later than `near`
-    from now are left alone: their worker is expected back by then."""
-    if not reservation.holds_capacity or reservation.slot is None or context.now >= reservation.slot.end:
+def heal(state: PoolState, reservation: Reservation, context: Context, lead: timedelta) -> Decision | None:
+    """Moves the seats that cannot stay; None when there is nothing to do or to say. Seats on a failed worker that begin
+    later than `lead` from now are left alone: their worker is expected back by then."""
+    slot = reservation.slot
+    if not reservation.holds_capacity or slot is None or context.now >= slot.end or state.demand(reservation) is None:
         return None
-    losses = list(_losses(state, reservation, context, near))
-    if not losses:
-        return None
+    troubles = list(_troubles(state, reservation, slot, context, lead))
+    if not troubles:
+        return _reassured(reservation)
     seats = {seat.seat: seat for seat in reservation.status.placement}
-    unplaced: list[int] = []
-    reasons = []
-    for loss in losses:
-        answer = _elsewhere(state, reservation, loss, context)
-        reasons.append(answer.explanation.summary)
+    moved: list[_Trouble] = []
+    lost: list[_Trouble] = []
+    waiting: list[_Trouble] = []
+    refusal: engine.Refusal | None = None
+    for trouble in troubles:
+        answer = _elsewhere(state, reservation, slot, trouble, context)
+        number = trouble.seat.seat
         if isinstance(answer, engine.Placement):
-            state.calendar.book_all(answer.bookings())
-            attempt = loss.seat.attempt + (1 if loss.instance is not None else 0)
-            (seats[loss.seat.seat],) = seats_of(answer, reservation.id, {loss.seat.seat: attempt})
+            attempt = trouble.seat.attempt + (1 if trouble.instance is not None else 0)
+            (seats[number],) = seats_of(answer, reservation.id, {number: attempt})
+            moved.append(trouble)
+            continue
+        refusal = answer or refusal
+        if _given_up(trouble, slot, context):
+            seats[number] = trouble.seat.model_copy(update={"state": SeatState.LOST})
+            lost.append(trouble)
         else:
-            unplaced.append(loss.seat.seat)
-            if loss.instance is not None or context.now >= reservation.slot.start:
-                seats[loss.seat.seat] = loss.seat.model_copy(update={"state": SeatState.LOST})
-    placement = tuple(seats[number] for number in sorted(seats))
-    if placement == reservation.status.placement:
-        return _at_risk(reservation, unplaced, context)
-    healed = len(losses) - len(unplaced)
-    lost = ", ".join(str(number) for number in unplaced)
-    message = f"{healed} of {len(losses)} lost seats moved to other workers" + (
-        f"; no place for {lost}" if lost else ""
+            waiting.append(trouble)
+    if not moved and not lost:
+        return _at_risk(reservation, waiting, refusal, context)
+    return _healed(reservation, tuple(seats[number] for number in sorted(seats)), moved, lost, waiting, context)
+
+
+def _troubles(
+    state: PoolState, reservation: Reservation, slot: Slot, context: Context, lead: timedelta
+) -> Iterable[_Trouble]:
+    displaced = state.displaced_seats(reservation.id)
+    near = slot.start - context.now <= lead
+    turnaround = timedelta(minutes=state.pool.spec.turnaround_minutes)
+    for seat in reservation.status.placement:
+        if seat.state is SeatState.LOST:
+            continue
+        instance = state.instances.get(seat.instance)
+        worker = state.workers.get(seat.worker)
+        if instance is not None:
+            taken_up = instance.status.attempt >= seat.attempt
+            if instance.status.phase is InstancePhase.FAILED and instance.status.released and taken_up:
+                lost = not _stands(worker) or instance.status.reason == "WorkerLost"
+                yield _Trouble(seat, "WorkerLost" if lost else "LabFailed", instance)
+        elif not _stands(worker):
+            if near:
+                yield _Trouble(seat, "WorkerLost")
+        elif worker is not None and _maintained(worker, Slot(start=slot.start, end=slot.end + turnaround)):
+            yield _Trouble(seat, "Maintenance")
+        elif seat.seat in displaced:
+            yield _Trouble(seat, "Displaced")
+
+
+def _stands(worker: Worker | None) -> bool:
+    return worker is not None and worker.status.phase not in _GONE
+
+
+def _maintained(worker: Worker, slot: Slot) -> bool:
+    return any(span.frm < slot.end and slot.start < span.to for span in worker.spec.maintenance)
+
+
+def _given_up(trouble: _Trouble, slot: Slot, context: Context) -> bool:
+    """Before the slot a seat goes on looking for a place; within it, what is lost is lost."""
+    if trouble.instance is not None and trouble.seat.attempt >= _MOST_ATTEMPTS:
+        return True
+    return trouble.reason in ("WorkerLost", "LabFailed") and context.now >= slot.start
+
+
+def _elsewhere(
+    state: PoolState, reservation: Reservation, slot: Slot, trouble: _Trouble, context: Context
+) -> engine.Placement | engine.Refusal | None:
+    """Books another worker for one seat, for what is left of the slot; a lab that has failed may try the same one again
+    where there is no other. A refused seat keeps the booking it has."""
+    seat = trouble.seat
+    if trouble.instance is not None and seat.attempt >= _MOST_ATTEMPTS:
+        return None
+    released = state.calendar.release(reservation.id, seat.seat)
+    wanted = placement_request(
+        state,
+        reservation,
+        max(slot.start, engine.from_minute(engine.minute_floor(context.now))),
+        slot.end,
+        context.now,
+        seats=1,
+        seat_numbers=(seat.seat,),
+        exclude=frozenset({seat.worker}),
     )
-    began = any(loss.instance is not None for loss in losses)
-    conditions = (
-        reservation.with_condition("Degraded", True, at=context.now, reason="WorkerLost", message=message)
-        if began or unplaced
-        else reservation.status.conditions
-    )
+    answer = engine.place(state.calendar, wanted)
+    if isinstance(answer, engine.Refusal) and trouble.instance is not None:
+        again = engine.place(state.calendar, replace(wanted, exclude=frozenset()))
+        answer = again if isinstance(again, engine.Placement) else answer
+    if isinstance(answer, engine.Placement):
+        state.calendar.book_all(answer.bookings())
+    else:
+        state.calendar.book_all(released, check=False)
+    return answer
+
+
+def _healed(
+    reservation: Reservation,
+    placement: tuple[SeatPlacement, ...],
+    moved: Sequence[_Trouble],
+    lost: Sequence[_Trouble],
+    waiting: Sequence[_Trouble],
+    context: Context,
+) -> Decision:
+    touched = [*moved, *lost]
+    reason = touched[0].reason
+    message = f"{_numbers(moved)} moved to other workers" if moved else "no other worker has room"
+    if lost:
+        message += f"; {_numbers(lost)} lost"
+    now = context.now
+    if lost or any(trouble.instance is not None for trouble in moved):
+        conditions = reservation.with_condition("Degraded", True, at=now, reason=reason, message=message)
+        reservation = reservation.observed(conditions=conditions)
+    conditions = _risk(reservation, waiting, context) if waiting else _without_risk(reservation)
     if reservation.status.phase is ReservationPhase.HELD:
         resource = reservation.observed(
-            "moved", reason="WorkerLost", message=message, placement=placement, conditions=conditions
+            "moved", reason=reason, message=message, placement=placement, conditions=conditions
         )
     else:
         resource = reservation.moved(
             reservation.status.phase,
-            at=context.now,
+            at=now,
             by=context.by,
             fact="moved",
-            reason="WorkerLost",
+            reason=reason,
             message=message,
             placement=placement,
             conditions=conditions,
         )
     return Decision(
-        reason="WorkerLost",
+        reason=reason,
         resource=resource,
-        result="healed",
-        unchanged=tuple(loss.instance for loss in losses if loss.instance is not None),
-        absent=tuple(INSTANCE.key(loss.seat.instance) for loss in losses if loss.instance is None),
-        explanation={"seats": reasons},
+        result="healed" if moved else "lost",
+        unchanged=tuple(trouble.instance for trouble in touched if trouble.instance is not None),
+        absent=tuple(INSTANCE.key(trouble.seat.instance) for trouble in touched if trouble.instance is None),
+        frees=True,
+        vacates=True,
     )
 
 
-def _losses(state: PoolState, reservation: Reservation, context: Context, near: timedelta) -> Iterable[_Loss]:
-    assert reservation.slot is not None
-    for seat in reservation.status.placement:
-        if seat.state is SeatState.LOST:
-            continue
-        instance = state.instances.get(seat.instance)
-        if instance is not None:
-            taken_up = instance.status.attempt >= seat.attempt
-            if instance.status.phase is InstancePhase.FAILED and instance.status.released and taken_up:
-                yield _Loss(seat, instance)
-            continue
-        worker = state.workers.get(seat.worker)
-        gone = worker is None or worker.status.phase in _LOST
-        if gone and reservation.slot.start - context.now <= near:
-            yield _Loss(seat, None)
-
-
-def _elsewhere(
-    state: PoolState, reservation: Reservation, loss: _Loss, context: Context
-) -> engine.Placement | engine.Refusal:
-    """Another worker for one seat, for what is left of the slot."""
-    assert reservation.slot is not None
-    state.calendar.release(reservation.id, loss.seat.seat)
-    start = max(reservation.slot.start, engine.from_minute(engine.minute_floor(context.now)))
-    wanted = placement_request(
-        state,
-        reservation,
-        start,
-        reservation.slot.end,
-        context.now,
-        seats=1,
-        seat_numbers=(loss.seat.seat,),
-        exclude=frozenset({loss.seat.worker}),
-    )
-    return engine.place(state.calendar, wanted)
-
-
-def _at_risk(reservation: Reservation, seats: list[int], context: Context) -> Decision | None:
-    """Nothing could be moved yet: the owner is told, once."""
-    message = f"the worker of seat {', '.join(map(str, seats))} is lost and no other has room"
-    return _told(reservation, message, context)
-
-
-def _told(reservation: Reservation, message: str, context: Context) -> Decision | None:
-    known = reservation.status.condition("AtRisk")
-    if known is not None and known.message == message:
+def _at_risk(
+    reservation: Reservation, waiting: Sequence[_Trouble], refusal: engine.Refusal | None, context: Context
+) -> Decision | None:
+    """Nothing could be moved yet: the owner is told, once for the same seats and reason."""
+    conditions = _risk(reservation, waiting, context)
+    known, told = reservation.status.condition(AT_RISK), conditions[-1]
+    if known is not None and (known.reason, known.message) == (told.reason, told.message):
         return None
-    conditions = reservation.with_condition("AtRisk", True, at=context.now, reason="NoRoom", message=message)
-    return Decision(reason="AtRisk", resource=reservation.observed(conditions=conditions), result="at-risk")
+    explanation = reservation.status.explanation if refusal is None else explanation_of(refusal)
+    resource = reservation.observed(conditions=conditions, explanation=explanation)
+    return Decision(reason=waiting[0].reason, resource=resource, result="at-risk")
+
+
+def _risk(reservation: Reservation, waiting: Sequence[_Trouble], context: Context) -> tuple[Condition, ...]:
+    """The conditions with the risk as the last one."""
+    message = f"no other worker has room for {_numbers(waiting)}"
+    return reservation.with_condition(AT_RISK, True, at=context.now, reason=waiting[0].reason, message=message)
+
+
+def _without_risk(reservation: Reservation) -> tuple[Condition, ...]:
+    return tuple(condition for condition in reservation.status.conditions if condition.type != AT_RISK)
+
+
+def _reassured(reservation: Reservation) -> Decision | None:
+    """The risk is over: its worker is back, or whoever was in the way has gone."""
+    if reservation.status.condition(AT_RISK) is None:
+        return None
+    resource = reservation.observed(conditions=_without_risk(reservation))
+    return Decision(reason="RiskOver", resource=resource, result="reassured")
+
+
+def _numbers(troubles: Sequence[_Trouble]) -> str:
+    numbers = ", ".join(str(trouble.seat.seat) for trouble in troubles)
+    return f"seat {numbers}" if len(troubles) == 1 else f"seats {numbers}"
+
+
+def make_room(state: PoolState, overdue: Reservation, context: Context) -> set[str]:
+    """A lab that is still there after its slot keeps its seat booked a little longer, over and over. Returns the
+    reservations that lose seats by that, or lost some and do no longer: healing looks at them next."""
+    until = engine.minute_ceil(context.now) + OVERRUN_MINUTES
+    before = state.displaced.pop(overdue.id, frozenset())
+    displaced: set[tuple[str, int]] = set()
+    if state.overruns(overdue, context.now):
+        for booking in state.calendar.of(overdue.id):
+            if booking.end < until:
+                state.calendar.replace(replace(booking, occupied_end=None), check=False)
+                answer = engine.overrun(state.calendar, overdue.id, booking.seat, until)
+                displaced |= {rival.key for rival in answer.displaced}
+                state.calendar.replace(answer.booking, check=False)
+        if displaced:
+            state.displaced[overdue.id] = frozenset(displaced)
+    state.rebook(overdue.id, context.now)
+    return {name for name, _ in displaced | before}
 
 
 def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
     """Places those of the wait list for which there is room now, in the engine's order: nobody ahead is delayed."""
     waiting = {reservation.id: reservation for reservation in state.waiting() if state.demand(reservation) is not None}
-    requests = [_waiting(state, reservation, context) for reservation in waiting.values()]
+    requests = [_waiting(state, reservation, turn, context) for turn, reservation in enumerate(waiting.values())]
     if not requests:
         return
     for retried in engine.retry(state.calendar, requests, engine.minute_floor(context.now)):
@@ -167,71 +264,13 @@ def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
         yield Decision(reason="PlaceFreed", resource=resource, result="placed")
 
 
-def _waiting(state: PoolState, reservation: Reservation, context: Context) -> engine.Waiting:
+def _waiting(state: PoolState, reservation: Reservation, turn: int, context: Context) -> engine.Waiting:
+    """`turn` stands for the time of the request, which the engine only knows by the minute."""
     slot = reservation.slot
     latest = None
     if slot is None:
         begin = engine.from_minute(engine.minute_ceil(context.now))
         slot = Slot(start=begin, end=begin + timedelta(minutes=reservation.spec.duration_minutes))
         latest = engine.minute_floor(context.now + context.suggestion_horizon)
-    since = reservation.status.waiting_since or reservation.metadata.created_at
-    return engine.Waiting(
-        placement_request(state, reservation, slot.start, slot.end, context.now),
-        engine.minute_floor(since),
-        latest_start=latest,
-    )
-
-
-def displace(state: PoolState, overdue: Reservation, context: Context) -> Iterable[Decision]:
-    """A lab that is still there after its slot keeps its seat booked a little longer; seats that lose their room by that
-    move, and their owners are told where none is free."""
-    until = engine.minute_ceil(context.now) + OVERRUN_MINUTES
-    displaced: dict[tuple[str, int], engine.Booking] = {}
-    for booking in state.calendar.of(overdue.id):
-        if booking.until < engine.minute_ceil(context.now):
-            answer = engine.overrun(state.calendar, overdue.id, booking.seat, until)
-            displaced |= {rival.key: rival for rival in answer.displaced}
-    state.rebook(overdue.id, context.now)
-    if not displaced:
-        return
-    plan = engine.relocate(state.calendar, displaced.values(), engine.minute_floor(context.now))
-    plan.apply(state.calendar)
-    for reservation_id in sorted({step.before.reservation for step in plan.moves}):
-        moves = {step.before.seat: step.after for step in plan.moves if step.before.reservation == reservation_id}
-        yield _displaced(state.reservations[reservation_id], overdue, moves, context)
-    for reservation_id in sorted({stuck.booking.reservation for stuck in plan.stuck}):
-        reservation = state.reservations[reservation_id]
-        seats = sorted(stuck.booking.seat for stuck in plan.stuck if stuck.booking.reservation == reservation_id)
-        message = (
-            f"reservation {overdue.id} overruns and no other worker has room for seat {', '.join(map(str, seats))}"
-        )
-        decision = _told(reservation, message, context)
-        if decision is not None:
-            yield decision
-
-
-def _displaced(
-    reservation: Reservation, overdue: Reservation, moves: Mapping[int, engine.Booking], context: Context
-) -> Decision:
-    placement = tuple(
-        seat.model_copy(update={"worker": moves[seat.seat].worker, "ports": dict(moves[seat.seat].ports)})
-        if seat.seat in moves
-        else seat
-        for seat in reservation.status.placement
-    )
-    message = f"reservation {overdue.id} overruns: {len(moves)} seats moved to other workers"
-    resource = (
-        reservation.observed("moved", placement=placement, message=message)
-        if reservation.status.phase is ReservationPhase.HELD
-        else reservation.moved(
-            reservation.status.phase,
-            at=context.now,
-            by=context.by,
-            reason="Displaced",
-            message=message,
-            fact="moved",
-            placement=placement,
-        )
-    )
-    absent = tuple(INSTANCE.key(seat.instance) for seat in placement if seat.seat in moves)
-    return Decision(reason="Displaced", resource=resource, result="moved", absent=absent)
+    wanted = placement_request(state, reservation, slot.start, slot.end, context.now)
+    return engine.Waiting(wanted, requested_at=turn, latest_start=latest)

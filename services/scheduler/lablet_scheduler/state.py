@@ -5,7 +5,7 @@ value that is not newer than the known one is ignored, so feeding is idempotent 
 matter. One task at a time uses it.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 
 from lablet_common.resources.definition import Definition
@@ -13,10 +13,13 @@ from lablet_common.resources.instance import Instance
 from lablet_common.resources.reservation import Reservation, ReservationPhase
 from lablet_common.resources.worker import Worker, WorkerPool
 from lablet_scheduler import engine
-from lablet_scheduler.views import ENDED_INSTANCE, bookings_of, demand_of, policy_of, worker_view
+from lablet_scheduler.views import bookings_of, demand_of, occupies, policy_of, worker_view
 
 FindDefinition = Callable[[str, str], Definition | None]
 """(tenant, `name@version`) → the definition, own or public."""
+
+AT_RISK = "AtRisk"
+"""Condition of a reservation with a seat that cannot stay where it is and has no other place yet."""
 
 
 class PoolState:
@@ -27,8 +30,14 @@ class PoolState:
         self._find = find_definition
         self.workers: dict[str, Worker] = {}
         self.reservations: dict[str, Reservation] = {}
-        """Those of this pool that are live or still have instances."""
+        """Those of this pool that are live or still have labs."""
         self.instances: dict[str, Instance] = {}
+        self.at_risk: set[str] = set()
+        """Reservations that look for another place for some seat."""
+        self.displaced: dict[str, frozenset[tuple[str, int]]] = {}
+        """Overrunning reservation → the seats (reservation, number) that lose their room by it."""
+        self._revisions: dict[str, int] = {}
+        """The newest revision seen of each reservation, also of those that are no longer kept."""
         self._of_reservation: dict[str, set[str]] = {}
         self.calendar = engine.Calendar([policy_of(pool, None)], [])
 
@@ -43,7 +52,7 @@ class PoolState:
         licence = next((str(worker.spec.license) for worker in self.workers.values()), None)
         self.calendar.put_policy(policy_of(self.pool, licence))
 
-    def put_worker(self, worker: Worker) -> None:
+    def put_worker(self, worker: Worker, now: datetime) -> None:
         known = self.workers.get(worker.id)
         if known is not None and known.revision >= worker.revision:
             return
@@ -51,10 +60,17 @@ class PoolState:
         if len(self.workers) == 1:
             self._put_policy()
         self.calendar.put_worker(worker_view(worker))
+        if known is None:
+            for reservation in self.placed_on(worker.id):
+                self.rebook(reservation.id, now)
 
-    def remove_worker(self, name: str) -> None:
-        if self.workers.pop(name, None) is not None:
-            self.calendar.remove_worker(name)
+    def remove_worker(self, name: str, now: datetime) -> None:
+        """Seats that are still placed there lose their booking; to find them another place is healing's task."""
+        if self.workers.pop(name, None) is None:
+            return
+        for reservation in self.placed_on(name):
+            self.rebook(reservation.id, now)
+        self.calendar.remove_worker(name)
 
     def put_instance(self, instance: Instance, now: datetime) -> None:
         known = self.instances.get(instance.id)
@@ -66,35 +82,54 @@ class PoolState:
 
     def remove_instance(self, instance: Instance, now: datetime) -> None:
         self.instances.pop(instance.id, None)
-        self._of_reservation.get(instance.spec.reservation, set()).discard(instance.id)
+        names = self._of_reservation.get(instance.spec.reservation, set())
+        names.discard(instance.id)
+        if not names:
+            self._of_reservation.pop(instance.spec.reservation, None)
         self.rebook(instance.spec.reservation, now)
 
-    def put_reservation(self, reservation: Reservation, now: datetime) -> None:
-        known = self.reservations.get(reservation.id)
-        if known is not None and known.revision >= reservation.revision:
-            return
+    def put_reservation(self, reservation: Reservation, now: datetime) -> bool:
+        """False when it was known already. One that another pool owns is forgotten here."""
+        if self._revisions.get(reservation.id, 0) >= reservation.revision:
+            return False
+        if reservation.status.pool != self.pool.id:
+            self._drop(reservation.id)
+            return True
+        self._revisions[reservation.id] = reservation.revision
         self.reservations[reservation.id] = reservation
+        if reservation.holds_capacity and reservation.status.condition(AT_RISK) is not None:
+            self.at_risk.add(reservation.id)
+        else:
+            self.at_risk.discard(reservation.id)
         self.rebook(reservation.id, now)
+        return True
 
     def remove_reservation(self, reservation_id: str) -> None:
+        """It is gone from the store."""
+        self._drop(reservation_id)
+        self._revisions.pop(reservation_id, None)
+
+    def _drop(self, reservation_id: str) -> None:
         self.reservations.pop(reservation_id, None)
+        self.at_risk.discard(reservation_id)
+        self.displaced.pop(reservation_id, None)
         self.calendar.release(reservation_id)
 
     # -- the calendar ----------------------------------------------------------------------------------------------
 
     def rebook(self, reservation_id: str, now: datetime) -> None:
         """Puts on the calendar what the reservation occupies now, in place of what was there."""
+        self.calendar.release(reservation_id)
         reservation = self.reservations.get(reservation_id)
         if reservation is None:
             return
-        self.calendar.release(reservation_id)
         demand = self.demand(reservation)
         bookings = [] if demand is None else bookings_of(reservation, demand, self.instances, now)
         bookings = [booking for booking in bookings if booking.worker in self.workers]
         if bookings:
             self.calendar.book_all(bookings, check=False)  # what is committed is so, whether it still fits or not
         elif reservation.is_final:
-            self.reservations.pop(reservation_id, None)
+            self._drop(reservation_id)
 
     def demand(self, reservation: Reservation) -> engine.Demand | None:
         """What one seat needs; None when the definition has gone."""
@@ -106,9 +141,22 @@ class PoolState:
 
     # -- questions -------------------------------------------------------------------------------------------------
 
+    @property
+    def complete(self) -> bool:
+        """All workers that the pool may have exist as records: only then can anything be called impossible."""
+        return len(self.workers) >= self.pool.spec.max
+
     def instances_of(self, reservation_id: str) -> list[Instance]:
         names = self._of_reservation.get(reservation_id, ())
         return sorted((self.instances[name] for name in names), key=lambda instance: instance.spec.seat)
+
+    def placed_on(self, worker: str) -> list[Reservation]:
+        """Reservations with a seat placed on the worker."""
+        return [
+            reservation
+            for reservation in self.reservations.values()
+            if any(seat.worker == worker for seat in reservation.status.placement)
+        ]
 
     def waiting(self) -> list[Reservation]:
         """The wait list: by priority, then by the time since which they wait, then by id."""
@@ -118,18 +166,14 @@ class PoolState:
             key=lambda r: (-r.spec.priority, r.status.waiting_since or r.metadata.created_at, r.id),
         )
 
-    def overdue(self, now: datetime) -> list[Reservation]:
-        """Reservations with a lab that is still there after the slot's end."""
-        return [
-            r
-            for r in self.reservations.values()
-            if r.slot is not None
-            and now >= r.slot.end
-            and any(i.status.phase is not ENDED_INSTANCE for i in self.instances_of(r.id))
-        ]
+    def has_labs(self, reservation_id: str) -> bool:
+        """A lab of it may still be on some worker."""
+        return any(occupies(instance) for instance in self.instances_of(reservation_id))
 
-    def forget_ended(self, reservation_ids: Iterable[str]) -> None:
-        """Drops instances of reservations that are gone."""
-        for reservation_id in reservation_ids:
-            for name in self._of_reservation.pop(reservation_id, set()):
-                self.instances.pop(name, None)
+    def overruns(self, reservation: Reservation, now: datetime) -> bool:
+        """A lab is still there after the slot's end."""
+        return reservation.slot is not None and now >= reservation.slot.end and self.has_labs(reservation.id)
+
+    def displaced_seats(self, reservation_id: str) -> frozenset[int]:
+        """Its seats that lose their room by others' overruns."""
+        return frozenset(seat for seats in self.displaced.values() for name, seat in seats if name == reservation_id)

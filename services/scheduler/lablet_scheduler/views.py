@@ -55,7 +55,9 @@ def worker_view(worker: Worker) -> engine.WorkerView:
         unschedulable=cordon is not None,
         unschedulable_until=engine.minute_ceil(cordon.until) if cordon is not None and cordon.until else None,
         maintenance=tuple(
-            engine.Span(engine.to_minute(span.frm), engine.to_minute(span.to)) for span in spec.maintenance
+            engine.Span(engine.to_minute(span.frm), engine.to_minute(span.to))
+            for span in spec.maintenance
+            if span.frm < span.to
         ),
         failed=status.phase in (WorkerPhase.FAILED, WorkerPhase.TERMINATING),
         boot_minutes=spec.boot_minutes,
@@ -81,11 +83,21 @@ def demand_of(definition: Definition, selector: Mapping[str, str]) -> engine.Dem
     )
 
 
+def occupies(instance: Instance) -> bool:
+    """Something of it may still be on its worker: it has not ended, nor failed and been cleaned up."""
+    return instance.status.phase is not ENDED_INSTANCE and not (
+        instance.status.phase is InstancePhase.FAILED and instance.status.released
+    )
+
+
 def bookings_of(
     reservation: Reservation, demand: engine.Demand, instances: Mapping[str, Instance], now: datetime
 ) -> list[engine.Booking]:
     """What a reservation occupies on the calendar now: its placed seats while it holds capacity, and afterwards every
-    seat whose instance has not ended. A seat that is over its end stays booked a few minutes beyond `now`."""
+    seat whose lab is not proven gone. A seat that is over its end stays booked a few minutes beyond `now`.
+
+    A seat that was moved after its lab had failed is booked where it goes from the moment of the decision, not only once
+    its instance has followed."""
     slot = reservation.slot
     if slot is None:
         return []
@@ -93,10 +105,9 @@ def bookings_of(
     result = []
     for seat in reservation.status.placement:
         instance = instances.get(seat.instance)
-        alive = (
-            instance is not None and instance.status.phase is not ENDED_INSTANCE and instance.spec.worker == seat.worker
-        )
-        held = reservation.holds_capacity and seat.state is SeatState.PLACED and not (instance and not alive)
+        ended = instance is not None and instance.status.phase is ENDED_INSTANCE
+        alive = instance is not None and occupies(instance) and instance.spec.worker == seat.worker
+        held = reservation.holds_capacity and seat.state is SeatState.PLACED and not ended
         if not held and not alive:
             continue
         beyond = engine.minute_ceil(now) + OVERRUN_MINUTES if alive and now >= slot.end else None

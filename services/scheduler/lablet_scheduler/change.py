@@ -1,0 +1,218 @@
+"""Decisions on reservations that exist: cancel, confirm, change. Pure, but for the calendar.
+
+A cancelled or shortened reservation gives its room back when that is committed; a moved one leaves its old place on the
+calendar at once (`vacates`), so that its new one may overlap it.
+"""
+
+from datetime import datetime, timedelta
+
+from lablet_common.intents import ReservationChange
+from lablet_common.resources.kinds import INSTANCE
+from lablet_common.resources.model import format_time
+from lablet_common.resources.request import Request
+from lablet_common.resources.reservation import Reservation, ReservationPhase, Slot
+from lablet_scheduler import engine
+from lablet_scheduler.decide import Context, Decision, placement_request, refused, suggestion
+from lablet_scheduler.state import AT_RISK, PoolState
+from lablet_scheduler.views import explanation_of, seats_of
+
+_OF_THE_OLD_SLOT = ("StartingSoon", "EndingSoon", AT_RISK)
+"""Conditions that a new slot makes void."""
+
+
+def decide_cancel(reservation: Reservation, request: Request, context: Context) -> Decision:
+    """Cancels; cancelling what is cancelled already is no error."""
+    if reservation.status.phase is ReservationPhase.CANCELLED:
+        return Decision(reason="AlreadyCancelled", about=reservation, result="cancelled")
+    if reservation.is_final:
+        return refused(
+            "illegal-transition",
+            "Already ended",
+            f"reservation {reservation.id} is {reservation.status.phase} and cannot be cancelled any more",
+        )
+    words = str(request.spec.data.get("reason") or "asked by its owner")
+    resource = reservation.moved(
+        ReservationPhase.CANCELLED,
+        at=context.now,
+        by=context.by,
+        reason="CancelRequested",
+        message=words,
+        cause=request.spec.event_id,
+    )
+    return Decision(reason="CancelRequested", resource=resource, result="cancelled", frees=True)
+
+
+def decide_confirm(reservation: Reservation, request: Request, context: Context) -> Decision:
+    """A hold becomes a reservation."""
+    if reservation.status.phase is ReservationPhase.SCHEDULED:
+        return Decision(reason="AlreadyConfirmed", about=reservation, result="changed")
+    if reservation.status.phase is not ReservationPhase.HELD:
+        return refused(
+            "illegal-transition",
+            "Not held",
+            f"reservation {reservation.id} is {reservation.status.phase}: only a held one can be confirmed",
+        )
+    hold = reservation.spec.hold
+    if hold is not None and context.now >= hold.expires_at:
+        return refused(
+            "hold-expired", "Hold expired", f"the hold on {reservation.id} ended at {format_time(hold.expires_at)}"
+        )
+    resource = reservation.moved(
+        ReservationPhase.SCHEDULED, at=context.now, by=context.by, reason="Confirmed", cause=request.spec.event_id
+    )
+    return Decision(reason="Confirmed", resource=resource, result="changed")
+
+
+def decide_change(state: PoolState, reservation: Reservation, request: Request, context: Context) -> Decision:
+    """A new end, a new start, a new roster. What does not fit is refused with the longest that would. Raises
+    `ValidationError` for a body that is none."""
+    asked = ReservationChange.model_validate(request.spec.data)
+    if reservation.is_final:
+        return refused(
+            "illegal-transition", "Already ended", f"reservation {reservation.id} is {reservation.status.phase}"
+        )
+    changed = reservation
+    if asked.roster is not None:
+        if any(entry.seat > reservation.spec.seats for entry in asked.roster):
+            return refused(
+                "invalid-roster", "Invalid roster", f"the roster names a seat above {reservation.spec.seats}",
+                status=422, path="roster",
+            )  # fmt: skip
+        changed = changed.respecified(cause=request.spec.event_id, roster=asked.roster)
+    slot = reservation.slot
+    new = slot
+    if asked.start is not None or asked.end is not None:
+        if slot is None or not reservation.holds_capacity:
+            return refused(
+                "illegal-transition",
+                "Not placed",
+                f"reservation {reservation.id} is {reservation.status.phase}: cancel it and reserve the other slot",
+            )
+        problem = _slot_problem(state, reservation, slot, asked, context)
+        if problem is not None:
+            return problem
+        start = asked.start or slot.start
+        new = Slot(start=start, end=asked.end or start + slot.duration)
+    if new == slot or slot is None or new is None:
+        if changed is reservation:
+            return Decision(reason="Unchanged", about=reservation, result="changed")
+        return Decision(reason="Changed", resource=changed, result="changed")
+    moves = new.start != slot.start
+    outcome = (
+        _new_start(state, changed, new, context, request)
+        if moves
+        else _new_end(state, changed, slot, new.end, context, request)
+    )
+    if isinstance(outcome, Decision):
+        return outcome
+    return Decision(
+        reason="Changed",
+        resource=outcome,
+        result="changed",
+        unchanged=() if moves else tuple(state.instances_of(reservation.id)),
+        absent=tuple(INSTANCE.key(seat.instance) for seat in reservation.status.placement) if moves else (),
+        frees=moves or new.end < slot.end,
+        vacates=moves,
+    )
+
+
+def _slot_problem(
+    state: PoolState, reservation: Reservation, slot: Slot, asked: ReservationChange, context: Context
+) -> Decision | None:
+    """What is wrong with the new slot whatever the calendar says."""
+    start = asked.start or slot.start
+    end = asked.end or start + slot.duration
+    if end <= start or end <= context.now:
+        return refused(
+            "invalid-slot", "Invalid slot", f"the new end {format_time(end)} is not after the start and the present",
+            status=422, path="end",
+        )  # fmt: skip
+    if context.now >= slot.end:
+        return refused(
+            "illegal-transition", "Slot over", f"the slot of {reservation.id} ended at {format_time(slot.end)}"
+        )
+    definition = state.definition(reservation.tenant, reservation.spec.definition)
+    minutes = int((end - start) / timedelta(minutes=1))
+    if definition is not None and minutes > definition.spec.max_duration_minutes and end - start > slot.duration:
+        return refused(
+            "too-long", "Longer than the definition allows",
+            f"{minutes} minutes asked, {definition.spec.max_duration_minutes} allowed", status=422, path="end",
+        )  # fmt: skip
+    return None
+
+
+def _new_end(
+    state: PoolState, reservation: Reservation, slot: Slot, end: datetime, context: Context, request: Request
+) -> Reservation | Decision:
+    if end > slot.end:
+        if not state.calendar.of(reservation.id):
+            return refused("does-not-fit", "Extension does not fit", f"no seat of {reservation.id} has a place")
+        answer = engine.extend(state.calendar, reservation.id, engine.to_minute(end))
+        if not answer.granted:
+            best = engine.from_minute(answer.longest)
+            return refused(
+                "does-not-fit",
+                "Extension does not fit",
+                f"{answer.summary} The longest end that fits where the lab is: {format_time(best)}.",
+                longestEnd=format_time(best),
+            )
+        for booking in answer.bookings:
+            state.calendar.replace(booking)
+    return _rescheduled(
+        reservation, Slot(start=slot.start, end=end), context, request, "Extended" if end > slot.end else "Shortened"
+    )
+
+
+def _new_start(
+    state: PoolState, reservation: Reservation, slot: Slot, context: Context, request: Request
+) -> Reservation | Decision:
+    if state.instances_of(reservation.id) or reservation.status.phase is ReservationPhase.ACTIVE:
+        return refused(
+            "illegal-transition", "Already begun", f"reservation {reservation.id} is being set up: its start is fixed"
+        )
+    if slot.start < context.now:
+        return refused(
+            "invalid-slot", "Slot in the past", f"{format_time(slot.start)} has passed", status=422, path="start"
+        )
+    if state.demand(reservation) is None:
+        return refused(
+            "unknown-definition", "Unknown definition", f"there is no definition {reservation.spec.definition} any more"
+        )
+    state.calendar.release(reservation.id)
+    wanted = placement_request(state, reservation, slot.start, slot.end, context.now)
+    answer = engine.place(state.calendar, wanted)
+    if isinstance(answer, engine.Refusal):
+        state.rebook(reservation.id, context.now)
+        explanation = explanation_of(answer, suggestion(state, answer, context))
+        return refused("does-not-fit", "Move does not fit", explanation.summary, explanation=explanation.to_dict())
+    state.calendar.book_all(answer.bookings())
+    moved = _rescheduled(reservation, slot, context, request, "Moved")
+    return moved.observed(
+        "moved",
+        cause=request.spec.event_id,
+        placement=seats_of(answer, reservation.id),
+        explanation=explanation_of(answer),
+    )
+
+
+def _rescheduled(reservation: Reservation, slot: Slot, context: Context, request: Request, reason: str) -> Reservation:
+    phase = reservation.status.phase
+    respec = reservation.respecified(
+        cause=request.spec.event_id,
+        start=slot.start,
+        end=slot.end,
+        duration_minutes=int(slot.duration / timedelta(minutes=1)),
+    )
+    conditions = tuple(c for c in respec.status.conditions if c.type not in _OF_THE_OLD_SLOT)
+    if phase is ReservationPhase.HELD:
+        return respec.observed(cause=request.spec.event_id, slot=slot, conditions=conditions)
+    return respec.moved(
+        phase,
+        at=context.now,
+        by=context.by,
+        reason=reason,
+        fact="moved" if reason == "Moved" else "changed",
+        cause=request.spec.event_id,
+        slot=slot,
+        conditions=conditions,
+    )

@@ -1,0 +1,284 @@
+"""The owner's loop: order, conflicts, fencing, lost answers, new terms, and rest."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from lablet_common.ownership import NotOwner, Ownership
+from lablet_common.resources.kinds import RESERVATION, Service, gate_key
+from lablet_common.resources.request import RequestPhase
+from lablet_common.resources.worker import WorkerPhase
+from lablet_common.store import OutcomeUnknown, StoreUnavailable
+from lablet_scheduler.owner import PoolOwner
+
+_SEATS = 4
+"""Seats that the pool of two workers takes at one time."""
+
+
+def writes_reservation(writes: Any, name: str = "") -> bool:
+    return any(write.key.startswith(RESERVATION.key(name)) for write in writes)
+
+
+async def test_the_inbox_is_decided_in_the_order_of_acceptance(world: Any) -> None:
+    await world.pool()
+    await world.definition()
+    names = [await world.ask() for _ in range(2 * _SEATS)]
+    await world.own()
+    await world.settle()
+    phases = [await world.phase(name) for name in names]
+    assert phases == ["Scheduled"] * _SEATS + ["Waitlisted"] * _SEATS
+
+
+async def test_decisions_of_one_pass_share_a_transaction(world: Any) -> None:
+    await world.pool(workers=5)
+    await world.definition()
+    names = [await world.ask() for _ in range(10)]
+    await world.own()
+    await world.settle()
+    assert len({(await world.reservation(name)).revision for name in names}) == 1
+
+
+async def test_a_conflict_of_one_leaves_the_others_committed_and_the_calendar_right(world: Any) -> None:
+    """While three are being decided, the second is cleared away by somebody else."""
+    await world.pool()
+    await world.definition()
+    names = [await world.ask(seats=2) for _ in range(3)]
+    pointer = (await world.store.range("/inbox/scheduler/default/")).items
+    second = next(kv for kv in pointer if names[1].removeprefix("rsv-") in kv.key)
+
+    async def clear(_: Any, writes: Any) -> bool:
+        if writes_reservation(writes):
+            await world.store.delete(second.key)
+            return True
+        return False
+
+    world.seen.before_txn.append(clear)
+    owner = await world.own()
+    await world.settle()
+    assert [await world.phase(names[0]), await world.phase(names[2])] == ["Scheduled", "Scheduled"]
+    assert await world.store.get(RESERVATION.key(names[1])) is None
+    assert set(owner.state.calendar.bookings()) == world.rebuilt(owner)
+    assert not await world.faults()
+
+
+async def test_an_owner_whose_key_was_taken_writes_nothing_more_and_goes(pool: Any) -> None:
+    before = pool.store.revision
+    _, task = pool.owners["default"]
+
+    async def take_over(_: Any, writes: Any) -> bool:
+        if writes_reservation(writes):
+            await pool.store.delete("/ownership/scheduler/default")
+            await pool.store.put("/ownership/scheduler/default", b"two")
+            return True
+        return False
+
+    pool.seen.before_txn.append(take_over)
+    name = await pool.ask()
+    with pytest.raises(NotOwner):
+        await pool.settle()
+    assert task.done()
+    assert await pool.store.get(RESERVATION.key(name)) is None
+    assert (await pool.of(name)).phase == RequestPhase.ACCEPTED
+    assert pool.store.revision == before + 3, "the request, and the key that was deleted and put"
+
+
+async def test_when_the_gate_moves_between_look_and_commit_it_is_decided_again(pool: Any) -> None:
+    """The worker that was chosen fails in that moment."""
+
+    async def fail(_: Any, writes: Any) -> bool:
+        if writes_reservation(writes):
+            await pool.set_worker("default-001", WorkerPhase.FAILED)
+            return True
+        return False
+
+    pool.seen.before_txn.append(fail)
+    names = [await pool.ask(30, 60) for _ in range(3)]
+    await pool.settle()
+    assert not pool.seen.before_txn
+    assert [await pool.phase(name) for name in names] == ["Scheduled", "Scheduled", "Waitlisted"]
+    for name in names[:2]:
+        reservation = await pool.reservation(name)
+        assert reservation.seat(1).worker == "default-002"
+        assert await pool.facts(name) == ["scheduled"], "never placed on the lost worker first"
+
+
+async def test_after_a_lost_answer_the_term_ends_and_the_next_decides_nothing_twice(pool: Any) -> None:
+    first = await pool.ask(seats=2)
+    await pool.settle()
+    _, task = pool.owners["default"]
+
+    async def lose(_: Any, writes: Any) -> bool:
+        if writes_reservation(writes):
+            pool.store.lose_answer = True
+            return True
+        return False
+
+    pool.seen.before_txn.append(lose)
+    names = [await pool.ask(seats=2), await pool.ask(seats=2)]
+    with pytest.raises(OutcomeUnknown):
+        await pool.settle()
+    assert task.done()
+    owner = await pool.own(replica="two")
+    await pool.settle()
+    assert [await pool.phase(name) for name in [first, *names]] == ["Scheduled", "Scheduled", "Waitlisted"]
+    assert [await pool.facts(name) for name in names] == [["scheduled"], ["waitlisted"]]
+    assert not await pool.faults()
+    assert set(owner.state.calendar.bookings()) == pool.rebuilt(owner)
+
+
+async def test_a_lost_answer_costs_no_more_than_a_new_term_of_the_same_owner(pool: Any) -> None:
+    """`Ownership` gives the shard up and takes it anew: what was doubtful can never happen after that."""
+    pool.owners["default"][1].cancel()
+    await asyncio.gather(pool.owners.pop("default")[1], return_exceptions=True)
+    await pool.store.delete("/ownership/scheduler/default")
+    terms: list[PoolOwner] = []
+
+    async def serve(_: str, fence: Any) -> None:
+        terms.append(pool.owner("default", fence))
+        await terms[-1].run()
+
+    async def lose(_: Any, writes: Any) -> bool:
+        if writes_reservation(writes):
+            pool.store.lose_answer = True
+            return True
+        return False
+
+    ownership = Ownership(pool.store, Service.SCHEDULER, "one", ttl_seconds=5, shards=lambda: ["default"])
+    pool.seen.before_txn.append(lose)
+    names = [await pool.ask(seats=2) for _ in range(3)]
+    running = asyncio.create_task(ownership.run(serve))
+    try:
+        async with asyncio.timeout(10):
+            while len(terms) < 2 or (await pool.store.range("/inbox/")).items:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert sorted([await pool.phase(name) for name in names]) == ["Scheduled", "Scheduled", "Waitlisted"]
+    assert not await pool.faults()
+
+
+async def test_a_new_term_goes_on_where_the_last_one_stopped(world: Any) -> None:
+    await world.pool(workers=10)
+    await world.definition()
+    world.settings = world.settings.model_copy(update={"scheduler_batch_size": 4})
+    names = [await world.ask() for _ in range(30)]
+    stopped = asyncio.Event()
+
+    async def stop(_: Any, writes: Any) -> bool:
+        if writes_reservation(writes) and (await world.store.range(RESERVATION.prefix)).count >= 8:
+            world.owners["default"][1].cancel()
+            stopped.set()
+            return True
+        return False
+
+    world.seen.before_txn.append(stop)
+    await world.own()
+    await stopped.wait()
+    await asyncio.gather(world.owners["default"][1], return_exceptions=True)
+    decided = (await world.store.range(RESERVATION.prefix)).count
+    assert 8 <= decided < 30
+    owner = await world.own(replica="two")
+    await world.settle()
+    assert [await world.facts(name) for name in names] == [["scheduled"]] * 20 + [["waitlisted"]] * 10
+    assert set(owner.state.calendar.bookings()) == world.rebuilt(owner)
+
+
+async def test_while_etcd_is_away_nothing_is_lost_and_nothing_spins(pool: Any) -> None:
+    await pool.ask(seats=3)
+    await pool.settle()
+    name = await pool.ask(seats=1)
+    pool.store.unavailable = True
+    pool.owners["default"][0].wake()
+    calls = pool.seen.calls
+    await asyncio.sleep(0.5)
+    assert pool.seen.calls - calls < 12
+    pool.store.unavailable = False
+    await pool.settle()
+    assert await pool.phase(name) == "Scheduled"
+
+
+async def test_when_etcd_goes_between_two_writes_the_calendar_keeps_the_first(pool: Any) -> None:
+    """What this owner has committed counts, also before its caches have seen it."""
+    writes = 0
+
+    async def fail_the_second(_: Any, operations: Any) -> bool:
+        nonlocal writes
+        writes += writes_reservation(operations)
+        if writes == 2:
+            pool.store.fail_next(1, StoreUnavailable("no endpoint answered"))
+        return writes == 2
+
+    pool.seen.before_txn.append(fail_the_second)
+    first = await pool.ask(seats=3)
+    await pool.tell("cancel", first)  # a second transaction, as it is about the same reservation
+    others = [await pool.ask(seats=2) for _ in range(3)]
+    await pool.settle()
+    assert not pool.seen.before_txn
+    assert await pool.phase(first) == "Cancelled"
+    assert sorted([await pool.phase(name) for name in others]) == ["Scheduled", "Scheduled", "Waitlisted"]
+    assert not await pool.faults()
+
+
+async def test_an_idle_owner_calls_nobody(pool: Any) -> None:
+    await pool.ask(500, 600, seats=2)
+    await pool.ask(500, 600, seats=4)
+    await pool.settle()
+    await asyncio.sleep(0.05)
+    calls = pool.seen.calls
+    await asyncio.sleep(0.3)
+    assert pool.seen.calls == calls
+
+
+async def test_a_wake_up_without_news_costs_two_reads(pool: Any) -> None:
+    await pool.ask(500, 600)
+    await pool.settle()
+    calls = pool.seen.calls
+    pool.owners["default"][0].wake()
+    await asyncio.sleep(0.05)
+    assert pool.seen.calls - calls <= 2
+
+
+async def test_the_periodic_look_finds_what_nobody_told(world: Any) -> None:
+    world.settings = world.settings.model_copy(update={"resync_seconds": 0.05})
+    await world.pool()
+    await world.definition()
+    await world.own()
+    name = await world.ask()  # nobody carries the intent
+    async with asyncio.timeout(5):
+        while await world.store.get(RESERVATION.key(name)) is None:
+            await asyncio.sleep(0.005)
+
+
+async def test_a_pool_that_is_gone_ends_the_term_and_not_the_process(world: Any) -> None:
+    await world.definition()
+    await world.own("nowhere")
+    with pytest.raises(NotOwner):
+        await world.owners["nowhere"][1]
+
+
+async def test_the_gate_is_only_compared_never_written(pool: Any) -> None:
+    before = await pool.store.get(gate_key("default"))
+    for _ in range(5):
+        await pool.ask()
+    await pool.settle()
+    assert await pool.store.get(gate_key("default")) == before
+
+
+async def test_five_hundred_requests_are_decided_in_a_second_and_a_half(world: Any) -> None:
+    await world.pool(workers=50)
+    await world.definition()
+    for number in range(500):
+        start = 60 * (1 + number % 8)
+        await world.ask(start, start + 60, seats=1 + number % 3)
+    began = time.perf_counter()
+    await world.own()
+    async with asyncio.timeout(20):
+        while (await world.store.range("/inbox/", limit=1)).count:
+            await asyncio.sleep(0.001)
+    took = time.perf_counter() - began
+    print(f"500 requests in {took:.2f} s")
+    assert took < 1.5
+    assert not await world.faults()

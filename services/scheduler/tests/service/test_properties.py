@@ -1,0 +1,238 @@
+"""Whatever is asked and whatever fails, in any order: nothing is over-committed, and the calendar is what the store says.
+
+Each example runs a pool of its own through a random morning. The judge counts from the stored reservations alone.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from lablet_common.resources.instance import InstancePhase
+from lablet_common.resources.kinds import INSTANCE, RESERVATION, WORKER
+from lablet_common.resources.reservation import Hold
+from lablet_common.resources.worker import WorkerPhase
+from lablet_common.store import MemoryStore
+
+_SMALL, _LARGE = "small@1.0.0", "large@1.0.0"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happens; `pick` chooses whom it happens to."""
+
+    what: str
+    pick: int = 0
+    start: int = 60
+    minutes: int = 60
+    seats: int = 1
+    large: bool = False
+    hold: bool = False
+
+
+_events = st.lists(
+    st.builds(
+        Event,
+        what=st.sampled_from(
+            ["ask"] * 6
+            + ["cancel", "extend", "shorten", "move", "confirm", "time", "time", "begin", "run", "end", "die"]
+            + ["lose worker", "worker back", "maintain", "new term", "doubt", "gate"]
+        ),
+        pick=st.integers(0, 50),
+        start=st.integers(0, 16).map(lambda quarter: 15 * quarter),
+        minutes=st.sampled_from([15, 30, 60, 90]),
+        seats=st.integers(1, 4),
+        large=st.booleans(),
+        hold=st.sampled_from([False, False, False, True]),
+    ),
+    min_size=4,
+    max_size=30,
+)
+
+
+class Morning:
+    """Lets events happen in a world."""
+
+    def __init__(self, world: Any) -> None:
+        self.world = world
+        self.names: list[str] = []
+
+    async def happen(self, event: Event) -> None:
+        await getattr(self, "_" + event.what.replace(" ", "_"))(event)
+
+    def _minute(self) -> int:
+        return int((self.world.clock.now() - self.world.when(0)).total_seconds() // 60)
+
+    async def _ask(self, event: Event) -> None:
+        start = self._minute() + event.start
+        hold = Hold(expires_at=self.world.when(self._minute() + 20)) if event.hold else None
+        definition = _LARGE if event.large else _SMALL
+        options = {"seats": event.seats, "definition": definition, "hold": hold, "priority": event.pick % 3}
+        self.names.append(await self.world.ask(start, start + event.minutes, **options))
+
+    async def _reservation(self, event: Event) -> Any:
+        """An undecided one is none; it still counts as somebody whom a request may be about."""
+        name = self.names[event.pick % len(self.names)]
+        return name, await self.world.store.get(RESERVATION.key(name))
+
+    async def _cancel(self, event: Event) -> None:
+        if self.names:
+            await self.world.tell("cancel", (await self._reservation(event))[0])
+
+    async def _confirm(self, event: Event) -> None:
+        if self.names:
+            await self.world.tell("confirm", (await self._reservation(event))[0])
+
+    async def _changed(self, event: Event, by_start: int, by_end: int) -> None:
+        if not self.names:
+            return
+        name, stored = await self._reservation(event)
+        slot = (await self.world.reservation(name)).slot if stored is not None else None
+        if slot is None:
+            return
+        begin, end = ((moment - self.world.when(0)).total_seconds() // 60 for moment in (slot.start, slot.end))
+        await self.world.change(name, start=begin + by_start if by_start else None, end=end + by_end)
+
+    async def _extend(self, event: Event) -> None:
+        await self._changed(event, 0, event.minutes)
+
+    async def _shorten(self, event: Event) -> None:
+        await self._changed(event, 0, -15)
+
+    async def _move(self, event: Event) -> None:
+        await self._changed(event, event.minutes, event.minutes)
+
+    async def _time(self, event: Event) -> None:
+        await self.world.clock.set(self.world.when(self._minute() + event.minutes // 3))
+
+    async def _begin(self, event: Event) -> None:
+        """The worker-controller makes the instances of a reservation that comes due, and none of another."""
+        await self.world.settle()
+        for name in self.names:
+            stored = await self.world.store.get(RESERVATION.key(name))
+            reservation = await self.world.reservation(name) if stored is not None else None
+            if reservation is None or reservation.phase not in ("Scheduled", "Active"):
+                continue
+            if not self.world.when(self._minute()) < reservation.slot.end or (
+                reservation.slot.start > self.world.when(self._minute() + 35)
+            ):
+                continue
+            for seat in reservation.status.placement:
+                if seat.state == "placed" and await self.world.store.get(INSTANCE.key(seat.instance)) is None:
+                    await self.world.start_lab(name, seat.seat)
+
+    async def _lab(self, event: Event, **status: Any) -> None:
+        labs = [i for i in await self.world.all(INSTANCE) if i.status.phase != InstancePhase.TERMINATED]
+        if labs:
+            lab = labs[event.pick % len(labs)]
+            await self.world.set_lab(lab.spec.reservation, lab.spec.seat, **status)
+
+    async def _run(self, event: Event) -> None:
+        await self._lab(event, phase=InstancePhase.RUNNING, ran=True, released=False)
+
+    async def _end(self, event: Event) -> None:
+        await self._lab(event, phase=InstancePhase.TERMINATED)
+
+    async def _die(self, event: Event) -> None:
+        await self._lab(event, phase=InstancePhase.FAILED, released=event.large)
+
+    async def _lose_worker(self, event: Event) -> None:
+        """The worker and every lab on it."""
+        workers = await self.world.all(WORKER)
+        worker = workers[event.pick % len(workers)]
+        await self.world.set_worker(worker.id, WorkerPhase.FAILED)
+        for lab in await self.world.all(INSTANCE):
+            if lab.spec.worker == worker.id and lab.status.phase != InstancePhase.TERMINATED:
+                changes = {"phase": InstancePhase.FAILED, "reason": "WorkerLost", "released": True}
+                await self.world.set_lab(lab.spec.reservation, lab.spec.seat, **changes)
+
+    async def _worker_back(self, event: Event) -> None:
+        workers = await self.world.all(WORKER)
+        await self.world.set_worker(workers[event.pick % len(workers)].id, WorkerPhase.OFFLINE)
+
+    async def _maintain(self, event: Event) -> None:
+        workers = await self.world.all(WORKER)
+        start = self._minute() + event.start
+        span = self.world.maintenance(start, start + event.minutes)
+        await self.world.set_worker(workers[event.pick % len(workers)].id, maintenance=(span,))
+
+    async def _gate(self, event: Event) -> None:
+        """A worker changes between the next look and its commit."""
+
+        async def move(_: Any, writes: Any) -> bool:
+            workers = await self.world.all(WORKER)
+            await self.world.set_worker(workers[event.pick % len(workers)].id, runtime_version=f"2.9.{event.pick}")
+            return True
+
+        self.world.seen.before_txn.append(move)
+
+    async def _doubt(self, _: Event) -> None:
+        """The answer to the next transaction is lost; the next term begins."""
+
+        async def lose(_: Any, writes: Any) -> bool:
+            self.world.store.lose_answer = bool(writes)
+            return bool(writes)
+
+        self.world.seen.before_txn.append(lose)
+
+    async def _new_term(self, event: Event) -> None:
+        await self.world.own(replica=f"replica-{event.pick}")
+
+
+async def _run(world: Any, events: list[Event]) -> None:
+    await world.pool(workers=2, ports=14)
+    await world.definition(_SMALL, cpu=2, nodes=3, ports=3)
+    await world.definition(_LARGE, cpu=4, nodes=8, ports=1)
+    await world.own()
+    morning = Morning(world)
+    for event in events:
+        await morning.happen(event)
+        if event.pick % 2:  # else it meets the next one undecided
+            await world.settle_over_lost_answers()
+            await _judge(world)
+    world.seen.before_txn.clear()
+    await world.settle_over_lost_answers()
+    await _judge(world)
+    assert not (await world.store.range("/inbox/")).items
+
+
+async def _judge(world: Any) -> None:
+    owner, _ = world.owners["default"]
+    assert set(owner.state.calendar.bookings()) == world.rebuilt(owner)
+    faults = await world.faults()
+    assert not faults, faults
+
+
+def _live_through(make_world: Any, events: list[Event]) -> None:
+    async def morning() -> None:
+        world = make_world(MemoryStore())
+        async with world.caches:
+            await world.caches.wait_synced()
+            try:
+                await _run(world, events)
+            finally:
+                await world.end()
+
+    asyncio.run(morning())
+
+
+@given(_events)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_nothing_is_over_committed_and_the_calendar_is_what_the_store_says(
+    make_world: Any, events: list[Event]
+) -> None:
+    _live_through(make_world, events)
+
+
+@pytest.mark.long
+@given(_events)
+@settings(
+    max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+def test_nothing_is_over_committed_in_many_more_mornings(make_world: Any, events: list[Event]) -> None:
+    _live_through(make_world, events)

@@ -22,6 +22,7 @@ from lablet_common.resources.kinds import RESERVATION, Service, inbox_prefix, ow
 from lablet_common.store import EtcdStore
 from lablet_local.demo.console import knock, type_into
 from lablet_local.demo.evidence import Evidence, TakeOver, Typed, Visit, read_events, read_history, read_present
+from lablet_local.demo.fleet import write_templates
 from lablet_local.demo.record import Commit, Json, Recorder
 from lablet_local.demo.scenario import LABS, OPENING, POOL, Booking, Morning
 from lablet_local.mesh import LocalMesh
@@ -69,7 +70,7 @@ def new_mesh(data: Path, speed: float, announce: Callable[[str], None]) -> Local
         lead_minutes=LEAD_MINUTES,
         lease_ttl=LEASE_TTL,
         start=OPENING,
-        environment={"WORKER_TEMPLATES_CONFIG_PATH": str(Path(__file__).with_name("workers.yaml"))},
+        environment={"WORKER_TEMPLATES_CONFIG_PATH": str(write_templates(data / "demo-workers.yaml"))},
         announce=announce,
     )
 
@@ -120,6 +121,7 @@ async def _publish(stage: Stage, lablet: Client, labs: Path) -> None:
 
 async def _book(stage: Stage, lablet: Client, bookings: list[Booking]) -> None:
     for booking in bookings:
+        await stage.until(booking.asked)
         await _ask(stage, lablet, booking)
 
 

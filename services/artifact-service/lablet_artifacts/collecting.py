@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from lablet_artifacts.references import References
 from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, put_content
-from lablet_common.resources.artifact import ArtifactSpec, Reference
+from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference
 from lablet_common.resources.instance import Instance, Staged
 from lablet_common.resources.model import Model
 
@@ -30,10 +31,16 @@ _MANIFEST = TypeAdapter(tuple[StagedFile, ...])
 
 
 async def take_over(
-    objects: ObjectStore, references: References, instance: Instance, staged: Staged, now: datetime
+    objects: ObjectStore,
+    references: References,
+    instance: Instance,
+    staged: Staged,
+    known: Sequence[Artifact],
+    now: datetime,
 ) -> bool:
     """Stores every file of the manifest and then clears the staging; False when there is no manifest any more (it has been
-    taken over before). A file that is not what its manifest says is left out and named in the log."""
+    taken over before). A file that is not what its manifest says is left out and named in the log. A file of the same name
+    that the attempt had left earlier is no longer referred to."""
     try:
         manifest = _MANIFEST.validate_python(json.loads(await objects.get(staged.manifest)))
     except ObjectMissing:
@@ -42,7 +49,12 @@ async def take_over(
         log.error("a manifest cannot be read", extra={"instance": instance.id, "cause": str(error)})  # noqa: TRY400
         return False
     for file in manifest:
-        data = await objects.get(file.key)
+        try:
+            data = await objects.get(file.key)
+        except ObjectMissing:
+            # a crash between the clearing of the files and that of their manifest
+            log.info("a staged file is not there (any more)", extra={"instance": instance.id, "file": file.name})
+            continue
         if digest_of(data) != file.digest:
             log.error("a staged file is not what its manifest says", extra={"instance": instance.id, "file": file.name})
             continue
@@ -52,6 +64,9 @@ async def take_over(
         )
         spec = ArtifactSpec(digest=file.digest, bytes=len(data), media_type=file.media_type)
         await references.add(instance.tenant, spec, reference, now)
+        for artifact in known:
+            if artifact.id != file.digest and reference in artifact.status.references:
+                await references.drop(artifact, [reference])
     for file in manifest:
         await objects.delete(file.key)
     await objects.delete(staged.manifest)

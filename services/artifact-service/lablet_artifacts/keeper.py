@@ -6,6 +6,7 @@ rendered file is no longer referred to. Each look starts from the present state,
 
 import asyncio
 import logging
+from typing import Literal
 
 from lablet_artifacts.collecting import take_over
 from lablet_artifacts.publishing import MEDIA_TYPE
@@ -13,12 +14,12 @@ from lablet_artifacts.references import References
 from lablet_artifacts.rendering import Renderer
 from lablet_artifacts.topology import LabFileError
 from lablet_common.clock import Clock
-from lablet_common.objects import ObjectStore, put_content
+from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, ObjectStoreUnavailable, put_content
 from lablet_common.ownership import Fence, NotOwner
-from lablet_common.reconcile import Reconciler
-from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference
+from lablet_common.reconcile import Again, Reconciler
+from lablet_common.resources.artifact import Artifact, ArtifactRole, ArtifactSpec, Reference, manifest_key
 from lablet_common.resources.definition import Definition
-from lablet_common.resources.instance import Instance, InstancePhase
+from lablet_common.resources.instance import Instance, InstancePhase, Staged
 from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, Kind
 from lablet_common.store import Store
 from lablet_common.store.cache import Caches
@@ -28,6 +29,7 @@ log = logging.getLogger("lablet.artifacts")
 
 CACHED: tuple[Kind, ...] = (INSTANCE, DEFINITION, ARTIFACT)
 _PUBLIC = "public"
+_PAUSE_SECONDS = 0.5
 
 
 class Keeper:
@@ -51,6 +53,7 @@ class Keeper:
         self._clock = clock
         self._resync = resync_seconds
         self._references = References(store, fence)
+        self._swept: set[str] = set()
         self._queue: Reconciler[str] = Reconciler("artifacts", self._look_at, clock=clock, concurrency=8)
 
     async def run(self) -> None:
@@ -74,44 +77,69 @@ class Keeper:
         if new is not None:
             self._queue.add(new.id)
 
-    async def _look_at(self, name: str) -> None:
+    async def _look_at(self, name: str) -> Again | None:
         instance: Instance | None = self._caches[INSTANCE].get(name)
         if instance is None:
-            return
-        phase, staged = instance.status.phase, instance.status.staged
-        if phase is InstancePhase.PENDING:
-            await self._render(instance)
-        elif phase is InstancePhase.TERMINATED:
-            await self._forget_rendered(instance)
-        elif staged is not None and phase in (InstancePhase.COLLECTING, InstancePhase.STOPPED):
-            done = await take_over(self._objects, self._references, instance, staged, self._clock.now())
-            if done:
-                log.info("files taken over", extra={"instance": instance.id, "role": staged.role})
+            self._swept.discard(name)
+            return None
+        try:
+            if instance.status.phase is InstancePhase.PENDING:
+                return await self._render(instance)
+            if instance.status.staged is not None:
+                await self._take_over(instance, instance.status.staged)
+            if instance.status.phase is InstancePhase.TERMINATED:
+                await self._sweep(instance)
+                await self._forget_rendered(instance)
+        except ObjectStoreUnavailable as error:
+            log.warning("the object store does not answer", extra={"instance": name, "cause": str(error)})
+            return Again(after_seconds=_PAUSE_SECONDS)
+        return None
 
-    async def _render(self, instance: Instance) -> None:
-        if self._has_rendered(instance):
+    async def _take_over(self, instance: Instance, staged: Staged) -> None:
+        known = [artifact for artifact, _ in self._referring(instance)]
+        if await take_over(self._objects, self._references, instance, staged, known, self._clock.now()):
+            log.info("files taken over", extra={"instance": instance.id, "role": staged.role})
+
+    async def _sweep(self, instance: Instance) -> None:
+        """What was staged and could not be taken over before its instance's deadlines led on is not lost. Once a process
+        and instance: a manifest that is not there costs a read."""
+        if instance.id in self._swept:
             return
+        role: Literal["collected", "exported"]
+        for role in ("collected", "exported"):
+            key = manifest_key(instance.tenant, instance.id, instance.status.attempt, role)
+            await self._take_over(instance, Staged(manifest=key, attempt=instance.status.attempt, role=role))
+        self._swept.add(instance.id)
+
+    async def _render(self, instance: Instance) -> Again | None:
+        if self._has(instance, "rendered") or self._has(instance, "report"):
+            return None
         definition = self._definition(instance)
         if definition is None:
-            log.warning("an instance names a definition that is not there", extra={"instance": instance.id})
-            return
+            log.warning("an instance names a definition that is not there (yet)", extra={"instance": instance.id})
+            return Again(after_seconds=_PAUSE_SECONDS)
         try:
             data = await self._renderer.render(definition, instance)
-        except LabFileError as error:
-            # it will never fit: the instance's own deadline ends it, and the reason is here
+        except (LabFileError, ObjectMissing, ObjectMismatch) as error:
+            # it will never fit: the worker-controller reads the reason and ends the instance
             log.error("a lab file cannot be rendered", extra={"instance": instance.id, "cause": str(error)})  # noqa: TRY400
-            return
-        digest = await put_content(self._objects, instance.tenant, data, MEDIA_TYPE)
-        reference = Reference(
-            subject=f"instance/{instance.id}", role="rendered", name="lab.yaml", attempt=instance.status.attempt
-        )
-        spec = ArtifactSpec(digest=digest, bytes=len(data), media_type=MEDIA_TYPE)
-        await self._references.add(instance.tenant, spec, reference, self._clock.now())
+            await self._store(instance, "report", "render-error.txt", str(error).encode(), "text/plain")
+            return None
+        digest = await self._store(instance, "rendered", "lab.yaml", data, MEDIA_TYPE)
         log.info("rendered", extra={"instance": instance.id, "digest": digest})
+        return None
 
-    def _has_rendered(self, instance: Instance) -> bool:
+    async def _store(self, instance: Instance, role: ArtifactRole, name: str, data: bytes, media_type: str) -> str:
+        digest = await put_content(self._objects, instance.tenant, data, media_type)
         attempt = instance.status.attempt
-        return any(r.role == "rendered" and r.attempt == attempt for _, r in self._referring(instance))
+        reference = Reference(subject=f"instance/{instance.id}", role=role, name=name, attempt=attempt)
+        spec = ArtifactSpec(digest=digest, bytes=len(data), media_type=media_type)
+        await self._references.add(instance.tenant, spec, reference, self._clock.now())
+        return digest
+
+    def _has(self, instance: Instance, role: ArtifactRole) -> bool:
+        attempt = instance.status.attempt
+        return any(r.role == role and r.attempt == attempt for _, r in self._referring(instance))
 
     def _referring(self, instance: Instance) -> list[tuple[Artifact, Reference]]:
         subject = f"instance/{instance.id}"

@@ -14,10 +14,13 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from lablet_artifacts import topology
+from lablet_artifacts.references import with_reference
+from lablet_artifacts.rendering import SEAT_VALUES
 from lablet_common.intake import PROBLEMS, Decision, refused, target_of, verb_of
 from lablet_common.intents import DefinitionPublish
-from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, put_content
+from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, get_content, put_content
 from lablet_common.requests import Undecided
+from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference
 from lablet_common.resources.definition import (
     Definition,
     DefinitionPhase,
@@ -25,10 +28,11 @@ from lablet_common.resources.definition import (
     DefinitionStatus,
     TopologyRef,
 )
-from lablet_common.resources.kinds import DEFINITION
+from lablet_common.resources.kinds import ARTIFACT, DEFINITION
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.request import Problem
-from lablet_common.store import Store
+from lablet_common.store import Store, Transaction
+from lablet_common.store.changes import create_in, update_in
 from lablet_common.store.repository import Repository
 
 _FIXED = frozenset({"name", "version", "topology"})
@@ -49,9 +53,12 @@ def next_version(versions: Sequence[str]) -> str:
 
 
 def infer_spec(name: str, version: str, data: bytes, overrides: dict[str, Any]) -> DefinitionSpec:
-    """The definition's spec from the file and what the author gives. Raises `topology.TopologyError` for a bad file and
+    """The definition's spec from the file and what the author gives. Raises `topology.LabFileError` for a bad file and
     `ValidationError` for a bad override."""
     lab = topology.read_topology(data)
+    ports = topology.find_ports(lab)
+    # what cannot be rendered for any seat is refused now, and not when the seat is due
+    topology.render(data, {port.name: 65535 for port in ports}, dict.fromkeys(SEAT_VALUES, "1"))
     needs = topology.infer_requirements(lab)
     inferred: dict[str, Any] = {
         "title": lab.title,
@@ -62,7 +69,7 @@ def infer_spec(name: str, version: str, data: bytes, overrides: dict[str, Any]) 
             "storageGb": needs.storage_gb,
             "nodeCount": needs.node_count,
         },
-        "ports": [{"name": port.name, "protocol": port.protocol} for port in topology.find_ports(lab)],
+        "ports": [{"name": port.name, "protocol": port.protocol} for port in ports],
         "runtime": {
             "minVersion": topology.min_cml_version(lab.schema),
             "nodeDefinitions": list(topology.node_definitions(lab)),
@@ -77,7 +84,12 @@ def infer_spec(name: str, version: str, data: bytes, overrides: dict[str, Any]) 
         "version": version,
         "topology": TopologyRef(digest=digest_of(data), bytes=len(data)).to_dict(),
     }
-    return DefinitionSpec.model_validate(inferred | given | fixed)
+    spec = DefinitionSpec.model_validate(inferred | given | fixed)
+    misplaced = sorted({port.name for port in ports} ^ {port.name for port in spec.ports})
+    if misplaced:
+        said = f"the port {misplaced[0]} must stand both in the file and among the ports"
+        raise topology.RenderError([topology.Problem(said, "add it where it is missing, or take it away", "ports")])
+    return spec
 
 
 class Publisher:
@@ -85,6 +97,7 @@ class Publisher:
 
     def __init__(self, store: Store, objects: ObjectStore) -> None:
         self._objects = objects
+        self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
         self._definitions: Repository[Definition] = Repository(store, DEFINITION)
 
     async def decide(self, undecided: Undecided, now: datetime, by: str) -> Decision:
@@ -100,19 +113,11 @@ class Publisher:
         request = undecided.request
         asked = DefinitionPublish.model_validate(request.spec.data)
         versions = await self._versions(request.tenant, asked.name)
-        same = [known for known in versions if known.spec.topology.digest == asked.digest]
-        if same and asked.version in (None, same[-1].spec.version) and not asked.overrides:
-            return _already(same[-1])
-        if asked.version is not None and any(known.spec.version == asked.version for known in versions):
-            taken = next(known for known in versions if known.spec.version == asked.version)
-            if taken.spec.topology.digest == asked.digest:
-                return _already(taken)
-            said = (
-                f"{asked.name}@{asked.version} exists with other content: a version is immutable, publish another one"
-            )
-            return refused("version-taken", "Version taken", said, 409, path="version")
+        taken = next((known for known in versions if known.spec.version == asked.version), None)
+        if taken is not None and taken.spec.topology.digest != asked.digest:
+            return _taken(taken)
         try:
-            data = await self._objects.get(asked.staging)
+            data = await self._uploaded(asked, request.tenant, versions)
         except ObjectMissing:
             return refused("upload-missing", "Upload missing", "the uploaded file is gone: upload it again", 422)
         if digest_of(data) != asked.digest:
@@ -125,12 +130,41 @@ class Publisher:
         version = asked.version or next_version([known.spec.version for known in versions])
         try:
             spec = await asyncio.to_thread(infer_spec, asked.name, version, data, asked.overrides)
-        except topology.TopologyError as error:
+        except topology.LabFileError as error:
             return _bad_file(error)
         except ValidationError as error:
             return _bad_override(error)
+        if taken is not None:
+            return _already(taken) if taken.spec == spec else _taken(taken)
+        same = [one for one in versions if one.spec == spec.model_copy(update={"version": one.spec.version})]
+        if same and asked.version is None:
+            return _already(same[-1])
         await put_content(self._objects, request.tenant, data, MEDIA_TYPE)
-        return Decision("Published", _definition(undecided, spec, now))
+        made = _definition(undecided, spec, now)
+        return Decision("Published", made, also=await self._referring(made, now))
+
+    async def _uploaded(self, asked: DefinitionPublish, tenant: str, versions: Sequence[Definition]) -> bytes:
+        """The upload, or the same content from a version that has it already. Raises `ObjectMissing`."""
+        try:
+            return await self._objects.get(asked.staging)
+        except ObjectMissing:
+            if any(known.spec.topology.digest == asked.digest for known in versions):
+                return await get_content(self._objects, tenant, asked.digest)
+            raise
+
+    async def _referring(self, made: Definition, now: datetime) -> Transaction:
+        """The definition's file as an artifact that it refers to."""
+        txn = Transaction()
+        file = made.spec.topology
+        reference = Reference(subject=f"{DEFINITION.name}/{made.id}", role="topology", name=f"{made.spec.name}.yaml")
+        spec = ArtifactSpec(digest=file.digest, bytes=file.bytes, media_type=MEDIA_TYPE)
+        known = await self._artifacts.get(file.digest, made.tenant)
+        wanted = with_reference(known, made.tenant, spec, reference, now)
+        if wanted is not None and wanted.revision:
+            update_in(txn, wanted)
+        elif wanted is not None:
+            create_in(txn, wanted)
+        return txn
 
     async def _deprecate(self, undecided: Undecided, now: datetime, by: str) -> Decision:
         name = target_of(undecided)
@@ -147,6 +181,11 @@ class Publisher:
         """All versions of a name, oldest first."""
         found = [one for one in (await self._definitions.list(tenant=tenant)).items if one.spec.name == name]
         return sorted(found, key=lambda one: version_key(one.spec.version))
+
+
+def _taken(known: Definition) -> Decision:
+    said = f"{known.id} exists with other content: a version is immutable, publish another one"
+    return refused("version-taken", "Version taken", said, 409, path="version")
 
 
 def _already(known: Definition) -> Decision:
@@ -170,7 +209,7 @@ def _definition(undecided: Undecided, spec: DefinitionSpec, now: datetime) -> De
     return made.observed("published", cause=request.spec.event_id)
 
 
-def _bad_file(error: topology.TopologyError) -> Decision:
+def _bad_file(error: topology.LabFileError) -> Decision:
     faults = []
     for fault in error.problems:
         entry = {"path": fault.field or "topology", "message": fault.message, "remedy": fault.remedy}

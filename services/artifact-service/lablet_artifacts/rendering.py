@@ -12,6 +12,9 @@ from lablet_common.objects import ObjectStore, get_content
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance
 
+SEAT_VALUES = ("SEAT", "NAME", "HOST")
+"""Tokens that every seat has a value for: its number, who sits there, and its worker."""
+
 
 class Renderer:
     """Renders with the last few lab files kept at hand."""

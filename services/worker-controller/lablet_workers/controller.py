@@ -7,11 +7,11 @@ what happens elsewhere without telling.
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from lablet_common.clock import Clock
-from lablet_common.objects import ObjectStore
+from lablet_common.objects import ObjectStore, ObjectStoreUnavailable
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.reconcile import Again, Reconciler
 from lablet_common.resources.artifact import Artifact
@@ -38,12 +38,13 @@ from lablet_common.store.repository import Repository
 from lablet_common.telemetry.metrics import INSTANTIATION, PUNCTUALITY, SCALING, WORKER_HOURS
 from lablet_workers.instances.context import Again as LookAgain
 from lablet_workers.instances.context import Situation, Times
+from lablet_workers.instances.room import Neighbour
 from lablet_workers.instances.steps import step as instance_step
 from lablet_workers.ledger import Ledger
 from lablet_workers.machines.steps import Look, Surroundings
 from lablet_workers.machines.steps import step as worker_step
 from lablet_workers.needs import Wanted, WorkerNeeds, is_live, needs_of, plan_power
-from lablet_workers.pools import missing_workers
+from lablet_workers.pools import missing_workers, recordoned, worker_names
 from lablet_workers.probe import closed_ports
 from lablet_workers.providers.port import Provider, ProviderError
 from lablet_workers.runtimes.port import Runtime, RuntimeFault, Runtimes
@@ -55,6 +56,7 @@ _SHORTEST_POLL = 0.1
 _LONGEST_POLL = 2.0
 _PLACED = (ReservationPhase.SCHEDULED, ReservationPhase.ACTIVE)
 _REACHABLE = (WorkerPhase.STARTING, WorkerPhase.LICENSING, WorkerPhase.READY, WorkerPhase.DRAINING)
+_BY_RESERVATION = (InstancePhase.PENDING, InstancePhase.INSTANTIATING, InstancePhase.RUNNING, InstancePhase.FAILED)
 _UP = (WorkerPhase.READY, WorkerPhase.DRAINING, WorkerPhase.FAILED, WorkerPhase.TERMINATING)
 
 
@@ -90,6 +92,8 @@ class PoolController:
         self.workers: Ledger[Worker] = Ledger(store, fence, caches[WORKER], pool)
         self.instances: Ledger[Instance] = Ledger(store, fence, caches[INSTANCE], pool)
         self._open: dict[str, tuple[str, Runtime]] = {}
+        self._pauses: dict[str, datetime] = {}
+        """Instance → not to be stepped before: something has just failed."""
         self._plan: dict[str, Wanted] = {}
         self._replan = asyncio.Event()
         self._worker_queue = Reconciler("workers", self._look_at_worker, clock=clock, concurrency=16)
@@ -159,7 +163,8 @@ class PoolController:
         if instance is None or instance.spec.pool != self.pool:
             return
         self._instance_queue.add(instance.id)
-        if old is None or new is None or is_live(old) != is_live(new):
+        now = self._clock.now()
+        if old is None or new is None or is_live(old, now) != is_live(new, now) or new.is_final:
             self._replan.set()
             self._worker_queue.add(instance.spec.worker)
 
@@ -190,6 +195,7 @@ class PoolController:
             if pool is None:
                 continue
             await self._make_workers(pool)
+            await self._fit_workers(pool)
             plan = self._planned(pool, self._caches[RESERVATION].items())
             for name, wanted in plan.items():
                 if self._plan.get(name) != wanted:
@@ -208,9 +214,40 @@ class PoolController:
             except Conflict as conflict:
                 await self._still_owner(conflict)
 
+    async def _fit_workers(self, pool: WorkerPool) -> None:
+        """Cordons the workers beyond the pool's size, and takes away the records of those that nothing needs any more."""
+        for cached in self._caches[WORKER].items():
+            worker = self.workers.get(cached.id)
+            if worker is None or worker.spec.pool != self.pool:
+                continue
+            changed = recordoned(worker, pool, self._source)
+            try:
+                if changed is not None:
+                    await self.workers.commit(changed, gate=True)
+                elif await self._is_left_over(worker, pool):
+                    await self.workers.forget(worker)
+            except Conflict as conflict:
+                await self._still_owner(conflict)
+                self._replan.set()
+
+    async def _is_left_over(self, worker: Worker, pool: WorkerPool) -> bool:
+        """A surplus worker that is off and booked by nobody; the bookings are read after its cordon has moved the gate."""
+        if worker.id in worker_names(pool) or worker.status.phase is not WorkerPhase.OFFLINE:
+            return False
+        if worker.status.machine is not None or self._instances_on(worker.id):
+            return False
+        reservations: Repository[Reservation] = Repository(self._store, RESERVATION)
+        booked = (
+            seat.worker for r in (await reservations.list()).items if r.holds_capacity for seat in r.status.placement
+        )
+        return worker.id not in booked
+
     def _planned(self, pool: WorkerPool, reservations: list[Reservation]) -> dict[str, Wanted]:
-        needs = needs_of((r for r in reservations if r.status.pool == self.pool), pool.spec)
-        busy = {i.spec.worker for i in self._caches[INSTANCE].items() if i.spec.pool == self.pool and is_live(i)}
+        now = self._clock.now()
+        instances = [i for i in self._caches[INSTANCE].items() if i.spec.pool == self.pool]
+        ended = {i.id for i in instances if i.is_final}
+        needs = needs_of((r for r in reservations if r.status.pool == self.pool), pool.spec, ended)
+        busy = {i.spec.worker for i in instances if is_live(self.instances.get(i.id) or i, now)}
         minutes = self._settings.controller_scale_down_grace_period_minutes
         grace = timedelta(minutes=pool.spec.scale_down_grace_minutes if minutes is None else minutes)
         workers = [
@@ -218,7 +255,7 @@ class PoolController:
             for cached in self._caches[WORKER].items()
             if cached.spec.pool == self.pool and (worker := self.workers.get(cached.id)) is not None
         ]
-        return plan_power(pool.spec, workers, self._clock.now(), grace)
+        return plan_power(pool.spec, workers, now, grace)
 
     async def _look_at_worker(self, name: str) -> Again | None:
         worker = self.workers.get(name)
@@ -226,7 +263,7 @@ class PoolController:
         if worker is None or pool is None:
             return None
         wanted = self._planned(pool, await self._reservations(worker)).get(name, Wanted(False, "no-need"))
-        busy = any(is_live(instance) for instance in self._instances_on(name))
+        busy = any(is_live(instance, self._clock.now()) for instance in self._instances_on(name))
         try:
             outcome = await worker_step(worker, wanted, busy, self._surroundings(worker))
         except (ProviderError, RuntimeFault) as error:
@@ -361,13 +398,26 @@ class PoolController:
         instance = self.instances.get(name)
         if instance is None or instance.spec.pool != self.pool:
             return None
-        outcome = await instance_step(self._situation(instance))
+        pause = self._pauses.get(name)
+        if pause is not None and self._clock.now() < pause:
+            return Again.at(pause)
+        self._pauses.pop(name, None)
+        situation = self._situation(instance)
+        try:
+            outcome = await instance_step(situation)
+        except (RuntimeFault, ObjectStoreUnavailable) as error:
+            # the phase's deadline leads on if this does not end
+            log.warning("an instance's step failed", extra={"instance": name, "cause": str(error)})
+            self._pauses[name] = self._clock.now() + self._poll * 4
+            return Again.at(self._pauses[name])
         if outcome is None:
             return None
         if isinstance(outcome, LookAgain):
             return self._again(outcome.after)
+        if outcome.status.tries > instance.status.tries:
+            self._pauses[name] = self._clock.now() + self._poll * 4
         try:
-            committed = await self.instances.commit(outcome)
+            committed = await self.instances.commit(outcome, also=_resting_on(situation, outcome))
         except Conflict as conflict:
             await self._still_owner(conflict)
             return self._again(timedelta(0))
@@ -376,7 +426,7 @@ class PoolController:
         return None
 
     def _situation(self, instance: Instance) -> Situation:
-        settings, poll = self._settings, self._poll
+        settings, poll, pool = self._settings, self._poll, self._pool()
         worker = self.workers.get(instance.spec.worker)
         reachable = worker is not None and worker.status.phase in _UP
         return Situation(
@@ -398,7 +448,13 @@ class PoolController:
             ),
             tries=settings.controller_tries,
             closed_ports=self._closed_ports,
+            neighbours=[self._neighbour(other) for other in self._instances_on(instance.spec.worker)],
+            preparation=timedelta(minutes=pool.spec.preparation_minutes if pool is not None else 0),
         )
+
+    def _neighbour(self, other: Instance) -> Neighbour:
+        definition = self._definition(other)
+        return Neighbour(other, definition.spec.requirements if definition is not None else None)
 
     async def _closed_ports(self, host: str, ports: dict[str, int]) -> dict[str, str]:
         return await closed_ports(host, ports, self._settings.controller_port_seconds)
@@ -451,6 +507,17 @@ class PoolController:
         if not await self._fence.stands(self._store):
             raise NotOwner(f"pool {self.pool} has another owner") from conflict
         await self._caches.reached(conflict.revision)
+
+
+def _resting_on(situation: Situation, outcome: Instance) -> Transaction:
+    """What the step was decided from and another service owns: a lab is started, ended or moved only for its reservation
+    as it was read."""
+    txn = Transaction()
+    before = situation.instance
+    decided = before.status.phase in _BY_RESERVATION and before.status.phase is not outcome.status.phase
+    if situation.reservation is not None and (decided or before.spec != outcome.spec):
+        unchanged_in(txn, situation.reservation)
+    return txn
 
 
 def add_indexes(caches: Caches) -> None:

@@ -26,9 +26,21 @@ from lablet_common.resources.worker import (
     WorkerTemplate,
 )
 from lablet_common.store import Transaction
+from lablet_common.store.changes import delete_in
+from lablet_workers.instances.steps import COLLECT_REQUESTED
 from lablet_workers.ledger import move_gate_in
 
 _DRAIN = "drain"
+_STOP = "StopRequested"
+_ENDING = (
+    InstancePhase.GRADING,
+    InstancePhase.STOPPING,
+    InstancePhase.STOPPED,
+    InstancePhase.EXPORTED,
+    InstancePhase.TERMINATED,
+)
+_MOST_RECORDS = 100
+"""Worker records that one transaction can delete beside its other parts."""
 
 
 def unknown(kind: str, name: str) -> Decision:
@@ -54,6 +66,8 @@ def decide_worker(worker: Worker, undecided: Undecided, now: datetime, drain_tim
         case "cordon.requested":
             asked = WorkerCordon.model_validate(request.spec.data)
             cordon = Cordon(reason=asked.reason, by=request.spec.principal, until=asked.until)
+            if worker.spec.unschedulable == cordon:
+                return Decision("AlreadyCordoned")
             return _changed("Cordoned", worker.respecified("cordoned", cause=cause, unschedulable=cordon))
         case "uncordon.requested":
             if worker.spec.unschedulable is None:
@@ -78,9 +92,12 @@ def _drain(worker: Worker, asked: WorkerDrain, request: Request, now: datetime, 
     if end <= begin:
         return refused("invalid-span", "Invalid span", f"until {end.isoformat()} is not after {begin.isoformat()}", 422)
     span = Maintenance.model_validate({"from": begin, "to": end, "reason": _DRAIN})
-    changes: dict[str, Any] = {"maintenance": (*worker.spec.maintenance, span)}
+    coming = [known for known in worker.spec.maintenance if known.to > now and known != span]
+    changes: dict[str, Any] = {"maintenance": (*coming, span), "unschedulable": worker.spec.unschedulable}
     if asked.at is None:
         changes["unschedulable"] = Cordon(reason=asked.message or _DRAIN, by=request.spec.principal, until=asked.until)
+    if changes == {"maintenance": worker.spec.maintenance, "unschedulable": worker.spec.unschedulable}:
+        return Decision("AlreadyDraining")
     return _changed("DrainBooked", worker.respecified("cordoned", cause=request.spec.event_id, **changes))
 
 
@@ -91,25 +108,36 @@ def _minute(moment: datetime) -> datetime:
 # -- instances -----------------------------------------------------------------------------------------------------
 
 
-def decide_instance(instance: Instance, undecided: Undecided, now: datetime, by: str) -> Decision:
-    """stop and collect inside the slot; start and retry are granted by the step machine, which they only wake."""
+def decide_instance(instance: Instance, collects: bool, undecided: Undecided, now: datetime, by: str) -> Decision:
+    """stop and collect inside the slot. `collects`: its definition wants its configurations kept, so that a stop collects
+    first, as the end of the slot would. The phases' deadlines are set by the step machine."""
     request = undecided.request
     _, verb = verb_of(undecided)
     cause = request.spec.event_id
     try:
         match verb:
             case "stop.requested":
-                if instance.is_final or instance.phase in (InstancePhase.STOPPING, InstancePhase.STOPPED):
+                if instance.phase in _ENDING or (
+                    instance.phase is InstancePhase.COLLECTING and instance.status.reason != COLLECT_REQUESTED
+                ):
                     return Decision("AlreadyStopped")
-                to = InstancePhase.STOPPING
-                moved = instance.moved(to, at=now, by=by, reason="StopRequested", cause=cause, deadline=None)
-                return Decision("StopRequested", moved)
+                if instance.phase is InstancePhase.COLLECTING:
+                    # what is being collected is collected to the end, and then it stops
+                    return Decision(_STOP, instance.observed(cause=cause, reason=_STOP))
+                if instance.phase is InstancePhase.RUNNING and collects:
+                    to, changes = InstancePhase.COLLECTING, {"staged": None}
+                else:
+                    to, changes = InstancePhase.STOPPING, {}
+                moved = instance.moved(to, at=now, by=by, reason=_STOP, cause=cause, deadline=None, **changes)
+                return Decision(_STOP, moved)
             case "collect.requested":
                 if instance.phase is InstancePhase.COLLECTING:
                     return Decision("AlreadyCollecting")
                 to = InstancePhase.COLLECTING
-                moved = instance.moved(to, at=now, by=by, reason="CollectRequested", cause=cause, staged=None)
-                return Decision("CollectRequested", moved)
+                moved = instance.moved(
+                    to, at=now, by=by, reason=COLLECT_REQUESTED, cause=cause, staged=None, deadline=None
+                )
+                return Decision(COLLECT_REQUESTED, moved)
             case _:
                 return refused(
                     "not-supported", "Not supported", f"{request.spec.type} cannot be asked of a running mesh yet", 422
@@ -126,10 +154,12 @@ def decide_pool(
     pool: WorkerPool | None,
     template: WorkerTemplate | None,
     workers: Sequence[Worker],
+    booked: Sequence[str],
     undecided: Undecided,
     now: datetime,
 ) -> Decision:
-    """apply (make or change) and delete (only when every worker of it is off)."""
+    """apply (make or change) and delete (only when every worker of it is off and nothing is booked; `booked`: reservations
+    that have a place in it). Its workers' records go with it."""
     request = undecided.request
     _, verb = verb_of(undecided)
     if verb == "delete.requested":
@@ -138,7 +168,16 @@ def decide_pool(
         on = [worker.id for worker in workers if worker.phase is not WorkerPhase.OFFLINE]
         if on:
             return refused("in-use", "Pool in use", f"pool {name} has workers that are not Offline: {', '.join(on)}")
-        return Decision("Deleted", pool, delete=True)
+        if booked:
+            return refused("in-use", "Pool in use", f"pool {name} has reservations: {', '.join(booked[:5])}")
+        if len(workers) > _MOST_RECORDS:
+            said = f"pool {name} has {len(workers)} workers: set its max to 0 first, which takes them away one by one"
+            return refused("in-use", "Pool in use", said)
+        records = Transaction()
+        for worker in workers:
+            delete_in(records, worker)
+        move_gate_in(records, name, name)
+        return Decision("Deleted", pool, delete=True, also=records)
     asked = PoolApply.model_validate(request.spec.data)
     if template is None:
         return refused(

@@ -8,8 +8,10 @@ from datetime import timedelta
 from lablet_common.clock import Clock
 from lablet_common.intake import Decision, refused, target_of, verb_of
 from lablet_common.requests import Undecided
+from lablet_common.resources.definition import CollectKind, Definition
 from lablet_common.resources.instance import Instance
-from lablet_common.resources.kinds import INSTANCE, POOL, TEMPLATE, WORKER
+from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER
+from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
 from lablet_common.store import Store
 from lablet_common.store.repository import Repository
@@ -28,6 +30,8 @@ class Desk:
         self._workers: Repository[Worker] = Repository(store, WORKER)
         self._instances: Repository[Instance] = Repository(store, INSTANCE)
         self._pools: Repository[WorkerPool] = Repository(store, POOL)
+        self._definitions: Repository[Definition] = Repository(store, DEFINITION)
+        self._reservations: Repository[Reservation] = Repository(store, RESERVATION)
         self._templates: Repository[WorkerTemplate] = Repository(store, TEMPLATE)
 
     async def decide(self, undecided: Undecided) -> Decision:
@@ -60,14 +64,21 @@ class Desk:
         instance = await self._instances.get(name)
         if instance is None or instance.tenant != undecided.request.tenant:
             return unknown("instance", name)
-        return decide_instance(instance, undecided, self._clock.now(), self._source)
+        definition = await self._definitions.get(instance.spec.definition, instance.tenant)
+        if definition is None:
+            definition = await self._definitions.get(instance.spec.definition, "public")
+        collects = definition is not None and CollectKind.CONFIGURATIONS in definition.spec.collect
+        return decide_instance(instance, collects, undecided, self._clock.now(), self._source)
 
     async def _pool(self, undecided: Undecided) -> Decision:
         name = target_of(undecided)
         wanted = str((undecided.request.spec.data.get("spec") or {}).get("template", ""))
         template = await self._templates.get(wanted) if wanted else None
         workers = [worker for worker in (await self._workers.list()).items if worker.spec.pool == name]
-        return decide_pool(name, await self._pools.get(name), template, workers, undecided, self._clock.now())
+        reservations = (await self._reservations.list()).items
+        booked = [one.id for one in reservations if one.status.pool == name and one.holds_capacity]
+        pool = await self._pools.get(name)
+        return decide_pool(name, pool, template, workers, booked, undecided, self._clock.now())
 
     async def _template(self, undecided: Undecided) -> Decision:
         name = target_of(undecided)

@@ -11,7 +11,7 @@ from lablet_common.resources.kinds import Kind, gate_key
 from lablet_common.resources.model import Resource
 from lablet_common.store import Store, Transaction
 from lablet_common.store.cache import Cache
-from lablet_common.store.changes import create_in, update_in
+from lablet_common.store.changes import create_in, delete_in, update_in
 
 R = TypeVar("R", bound=Resource[Any, Any])
 
@@ -57,6 +57,15 @@ class Ledger(Generic[R]):
         committed = resource.at_revision(result.revision)
         self._own[resource.id] = committed
         return committed
+
+    async def forget(self, resource: R) -> None:
+        """Deletes the resource as it was read, under the fence, and moves the pool's gate. Raises `Conflict`."""
+        txn = Transaction()
+        self._fence.guard(txn)
+        delete_in(txn, resource)
+        move_gate_in(txn, self._pool, resource.id)
+        await txn.commit(self._store)
+        self._own.pop(resource.id, None)
 
 
 def move_gate_in(txn: Transaction, pool: str, cause: str) -> None:

@@ -5,7 +5,7 @@ grace, and goes off when nothing near is left. No second negotiation about scali
 is what it does. Idle means: no instance and none approaching, never "nobody typed".
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -43,8 +43,11 @@ class WorkerNeeds:
     """It has an instance that has not ended."""
 
 
-def needs_of(reservations: Iterable[Reservation], pool: PoolSpec) -> Mapping[str, tuple[Need, ...]]:
-    """Worker → its needs, in order. A seat needs its worker from the preparation before its slot to the turnaround after."""
+def needs_of(
+    reservations: Iterable[Reservation], pool: PoolSpec, ended: Container[str] = ()
+) -> Mapping[str, tuple[Need, ...]]:
+    """Worker → its needs, in order. A seat needs its worker from the preparation before its slot to the turnaround after;
+    one whose instance is among `ended` needs nothing any more."""
     found: dict[str, set[Need]] = {}
     preparation = timedelta(minutes=pool.preparation_minutes)
     turnaround = timedelta(minutes=pool.turnaround_minutes)
@@ -54,21 +57,28 @@ def needs_of(reservations: Iterable[Reservation], pool: PoolSpec) -> Mapping[str
             continue
         need = Need(slot.start - preparation, slot.end + turnaround)
         for seat in reservation.status.placement:
-            if seat.state is SeatState.PLACED:
+            if seat.state is SeatState.PLACED and seat.instance not in ended:
                 found.setdefault(seat.worker, set()).add(need)
     return {worker: tuple(sorted(needs)) for worker, needs in found.items()}
 
 
-def is_live(instance: Instance) -> bool:
-    """It may hold something on its worker. One that only waits for its worker holds nothing: the calendar speaks for it."""
+def is_live(instance: Instance, now: datetime) -> bool:
+    """It may hold something on its worker, which therefore stays on. One that only waits for its worker holds nothing: the
+    calendar speaks for it. A failed lab that could not be cleaned up in time no longer keeps its worker on: switching that
+    off is what is left to end it."""
     status = instance.status
-    return status.phase not in (InstancePhase.PENDING, InstancePhase.TERMINATED) and not status.released
+    if status.phase in (InstancePhase.PENDING, InstancePhase.TERMINATED) or status.released:
+        return False
+    if status.phase is InstancePhase.FAILED and status.deadline is not None and now >= status.deadline:
+        return False
+    return bool(status.attempts) and status.attempts[-1].ended_at is None
 
 
 def plan_power(pool: PoolSpec, workers: Sequence[WorkerNeeds], now: datetime, grace: timedelta) -> dict[str, Wanted]:
     """Every worker's wanted power. `min` and `warm` are met with the lowest names; licences allowed to the pool go to
     those that are busy, then on, then needed first."""
-    wanted = {one.worker.id: _by_calendar(one, now, grace) for one in workers}
+    preparation = timedelta(minutes=pool.preparation_minutes)
+    wanted = {one.worker.id: _by_calendar(one, now, grace, preparation) for one in workers}
     spare = sorted((one for one in workers if not wanted[one.worker.id].on and _usable(one, now)), key=_name)
     short = pool.min - sum(want.on for want in wanted.values())
     for one in spare[: max(0, short)]:
@@ -82,10 +92,13 @@ def plan_power(pool: PoolSpec, workers: Sequence[WorkerNeeds], now: datetime, gr
     return wanted
 
 
-def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta) -> Wanted:
+def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta, preparation: timedelta) -> Wanted:
+    """The placement engine's rule: a worker that is on stays on when its next slot begins within the grace, or so soon that
+    it would have to be powered on at once."""
     worker = one.worker
     boot = timedelta(minutes=worker.spec.boot_minutes)
-    if one.busy:
+    bridge = max(grace, boot + preparation)
+    if one.busy and worker.is_on:
         return Wanted(True, "instance")
     for span in worker.spec.maintenance:
         if span.frm <= now < span.to:
@@ -98,11 +111,11 @@ def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta) -> Wanted:
     if now >= switch_on:
         end = first.end
         for need in coming[1:]:
-            if need.start - boot - end > grace:
+            if need.start + preparation - end > bridge:
                 break
             end = max(end, need.end)
         return Wanted(True, "calendar", end)
-    if worker.is_on and switch_on - now <= grace:
+    if worker.is_on and first.start + preparation - now <= bridge:
         return Wanted(True, "gap-within-grace", switch_on)
     return Wanted(False, "need-later", switch_on)
 
@@ -122,7 +135,9 @@ def _ration(allowed: int, workers: Sequence[WorkerNeeds], wanted: dict[str, Want
 
 def _usable(one: WorkerNeeds, now: datetime) -> bool:
     in_maintenance = any(span.frm <= now < span.to for span in one.worker.spec.maintenance)
-    return one.worker.spec.unschedulable is None and not in_maintenance
+    cordon = one.worker.spec.unschedulable
+    cordoned = cordon is not None and (cordon.until is None or now < cordon.until)
+    return not cordoned and not in_maintenance
 
 
 def _needed(one: WorkerNeeds, now: datetime) -> bool:

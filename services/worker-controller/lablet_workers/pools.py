@@ -1,7 +1,7 @@
 """A pool's logical workers: cheap records up to its `max`, made once and kept. Pure.
 
-A worker takes its shape from the template when it is made; shrinking a pool only makes its surplus workers unschedulable,
-so that what is booked on them still runs.
+A worker takes its shape from the template when it is made. Shrinking a pool first makes its surplus workers unschedulable,
+so that nothing new comes and what is booked on them still runs; their records go once they are off and nothing is booked.
 """
 
 from collections.abc import Collection
@@ -9,12 +9,35 @@ from datetime import datetime
 from uuid import uuid4
 
 from lablet_common.resources.model import Metadata
-from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool, WorkerSpec, WorkerStatus, WorkerTemplate
+from lablet_common.resources.worker import (
+    Cordon,
+    Worker,
+    WorkerPhase,
+    WorkerPool,
+    WorkerSpec,
+    WorkerStatus,
+    WorkerTemplate,
+)
 
 
 def worker_names(pool: WorkerPool) -> list[str]:
     """`<pool>-001` to `<pool>-<max>`."""
     return [f"{pool.id}-{number:03d}" for number in range(1, pool.spec.max + 1)]
+
+
+SHRUNK = "pool-shrunk"
+"""Reason of the cordon of a worker beyond its pool's `max`."""
+
+
+def recordoned(worker: Worker, pool: WorkerPool, by: str) -> Worker | None:
+    """The worker with the cordon of a surplus one, or without it where the pool has grown again; None: as it should be."""
+    surplus = worker.id not in worker_names(pool)
+    cordon = worker.spec.unschedulable
+    if surplus and cordon is None:
+        return worker.respecified("cordoned", unschedulable=Cordon(reason=SHRUNK, by=by))
+    if not surplus and cordon is not None and cordon.reason == SHRUNK:
+        return worker.respecified("uncordoned", unschedulable=None)
+    return None
 
 
 def missing_workers(

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from lablet_common.objects import ObjectStore, digest_of
-from lablet_common.resources.artifact import staging_key
+from lablet_common.resources.artifact import manifest_key, staging_key
 from lablet_common.resources.instance import Instance, Staged
 
 
@@ -18,22 +18,22 @@ async def stage(
 ) -> Staged:
     """Puts the files and their manifest: a JSON list of `{name, key, digest, bytes, mediaType}`."""
     attempt = instance.status.attempt
-    folder = (instance.tenant, instance.id, str(attempt), role)
+    folder = (instance.tenant, instance.id, attempt, role)
     entries = []
     for name, data in sorted(files.items()):
-        key = staging_key(*folder, safe_name(name))
+        key = staging_key(instance.tenant, instance.id, str(attempt), role, safe_name(name))
         await objects.put(key, data, _media_type(name))
         entries.append(
             {"name": name, "key": key, "digest": digest_of(data), "bytes": len(data), "mediaType": _media_type(name)}
         )
-    manifest = staging_key(*folder, "manifest.json")
+    manifest = manifest_key(*folder)
     await objects.put(manifest, json.dumps(entries).encode(), "application/json")
     return Staged(manifest=manifest, attempt=attempt, role=role)
 
 
-async def staged_names(objects: ObjectStore, staged: Staged) -> set[str]:
-    """The file names that a manifest lists. Raises `ObjectMissing` when it has been taken away already."""
-    return {str(entry["name"]) for entry in json.loads(await objects.get(staged.manifest))}
+async def staged_files(objects: ObjectStore, staged: Staged) -> set[tuple[str, str]]:
+    """Name and digest of each file that a manifest lists. Raises `ObjectMissing` when it has been taken away already."""
+    return {(str(entry["name"]), str(entry["digest"])) for entry in json.loads(await objects.get(staged.manifest))}
 
 
 def safe_name(name: str) -> str:

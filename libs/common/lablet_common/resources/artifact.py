@@ -53,6 +53,11 @@ def object_key(tenant: str, digest: str) -> str:
     return f"objects/{tenant}/{digest[:2]}/{digest}"
 
 
+def manifest_key(tenant: str, instance: str, attempt: int, role: str) -> str:
+    """Where the list of what an attempt has left in staging lies."""
+    return staging_key(tenant, instance, str(attempt), role, "manifest.json")
+
+
 def staging_key(*parts: str) -> str:
     """Where uploads and collected files wait to be verified."""
     return "/".join(("staging", *parts))

@@ -12,6 +12,7 @@ from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import ArtifactRef, Attempt, Instance, InstancePhase
 from lablet_common.resources.reservation import Reservation, SeatPlacement
 from lablet_common.resources.worker import Worker, WorkerPhase
+from lablet_workers.instances.room import Neighbour
 from lablet_workers.runtimes.port import Runtime
 
 
@@ -51,6 +52,10 @@ class Situation:
     times: Times
     tries: int
     closed_ports: Callable[[str, dict[str, int]], Awaitable[dict[str, str]]]
+    neighbours: Sequence[Neighbour] = ()
+    """The other instances of its worker."""
+    preparation: timedelta = timedelta(0)
+    """Before its slot, in which its lab may already run: what was booked before it has ended by then."""
 
     @property
     def now(self) -> datetime:
@@ -79,14 +84,22 @@ class Situation:
 
     @property
     def worker_runs_nothing(self) -> bool:
-        """What it ran there has ended for certain."""
+        """What it ran there, recorded or not, has ended for certain."""
         worker, lab = self.worker, self.instance.status.lab
-        if lab is None or worker is None:
+        if worker is None or not self.begun:
             return True
         machine = worker.status.machine
-        if worker.status.phase is WorkerPhase.OFFLINE or machine is None or machine.id != lab.machine:
+        if worker.status.phase is WorkerPhase.OFFLINE or machine is None:
+            return True
+        if lab is not None and machine.id != lab.machine:
             return True
         return worker.status.lost_at is not None
+
+    @property
+    def begun(self) -> bool:
+        """Its present attempt may have left something on its worker."""
+        attempts = self.instance.status.attempts
+        return bool(attempts) and attempts[-1].ended_at is None
 
     def files(self, role: ArtifactRole) -> list[ArtifactRef]:
         """What the artifact-service keeps for this attempt in that role."""
@@ -108,11 +121,13 @@ class Situation:
         return self.instance.moved(to, at=self.now, by=self.by, reason=reason, message=message, **changes)
 
     def fail(self, reason: str, message: str) -> Instance:
-        """Failed, with the attempt's end in the books."""
+        """Failed; the attempt ends when its lab is proven gone."""
+        deadline = self.now + self.times.stop if self.begun else None
+        return self.move(InstancePhase.FAILED, reason, message, deadline=deadline, released=False)
+
+    def ended_attempts(self, reason: str | None = None) -> tuple[Attempt, ...]:
+        """The books with the present attempt's end in them."""
         attempts = self.instance.status.attempts
-        if attempts and attempts[-1].ended_at is None:
-            last = Attempt.model_validate(attempts[-1].model_dump() | {"ended_at": self.now, "reason": reason})
-            attempts = (*attempts[:-1], last)
-        return self.move(
-            InstancePhase.FAILED, reason, message, deadline=None, attempts=attempts, released=False, staged=None
-        )
+        if not self.begun:
+            return attempts
+        return (*attempts[:-1], attempts[-1].model_copy(update={"ended_at": self.now, "reason": reason}))

@@ -23,12 +23,14 @@ from lablet_workers.providers.port import (
     NotFound,
     NotReady,
     Provider,
+    ProviderError,
 )
 from lablet_workers.runtimes.port import LoginRefused, Runtime, RuntimeFault, RuntimeUnavailable
 
 log = logging.getLogger("lablet.workers.machines")
 
 _PRODUCTS = {LicenseKind.PERSONAL: "CML_Personal", LicenseKind.ENTERPRISE: "CML_Enterprise"}
+_REFUSED = "FAILED"
 _P = WorkerPhase
 _FIRST_PAUSE = timedelta(minutes=1)
 _LONGEST_PAUSE = timedelta(minutes=30)
@@ -171,13 +173,17 @@ def _relaunch(worker: Worker) -> Outcome:
 
 async def _launch(worker: Worker, around: Surroundings) -> MachineInfo:
     """The machine that an earlier try made, or a new one."""
-    tags = {"lablet-worker": worker.id, "lablet-uid": worker.metadata.uid}
-    found = await around.provider.find(tags)
-    if found:
-        return found[0]
+    for found in await around.provider.find(_tags(worker)):
+        if found.state not in (MachineState.TERMINATING, MachineState.TERMINATED):
+            return found
     token = f"{worker.metadata.uid}-{worker.status.launches}"
-    order = LaunchOrder(token, worker.id, worker.spec.template, tags=tags | {"lablet-pool": worker.spec.pool})
-    return await around.provider.launch(order)
+    tags = _tags(worker) | {"lablet-pool": worker.spec.pool}
+    return await around.provider.launch(LaunchOrder(token, worker.id, worker.spec.template, tags=tags))
+
+
+def _tags(worker: Worker) -> dict[str, str]:
+    """What its machines can be found by, recorded or not."""
+    return {"lablet-worker": worker.id, "lablet-uid": worker.metadata.uid}
 
 
 async def _starting(worker: Worker, around: Surroundings) -> Outcome | Look:
@@ -207,6 +213,8 @@ async def _licensing(worker: Worker, around: Surroundings) -> Outcome | Look:
     product = _PRODUCTS.get(worker.spec.license)
     try:
         state = await around.runtime.license()
+        if product is not None and state.registration == _REFUSED:
+            return _fail(worker, "LicenseRefused", "the licence server refused the registration", around)
         if product is not None and not state.registered:
             await around.runtime.register(product, around.license_token)
             return Look(around.poll)
@@ -243,10 +251,12 @@ async def _ready(worker: Worker, wanted: Wanted, around: Surroundings) -> Outcom
     now = around.now()
     unknown = worker.status.condition("Unknown")
     try:
-        await around.runtime.info()
-    except RuntimeUnavailable as error:
+        silent = None if (await around.runtime.info()).ready else "its runtime says that it is not ready"
+    except RuntimeFault as error:
+        silent = str(error)
+    if silent is not None:
         if unknown is None:
-            conditions = worker.with_condition("Unknown", True, at=now, reason="NoAnswer", message=str(error))
+            conditions = worker.with_condition("Unknown", True, at=now, reason="NoAnswer", message=silent)
             return Outcome(worker.observed("unknown", conditions=conditions))
         if now - unknown.since >= around.unknown:
             return _fail(worker, "NoAnswer", f"its runtime has not answered since {unknown.since.isoformat()}", around)
@@ -271,7 +281,7 @@ async def _draining(worker: Worker, wanted: Wanted, busy: bool, around: Surround
     if gone is not None:
         return gone
     now = around.now()
-    if wanted.on and not busy and worker.status.license is not None and wanted.rule != "maintenance":
+    if wanted.on and worker.status.license is not None:
         held = Scaling(direction="held", rule=wanted.rule, at=now, message="needed again before it went down")
         return Outcome(
             worker.moved(
@@ -287,8 +297,10 @@ async def _draining(worker: Worker, wanted: Wanted, busy: bool, around: Surround
         )
     if busy:
         return Look(around.probe)
-    freed = await _give_back_license(worker, around)
-    if not freed:
+    if worker.status.license is not None:
+        # from here on there is no way back: what is given back must not be taken for licensed after a crash
+        return Outcome(worker.observed(license=None, deadline=now + around.stop))
+    if not await _give_back_license(worker, around):
         return Look(around.poll)
     return Outcome(
         worker.moved(_P.STOPPING, at=now, by=around.by, reason="Empty", license=None, deadline=now + around.stop)
@@ -296,17 +308,27 @@ async def _draining(worker: Worker, wanted: Wanted, busy: bool, around: Surround
 
 
 async def _give_back_license(worker: Worker, around: Surroundings) -> bool:
-    """True once it is given back, or there is none, or nobody is left to give it back."""
-    if worker.status.license is None or worker.spec.license is LicenseKind.EVALUATION or around.runtime is None:
+    """True once it is given back, or there is none, or nobody is left to give it back. It is asked for whatever is on
+    record: a registration may have been on its way when the worker failed. Labs that nobody wants any more and that keep
+    the licence from being given back are stopped."""
+    runtime = around.runtime
+    if worker.spec.license not in _PRODUCTS or runtime is None:
         return True
     try:
-        await around.runtime.deregister()
+        await runtime.deregister()
     except RuntimeUnavailable:
         return False
     except RuntimeFault as error:
         log.warning("the licence is not given back yet", extra={"worker": worker.id, "cause": str(error)})
-        return False
-    return True
+    else:
+        return True
+    try:
+        for lab in (await runtime.labs()).values():
+            if not (await runtime.progress(lab)).stopped:
+                await runtime.stop(lab)
+    except RuntimeFault as error:
+        log.warning("its labs do not stop", extra={"worker": worker.id, "cause": str(error)})
+    return False
 
 
 async def _stopping(worker: Worker, around: Surroundings) -> Outcome | Look:
@@ -345,19 +367,14 @@ def _failed(worker: Worker, around: Surroundings) -> Outcome:
 
 
 async def _terminating(worker: Worker, around: Surroundings) -> Outcome | Look:
-    machine = worker.status.machine
-    if machine is not None and worker.status.lost_at is None:
-        await _give_back_license(worker, around)  # best effort: what does not answer cannot be asked for long
-        try:
-            info = await around.provider.describe(machine.id)
-            if info.state is not MachineState.TERMINATED:
-                if info.state is not MachineState.TERMINATING:
-                    await around.provider.terminate(machine.id)
-                return Look(around.poll)
-        except NotFound:
-            log.info("the machine is gone", extra={"worker": worker.id, "machine": machine.id})
-    elif machine is not None:
-        await around.provider.terminate(machine.id)
+    left = await _machines_left(worker, around)
+    if any(info.state is MachineState.RUNNING for info in left) and not await _license_settled(worker, around):
+        return Look(around.poll)
+    for info in left:
+        if info.state is not MachineState.TERMINATING:
+            await around.provider.terminate(info.id)
+    if left and worker.status.lost_at is None:
+        return Look(around.poll)
     now = around.now()
     return Outcome(
         worker.moved(
@@ -378,6 +395,29 @@ async def _terminating(worker: Worker, around: Surroundings) -> Outcome | Look:
     )
 
 
+async def _machines_left(worker: Worker, around: Surroundings) -> list[MachineInfo]:
+    """Its machines that are not gone yet: the recorded one, and any that a crash kept from being recorded."""
+    left = {info.id: info for info in await around.provider.find(_tags(worker))}
+    machine = worker.status.machine
+    if machine is not None and machine.id not in left:
+        try:
+            info = await around.provider.describe(machine.id)
+        except NotFound:
+            log.info("the machine is gone", extra={"worker": worker.id, "machine": machine.id})
+        else:
+            left[info.id] = info
+    return [info for info in left.values() if info.state is not MachineState.TERMINATED]
+
+
+async def _license_settled(worker: Worker, around: Surroundings) -> bool:
+    """The licence is given back, or its machine has had its time to do so: what does not answer is not waited for long."""
+    since = worker.status.history[-1].at
+    if around.now() >= since + around.stop / 6:
+        log.error("a machine ends without having given its licence back", extra={"worker": worker.id})
+        return True
+    return await _give_back_license(worker, around)
+
+
 async def _gone(worker: Worker, around: Surroundings) -> Outcome | None:
     """A failed worker, if the provider says that its machine runs no more. An error says nothing."""
     machine = worker.status.machine
@@ -386,6 +426,9 @@ async def _gone(worker: Worker, around: Surroundings) -> Outcome | None:
         info = await around.provider.describe(machine.id)
     except NotFound:
         return _fail(worker, "MachineGone", f"the provider knows no machine {machine.id} any more", around, lost=True)
+    except ProviderError as error:
+        log.warning("the provider does not tell", extra={"worker": worker.id, "cause": str(error)})
+        return None
     if info.state.runs_nothing:
         why = f": {info.reason}" if info.reason else ""
         return _fail(worker, "MachineLost", f"machine {machine.id} is {info.state}{why}", around, lost=True)

@@ -48,6 +48,8 @@ def etcd_process(site: Site, binary: Binary) -> Process:
         "initial-cluster": f"lablet={peer}",
         "heartbeat-interval": "50",  # one member elects itself: no reason to wait a second after a restart
         "election-timeout": "500",
+        # cursors of kinds that rest move on by these notices, and only then may history be forgotten
+        "experimental-watch-progress-notify-interval": "5s",
         "logger": "zap",
         "log-level": "warn",
     }

@@ -115,7 +115,7 @@ async def _live(
             await asyncio.wait({life, waiting}, return_when=asyncio.FIRST_COMPLETED)
             log.info("stopping")
             health.started = False
-            raise _Stop
+            raise _Stop  # noqa: TRY301 - it has to be raised inside of the group to end it
     except* _Stop:
         pass
     finally:

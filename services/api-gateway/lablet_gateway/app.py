@@ -1,9 +1,11 @@
 """Wiring of the gateway: the application from its parts, and the process around it.
 
-Every replica serves the API; the bridge for requests and their expiry run on the one replica that owns them.
+Every replica serves the API; the bridge for requests, their expiry and the compaction of etcd's
+history run on the one replica that owns them.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 
@@ -13,6 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from lablet_common.bridge import Bridge
+from lablet_common.compaction import Compactor
 from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.resources.kinds import (
@@ -57,6 +60,7 @@ from lablet_gateway.streams import Hub
 
 CACHED = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT)
 _BRIDGE = "bridge-"
+_COMPACTOR = "compactor"
 _STOP_SECONDS = 3.0
 """Real seconds that requests under way get to end when the process stops."""
 _DESCRIPTION = """Reserve seats of network labs, follow them, and run the fleet that hosts them.
@@ -149,7 +153,7 @@ class Gateway:
             Service.GATEWAY,
             self._runtime.replica,
             ttl_seconds=self._settings.ownership_lease_ttl_seconds,
-            shards=lambda: [f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.GATEWAY)],
+            shards=lambda: [_COMPACTOR, *(f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.GATEWAY))],
         )
         self._runtime.health.add("s3", self._objects.ensure_bucket, required=False)
         try:
@@ -188,6 +192,11 @@ class Gateway:
             await asyncio.wait({serving}, timeout=_STOP_SECONDS + 1)
 
     async def _own(self, shard: str, fence: Fence) -> None:
+        if shard == _COMPACTOR:
+            history = self._settings.gateway_history_minutes * 60
+            store = self._runtime.store
+            await Compactor(store, fence, KINDS.values(), history_seconds=history, clock=time.monotonic).run()
+            return
         kind = KINDS[shard.removeprefix(_BRIDGE)]
         runtime = self._runtime
         bridge = Bridge(runtime.store, kind, fence, runtime.bus.publish, source=runtime.source)

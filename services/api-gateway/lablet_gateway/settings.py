@@ -26,5 +26,7 @@ class GatewaySettings(CommonSettings):
     """Latest events kept in memory for all streams; who falls further behind is served from JetStream."""
     gateway_request_retention_hours: float = Field(default=24.0, gt=0)
     """Real hours that a decided request is kept, and its idempotency key with it."""
+    gateway_history_minutes: float = Field(default=15.0, gt=0)
+    """Real minutes of etcd's history that are always kept for lists that are being paged."""
     events_accept_unknown: bool = False
     """Ignore unknown event types instead of refusing them."""

@@ -104,6 +104,52 @@ async def test_when_the_gate_moves_between_look_and_commit_it_is_decided_again(p
         assert await pool.facts(name) == ["scheduled"], "never placed on the lost worker first"
 
 
+async def test_a_refusal_that_meets_a_moved_gate_is_made_again_without_being_told(pool: Any) -> None:
+    async def move(_: Any, writes: Any) -> bool:
+        await pool.store.put(gate_key("default"), b"somebody")
+        return True
+
+    pool.seen.before_txn.append(move)
+    said = await pool.tell("cancel", "rsv-unknown")
+    await pool.settle()
+    assert not pool.seen.before_txn
+    assert (await pool.request(said)).phase == RequestPhase.REFUSED
+
+
+async def test_nobody_gets_the_old_place_of_a_move_that_is_refused(pool: Any) -> None:
+    """An instance comes up between the look and the transaction, and the next in the line would have fitted."""
+    name = await pool.ask(60, 120, seats=4)
+    await pool.settle()
+
+    async def start(_: Any, writes: Any) -> bool:
+        if writes_reservation(writes, name):
+            await pool.start_lab(name)
+            return True
+        return False
+
+    pool.seen.before_txn.append(start)
+    said = await pool.change(name, start=200)
+    following = await pool.ask(60, 120, seats=4)
+    await pool.settle()
+    assert not pool.seen.before_txn
+    assert (await pool.request(said)).phase == RequestPhase.REFUSED
+    assert (await pool.reservation(name)).slot.start == pool.when(60)
+    assert await pool.phase(following) == "Waitlisted"
+    assert not await pool.faults()
+
+
+async def test_old_news_do_not_bring_an_ended_reservation_back(pool: Any) -> None:
+    name = await pool.ask()
+    await pool.settle()
+    old = await pool.reservation(name)
+    await pool.tell("cancel", name)
+    await pool.settle()
+    state = pool.owners["default"][0].state
+    assert not state.put_reservation(old, pool.clock.now())
+    assert not list(state.calendar.bookings())
+    assert name not in state.reservations
+
+
 async def test_after_a_lost_answer_the_term_ends_and_the_next_decides_nothing_twice(pool: Any) -> None:
     first = await pool.ask(seats=2)
     await pool.settle()
@@ -212,7 +258,7 @@ async def test_when_etcd_goes_between_two_writes_the_calendar_keeps_the_first(po
         return writes == 2
 
     pool.seen.before_txn.append(fail_the_second)
-    first = await pool.ask(seats=3)
+    first = await pool.ask(seats=1)
     await pool.tell("cancel", first)  # a second transaction, as it is about the same reservation
     others = [await pool.ask(seats=2) for _ in range(3)]
     await pool.settle()

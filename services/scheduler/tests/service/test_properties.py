@@ -110,7 +110,7 @@ class Morning:
 
     async def _begin(self, event: Event) -> None:
         """The worker-controller makes the instances of a reservation that comes due, and none of another."""
-        await self.world.settle()
+        await self.world.settle_over_lost_answers()
         for name in self.names:
             stored = await self.world.store.get(RESERVATION.key(name))
             reservation = await self.world.reservation(name) if stored is not None else None

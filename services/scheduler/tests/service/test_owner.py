@@ -263,6 +263,7 @@ async def test_when_etcd_goes_between_two_writes_the_calendar_keeps_the_first(po
     others = [await pool.ask(seats=2) for _ in range(3)]
     await pool.settle()
     assert not pool.seen.before_txn
+    assert await pool.facts(others[0]) == ["scheduled"], "what was granted and not written is off the calendar"
     assert await pool.phase(first) == "Cancelled"
     assert sorted([await pool.phase(name) for name in others]) == ["Scheduled", "Scheduled", "Waitlisted"]
     assert not await pool.faults()

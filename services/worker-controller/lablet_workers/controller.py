@@ -245,7 +245,7 @@ class PoolController:
     def _planned(self, pool: WorkerPool, reservations: list[Reservation]) -> dict[str, Wanted]:
         now = self._clock.now()
         instances = [i for i in self._caches[INSTANCE].items() if i.spec.pool == self.pool]
-        ended = {i.id for i in instances if i.is_final}
+        ended = {i.id for i in instances if i.is_final and i.status.history[-1].at < i.spec.end}
         needs = needs_of((r for r in reservations if r.status.pool == self.pool), pool.spec, ended)
         busy = {i.spec.worker for i in instances if is_live(self.instances.get(i.id) or i, now)}
         minutes = self._settings.controller_scale_down_grace_period_minutes

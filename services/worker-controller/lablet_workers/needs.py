@@ -47,7 +47,7 @@ def needs_of(
     reservations: Iterable[Reservation], pool: PoolSpec, ended: Container[str] = ()
 ) -> Mapping[str, tuple[Need, ...]]:
     """Worker → its needs, in order. A seat needs its worker from the preparation before its slot to the turnaround after;
-    one whose instance is among `ended` needs nothing any more."""
+    one whose instance is among `ended` (before its slot did) needs nothing any more."""
     found: dict[str, set[Need]] = {}
     preparation = timedelta(minutes=pool.preparation_minutes)
     turnaround = timedelta(minutes=pool.turnaround_minutes)

@@ -3,7 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from lablet_workers.providers.port import LaunchOrder, MachineInfo, MachineState, NotFound, ProviderError
+from lablet_workers.providers.port import (
+    LaunchOrder,
+    MachineInfo,
+    MachineState,
+    NotFound,
+    ProviderError,
+    ProviderUnavailable,
+)
 
 
 class MemoryProvider:
@@ -16,6 +23,12 @@ class MemoryProvider:
         self.launches: list[LaunchOrder] = []
         """Orders that made a machine."""
         self.power_ons: list[str] = []
+        self.launch_refused: ProviderError | None = None
+        """Raised by every launch while it is set."""
+        self.launch_answer_lost = False
+        """Launches make their machine and do not answer."""
+        self.find_nothing = False
+        """`find` lags behind and sees no machine yet."""
         self._tokens: dict[str, str] = {}
         self._errors: list[ProviderError] = []
 
@@ -32,6 +45,8 @@ class MemoryProvider:
 
     async def launch(self, order: LaunchOrder) -> MachineInfo:
         self._enter()
+        if self.launch_refused is not None:
+            raise self.launch_refused
         known = self._tokens.get(order.client_token)
         if known is None:
             known = self._tokens[order.client_token] = f"m-{len(self._tokens) + 1}"
@@ -45,6 +60,8 @@ class MemoryProvider:
                 host=f"{order.name}.test",
                 tags=dict(order.tags or {}),
             )
+        if self.launch_answer_lost:
+            raise ProviderUnavailable("no answer")
         return self.machines[known]
 
     async def describe(self, machine_id: str) -> MachineInfo:
@@ -56,6 +73,8 @@ class MemoryProvider:
 
     async def find(self, tags: Mapping[str, str]) -> list[MachineInfo]:
         self._enter()
+        if self.find_nothing:
+            return []
         return [
             machine
             for machine in self.machines.values()

@@ -37,17 +37,23 @@ class MemoryRuntime:
     up: bool = True
     converged: bool = False
     registration: str = "NOT_REGISTERED"
+    complies: bool = True
+    """A completed registration is followed by its authorization."""
     lab_by_id: dict[str, MemoryLab] = field(default_factory=dict)
     history: list[tuple[str, str]] = field(default_factory=list)
     """(what, lab title) in order."""
     faults: list[RuntimeFault] = field(default_factory=list)
     """Raised by the next calls."""
+    refusals: dict[str, list[RuntimeFault]] = field(default_factory=dict)
+    """Call (such as `start`) → raised by the next calls of it."""
     _ids: "count[int]" = field(default_factory=count)
     _given: str = ""
 
-    def _enter(self) -> None:
+    def _enter(self, call: str = "") -> None:
         if not self.up:
             raise RuntimeUnavailable("the runtime is switched off")
+        if self.refusals.get(call):
+            raise self.refusals[call].pop(0)
         if self.faults:
             raise self.faults.pop(0)
 
@@ -63,16 +69,16 @@ class MemoryRuntime:
 
     async def license(self) -> LicenseInfo:
         self._enter()
-        compliance = "IN_COMPLIANCE" if self.registration == "COMPLETED" else "EVAL_MODE"
+        compliance = "IN_COMPLIANCE" if self.registration == "COMPLETED" and self.complies else "EVAL_MODE"
         return LicenseInfo(self.registration, compliance, 20)
 
     async def register(self, product: str, token: str) -> None:
-        self._enter()
+        self._enter("register")
         self.history.append(("registered", product))
         self.registration = "COMPLETED" if token else "FAILED"
 
     async def deregister(self) -> None:
-        self._enter()
+        self._enter("deregister")
         if any(lab.running for lab in self.lab_by_id.values()):
             raise RuntimeFault("Cannot de-register when nodes are running.")
         if self.registration != "NOT_REGISTERED":
@@ -92,15 +98,15 @@ class MemoryRuntime:
         self.history.append(("imported", title))
         return lab.id
 
-    def _lab(self, lab: str) -> MemoryLab:
-        self._enter()
+    def _lab(self, lab: str, call: str = "") -> MemoryLab:
+        self._enter(call)
         try:
             return self.lab_by_id[lab]
         except KeyError:
             raise LabMissing(f"no lab {lab}") from None
 
     async def start(self, lab: str) -> None:
-        found = self._lab(lab)
+        found = self._lab(lab, "start")
         if not found.running:
             found.running = True
             found.starts += 1
@@ -119,12 +125,13 @@ class MemoryRuntime:
         return self._lab(lab).topology
 
     async def stop(self, lab: str) -> None:
-        found = self._lab(lab)
+        found = self._lab(lab, "stop")
         if found.running:
             found.running = False
             self.history.append(("stopped", found.title))
 
     async def remove(self, lab: str) -> None:
+        self._enter("remove")
         found = self.lab_by_id.get(lab)
         if found is None:
             return

@@ -1,0 +1,367 @@
+"""The life of a seat's lab: every phase, every deadline, what is asked of it, and what happens around it."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lablet_common.resources.kinds import RESERVATION
+from lablet_common.resources.reservation import SeatState
+from lablet_workers.providers.port import MachineState
+from lablet_workers.runtimes.port import RuntimeFault
+
+
+def phases(instance: Any) -> list[str]:
+    return [move.to for move in instance.status.history]
+
+
+async def test_a_lab_lives_through_its_phases_and_leaves_everything_behind_it_clean(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(24)
+    assert await fleet.instance() is None
+    await fleet.at(25)
+    assert await fleet.phase() == "Pending"
+    await fleet.at(59)
+    assert await fleet.phase() == "Running"
+    await fleet.at(119)
+    assert await fleet.phase() == "Running"
+    await fleet.at(121)
+    done = await fleet.instance()
+    assert phases(done) == [
+        "Instantiating",
+        "Running",
+        "Collecting",
+        "Stopping",
+        "Stopped",
+        "Exported",
+        "Terminated",
+    ]
+    assert {(ref.role, ref.name) for ref in done.status.artifacts} == {
+        ("rendered", "lab.yaml"),
+        ("collected", "r1.cfg"),
+        ("exported", "lab.yaml"),
+    }
+    assert done.status.attempts[-1].ended_at is not None
+    assert fleet.runtime().lab_by_id == {}
+
+
+async def test_no_lab_starts_before_its_lab_file_is_rendered(fleet: Any) -> None:
+    fleet.clerk_works = False
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    assert await fleet.phase() == "Pending"
+    await fleet.file(await fleet.instance(), "rendered", "lab.yaml", b"late")
+    await fleet.at(71)
+    assert await fleet.phase() == "Running"
+
+
+async def test_a_lab_file_that_cannot_be_rendered_fails_its_instance_with_the_reason(fleet: Any) -> None:
+    fleet.clerk_works = False
+    await fleet.book("a", 60, 120)
+    await fleet.at(30)
+    await fleet.file(await fleet.instance(), "report", "render-error.txt", b"line 3: no port is given for 'r9'")
+    await fleet.at(31)
+    failed = await fleet.instance()
+    assert (failed.phase, failed.status.reason) == ("Failed", "RenderFailed")
+    assert "r9" in failed.status.message
+    assert failed.status.released
+
+
+async def test_a_lab_whose_file_never_comes_has_failed_when_its_slot_ends(fleet: Any) -> None:
+    fleet.clerk_works = False
+    await fleet.book("a", 60, 120)
+    await fleet.at(121)
+    done = await fleet.instance()
+    assert (done.phase, done.status.reason) == ("Terminated", "NeverReady")
+
+
+async def test_a_lab_whose_ports_stay_closed_fails_at_its_deadline(fleet: Any) -> None:
+    fleet.closed = {"r1": "refused"}
+    await fleet.book("a", 60, 240)
+    await fleet.at(110)
+    assert await fleet.phase() == "Instantiating"
+    await fleet.at(116)
+    failed = await fleet.instance()
+    assert (failed.phase, failed.status.reason) == ("Failed", "DeadlineMissed")
+    assert failed.status.released
+    assert fleet.runtime().lab_by_id == {}
+
+
+async def test_a_start_that_is_refused_is_tried_again_and_then_fails(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(48)
+    runtime = fleet.runtime()
+    runtime.refusals = {"start": [RuntimeFault("no licence"), RuntimeFault("no licence")]}
+    await fleet.at(60)
+    assert await fleet.phase() == "Running"
+    assert runtime.refusals["start"] == []
+
+
+async def test_a_lab_that_is_refused_every_time_fails_with_the_runtimes_words(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(48)
+    fleet.runtime().refusals = {"start": [RuntimeFault("insufficient capacity")] * 5}
+    await fleet.at(60)
+    failed = await fleet.instance()
+    assert (failed.phase, failed.status.reason) == ("Failed", "RuntimeRefused")
+    assert failed.status.message == "insufficient capacity"
+    assert len(fleet.runtime().refusals["start"]) == 2
+    assert fleet.runtime().lab_by_id == {}
+
+
+async def test_an_extended_slot_keeps_the_lab_and_a_shortened_one_ends_it(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.book("b", 60, 120)
+    await fleet.at(100)
+    await fleet.set_end("a", 150)
+    await fleet.set_end("b", 110)
+    assert (await fleet.instance("a")).spec.end.minute == 30
+    await fleet.at(111)
+    assert await fleet.phase("b") == "Terminated"
+    await fleet.at(149)
+    assert await fleet.phase("a") == "Running"
+    await fleet.at(151)
+    assert await fleet.phase("a") == "Terminated"
+
+
+async def test_a_lab_is_not_ended_on_a_stale_view_of_its_reservation(fleet: Any) -> None:
+    """The slot is extended in the moment in which its end comes: the end is decided again."""
+    await fleet.book("a", 60, 120)
+    await fleet.at(119)
+    real = fleet.controller._situation
+
+    def stale(instance: Any) -> Any:
+        situation = real(instance)
+        situation.reservation = seen
+        return situation
+
+    seen = fleet.controller._caches[RESERVATION].get("rsv-a")
+    fleet.controller._situation = stale
+    await fleet.set_end("a", 150)
+    await fleet.clock.advance(timedelta(minutes=2))
+    for _ in range(50):
+        await fleet.clock.advance(timedelta(seconds=0))
+    assert await fleet.phase("a") == "Running"
+    fleet.controller._situation = real
+    await fleet.at(149)
+    assert await fleet.phase("a") == "Running"
+
+
+@pytest.mark.parametrize("moment", [10, 30, 47, 48, 55, 70, 119])
+async def test_a_cancelled_reservation_leaves_nothing_whenever_it_is_cancelled(fleet: Any, moment: int) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(moment)
+    await fleet.cancel("a")
+    await fleet.at(moment + 20)
+    assert await fleet.phase() in (None, "Terminated")
+    assert (await fleet.worker()).phase == "Offline"
+    assert all(not runtime.lab_by_id for runtime in fleet.runtimes.by_url.values())
+    assert all(machine.state is not MachineState.RUNNING for machine in fleet.provider.machines.values())
+    if moment <= 47:
+        assert len(fleet.provider.power_ons) == (1 if moment == 47 else 0)
+
+
+@pytest.mark.parametrize("stuck", ["Instantiating", "Collecting", "Stopping", "Stopped"])
+async def test_a_cancelled_reservation_ends_its_lab_in_every_phase(fleet: Any, stuck: str) -> None:
+    if stuck == "Instantiating":
+        fleet.closed = {"r1": "refused"}
+    await fleet.book("a", 60, 120)
+    await fleet.at(119)
+    if stuck in ("Collecting", "Stopped"):
+        fleet.clerk_works = stuck == "Stopped"
+    if stuck == "Stopping":
+        fleet.runtime().refusals = {"stop": [RuntimeFault("busy")] * 20}
+    if stuck != "Instantiating":
+        await fleet.at(120)
+    if stuck == "Stopped":
+        fleet.clerk_works = False
+    await fleet.cancel("a")
+    fleet.clerk_works = True
+    await fleet.at(200)
+    assert await fleet.phase() == "Terminated"
+    assert fleet.runtime().lab_by_id == {}
+    assert (await fleet.worker()).phase == "Offline"
+
+
+async def test_a_stop_that_is_asked_for_collects_first(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    request = await fleet.ask("instance", "stop", "ins-a-1")
+    assert request.phase == "Decided"
+    done = await fleet.instance()
+    assert done.phase == "Terminated"
+    assert phases(done)[2:4] == ["Collecting", "Stopping"]
+    again = await fleet.ask("instance", "stop", "ins-a-1")
+    assert (again.phase, again.status.reason) == ("Decided", "AlreadyStopped")
+    await fleet.at(80)
+    assert (await fleet.worker()).phase == "Offline", "a seat that has ended needs no worker any more"
+
+
+async def test_a_collection_inside_the_slot_returns_to_running_and_the_last_one_counts(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    (lab,) = fleet.runtime().lab_by_id.values()
+    lab.configurations = {"r1": b"hostname early\n"}
+    request = await fleet.ask("instance", "collect", "ins-a-1")
+    assert request.phase == "Decided"
+    back = await fleet.instance()
+    assert back.phase == "Running"
+    assert phases(back)[-2:] == ["Collecting", "Running"]
+    early = {ref.digest for ref in back.status.artifacts if ref.role == "collected"}
+    lab.configurations = {"r1": b"hostname late\n"}
+    await fleet.at(121)
+    late = {ref.digest for ref in (await fleet.instance()).status.artifacts if ref.role == "collected"}
+    assert len(early) == 1
+    assert late - early, "the configuration of the end is kept too"
+
+
+async def test_a_stop_during_a_collection_inside_the_slot_ends_after_it(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    fleet.clerk_works = False
+    await fleet.ask("instance", "collect", "ins-a-1")
+    assert await fleet.phase() == "Collecting"
+    await fleet.ask("instance", "stop", "ins-a-1")
+    await fleet.at(110)
+    assert await fleet.phase() in ("Stopped", "Terminated")
+    done = await fleet.instance()
+    assert "Running" not in phases(done)[3:]
+
+
+async def test_a_collection_that_nobody_takes_over_ends_at_its_deadline(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(119)
+    fleet.clerk_works = False
+    await fleet.at(149)
+    assert await fleet.phase() == "Collecting"
+    await fleet.at(215)
+    done = await fleet.instance()
+    assert done.phase == "Terminated"
+    assert "CollectionMissed" in [move.reason for move in done.status.history]
+    assert "ExportMissed" in [move.reason for move in done.status.history]
+
+
+async def test_collecting_waits_for_a_runtime_that_is_silent_and_goes_on_when_it_answers(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(119)
+    fleet.runtime().up = False
+    await fleet.at(125)
+    assert await fleet.phase() == "Collecting"
+    fleet.runtime().up = True
+    await fleet.at(127)
+    assert await fleet.phase() == "Terminated"
+
+
+async def test_an_object_store_that_is_down_delays_and_loses_nothing(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(119)
+    fleet.objects.unavailable = True
+    await fleet.at(130)
+    assert await fleet.phase() == "Collecting"
+    fleet.objects.unavailable = False
+    await fleet.at(132)
+    done = await fleet.instance()
+    assert done.phase == "Terminated"
+    assert {ref.role for ref in done.status.artifacts} == {"rendered", "collected", "exported"}
+
+
+async def test_a_seat_of_a_lost_worker_runs_where_it_was_moved_to(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    fleet.provider.become("m-1", MachineState.STOPPED, "lost")
+    fleet.runtime().lose_power()
+    await fleet.at(71)
+    failed = await fleet.instance()
+    assert (failed.phase, failed.status.reason, failed.status.released) == ("Failed", "WorkerLost", True)
+    assert failed.status.attempts[-1].reason == "WorkerLost"
+    await fleet.move_seat("a", "default-002")
+    await fleet.at(90)
+    healed = await fleet.instance()
+    assert (healed.phase, healed.spec.worker, healed.status.attempt) == ("Running", "default-002", 2)
+    await fleet.at(121)
+    assert await fleet.phase() == "Terminated"
+
+
+async def test_a_seat_is_not_released_while_its_machine_may_still_run(fleet: Any) -> None:
+    """The runtime is silent: only the provider's word that the machine has ended releases the seat."""
+    fleet.provider.instant = False
+    await fleet.book("a", 60, 180)
+    await fleet.at(48)
+    fleet.provider.become("m-1", MachineState.RUNNING)
+    await fleet.at(70)
+    fleet.runtime().up = False
+    await fleet.at(87)
+    failed = await fleet.instance()
+    assert (await fleet.worker()).phase == "Terminating"
+    assert (failed.phase, failed.status.released) == ("Failed", False)
+    await fleet.at(100)
+    assert not (await fleet.instance()).status.released
+    fleet.provider.become("m-1", MachineState.TERMINATED)
+    await fleet.at(101)
+    assert (await fleet.instance()).status.released
+
+
+async def test_a_seat_whose_only_worker_comes_back_before_its_slot_runs_there(fresh: Any) -> None:
+    fleet = fresh()
+    fleet.provider.instant = False
+    await fleet.seed(max=1)
+    await fleet.define()
+    await fleet.start()
+    await fleet.book("a", 60, 120)
+    await fleet.at(48)
+    fleet.provider.become("m-1", MachineState.STOPPED, "bad disk")
+    await fleet.at(49)
+    assert (await fleet.instance()).status.reason == "WorkerLost"
+    fleet.provider.become("m-1", MachineState.TERMINATED)
+    fleet.provider.instant = True
+    await fleet.at(58)
+    back = await fleet.instance()
+    assert (back.phase, back.status.attempt) == ("Running", 1)
+
+
+async def test_a_lost_seat_and_one_past_its_slot_end(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    fleet.provider.become("m-1", MachineState.STOPPED, "lost")
+    fleet.runtime().lose_power()
+    await fleet.at(71)
+
+    def lost(reservation: Any) -> Any:
+        seat = reservation.status.placement[0].model_copy(update={"state": SeatState.LOST})
+        return reservation.observed(placement=(seat,))
+
+    await fleet.rebook("a", lost)
+    await fleet.at(73)
+    done = await fleet.instance()
+    assert (done.phase, done.status.reason) == ("Terminated", "WorkerLost")
+
+
+async def test_a_lab_that_cannot_be_removed_ends_with_its_machine(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(119)
+    fleet.runtime().refusals = {"remove": [RuntimeFault("disk busy")] * 10_000}
+    await fleet.at(230)
+    assert await fleet.phase() == "Terminated"
+    assert (await fleet.worker()).phase == "Offline"
+
+
+async def test_a_lab_that_is_gone_from_its_worker_is_imported_again_while_it_comes_up(fleet: Any) -> None:
+    fleet.closed = {"r1": "refused"}
+    await fleet.book("a", 60, 120)
+    await fleet.at(55)
+    fleet.runtime().lab_by_id.clear()
+    fleet.closed = {}
+    await fleet.at(60)
+    assert await fleet.phase() == "Running"
+    assert fleet.imports == ["ins-a-1", "ins-a-1"]
+
+
+async def test_a_lab_is_wanted_by_its_roster_and_not_by_its_booker(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+
+    def seated(reservation: Any) -> Any:
+        return reservation.respecified(roster=[{"seat": 1, "user": "grace"}])
+
+    await fleet.rebook("a", seated)
+    await fleet.at(30)
+    assert (await fleet.instance()).metadata.owner == "grace"

@@ -1,0 +1,425 @@
+"""The life of a worker's machine: each phase's way forward, each failure, and what is given back on every way out."""
+
+import itertools
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from lablet_common.resources.kinds import WORKER
+from lablet_workers.providers.port import (
+    InsufficientCapacity,
+    MachineState,
+    ProviderUnavailable,
+    Throttled,
+    Unauthorized,
+)
+from lablet_workers.runtimes.memory import MemoryRuntime
+from lablet_workers.runtimes.port import RuntimeFault, RuntimeUnavailable
+
+
+def moves(worker: Any) -> list[str]:
+    return [move.to for move in worker.status.history]
+
+
+def running(fleet: Any) -> list[str]:
+    return [machine.id for machine in fleet.provider.machines.values() if machine.state is MachineState.RUNNING]
+
+
+async def test_a_worker_goes_up_for_its_slot_and_down_after_it(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(46)
+    assert (await fleet.worker()).phase == "Offline"
+    await fleet.at(48)
+    up = await fleet.worker()
+    assert moves(up) == ["Provisioning", "Starting", "Licensing", "Ready"]
+    assert (up.status.scaling.direction, up.status.scaling.state) == ("up", "completed")
+    assert up.status.license.status == "IN_COMPLIANCE"
+    assert fleet.runtime().password not in ("admin", "")
+    assert fleet.runtime().password not in up.to_json().decode()
+    await fleet.at(124)
+    assert (await fleet.worker()).phase == "Ready"
+    await fleet.at(127)
+    down = await fleet.worker()
+    assert moves(down)[4:] == ["Draining", "Stopping", "Offline"]
+    assert (down.status.scaling.direction, down.status.scaling.state) == ("down", "completed")
+    assert fleet.runtime().registration == "NOT_REGISTERED"
+    assert fleet.provider.machines["m-1"].state is MachineState.STOPPED
+
+
+async def test_a_stopped_machine_is_started_again_and_not_launched_anew(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(150)
+    await fleet.book("b", 240, 300)
+    await fleet.at(241)
+    assert await fleet.phase("b") == "Running"
+    assert len(fleet.provider.launches) == 1
+    assert fleet.provider.power_ons == ["default-001", "default-001"]
+
+
+async def test_the_gate_moves_exactly_when_eligibility_changes(fleet: Any) -> None:
+    """Over a whole life: a placement is decided again only for a mark, its undoing, a failure and the way back."""
+    seen: list[tuple[int, str]] = []
+    caches = fleet.controller._caches
+    last = [await fleet.gate()]
+
+    def note(old: Any, new: Any, revision: int) -> None:
+        found = fleet.store._history.get("/gates/default", revision)
+        if found.mod_revision != last[0]:
+            last[0] = found.mod_revision
+            seen.append((revision, f"{old.phase}>{new.phase}"))
+
+    caches[WORKER].subscribe(note)
+    before = await fleet.gate()
+    await fleet.book("a", 60, 120)
+    await fleet.at(130)
+    assert [what for _, what in seen] == ["Ready>Draining"]
+    assert (await fleet.gate()) > before
+    seen.clear()
+    await fleet.book("b", 300, 360)
+    await fleet.at(310)
+    fleet.provider.become("m-1", MachineState.STOPPED, "lost")
+    fleet.runtime().lose_power()
+    await fleet.at(311)
+    assert [what for _, what in seen] == ["Ready>Failed", "Terminating>Offline"]
+    seen.clear()
+    await fleet.ask("worker", "cordon", "default-002", {"reason": "disk"})
+    await fleet.ask("worker", "cordon", "default-002", {"reason": "disk"})
+    await fleet.ask("worker", "uncordon", "default-002")
+    assert [what for _, what in seen] == ["Offline>Offline", "Offline>Offline"]
+
+
+async def test_a_booking_that_comes_while_a_worker_goes_down_keeps_it_up(fleet: Any) -> None:
+    """The mark moves the gate first; then the bookings are listed; and what was booked in between undoes the mark."""
+    await fleet.book("a", 60, 120)
+    await fleet.at(124)
+    marked: list[int] = []
+    real = fleet.controller._reservations
+
+    async def booked_in_between(worker: Any) -> Any:
+        if worker.phase == "Draining" and not marked:
+            marked.append(await fleet.gate())
+            await fleet.book("b", 135, 160)
+        return await real(worker)
+
+    fleet.controller._reservations = booked_in_between
+    before = await fleet.gate()
+    await fleet.at(127)
+    back = await fleet.worker()
+    assert marked
+    assert marked[0] > before
+    assert back.phase == "Ready"
+    assert moves(back)[-2:] == ["Draining", "Ready"]
+    assert back.status.last_fact.name != "ready"
+    assert back.status.scaling.direction == "held"
+    assert fleet.runtime().registration == "COMPLETED"
+    await fleet.at(136)
+    assert await fleet.phase("b") == "Running"
+
+
+async def test_insufficient_capacity_is_waited_for_and_then_fails(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    fleet.provider.launch_refused = InsufficientCapacity("none left")
+    await fleet.at(50)
+    assert (await fleet.worker()).phase == "Provisioning"
+    fleet.provider.launch_refused = None
+    await fleet.at(51)
+    assert (await fleet.worker()).phase == "Ready"
+
+
+async def test_a_machine_that_never_comes_ends_in_a_failure_and_a_later_try(fleet: Any) -> None:
+    await fleet.book("a", 60, 600)
+    fleet.provider.launch_refused = InsufficientCapacity("none left")
+    await fleet.at(80)
+    failed = await fleet.worker()
+    assert "Failed" in moves(failed)
+    assert failed.status.failures == 1
+    assert "DeadlineMissed" in [move.reason for move in failed.status.history]
+
+
+async def test_a_boot_that_fails_is_cleaned_up_and_tried_less_and_less_often(fresh: Any) -> None:
+    fleet = fresh()
+    fleet.provider.instant = False
+    await fleet.seed(max=1)
+    await fleet.define()
+    await fleet.start()
+    await fleet.book("a", 60, 400)
+    for moment in range(47, 200):
+        await fleet.at(moment)
+        for machine, info in list(fleet.provider.machines.items()):
+            if info.state is MachineState.PENDING:
+                fleet.provider.become(machine, MachineState.STOPPED, "bad image")
+            elif info.state is MachineState.TERMINATING:
+                fleet.provider.become(machine, MachineState.TERMINATED)
+    worker = await fleet.worker()
+    began = [move.at for move in worker.status.history if move.to == "Provisioning"]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(began)]
+    assert 4 <= len(began) <= 10
+    assert gaps == sorted(gaps)
+    assert gaps[-1] >= 4 * gaps[0]
+    live = [
+        m for m in fleet.provider.machines.values() if m.state not in (MachineState.TERMINATED, MachineState.STOPPED)
+    ]
+    assert len(live) <= 1
+
+
+async def test_a_slow_boot_within_the_deadline_is_waited_for(fresh: Any) -> None:
+    fleet = fresh()
+    fleet.provider.instant = False
+    await fleet.seed()
+    await fleet.define()
+    await fleet.start()
+    await fleet.book("a", 60, 120)
+    await fleet.at(47 + 2 * 8 + 14)
+    assert (await fleet.worker()).phase == "Provisioning"
+    fleet.provider.become("m-1", MachineState.RUNNING)
+    await fleet.at(79)
+    assert await fleet.phase() == "Running"
+
+
+async def test_a_boot_past_its_deadline_fails_and_its_machine_is_terminated(fresh: Any) -> None:
+    fleet = fresh()
+    fleet.provider.instant = False
+    await fleet.seed()
+    await fleet.define()
+    await fleet.start()
+    await fleet.book("a", 60, 120)
+    await fleet.at(79)
+    worker = await fleet.worker()
+    assert moves(worker)[:3] == ["Provisioning", "Failed", "Terminating"]
+    assert fleet.provider.machines["m-1"].state is MachineState.TERMINATING
+
+
+async def test_a_refused_login_fails_the_worker_and_its_machine_goes(fleet: Any) -> None:
+    fleet.runtimes.by_url["memory://m-1"] = MemoryRuntime(password="somebody-elses")
+    await fleet.book("a", 60, 120)
+    await fleet.at(48)
+    worker = await fleet.worker()
+    assert "LoginRefused" in [move.reason for move in worker.status.history]
+    await fleet.at(54)
+    assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED
+
+
+async def test_a_refused_registration_fails_the_worker_with_that_reason(fleet: Any) -> None:
+    runtime = fleet.runtimes.by_url["memory://m-1"] = MemoryRuntime()
+    runtime.registration = "FAILED"
+    await fleet.book("a", 60, 120)
+    await fleet.at(54)
+    worker = await fleet.worker()
+    assert "LicenseRefused" in [move.reason for move in worker.status.history]
+    assert "Ready" not in moves(worker)[:4]
+    assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED
+
+
+async def test_a_registration_that_cannot_be_made_now_is_tried_again(fleet: Any) -> None:
+    runtime = fleet.runtimes.by_url["memory://m-1"] = MemoryRuntime()
+    runtime.refusals = {"register": [RuntimeUnavailable("409"), RuntimeFault("400 busy"), RuntimeUnavailable("409")]}
+    await fleet.book("a", 60, 120)
+    await fleet.at(50)
+    assert (await fleet.worker()).phase == "Ready"
+
+
+async def test_a_licence_that_never_complies_is_given_back_before_the_machine_goes(fleet: Any) -> None:
+    runtime = fleet.runtimes.by_url["memory://m-1"] = MemoryRuntime(complies=False)
+    await fleet.book("a", 60, 120)
+    await fleet.at(60)
+    assert (await fleet.worker()).phase == "Licensing"
+    assert runtime.registration == "COMPLETED"
+    await fleet.at(80)
+    assert "DeadlineMissed" in [move.reason for move in (await fleet.worker()).status.history]
+    assert runtime.registration == "NOT_REGISTERED"
+    assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED
+
+
+async def test_labs_that_nobody_wants_are_stopped_so_that_the_licence_can_be_given_back(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    lab = await fleet.runtime().import_lab("left-over", b"x")
+    await fleet.runtime().start(lab)
+    await fleet.at(130)
+    assert (await fleet.worker()).phase == "Offline"
+    assert fleet.runtime().registration == "NOT_REGISTERED"
+    assert ("stopped", "left-over") in fleet.runtime().history
+
+
+async def test_a_licence_that_is_not_taken_back_delays_the_power_off_until_its_deadline(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    fleet.runtime().refusals = {"deregister": [RuntimeUnavailable("409")] * 100_000}
+    await fleet.at(140)
+    assert (await fleet.worker()).phase == "Draining"
+    await fleet.at(170)
+    worker = await fleet.worker()
+    assert worker.phase == "Offline"
+    assert "DeadlineMissed" in [move.reason for move in worker.status.history]
+    assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED
+
+
+async def test_a_crash_after_the_licence_was_given_back_never_leads_to_an_unlicensed_ready_worker(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(124)
+    runtime = fleet.runtime()
+    crashed: list[bool] = []
+
+    async def then_crash() -> None:
+        await MemoryRuntime.deregister(runtime)
+        if not crashed:
+            crashed.append(True)
+            raise RuntimeUnavailable("the answer is lost")
+
+    fleet.controller._runtimes = _Replaced(fleet.runtimes, then_crash)
+    fleet.controller._open.clear()
+    await fleet.clock.advance(timedelta(minutes=1))
+    await fleet.crash()
+    assert crashed
+    await fleet.book("b", 130, 160)
+    await fleet.start()
+    await fleet.at(150)
+    assert await fleet.phase("b") == "Running"
+    assert runtime.registration == "COMPLETED"
+
+
+class _Replaced:
+    """Runtimes whose `deregister` is the test's."""
+
+    def __init__(self, runtimes: Any, deregister: Any) -> None:
+        self._runtimes, self._deregister = runtimes, deregister
+
+    def open(self, url: str, password: str) -> Any:
+        runtime = self._runtimes.open(url, password)
+        outer = self
+
+        class Proxy:
+            def __getattr__(self, name: str) -> Any:
+                return outer._deregister if name == "deregister" else getattr(runtime, name)
+
+        return Proxy()
+
+
+@pytest.mark.parametrize("error", [ProviderUnavailable("timeout"), Throttled("slow down"), Unauthorized("who?")])
+async def test_an_error_of_the_provider_is_never_read_as_absence(fleet: Any, error: Exception) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    fleet.provider.fail_next(*[error] * 500)
+    await fleet.at(100)
+    assert (await fleet.worker()).phase == "Ready"
+    assert await fleet.phase() == "Running"
+
+
+async def test_a_machine_that_the_provider_knows_no_more_fails_its_worker(fleet: Any) -> None:
+    await fleet.book("a", 60, 240)
+    await fleet.at(70)
+    del fleet.provider.machines["m-1"]
+    await fleet.at(71)
+    worker = await fleet.worker()
+    assert "MachineGone" in [move.reason for move in worker.status.history]
+    await fleet.at(75)
+    assert (await fleet.worker()).phase == "Ready"
+    assert running(fleet) == ["m-2"]
+
+
+async def test_a_silent_runtime_is_unknown_first_and_failed_by_its_deadline(fleet: Any) -> None:
+    await fleet.book("a", 60, 240)
+    await fleet.at(70)
+    gate = await fleet.gate()
+    fleet.runtime().up = False
+    await fleet.at(72)
+    unknown = await fleet.worker()
+    assert unknown.phase == "Ready"
+    assert unknown.status.condition("Unknown") is not None
+    assert await fleet.gate() == gate, "what probes see never touches the gate"
+    fleet.runtime().up = True
+    await fleet.at(74)
+    assert (await fleet.worker()).status.condition("Unknown") is None
+    fleet.runtime().up = False
+    await fleet.at(88)
+    assert (await fleet.worker()).phase == "Ready"
+    await fleet.at(91)
+    assert "NoAnswer" in [move.reason for move in (await fleet.worker()).status.history]
+    await fleet.at(98)
+    assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED
+
+
+async def test_a_launch_whose_record_was_lost_gives_one_machine(fleet: Any) -> None:
+    """The controller dies between launch and record; the next one adopts the machine."""
+    await fleet.book("a", 60, 120)
+    await fleet.at(46)
+    real = fleet.controller.workers.commit
+
+    async def lost(worker: Any, **more: Any) -> Any:
+        if worker.status.machine is not None:
+            raise RuntimeUnavailable("died")
+        return await real(worker, **more)
+
+    fleet.controller.workers.commit = lost
+    await fleet.clock.advance(timedelta(minutes=2))
+    assert len(fleet.provider.launches) == 1
+    assert (await fleet.worker()).status.machine is None
+    await fleet.crash()
+    await fleet.start()
+    await fleet.at(50)
+    assert (await fleet.worker()).phase == "Ready"
+    assert len(fleet.provider.machines) == 1
+
+
+async def test_a_machine_that_was_never_recorded_is_terminated_when_its_worker_fails(fleet: Any) -> None:
+    fleet.provider.launch_answer_lost = True
+    await fleet.book("a", 60, 600)
+    fleet.provider.find_nothing = True
+    await fleet.at(60)
+    assert (await fleet.worker()).status.machine is None
+    assert running(fleet) == ["m-1"]
+    await fleet.crash()
+    fleet.provider.find_nothing = fleet.provider.launch_answer_lost = False
+    await fleet.clock.advance(timedelta(minutes=19))
+    await fleet.start()
+    assert running(fleet) == []
+    await fleet.at(90)
+    assert (await fleet.worker()).phase == "Ready"
+    assert len(running(fleet)) == 1
+
+
+async def test_a_drain_with_a_running_lab_stops_nothing_and_then_the_worker_goes_down(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    request = await fleet.ask("worker", "drain", "default-001", {"message": "new disk"})
+    assert request.phase == "Decided"
+    await fleet.at(119)
+    assert await fleet.phase() == "Running"
+    assert (await fleet.worker()).phase == "Ready"
+    await fleet.at(123)
+    assert (await fleet.worker()).phase == "Offline"
+    await fleet.at(300)
+    assert (await fleet.worker()).phase == "Offline"
+
+
+async def test_a_worker_in_maintenance_is_not_powered_on_and_a_cancelled_drain_lets_it(fleet: Any) -> None:
+    await fleet.ask("worker", "drain", "default-001", {"message": "disk", "deadlineMinutes": 600})
+    await fleet.book("a", 60, 120)
+    await fleet.at(60)
+    assert fleet.provider.power_ons == []
+    await fleet.ask("worker", "drain-cancel", "default-001")
+    await fleet.at(62)
+    assert await fleet.phase() == "Running"
+
+
+async def test_an_evaluation_worker_is_ready_without_a_registration(fresh: Any) -> None:
+    fleet = fresh()
+    await fleet.seed(license="EVALUATION")
+    await fleet.define()
+    await fleet.start()
+    await fleet.book("a", 60, 120)
+    await fleet.at(48)
+    assert (await fleet.worker()).status.reason == "EvaluationLicense"
+    assert fleet.runtime().registration == "NOT_REGISTERED"
+    await fleet.at(130)
+    assert (await fleet.worker()).phase == "Offline"
+
+
+async def test_no_two_machines_ever_run_for_one_worker_under_a_storm_of_provider_errors(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(46)
+    fleet.provider.fail_next(*[ProviderUnavailable("x"), Throttled("y")] * 6)
+    await fleet.at(59)
+    assert await fleet.phase() == "Running"
+    assert len(fleet.provider.machines) == 1

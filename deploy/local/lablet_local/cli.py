@@ -1,5 +1,5 @@
-"""The local mesh's commands: `up`, `down`, `status`, `doctor`, `local cml`. They join the `lablet` command through the
-entry point group `lablet.commands`; `python -m lablet_local` is the same without the client.
+"""The local mesh's commands: `up`, `down`, `status`, `doctor`, `demo`, `local cml`. They join the `lablet` command through
+the entry point group `lablet.commands`; `python -m lablet_local` is the same without the client.
 
 Everything heavy is imported inside the commands, so that `lablet --help` stays quick.
 """
@@ -77,6 +77,25 @@ def doctor(
     from lablet_local.doctor import run_doctor
 
     raise typer.Exit(run_doctor(_folder(data), as_json=_wants_json(output)))
+
+
+@app.command()
+def demo(
+    report: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="FILE", help="Where the HTML report goes [default: out/demo-report.html]"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Folder for the mesh, kept [default: a temporary one]")
+    ] = None,
+    speed: Annotated[float | None, typer.Option(help="Lab seconds in one real second [default: 200]", min=1.0)] = None,
+    seed: Annotated[int, typer.Option(help="Of the single bookings")] = 1,
+) -> None:
+    """Run a believable morning on a mesh of its own, kill the scheduler, and check that nothing was lost."""
+    from lablet_local.demo.command import DEFAULT_REPORT, DemoOptions, run_demo
+    from lablet_local.demo.run import SPEED
+
+    raise typer.Exit(run_demo(DemoOptions(report or DEFAULT_REPORT, data, speed or SPEED, seed)))
 
 
 @local.command(

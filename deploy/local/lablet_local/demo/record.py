@@ -4,6 +4,7 @@ It feeds the live view and tells when things happened; etcd itself keeps no time
 verdict: `evidence` reads the history again, through another client.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ class Recorder:
     present: dict[str, Json | str] = field(default_factory=dict)
     revision: int = 0
     _listeners: list[Callable[[Commit], None]] = field(default_factory=list)
+    _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def listen(self, callback: Callable[[Commit], None]) -> None:
         """Calls `callback` with each commit from now on; it must not block."""
@@ -46,8 +48,17 @@ class Recorder:
                 now = time.time()
                 for event in batch.events:
                     deleted = event.type is EventType.DELETE
-                    self._take(Commit(event.kv.mod_revision, event.kv.key, None if deleted else _value(event.kv.value), now))
+                    self._take(
+                        Commit(event.kv.mod_revision, event.kv.key, None if deleted else _value(event.kv.value), now)
+                    )
                 self.revision = max(self.revision, batch.revision)
+                if batch.events:
+                    self._news.set()
+                    self._news = asyncio.Event()
+
+    async def news(self) -> None:
+        """Waits for the next commit."""
+        await self._news.wait()
 
     def _take(self, commit: Commit) -> None:
         self.commits.append(commit)
@@ -61,9 +72,7 @@ class Recorder:
     def of(self, prefix: str) -> list[Json]:
         """The present resources below a prefix, in key order."""
         return [
-            value
-            for key, value in sorted(self.present.items())
-            if key.startswith(prefix) and isinstance(value, dict)
+            value for key, value in sorted(self.present.items()) if key.startswith(prefix) and isinstance(value, dict)
         ]
 
 

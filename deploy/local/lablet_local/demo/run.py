@@ -5,18 +5,16 @@ used to show it and to know when to go on. The verdict rests on `evidence`.
 """
 
 import asyncio
-import logging
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from lablet_client import Client
 from lablet_client.connection import Connection
 from lablet_client.errors import Conflict, LabletError, Unavailable, Unreachable
-from lablet_common.clock import ScaledClock, load_clock
+from lablet_common.clock import ScaledClock, load_clock, set_clock
 from lablet_common.intents import ReservationCreate
 from lablet_common.resources.kinds import RESERVATION, Service, inbox_prefix, ownership_key
 from lablet_common.store import EtcdStore
@@ -27,12 +25,14 @@ from lablet_local.demo.record import Commit, Json, Recorder
 from lablet_local.demo.scenario import LABS, OPENING, POOL, Booking, Morning
 from lablet_local.mesh import LocalMesh
 
-_log = logging.getLogger(__name__)
 SPEED = 200.0
 LEAD_MINUTES = 40.0
 LEASE_TTL = 2.0
+WARM_UP = timedelta(hours=4)
+"""Lab time before the opening in which the mesh may start; what it does not need is skipped."""
 LINE = "ip domain name typed-in-the-demo.example"
 _FINAL = {"Completed", "Rejected", "Cancelled", "Expired", "Failed"}
+_TAKE_OVER_SECONDS = 20.0
 _GIVE_UP_SECONDS = 45.0
 """Real seconds after the last slot's end in which everything must have come to its end."""
 
@@ -48,8 +48,8 @@ class Stage:
     submitted: dict[str, str] = field(default_factory=dict)
     """Booking → reservation id."""
     visits: list[Visit] = field(default_factory=list)
-    take_over: TakeOver = TakeOver()
-    typed: Typed = Typed()
+    take_over: TakeOver = field(default_factory=TakeOver)
+    typed: Typed = field(default_factory=Typed)
     say: Callable[[str], None] = lambda _: None
 
     def lab_of(self, real: float) -> datetime:
@@ -62,14 +62,14 @@ class Stage:
 
 
 def new_mesh(data: Path, speed: float, announce: Callable[[str], None]) -> LocalMesh:
-    """Two schedulers, one of everything else, at high speed; the clock begins at the opening."""
+    """Two schedulers, one of everything else, at high speed. Raises what `LocalMesh` and `write_templates` raise."""
     return LocalMesh(
         data,
         speed=speed,
         replicas={"scheduler": 2},
         lead_minutes=LEAD_MINUTES,
         lease_ttl=LEASE_TTL,
-        start=OPENING,
+        start=OPENING - WARM_UP,
         environment={"WORKER_TEMPLATES_CONFIG_PATH": str(write_templates(data / "demo-workers.yaml"))},
         announce=announce,
     )
@@ -165,12 +165,10 @@ async def _kill_the_scheduler(stage: Stage, lablet: Client, tasks: asyncio.TaskG
             for booking in stage.morning.bookings
             if booking.during_failover
         ]
-        pending = await _pending(store, len(asked))
-        taken = await _taken_over(stage, key, owner.create_revision)
-        stage.take_over = TakeOver(
-            killed=victim,
-            killed_at=killed_at,
-            revision_at_kill=stage.take_over.revision_at_kill,
+        pending = await _pending(stage, len(asked))
+        taken = await _taken_over(stage, key, owner.mod_revision)
+        stage.take_over = replace(
+            stage.take_over,
             pending=pending,
             successor=str(taken.value),
             owned_at=taken.seen_at,
@@ -180,58 +178,45 @@ async def _kill_the_scheduler(stage: Stage, lablet: Client, tasks: asyncio.TaskG
         await asyncio.gather(*asked)
         first = _first_decision(stage.recorder, taken.revision)
         if first is not None:
-            stage.take_over = _decided(stage.take_over, first)
+            stage.take_over = replace(stage.take_over, decided_at=first.seen_at, decided_revision=first.revision)
             stage.say(f"first decision {stage.take_over.seconds:.1f} s after the kill")
         tasks.create_task(_bring_back(stage, victim))
     finally:
         await store.close()
 
 
-async def _pending(store: EtcdStore, wanted: int) -> tuple[str, ...]:
+async def _pending(stage: Stage, wanted: int) -> tuple[str, ...]:
     """The pointers in the dead scheduler's inbox, once all that is asked for has arrived (or a second has passed)."""
     prefix = inbox_prefix(Service.SCHEDULER, POOL)
-    found: tuple[str, ...] = ()
+
+    def found() -> tuple[str, ...]:
+        return tuple(key.removeprefix(prefix) for key in stage.recorder.present if key.startswith(prefix))
+
     try:
         async with asyncio.timeout(1.0):
-            while len(found) < wanted:
-                page = await store.range(prefix, keys_only=True)
-                found = tuple(kv.key.removeprefix(prefix) for kv in page.items)
-                await asyncio.sleep(0.02)
+            while len(found()) < wanted:
+                await stage.recorder.news()
     except TimeoutError:
-        _log.info("not every request has arrived", extra={"pending": len(found)})
-    return found
+        stage.say("not every request has arrived yet")
+    return found()
 
 
 async def _taken_over(stage: Stage, key: str, before: int) -> Commit:
-    """The commit with which somebody else took the pool."""
-    async with asyncio.timeout(20):
+    """The commit with which somebody took the pool after revision `before`. Raises `TimeoutError`."""
+    async with asyncio.timeout(_TAKE_OVER_SECONDS):
         while True:
             for commit in reversed(stage.recorder.commits):
                 if commit.revision <= before:
                     break
-                if commit.key == key and commit.value is not None and commit.revision > stage.take_over.revision_at_kill:
+                if commit.key == key and commit.value is not None:
                     return commit
-            await asyncio.sleep(0.02)
+            await stage.recorder.news()
 
 
 def _first_decision(recorder: Recorder, since: int) -> Commit | None:
     """The first reservation that was written after the take-over."""
     return next(
         (one for one in recorder.commits if one.revision > since and one.key.startswith(RESERVATION.prefix)), None
-    )
-
-
-def _decided(seen: TakeOver, first: Commit) -> TakeOver:
-    return TakeOver(
-        killed=seen.killed,
-        killed_at=seen.killed_at,
-        revision_at_kill=seen.revision_at_kill,
-        pending=seen.pending,
-        successor=seen.successor,
-        owned_at=seen.owned_at,
-        owned_revision=seen.owned_revision,
-        decided_at=first.seen_at,
-        decided_revision=first.revision,
     )
 
 
@@ -251,7 +236,7 @@ async def _everything_ends(stage: Stage) -> None:
     try:
         async with asyncio.timeout(_GIVE_UP_SECONDS):
             while not _at_rest(stage.recorder):
-                await asyncio.sleep(0.1)
+                await stage.recorder.news()
     except TimeoutError:
         stage.say("not everything came to its end")
 
@@ -264,7 +249,7 @@ def _at_rest(recorder: Recorder) -> bool:
         phases("/reservations/") <= _FINAL
         and phases("/instances/") <= {"Terminated"}
         and phases("/workers/") <= {"Offline"}
-        and not recorder.of("/inbox/")
+        and not any(key.startswith("/inbox/") for key in recorder.present)
     )
 
 
@@ -299,7 +284,7 @@ class _Visitor:
 
     def _is_the_one(self, instance: Json) -> bool:
         wanted = self._stage.submitted.get(self._stage.morning.typed_in)
-        return instance["spec"]["reservation"] == wanted and instance["spec"]["seat"] == 1
+        return bool(instance["spec"]["reservation"] == wanted and instance["spec"]["seat"] == 1)
 
     async def find_what_was_typed(self, lablet: Client) -> None:
         typed = self._stage.typed
@@ -318,7 +303,6 @@ async def prepare(mesh: LocalMesh, morning: Morning, say: Callable[[str], None])
     """The stage on a mesh that has just become ready, and the store that its recorder follows (the caller closes it)."""
     store = EtcdStore([mesh.etcd_endpoint])
     clock = await load_clock(store)
+    if clock.now() < OPENING:
+        clock = await set_clock(store, speed=clock.speed, start=OPENING)
     return Stage(morning, mesh, clock, Recorder(), say=say), store
-
-
-Task = Coroutine[Any, Any, None]

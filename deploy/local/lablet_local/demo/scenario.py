@@ -61,20 +61,20 @@ class Morning:
 
 def morning(seed: int = 1) -> Morning:
     """The morning with the single bookings of a seed."""
-    chance = random.Random(seed)  # noqa: S311 - variety, not secrecy
+    chance = random.Random(seed)
     first = (
-        Booking("class", "CCNA class, 20 seats", OSPF, 20, 60, 120, 11),
-        Booking("exam", "Routing exam, 12 seats", EXAM, 12, 90, 150, 12, priority=10),
-        Booking("workshop", "VLAN workshop", VLAN, 3, 90, 130, 13),
-        Booking("hackathon", "Hackathon, 100 seats", EXAM, 100, 60, 150, 14),
-        Booking("study-group", "Study group", VLAN, 3, 90, 130, 15),
-        Booking("second-class", "Parallel class", OSPF, 16, 85, 125, 17),
+        Booking("class", "CCNA class, 20 seats", OSPF, 20, 60, 120, 3),
+        Booking("exam", "Routing exam, 12 seats", EXAM, 12, 90, 150, 4, priority=10),
+        Booking("workshop", "VLAN workshop", VLAN, 3, 90, 130, 5),
+        Booking("hackathon", "Hackathon, 100 seats", EXAM, 100, 60, 150, 6),
+        Booking("study-group", "Study group", VLAN, 3, 90, 130, 7),
+        Booking("second-class", "Parallel class", OSPF, 16, 85, 125, 9),
     )
     early = tuple(_early(chance, person) for person in _PEOPLE[:2])
     late = tuple(_late(chance, person) for person in _PEOPLE[2:])
     return Morning(
         bookings=(*first, *early, *late),
-        kill_at=24,
+        kill_at=18,
         cancel_at=46,
         cancelled="workshop",
         typed_in="class",
@@ -87,11 +87,11 @@ _PEOPLE = ("Ada", "Grace", "Radia", "Vint", "Elizabeth", "Paul", "Barbara", "Eds
 
 def _early(chance: random.Random, person: str) -> Booking:
     """Over before the exam needs its workers."""
-    return Booking(person.lower(), person, OSPF, 1, 60, 60 + chance.choice((12, 15, 20)), 18)
+    return Booking(person.lower(), person, OSPF, 1, 60, 60 + chance.choice((12, 15, 20)), 10)
 
 
 def _late(chance: random.Random, person: str) -> Booking:
     """After the class, on workers that are still on."""
     start = chance.randint(131, 135)
     lab = chance.choice((OSPF, OSPF, VLAN))
-    return Booking(person.lower(), person, lab, 1, start, start + chance.choice((18, 20, 24)), 24, during_failover=True)
+    return Booking(person.lower(), person, lab, 1, start, start + chance.choice((18, 20, 24)), 18, during_failover=True)

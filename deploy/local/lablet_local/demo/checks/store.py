@@ -1,0 +1,86 @@
+"""What etcd itself says: nothing undecided, nothing unfinished, and at no revision a worker booked beyond what it has."""
+
+from datetime import datetime
+
+from lablet_local.demo.books import (
+    FINAL,
+    HOLDING,
+    Seat,
+    below,
+    booking,
+    capacities,
+    demands,
+    overbooked,
+    phase,
+    seats_of,
+)
+from lablet_local.demo.checks.check import Check
+from lablet_local.demo.evidence import Evidence
+
+_SOURCE = "etcd"
+
+
+def checks(evidence: Evidence) -> list[Check]:
+    return [_decided(evidence), _kept(evidence), _finished(evidence), never_double_booked(evidence)]
+
+
+def _decided(evidence: Evidence) -> Check:
+    requests = below(evidence, "/requests/")
+    broken = [f"{name} is {phase(one)}" for name, one in requests.items() if phase(one) not in ("Decided", "Refused")]
+    broken += [f"{key} still waits" for key in evidence.present if key.startswith("/inbox/")]
+    return Check(
+        _SOURCE, "every accepted request was decided, and no inbox holds anything", len(requests), tuple(broken)
+    )
+
+
+def _kept(evidence: Evidence) -> Check:
+    there = {booking(one): one["metadata"]["id"] for one in below(evidence, "/reservations/").values()}
+    broken = [
+        f"{name} was answered as {reservation or 'nothing'} and is stored as {there.get(name)}"
+        for name, reservation in evidence.submitted.items()
+        if there.get(name) is None or (reservation and there[name] != reservation)
+    ]
+    return Check(_SOURCE, "every booking that was answered is stored", len(evidence.submitted), tuple(broken))
+
+
+def _finished(evidence: Evidence) -> Check:
+    reservations, instances = below(evidence, "/reservations/"), below(evidence, "/instances/")
+    broken = [f"{booking(one)} is {phase(one)}" for one in reservations.values() if phase(one) not in FINAL]
+    broken += [f"{name} is {phase(one)}" for name, one in instances.items() if phase(one) != "Terminated"]
+    return Check(
+        _SOURCE,
+        "every reservation and every instance reached its end",
+        len(reservations) + len(instances),
+        tuple(broken),
+    )
+
+
+def never_double_booked(evidence: Evidence) -> Check:
+    """Replays the history: after each commit of a reservation no worker it uses may be booked beyond its capacity."""
+    needs, offered = demands(evidence), capacities(evidence)
+    held: dict[str, list[Seat]] = {}
+    broken: dict[tuple[str, datetime, str], str] = {}
+    commits = 0
+    by_revision: dict[int, list[tuple[str, list[Seat]]]] = {}
+    for change in evidence.history:
+        if change.key.startswith("/reservations/"):
+            value = change.value
+            holds = isinstance(value, dict) and phase(value) in HOLDING
+            seats = seats_of(value) if isinstance(value, dict) and holds else []
+            by_revision.setdefault(change.revision, []).append((change.key, seats))
+    for revision, changed in sorted(by_revision.items()):
+        commits += 1
+        held |= dict(changed)
+        for worker in {seat.worker for _, seats in changed for seat in seats}:
+            there = [seat for seats in held.values() for seat in seats if seat.worker == worker]
+            if worker not in offered:
+                broken[worker, there[0].start, "unknown"] = f"{worker} is no worker of the pool"
+                continue
+            for at, what in overbooked(there, needs, offered[worker]):
+                broken.setdefault((worker, at, what), f"{worker} at {at:%H:%M}: {what} (revision {revision})")
+    return Check(
+        _SOURCE,
+        "at no revision was a worker booked beyond its capacity or a port given twice",
+        commits,
+        tuple(broken.values()),
+    )

@@ -1,0 +1,247 @@
+"""The CML adapter against the real simulator process: licence, password, labs, and what a sick controller answers."""
+
+import asyncio
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from lablet_workers.probe import closed_ports
+from lablet_workers.runtimes.cml import CmlRuntime, CmlRuntimes
+from lablet_workers.runtimes.port import LabMissing, LoginRefused, RuntimeFault, RuntimeUnavailable
+
+pytestmark = pytest.mark.integration
+
+HOST = "127.3.9.1"
+SPEED = 60
+
+
+def lab(port: int, title: str = "Two") -> bytes:
+    nodes = [
+        {
+            "id": "n0",
+            "label": "r1",
+            "node_definition": "iosv",
+            "x": 0,
+            "y": 0,
+            "tags": [f"serial:{port}"],
+            "configuration": "hostname r1",
+            "interfaces": [],
+        },
+        {
+            "id": "n1",
+            "label": "r2",
+            "node_definition": "iosv",
+            "x": 9,
+            "y": 0,
+            "tags": [],
+            "configuration": "hostname r2",
+        },
+    ]
+    return json.dumps({"lab": {"title": title, "version": "0.3.0"}, "nodes": nodes, "links": []}).encode()
+
+
+class Machine:
+    """One simulator process."""
+
+    def __init__(self, tmp: Any, *more: str) -> None:
+        secret = tmp / "password"
+        secret.write_text("image-default\n", encoding="utf-8")
+        command = [sys.executable, "-m", "lablet_local.cml", "--host", HOST, "--port", "0", "--die-with-parent"]
+        options = ["--speed", str(SPEED), "--node-boot-seconds", "10", "--password-file", str(secret), *more]
+        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.url = json.loads(self.process.stdout.readline())["url"]
+
+    def faults(self, **switches: Any) -> None:
+        httpx.put(f"{self.url}/sim/faults", json=switches, trust_env=False).raise_for_status()
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def machine(tmp_path: Any) -> Iterator[Machine]:
+    made = Machine(tmp_path)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+async def runtime(machine: Machine) -> AsyncIterator[CmlRuntime]:
+    opened = CmlRuntimes("admin").open(machine.url, "ours")
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 15) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := await condition()):
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0.02)
+    return value
+
+
+async def licensed(runtime: CmlRuntime) -> None:
+    await runtime.secure("image-default", "ours")
+    await runtime.register("CML_Enterprise", "token")
+    await until(lambda: _complies(runtime))
+
+
+async def _complies(runtime: CmlRuntime) -> bool:
+    return (await runtime.license()).in_compliance
+
+
+async def test_a_lab_goes_the_whole_way_on_a_real_controller(
+    machine: Machine, runtime: CmlRuntime, unused_tcp_port: int
+) -> None:
+    assert (await runtime.info()).ready
+    await licensed(runtime)
+    assert (await runtime.license()).node_quota == 20
+    first = await runtime.import_lab("ins-a-1", lab(unused_tcp_port))
+    assert await runtime.import_lab("ins-a-1", lab(unused_tcp_port)) == first, "found again by its title"
+    assert await runtime.labs() == {"ins-a-1": first}
+    before = await runtime.progress(first)
+    assert before.stopped
+    assert not before.converged
+    await runtime.start(first)
+    await runtime.start(first)
+    await until(lambda: _converged(runtime, first))
+    assert (await runtime.progress(first)).nodes == {"r1": "BOOTED", "r2": "BOOTED"}
+    assert await closed_ports(HOST, {"r1": unused_tcp_port}, 2) == {}
+    found = await runtime.configurations(first)
+    assert set(found) == {"r1", "r2"}
+    assert b"hostname r1" in found["r1"]
+    with pytest.raises(RuntimeFault):
+        await runtime.deregister()
+    await runtime.stop(first)
+    await until(lambda: _stopped(runtime, first))
+    assert b"hostname r1" in await runtime.export(first)
+    assert await closed_ports(HOST, {"r1": unused_tcp_port}, 2) != {}
+    await runtime.remove(first)
+    await runtime.remove(first)
+    with pytest.raises(LabMissing):
+        await runtime.progress(first)
+    await runtime.deregister()
+    await runtime.deregister()
+    assert not (await runtime.license()).registered
+
+
+async def _converged(runtime: CmlRuntime, key: str) -> bool:
+    return (await runtime.progress(key)).converged
+
+
+async def _stopped(runtime: CmlRuntime, key: str) -> bool:
+    return (await runtime.progress(key)).stopped
+
+
+async def test_the_images_password_is_changed_once_and_never_works_again(machine: Machine, runtime: CmlRuntime) -> None:
+    await runtime.secure("image-default", "ours")
+    await runtime.secure("image-default", "ours")
+    stranger = CmlRuntimes("admin").open(machine.url, "image-default")
+    with pytest.raises(LoginRefused):
+        await stranger.license()
+    with pytest.raises(LoginRefused):
+        await stranger.secure("image-default", "third")
+    await stranger.close()
+
+
+async def test_a_token_that_has_run_out_is_renewed_once(machine: Machine, runtime: CmlRuntime) -> None:
+    await runtime.secure("image-default", "ours")
+    runtime._token = "stale"
+    assert (await runtime.license()).registration == "NOT_REGISTERED"
+    assert runtime._token != "stale"
+    runtime._token = "stale"
+    machine.faults(failRequests=10, failStatus=401, failPath="licensing")
+    with pytest.raises(RuntimeFault):
+        await runtime.license()
+    machine.faults(failRequests=0)
+    assert (await runtime.license()).registration == "NOT_REGISTERED"
+
+
+async def test_an_import_keeps_its_body_when_the_token_had_to_be_renewed(
+    machine: Machine, runtime: CmlRuntime, unused_tcp_port: int
+) -> None:
+    await runtime.secure("image-default", "ours")
+    machine.faults(failRequests=1, failStatus=401, failPath="import")
+    key = await runtime.import_lab("ins-b-1", lab(unused_tcp_port))
+    assert await runtime.labs() == {"ins-b-1": key}
+
+
+async def test_a_registration_in_conflict_is_for_later_and_one_on_its_way_is_no_error(
+    machine: Machine, runtime: CmlRuntime
+) -> None:
+    await runtime.secure("image-default", "ours")
+    machine.faults(registration="conflict")
+    with pytest.raises(RuntimeUnavailable):
+        await runtime.register("CML_Enterprise", "token")
+    machine.faults(registration="slow")
+    await runtime.register("CML_Enterprise", "token")
+    await runtime.register("CML_Enterprise", "token")
+    assert (await runtime.license()).registered
+    machine.faults(registration="failed")
+
+
+async def test_a_failed_registration_is_told_as_such(machine: Machine, runtime: CmlRuntime) -> None:
+    await runtime.secure("image-default", "ours")
+    machine.faults(registration="failed")
+    await runtime.register("CML_Enterprise", "token")
+
+    async def failed() -> bool:
+        return (await runtime.license()).registration == "FAILED"
+
+    await until(failed)
+    assert not (await runtime.license()).in_compliance
+
+
+@pytest.mark.parametrize(("answer", "raised"), [("unreachable", None), ("conflict", RuntimeUnavailable)])
+async def test_what_deregistration_answers(
+    machine: Machine, runtime: CmlRuntime, answer: str, raised: type[Exception] | None
+) -> None:
+    await licensed(runtime)
+    machine.faults(deregistration=answer)
+    if raised is None:
+        await runtime.deregister()
+        assert not (await runtime.license()).registered
+    else:
+        with pytest.raises(raised):
+            await runtime.deregister()
+
+
+async def test_a_controller_that_boots_or_resets_is_unavailable_and_not_wrong(machine: Machine, tmp_path: Any) -> None:
+    slow = Machine(tmp_path, "--boot-seconds", "60")
+    runtime = CmlRuntimes("admin").open(slow.url, "ours")
+    try:
+        with pytest.raises(RuntimeUnavailable):
+            await runtime.info()
+
+        async def up() -> bool:
+            try:
+                return (await runtime.info()).ready
+            except RuntimeUnavailable:
+                return False
+
+        await until(up)
+        await runtime.secure("image-default", "ours")
+        slow.faults(resetConnections=1)
+        with pytest.raises(RuntimeUnavailable):
+            await runtime.license()
+        slow.faults(notReady=True)
+        assert not (await runtime.info()).ready
+    finally:
+        await runtime.close()
+        slow.end()
+    with pytest.raises(RuntimeUnavailable):
+        await CmlRuntimes("admin").open(slow.url, "ours").info()

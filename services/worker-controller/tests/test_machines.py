@@ -340,8 +340,10 @@ async def test_a_silent_runtime_is_unknown_first_and_failed_by_its_deadline(flee
     assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED
 
 
-async def test_a_launch_whose_record_was_lost_gives_one_machine(fleet: Any) -> None:
-    """The controller dies between launch and record; the next one adopts the machine."""
+@pytest.mark.parametrize("net", ["tags", "token"])
+async def test_a_launch_whose_record_was_lost_gives_one_machine(fleet: Any, net: str) -> None:
+    """The controller dies between launch and record; the next one adopts the machine by its tags, and where the provider
+    does not find it yet, the token gives the same machine again."""
     await fleet.book("a", 60, 120)
     await fleet.at(46)
     real = fleet.controller.workers.commit
@@ -356,6 +358,10 @@ async def test_a_launch_whose_record_was_lost_gives_one_machine(fleet: Any) -> N
     assert len(fleet.provider.launches) == 1
     assert (await fleet.worker()).status.machine is None
     await fleet.crash()
+    if net == "tags":
+        fleet.provider.forget_tokens()
+    else:
+        fleet.provider.find_nothing = True
     await fleet.start()
     await fleet.at(50)
     assert (await fleet.worker()).phase == "Ready"

@@ -36,6 +36,10 @@ class MemoryProvider:
         """The next calls raise these."""
         self._errors += errors
 
+    def forget_tokens(self) -> None:
+        """As a provider does after a while: a launch with an old token makes a new machine."""
+        self._tokens = {f"forgotten-{token}": machine for token, machine in self._tokens.items()}
+
     def become(self, machine_id: str, state: MachineState, reason: str = "") -> None:
         self.machines[machine_id] = replace(self.machines[machine_id], state=state, reason=reason)
 

@@ -41,7 +41,7 @@ from lablet_workers.instances.context import Situation, Times
 from lablet_workers.instances.room import Neighbour
 from lablet_workers.instances.steps import step as instance_step
 from lablet_workers.ledger import Ledger
-from lablet_workers.machines.steps import Look, Surroundings
+from lablet_workers.machines.context import Look, Surroundings
 from lablet_workers.machines.steps import step as worker_step
 from lablet_workers.needs import Wanted, WorkerNeeds, is_live, needs_of, plan_power
 from lablet_workers.pools import missing_workers, recordoned, worker_names

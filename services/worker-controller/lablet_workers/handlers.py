@@ -27,7 +27,7 @@ from lablet_common.resources.worker import (
 )
 from lablet_common.store import Transaction
 from lablet_common.store.changes import delete_in
-from lablet_workers.instances.steps import COLLECT_REQUESTED
+from lablet_workers.instances.ending import COLLECT_REQUESTED
 from lablet_workers.ledger import move_gate_in
 
 _DRAIN = "drain"

@@ -1,0 +1,100 @@
+"""After a failure: the lab is proven gone, and then its seat runs elsewhere, or again, or has ended."""
+
+import logging
+
+from lablet_common.resources.instance import Instance, InstancePhase
+from lablet_common.resources.reservation import SeatState
+from lablet_common.resources.worker import WorkerPhase
+from lablet_workers.instances.context import Again, Situation
+from lablet_workers.runtimes.port import LabMissing, RuntimeFault
+
+_P = InstancePhase
+
+log = logging.getLogger("lablet.workers.instances")
+
+WORKER_LOST = "WorkerLost"
+
+
+async def failed(s: Situation) -> Instance | Again | None:
+    """Cleans up; then waits for another place, or ends."""
+    instance, seat = s.instance, s.seat
+    if not instance.status.released:
+        if not await _cleaned(s):
+            return Again(s.times.poll * 2)
+        ended = s.ended_attempts(instance.status.reason)
+        return instance.observed(released=True, lab=None, deadline=None, attempts=ended)
+    slot_over = s.now >= instance.spec.end
+    if seat is not None and seat.attempt > instance.status.attempt and not s.abandoned and not slot_over:
+        moved = s.move(
+            _P.PENDING,
+            "Replaced",
+            f"attempt {seat.attempt} on worker {seat.worker}",
+            attempt=seat.attempt,
+            released=False,
+            lab=None,
+            host=None,
+            tries=0,
+            staged=None,
+        )
+        return moved.model_copy(
+            update={"spec": instance.spec.model_copy(update={"worker": seat.worker, "ports": dict(seat.ports)})}
+        )
+    if s.abandoned or slot_over or (seat is not None and seat.state is SeatState.LOST):
+        return s.move(_P.TERMINATED, instance.status.reason or "Failed", instance.status.message, staged=None)
+    if _worker_back(s):
+        return s.move(_P.PENDING, "WorkerBack", released=False, tries=0, staged=None)
+    return Again(instance.spec.end - s.now)
+
+
+def _worker_back(s: Situation) -> bool:
+    """It failed with its worker, nobody has moved its seat since, and the worker is ready again."""
+    seat, worker, status = s.seat, s.worker, s.instance.status
+    if seat is None or worker is None or status.reason != WORKER_LOST:
+        return False
+    stayed = seat.worker == s.instance.spec.worker and seat.attempt == status.attempt
+    return stayed and seat.state is SeatState.PLACED and worker.status.phase is WorkerPhase.READY
+
+
+async def _cleaned(s: Situation) -> bool:
+    """Its lab is gone from its worker, for certain."""
+    lab = s.instance.status.lab
+    if s.worker_runs_nothing:
+        return True
+    if lab is None:
+        return await no_orphan(s)
+    if s.runtime is None:
+        return False
+    try:
+        progress = await s.runtime.progress(lab.id)
+        if not progress.stopped:
+            await s.runtime.stop(lab.id)
+            return False
+        await s.runtime.remove(lab.id)
+    except LabMissing:
+        return True
+    except RuntimeFault as error:
+        log.info("its lab cannot be removed yet", extra={"instance": s.instance.id, "cause": str(error)})
+        return False
+    return True
+
+
+async def no_orphan(s: Situation) -> bool:
+    """A lab that was imported right before a crash, and never recorded, is not left behind."""
+    if s.worker_runs_nothing:
+        return True
+    if s.runtime is None:
+        return False
+    try:
+        orphan = (await s.runtime.labs()).get(s.instance.id)
+        if orphan is None:
+            return True
+        if not (await s.runtime.progress(orphan)).stopped:
+            await s.runtime.stop(orphan)
+            return False
+        await s.runtime.remove(orphan)
+    except LabMissing:
+        return True
+    except RuntimeFault as error:
+        log.info("an unrecorded lab cannot be removed yet", extra={"instance": s.instance.id, "cause": str(error)})
+        return False
+    return True

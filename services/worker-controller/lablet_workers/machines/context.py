@@ -1,0 +1,111 @@
+"""What the steps of a worker see and work with, and the few words they share."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from lablet_common.clock import Clock
+from lablet_common.resources.definition import LicenseKind
+from lablet_common.resources.worker import Worker, WorkerPhase
+from lablet_common.secrets import SecretBox
+from lablet_workers.providers.port import (
+    NotFound,
+    Provider,
+    ProviderError,
+)
+from lablet_workers.runtimes.port import Runtime
+
+_P = WorkerPhase
+
+log = logging.getLogger("lablet.workers.machines")
+
+PRODUCTS = {LicenseKind.PERSONAL: "CML_Personal", LicenseKind.ENTERPRISE: "CML_Enterprise"}
+
+_FIRST_PAUSE = timedelta(minutes=1)
+
+_LONGEST_PAUSE = timedelta(minutes=30)
+"""Between a failure and the next try: doubled each time, so that a broken shape does not eat machines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Nothing to write now; look again after this much lab time."""
+
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A worker to write. `gate`: its eligibility or capacity has changed."""
+
+    worker: Worker
+    gate: bool = False
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What the steps work with."""
+
+    provider: Provider
+    runtime: Runtime | None
+    """Of this worker, once its address is known."""
+    clock: Clock
+    by: str
+    box: SecretBox
+    default_password: str
+    license_token: str
+    poll: timedelta
+    probe: timedelta
+    unknown: timedelta
+    stop: timedelta
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+
+def tags_of(worker: Worker) -> dict[str, str]:
+    """What its machines can be found by, recorded or not."""
+    return {"lablet-worker": worker.id, "lablet-uid": worker.metadata.uid}
+
+
+def until(moment: datetime | None, around: Surroundings) -> timedelta:
+    longest = timedelta(hours=6)
+    if moment is None:
+        return longest
+    return max(timedelta(0), min(moment - around.now(), longest))
+
+
+async def gone_of(worker: Worker, around: Surroundings) -> Outcome | None:
+    """A failed worker, if the provider says that its machine runs no more. An error says nothing."""
+    machine = worker.status.machine
+    assert machine is not None
+    try:
+        info = await around.provider.describe(machine.id)
+    except NotFound:
+        return fail(worker, "MachineGone", f"the provider knows no machine {machine.id} any more", around, lost=True)
+    except ProviderError as error:
+        log.warning("the provider does not tell", extra={"worker": worker.id, "cause": str(error)})
+        return None
+    if info.state.runs_nothing:
+        why = f": {info.reason}" if info.reason else ""
+        return fail(worker, "MachineLost", f"machine {machine.id} is {info.state}{why}", around, lost=True)
+    return None
+
+
+def fail(worker: Worker, reason: str, message: str, around: Surroundings, *, lost: bool = False) -> Outcome:
+    now = around.now()
+    failures = worker.status.failures + 1
+    return Outcome(
+        worker.moved(
+            _P.FAILED,
+            at=now,
+            by=around.by,
+            reason=reason,
+            message=message,
+            deadline=None,
+            lost_at=now if lost else None,
+            failures=failures,
+            retry_at=now + min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE),
+        ),
+        gate=True,
+    )

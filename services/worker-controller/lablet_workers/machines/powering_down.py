@@ -1,0 +1,163 @@
+"""From Ready to Offline, and the clean-up after a failure: the licence is given back, then the machine.
+
+No way out of here forgets a machine or a licence; what does not answer is asked for a while, and then its machine ends.
+"""
+
+import logging
+
+from lablet_common.resources.worker import Scaling, Worker, WorkerPhase
+from lablet_workers.machines.context import PRODUCTS, Look, Outcome, Surroundings, gone_of, tags_of
+from lablet_workers.needs import Wanted
+from lablet_workers.providers.port import (
+    MachineInfo,
+    MachineState,
+    NotFound,
+)
+from lablet_workers.runtimes.port import RuntimeFault, RuntimeUnavailable
+
+_P = WorkerPhase
+
+log = logging.getLogger("lablet.workers.machines")
+
+
+async def draining(worker: Worker, wanted: Wanted, busy: bool, around: Surroundings) -> Outcome | Look:
+    """`wanted` has been worked out from a linearizable read made after the mark."""
+    gone = await gone_of(worker, around)
+    if gone is not None:
+        return gone
+    now = around.now()
+    if wanted.on and worker.status.license is not None:
+        held = Scaling(direction="held", rule=wanted.rule, at=now, message="needed again before it went down")
+        return Outcome(
+            worker.moved(
+                _P.READY,
+                at=now,
+                by=around.by,
+                reason="NeededAgain",
+                fact="drain-cancelled",
+                scaling=held,
+                deadline=None,
+            ),
+            gate=True,
+        )
+    if busy:
+        return Look(around.probe)
+    if worker.status.license is not None:
+        # from here on there is no way back: what is given back must not be taken for licensed after a crash
+        return Outcome(worker.observed(license=None, deadline=now + around.stop))
+    if not await _give_back_license(worker, around):
+        return Look(around.poll)
+    return Outcome(
+        worker.moved(_P.STOPPING, at=now, by=around.by, reason="Empty", license=None, deadline=now + around.stop)
+    )
+
+
+async def _give_back_license(worker: Worker, around: Surroundings) -> bool:
+    """True once it is given back, or there is none, or nobody is left to give it back. It is asked for whatever is on
+    record: a registration may have been on its way when the worker failed. Labs that nobody wants any more and that keep
+    the licence from being given back are stopped."""
+    runtime = around.runtime
+    if worker.spec.license not in PRODUCTS or runtime is None:
+        return True
+    try:
+        await runtime.deregister()
+    except RuntimeUnavailable:
+        return False
+    except RuntimeFault as error:
+        log.warning("the licence is not given back yet", extra={"worker": worker.id, "cause": str(error)})
+    else:
+        return True
+    try:
+        for lab in (await runtime.labs()).values():
+            if not (await runtime.progress(lab)).stopped:
+                await runtime.stop(lab)
+    except RuntimeFault as error:
+        log.warning("its labs do not stop", extra={"worker": worker.id, "cause": str(error)})
+    return False
+
+
+async def stopping(worker: Worker, around: Surroundings) -> Outcome | Look:
+    machine = worker.status.machine
+    if machine is not None:
+        try:
+            info = await around.provider.describe(machine.id)
+            if not info.state.runs_nothing:
+                if info.state is not MachineState.STOPPING:
+                    await around.provider.stop(machine.id)
+                return Look(around.poll)
+        except NotFound:
+            machine = None
+    now = around.now()
+    scaling = worker.status.scaling
+    return Outcome(
+        worker.moved(
+            _P.OFFLINE,
+            at=now,
+            by=around.by,
+            reason="PoweredOff",
+            machine=machine.model_copy(update={"provider_state": "stopped"}) if machine else None,
+            address=None,
+            host=None,
+            license=None,
+            deadline=None,
+            scaling=scaling.model_copy(update={"state": "completed", "at": now}) if scaling else None,
+        )
+    )
+
+
+def failed(worker: Worker, around: Surroundings) -> Outcome:
+    """Failed always ends in clean-up."""
+    now = around.now()
+    return Outcome(worker.moved(_P.TERMINATING, at=now, by=around.by, reason="CleanUp", deadline=now + around.stop))
+
+
+async def terminating(worker: Worker, around: Surroundings) -> Outcome | Look:
+    left = await _machines_left(worker, around)
+    if any(info.state is MachineState.RUNNING for info in left) and not await _license_settled(worker, around):
+        return Look(around.poll)
+    for info in left:
+        if info.state is not MachineState.TERMINATING:
+            await around.provider.terminate(info.id)
+    if left and worker.status.lost_at is None:
+        return Look(around.poll)
+    now = around.now()
+    return Outcome(
+        worker.moved(
+            _P.OFFLINE,
+            at=now,
+            by=around.by,
+            reason="CleanedUp",
+            machine=None,
+            address=None,
+            host=None,
+            license=None,
+            deadline=None,
+            credentials=None,
+            lost_at=worker.status.lost_at or now,
+            conditions=worker.with_condition("Unknown", False, at=now),
+        ),
+        gate=True,
+    )
+
+
+async def _machines_left(worker: Worker, around: Surroundings) -> list[MachineInfo]:
+    """Its machines that are not gone yet: the recorded one, and any that a crash kept from being recorded."""
+    left = {info.id: info for info in await around.provider.find(tags_of(worker))}
+    machine = worker.status.machine
+    if machine is not None and machine.id not in left:
+        try:
+            info = await around.provider.describe(machine.id)
+        except NotFound:
+            log.info("the machine is gone", extra={"worker": worker.id, "machine": machine.id})
+        else:
+            left[info.id] = info
+    return [info for info in left.values() if info.state is not MachineState.TERMINATED]
+
+
+async def _license_settled(worker: Worker, around: Surroundings) -> bool:
+    """The licence is given back, or its machine has had its time to do so: what does not answer is not waited for long."""
+    since = worker.status.history[-1].at
+    if around.now() >= since + around.stop / 6:
+        log.error("a machine ends without having given its licence back", extra={"worker": worker.id})
+        return True
+    return await _give_back_license(worker, around)

@@ -1,8 +1,26 @@
-"""Running several things for the same life: when one ends or fails, all end, and its error comes out as it is."""
+"""Running several things for the same life, and ending when told to: when one ends or fails, all end, and its error
+comes out as it is; a cancellation that a library swallows is raised after all."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
+
+
+@contextmanager
+def heeding_cancellation() -> Iterator[None]:
+    """Raises `CancelledError` at the end when the task was cancelled inside and nobody let it through.
+
+    Up to Python 3.11 `asyncio.wait_for` returns its result, and drops the cancellation, when both come in the same pass
+    of the loop; a loop around such a call (nats-py has them in every request) then never ends."""
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    try:
+        yield
+    finally:
+        if task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 async def together(*work: Coroutine[Any, Any, Any]) -> None:

@@ -19,6 +19,7 @@ from lablet_common.bus.messages import DeadLetter
 from lablet_common.bus.streams import DLQ_STREAM, EVENTS_STREAM
 from lablet_common.events import InvalidEvent, subjects
 from lablet_common.events.binding import decode
+from lablet_common.tasks import heeding_cancellation
 from lablet_gateway.deadletters import Buried
 from lablet_gateway.eventlog import Bounds, EventLogUnavailable, Handler, Logged
 
@@ -33,7 +34,8 @@ _EVERYTHING = "lablet.event.>"
 @contextmanager
 def _reaching() -> Iterator[None]:
     try:
-        yield
+        with heeding_cancellation():
+            yield
     except (nats.errors.Error, nats.js.errors.Error, BusUnavailable, OSError, TimeoutError) as error:
         raise EventLogUnavailable(f"{type(error).__name__}: {error}".rstrip(": ")) from error
 

@@ -24,6 +24,7 @@ from lablet_common.bus.tracing import publishing
 from lablet_common.events import subjects
 from lablet_common.events.derive import Outgoing
 from lablet_common.settings import NatsSettings
+from lablet_common.tasks import heeding_cancellation
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
@@ -167,9 +168,10 @@ class Bus:
         self, subject: str, headers: dict[str, str], payload: bytes, stream: str, correlation: str
     ) -> None:
         broker = self._connection.broker
-        await broker.publish(
-            payload, subject, headers=headers, stream=stream, timeout=CALL_SECONDS, correlation_id=correlation
-        )
+        with heeding_cancellation():
+            await broker.publish(
+                payload, subject, headers=headers, stream=stream, timeout=CALL_SECONDS, correlation_id=correlation
+            )
 
     async def _restore(self, stream: str) -> None:
         """Makes a stream that somebody deleted; many at once make it once. Raises what the server says."""

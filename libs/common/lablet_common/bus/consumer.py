@@ -31,6 +31,7 @@ from lablet_common.bus.messages import DeadLetter, Received, received
 from lablet_common.bus.pull import Pull
 from lablet_common.bus.seen import Seen
 from lablet_common.events.binding import InvalidEvent
+from lablet_common.tasks import heeding_cancellation
 from lablet_common.telemetry.metrics import DEAD_LETTERED, REGISTRY
 
 Start = Literal["all", "new"]
@@ -261,10 +262,12 @@ async def ensure_consumer(js: JetStreamContext, stream: str, config: ConsumerCon
     """Makes the consumer, or brings it up to date. Where it begins cannot be changed any more: then the one that is there
     is used. Raises `NotFoundError` where the stream is missing."""
     try:
-        await js.add_consumer(stream, config)
+        with heeding_cancellation():
+            await js.add_consumer(stream, config)
     except BadRequestError as error:
         assert config.name is not None
         present = (await js.consumer_info(stream, config.name)).config
         kept = replace(config, deliver_policy=present.deliver_policy, opt_start_seq=present.opt_start_seq)
         _log.warning("a consumer keeps its old start", extra={"consumer": config.name, "cause": str(error)})
-        await js.add_consumer(stream, kept)
+        with heeding_cancellation():
+            await js.add_consumer(stream, kept)

@@ -19,6 +19,7 @@ from lablet_common.bus.messages import Received, received
 from lablet_common.bus.pull import Pull
 from lablet_common.bus.streams import EVENTS_STREAM
 from lablet_common.events.binding import InvalidEvent
+from lablet_common.tasks import heeding_cancellation
 
 _CAPACITY = 256
 _INACTIVE_SECONDS = 30.0
@@ -72,7 +73,8 @@ class Follower:
         js = self._connection.js
         await self._queue.join()  # what was taken in must be handled before we know where to go on
         try:
-            last = (await js.stream_info(EVENTS_STREAM)).state.last_seq
+            with heeding_cancellation():
+                last = (await js.stream_info(EVENTS_STREAM)).state.last_seq
         except NotFoundError:
             await self._restore(EVENTS_STREAM)
             last = 0
@@ -89,7 +91,8 @@ class Follower:
             num_replicas=1,
         )
         name = self._connection.client.new_inbox().rpartition(".")[2]
-        info = await js.add_consumer(EVENTS_STREAM, config.evolve(name=name))
+        with heeding_cancellation():
+            info = await js.add_consumer(EVENTS_STREAM, config.evolve(name=name))
         self._pull = Pull(
             self._connection.client, EVENTS_STREAM, info.name, room=self._room, take=self._queue.put_nowait
         )

@@ -365,3 +365,12 @@ async def test_a_lab_is_wanted_by_its_roster_and_not_by_its_booker(fleet: Any) -
     await fleet.rebook("a", seated)
     await fleet.at(30)
     assert (await fleet.instance()).metadata.owner == "grace"
+
+
+async def test_a_lab_waits_while_the_one_before_it_still_holds_its_port(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.book("b", 120, 180)
+    await fleet.at(119)
+    assert (await fleet.phase("a"), await fleet.phase("b")) == ("Running", "Pending")
+    await fleet.at(121)
+    assert (await fleet.phase("a"), await fleet.phase("b")) == ("Terminated", "Running")

@@ -142,6 +142,7 @@ class S3ObjectStore:
             # botocore takes a third of a second to import; what never calls S3 does not pay for it
             from aiobotocore.config import AioConfig
             from aiobotocore.session import get_session
+            from botocore.handlers import add_expect_header
 
             settings = self._settings
             self._client = await self._stack.enter_async_context(
@@ -163,11 +164,15 @@ class S3ObjectStore:
                     ),
                 )
             )
+            # With `Expect: 100-continue` aiohttp waits for the word to go on without any limit, and for ever when the server
+            # closes the connection instead of saying it.
+            self._client.meta.events.unregister("before-call.s3", add_expect_header)
         return self._client
 
     @asynccontextmanager
     async def _calling(self, what: str, key: str) -> AsyncIterator[Any]:
         """The client, with its errors turned into the port's."""
+        from aiohttp import ClientError as ConnectionFault
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
@@ -180,7 +185,7 @@ class S3ObjectStore:
             if status >= 500 or code in ("SlowDown", "Throttling", "RequestTimeout"):
                 raise ObjectStoreUnavailable(f"{what} {key}: the object store answered {status} {code}") from error
             raise ObjectStoreError(f"{what} {key}: the object store answered {status} {code}") from error
-        except (BotoCoreError, OSError) as error:
+        except (BotoCoreError, ConnectionFault, OSError) as error:
             raise ObjectStoreUnavailable(f"{what} {key}: {type(error).__name__} at {self._settings.url}") from error
 
     async def ensure_bucket(self) -> None:

@@ -139,3 +139,40 @@ async def test_wrong_keys_are_refused_and_no_answer_is_an_outage(s3_server):
     with pytest.raises(ObjectStoreUnavailable, match=r"127\.0\.0\.1:9"):
         await gone.get("x")
     await gone.close()
+
+
+async def _scripted_server(answer: bytes, seen: list[bytes]) -> asyncio.Server:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(answer)
+        await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(serve, "127.0.0.1", 0)
+
+
+@pytest.mark.integration
+async def test_a_put_waits_for_no_word_to_go_on():
+    # the wait for "100 Continue" has no limit: a server that closes the connection instead would hold the caller for ever
+    seen: list[bytes] = []
+    async with await _scripted_server(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n", seen
+    ) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        store = S3ObjectStore(StorageSettings(endpoint=url, access_key=SecretStr(KEY), secret_key=SecretStr(SECRET)))
+        async with asyncio.timeout(10):
+            await store.put("x", b"content")
+        await store.close()
+    assert b"PUT " in seen[0]
+    assert b"expect:" not in seen[0].lower()
+
+
+@pytest.mark.integration
+async def test_an_answer_that_breaks_off_is_an_outage():
+    broken = b"HTTP/1.1 200 OK\r\nContent-Length: 868\r\n\r\nonly this much"
+    async with await _scripted_server(broken, []) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        store = S3ObjectStore(StorageSettings(endpoint=url, access_key=SecretStr(KEY), secret_key=SecretStr(SECRET)))
+        with pytest.raises(ObjectStoreUnavailable):
+            await store.get("x")
+        await store.close()

@@ -19,6 +19,7 @@ from datetime import datetime
 from typing import Any, Generic, Self, TypeVar
 
 from lablet_common.clock import Clock
+from lablet_common.ownership import NotOwner
 from lablet_common.store.api import StoreUnavailable
 from lablet_common.store.transaction import Conflict
 from lablet_common.telemetry.metrics import STEP_FAILURES
@@ -225,7 +226,7 @@ class Reconciler(Generic[K]):
         await self.queue.drained()
 
     async def run(self) -> None:
-        """Steps for ever. A step's failure never ends it."""
+        """Steps for ever. A step's failure never ends it, but for `NotOwner`: then nothing here may be stepped any more."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(self._concurrency):
@@ -248,6 +249,8 @@ class Reconciler(Generic[K]):
         began = time.monotonic()
         try:
             again = await self._step(key)
+        except NotOwner:
+            raise
         except Conflict as error:
             self._log.debug("somebody was faster", extra={"key": str(key), "cause": str(error)})
             self._retry(key)

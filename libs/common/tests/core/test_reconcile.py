@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from lablet_common.clock import ManualClock
+from lablet_common.ownership import NotOwner
 from lablet_common.reconcile import Again, Backoff, Reconciler, WorkQueue
 from lablet_common.store import Conflict, StoreUnavailable
 
@@ -228,3 +229,14 @@ async def test_waiting_for_lab_time_needs_a_clock() -> None:
 
     with pytest.raises(TypeError, match="no clock"):
         Reconciler("test", step).add_at("a", MONDAY)
+
+
+async def test_a_step_that_is_no_longer_the_owner_ends_the_reconciler() -> None:
+    async def step(_: str) -> None:
+        raise NotOwner("pool default has another owner")
+
+    reconciler: Reconciler[str] = Reconciler("test", step)
+    reconciler.add("a")
+    with pytest.raises(NotOwner, match="another owner"):
+        async with asyncio.timeout(2):
+            await reconciler.run()

@@ -4,7 +4,7 @@ role in two tenants."""
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -256,9 +256,6 @@ class World:
         await self.parts.caches.reached((await self.store.status()).revision)
 
 
-Stream = Callable[..., Any]
-
-
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     tokens = tmp_path / "tokens.json"
@@ -386,6 +383,3 @@ def listen(world: World) -> Callable[..., Any]:
             await asyncio.wait({serving})
 
     return opened
-
-
-Waiting = Callable[[Awaitable[Any]], Awaitable[Any]]

@@ -177,7 +177,7 @@ def _block(frame: _Frame, block: Block, low: int, colour: str) -> list[str]:
         size = 11.5 if height >= 14 else 9
         parts.append(
             f'<text x="{x + width / 2:.1f}" y="{top + height / 2 + size * 0.36:.1f}" class="label" font-size="{size}" '
-            f'text-anchor="middle" stroke="{colour}">{escape(words)}</text>'
+            f'text-anchor="middle" stroke="{colour}" stroke-width="{5 if size > 9 else 2}">{escape(words)}</text>'
         )
     return [*parts, "</g>"]
 

@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from lablet_client.errors import LabletError
+from lablet_common.store.api import StoreError
 from lablet_local.demo.checks import Check, judge
 from lablet_local.demo.evidence import Evidence
 from lablet_local.demo.figures import Figures, Moment, figures
@@ -65,9 +67,25 @@ def run_demo(options: DemoOptions) -> int:
     except (BinaryMissing, TemplatesMissing, PortsBusy, NotReady, NoPorts) as error:
         console.print(f"demo: failed: {error}", soft_wrap=True, markup=False)
         return FAILED
+    except ExceptionGroup as broken:
+        expected, rest = broken.split((LabletError, StoreError, TimeoutError, LookupError, OSError))
+        if rest is not None:
+            raise rest from None
+        for leaf in _leaves(expected):
+            console.print(f"demo: the morning broke off: {type(leaf).__name__}: {leaf}", soft_wrap=True, markup=False)
+        console.print("demo: failed")
+        return FAILED
     except KeyboardInterrupt:
         console.print("demo: failed: interrupted")
         return 130
+
+
+def _leaves(error: BaseException | None) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    elif error is not None:
+        yield error
 
 
 async def _demo(options: DemoOptions, console: Console) -> int:

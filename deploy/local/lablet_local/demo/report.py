@@ -29,7 +29,7 @@ h2{font-size:18px;margin:38px 0 12px}p.lead{color:var(--soft);margin:0 0 24px;ma
 background:var(--good);vertical-align:middle;margin-left:12px;letter-spacing:0}.verdict.bad{background:var(--bad)}
 table{width:100%;border-collapse:collapse;font-size:14px}th{text-align:left;color:var(--soft);font-weight:500}
 th,td{padding:7px 10px 7px 0;border-bottom:1px solid var(--line);vertical-align:top}tr:last-child td{border-bottom:0}
-td.n{font-variant-numeric:tabular-nums;white-space:nowrap}.dot{display:inline-block;width:11px;height:11px;border-radius:3px;
+td.t{white-space:nowrap}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}.dot{display:inline-block;width:11px;height:11px;border-radius:3px;
 margin-right:8px;vertical-align:-1px}.ok{color:var(--good);font-weight:600}.no{color:var(--bad);font-weight:600}
 .why{color:var(--soft)}
 .chip{white-space:nowrap;border:1px solid var(--line);border-radius:99px;padding:1px 9px;font-size:13px}
@@ -39,7 +39,7 @@ svg.calendar{width:100%;height:auto;display:block}svg text{font-family:inherit;f
 svg .time,svg .small{fill:var(--soft);font-size:11px}svg .worker{font-size:12.5px;font-weight:600}
 svg .off{fill:var(--off)}svg .on{fill:var(--on)}svg .hatch{stroke:var(--hatch);stroke-width:2.4}
 svg .hour{stroke:var(--line)}svg .half{stroke:var(--line);stroke-dasharray:2 4}svg .label{fill:#fff;font-weight:600;
-paint-order:stroke;stroke-width:5;stroke-linejoin:round}
+paint-order:stroke;stroke-linejoin:round}
 svg .mark{stroke-width:1.6}svg .mark.killed{stroke:var(--bad)}svg .mark.taken-over{stroke:var(--good)}
 svg .mark.cancelled{stroke:var(--warn);stroke-dasharray:4 3}svg .marktext{font-size:11.5px;font-weight:600}
 svg .marktext.killed{fill:var(--bad)}svg .marktext.taken-over{fill:var(--good)}svg .marktext.cancelled{fill:var(--warn)}
@@ -93,7 +93,7 @@ def _tiles(found: Figures) -> str:
         (str(found.rejected), "rejected"),
         (f"{found.events:,}", "events"),
         (str(found.lost), "lost"),
-        (str(found.double_booked), "double-booked"),
+        (str(found.double_booked), "booked twice"),
         (f"{found.failover_seconds:.1f} s", "failover"),
         (f"{found.worker_hours:.1f} h", "workers on"),
     )
@@ -115,7 +115,7 @@ def _bookings(evidence: Evidence, morning: Morning, colours: dict[str, str]) -> 
             first = next(move.get("message") or "" for move in moves(one) if move["to"] == "Waitlisted")
             summary = f"First: {first}" + (f" Then: {summary}" if was(one, "Scheduled") else "")
         rows.append(
-            f'<tr><td><span class="dot" style="background:{colours[asked.name]}"></span>{escape(title(one))}</td>'
+            f'<tr><td class="t"><span class="dot" style="background:{colours[asked.name]}"></span>{escape(title(one))}</td>'
             f'<td class="n">{escape(asked.definition)}</td><td class="n">{asked.seats}</td>'
             f'<td class="n">{asked.begins:%H:%M}–{asked.ends:%H:%M}</td><td><span class="chip">{escape(path)}</span></td>'
             f'<td class="why">{escape(summary)}</td></tr>'

@@ -53,7 +53,7 @@ class Flow:
         body: dict[str, Any] | None = None
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                body = body or {"definition": "ospf-basics", "seats": 1, **await self._door.slot(lead=45, minutes=10)}
+                body = body or {"definition": "ospf-basics", "seats": 1, **await self._door.slot(lead=45, minutes=30)}
                 headers = {"idempotency-key": f"flow-{number}"}
                 answer = await self._door.call("POST", "/reservations", json=body, headers=headers)
                 if answer.status_code == 422:

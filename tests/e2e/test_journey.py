@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 
 async def test_two_seats_from_the_lab_file_to_the_collected_configuration(door: Any, console: Any) -> None:
     definition = await door.publish("ospf-basics")
-    slot = await door.slot(lead=45, minutes=30)
+    slot = await door.slot(lead=45, minutes=40)
     answer = await door.reserve({"definition": definition, "seats": 2, **slot})
     assert answer.status_code == 201, answer.text
     reservation = answer.json()
@@ -54,7 +54,7 @@ async def test_two_seats_from_the_lab_file_to_the_collected_configuration(door: 
 
 async def test_every_step_is_an_event_in_order(door: Any) -> None:
     definition = await door.publish("ospf-basics")
-    answer = await door.reserve({"definition": definition, "seats": 1, **await door.slot(lead=40, minutes=10)})
+    answer = await door.reserve({"definition": definition, "seats": 1, **await door.slot(lead=40, minutes=30)})
     reservation = answer.json()
     name = reservation["metadata"]["id"]
     await door.until_phase(f"/reservations/{name}", "Completed")

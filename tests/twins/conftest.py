@@ -43,6 +43,7 @@ from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 from lablet_workers.controller import CACHED as WORKER_KINDS
 from lablet_workers.controller import PoolController, add_indexes
+from lablet_workers.estate import Estate
 from lablet_workers.providers.memory import MemoryProvider
 from lablet_workers.runtimes.memory import MemoryRuntimes
 from lablet_workers.settings import WorkerControllerSettings
@@ -143,7 +144,7 @@ async def no_closed_ports(host: str, ports: dict[str, int], timeout: float) -> d
 
 @pytest.fixture
 async def mesh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Mesh]:
-    monkeypatch.setattr("lablet_workers.controller.closed_ports", no_closed_ports)
+    monkeypatch.setattr("lablet_workers.labs.closed_ports", no_closed_ports)
     made = Mesh(MemoryStore(), ManualClock(MORNING), MemoryObjectStore(), MemoryProvider(), MemoryRuntimes())
     async with contextlib.AsyncExitStack() as stack:
         await _seed(made)
@@ -162,17 +163,19 @@ async def mesh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
             source="/lablet/scheduler",
         )
         controller = PoolController(
-            "default",
-            await _fence(made, "worker-controller", "default"),
-            store=made.store,
-            caches=workers,
-            clock=made.clock,
-            settings=WorkerControllerSettings(**settings),
-            provider=made.provider,
-            runtimes=made.runtimes,
-            objects=made.objects,
-            box=SecretBox({"k1": b"0" * 32}),
-            source="/lablet/worker-controller",
+            Estate(
+                "default",
+                await _fence(made, "worker-controller", "default"),
+                store=made.store,
+                caches=workers,
+                clock=made.clock,
+                settings=WorkerControllerSettings(**settings),
+                provider=made.provider,
+                runtimes=made.runtimes,
+                objects=made.objects,
+                box=SecretBox({"k1": b"0" * 32}),
+                source="/lablet/worker-controller",
+            )
         )
         keeper = Keeper(
             await _fence(made, "artifact-service", "-"),

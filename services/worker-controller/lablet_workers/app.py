@@ -18,6 +18,7 @@ from lablet_common.store.cache import Caches
 from lablet_common.store.repository import AlreadyExists, Repository
 from lablet_common.tasks import together
 from lablet_workers.controller import CACHED, PoolController, add_indexes
+from lablet_workers.estate import Estate
 from lablet_workers.intake import CENTRAL, Desk
 from lablet_workers.providers.simulated import SimulatedProvider
 from lablet_workers.runtimes.cml import CmlRuntimes
@@ -126,7 +127,7 @@ class WorkerController:
             await together(intents.run(), intake.run(), self._controller(shard, fence).run())
 
     def _controller(self, pool: str, fence: Fence) -> PoolController:
-        return PoolController(
+        estate = Estate(
             pool,
             fence,
             store=self._runtime.store,
@@ -139,6 +140,7 @@ class WorkerController:
             box=self._box,
             source=self._runtime.source,
         )
+        return PoolController(estate)
 
 
 async def _make(

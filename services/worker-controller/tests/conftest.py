@@ -43,6 +43,7 @@ from lablet_common.store import Conflict, MemoryStore
 from lablet_common.store.cache import Cache, Caches
 from lablet_common.store.repository import Repository
 from lablet_workers.controller import CACHED, PoolController, add_indexes
+from lablet_workers.estate import Estate
 from lablet_workers.intake import CENTRAL, Desk
 from lablet_workers.providers.memory import MemoryProvider
 from lablet_workers.runtimes.memory import MemoryRuntime, MemoryRuntimes
@@ -273,17 +274,19 @@ class Fleet:
         await caches.wait_synced()
         await self.store.delete(ownership_key(Service.WORKERS, "default"))
         self.controller = PoolController(
-            "default",
-            await self.fence(),
-            store=self.store,
-            caches=caches,
-            clock=self.clock,
-            settings=WorkerControllerSettings(**({"resync_seconds": 3600.0} | self.settings)),
-            provider=self.provider,
-            runtimes=self.runtimes,
-            objects=self.objects,
-            box=SecretBox({"k1": b"0" * 32}),
-            source=SOURCE,
+            Estate(
+                "default",
+                await self.fence(),
+                store=self.store,
+                caches=caches,
+                clock=self.clock,
+                settings=WorkerControllerSettings(**({"resync_seconds": 3600.0} | self.settings)),
+                provider=self.provider,
+                runtimes=self.runtimes,
+                objects=self.objects,
+                box=SecretBox({"k1": b"0" * 32}),
+                source=SOURCE,
+            )
         )
         self._stack, self._task = stack, asyncio.create_task(self.controller.run())
         if self._clerk is None:
@@ -369,7 +372,7 @@ async def fresh(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], F
         async def closed(host: str, ports: Any, timeout: float) -> dict[str, str]:
             return dict(fleet.closed)
 
-        monkeypatch.setattr("lablet_workers.controller.closed_ports", closed)
+        monkeypatch.setattr("lablet_workers.labs.closed_ports", closed)
         return fleet
 
     yield make

@@ -128,21 +128,21 @@ async def test_a_lab_is_not_ended_on_a_stale_view_of_its_reservation(fleet: Any)
     """The slot is extended in the moment in which its end comes: the end is decided again."""
     await fleet.book("a", 60, 120)
     await fleet.at(119)
-    real = fleet.controller._situation
+    real = fleet.controller.labs.situation
 
     def stale(instance: Any) -> Any:
         situation = real(instance)
         situation.reservation = seen
         return situation
 
-    seen = fleet.controller._caches[RESERVATION].get("rsv-a")
-    fleet.controller._situation = stale
+    seen = fleet.controller.estate.caches[RESERVATION].get("rsv-a")
+    fleet.controller.labs.situation = stale
     await fleet.set_end("a", 150)
     await fleet.clock.advance(timedelta(minutes=2))
     for _ in range(50):
         await fleet.clock.advance(timedelta(seconds=0))
     assert await fleet.phase("a") == "Running"
-    fleet.controller._situation = real
+    fleet.controller.labs.situation = real
     await fleet.at(149)
     assert await fleet.phase("a") == "Running"
 

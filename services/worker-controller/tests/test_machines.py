@@ -60,7 +60,7 @@ async def test_a_stopped_machine_is_started_again_and_not_launched_anew(fleet: A
 async def test_the_gate_moves_exactly_when_eligibility_changes(fleet: Any) -> None:
     """Over a whole life: a placement is decided again only for a mark, its undoing, a failure and the way back."""
     seen: list[tuple[int, str]] = []
-    caches = fleet.controller._caches
+    caches = fleet.controller.estate.caches
     last = [await fleet.gate()]
 
     def note(old: Any, new: Any, revision: int) -> None:
@@ -94,7 +94,7 @@ async def test_a_booking_that_comes_while_a_worker_goes_down_keeps_it_up(fleet: 
     await fleet.book("a", 60, 120)
     await fleet.at(124)
     marked: list[int] = []
-    real = fleet.controller._reservations
+    real = fleet.controller.fleet._reservations
 
     async def booked_in_between(worker: Any) -> Any:
         if worker.phase == "Draining" and not marked:
@@ -102,7 +102,7 @@ async def test_a_booking_that_comes_while_a_worker_goes_down_keeps_it_up(fleet: 
             await fleet.book("b", 135, 160)
         return await real(worker)
 
-    fleet.controller._reservations = booked_in_between
+    fleet.controller.fleet._reservations = booked_in_between
     before = await fleet.gate()
     await fleet.at(127)
     back = await fleet.worker()
@@ -267,8 +267,8 @@ async def test_a_crash_after_the_licence_was_given_back_never_leads_to_an_unlice
             crashed.append(True)
             raise RuntimeUnavailable("the answer is lost")
 
-    fleet.controller._runtimes = _Replaced(fleet.runtimes, then_crash)
-    fleet.controller._open.clear()
+    fleet.controller.estate.runtimes = _Replaced(fleet.runtimes, then_crash)
+    fleet.controller.estate.open.clear()
     await fleet.clock.advance(timedelta(minutes=1))
     await fleet.crash()
     assert crashed
@@ -346,14 +346,14 @@ async def test_a_launch_whose_record_was_lost_gives_one_machine(fleet: Any, net:
     does not find it yet, the token gives the same machine again."""
     await fleet.book("a", 60, 120)
     await fleet.at(46)
-    real = fleet.controller.workers.commit
+    real = fleet.controller.estate.workers.commit
 
     async def lost(worker: Any, **more: Any) -> Any:
         if worker.status.machine is not None:
             raise RuntimeUnavailable("died")
         return await real(worker, **more)
 
-    fleet.controller.workers.commit = lost
+    fleet.controller.estate.workers.commit = lost
     await fleet.clock.advance(timedelta(minutes=2))
     assert len(fleet.provider.launches) == 1
     assert (await fleet.worker()).status.machine is None

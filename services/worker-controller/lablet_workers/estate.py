@@ -1,0 +1,107 @@
+"""What the owner of a pool has at hand: its ledgers, caches, adapters and clock, and the few words that all its steps use."""
+
+from datetime import timedelta
+from typing import cast
+
+from lablet_common.clock import Clock
+from lablet_common.objects import ObjectStore
+from lablet_common.ownership import Fence, NotOwner
+from lablet_common.reconcile import Again
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.instance import Instance
+from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, WORKER
+from lablet_common.resources.worker import Worker, WorkerPool
+from lablet_common.secrets import SecretBox
+from lablet_common.store import Conflict, Store
+from lablet_common.store.cache import Caches
+from lablet_workers.ledger import Ledger
+from lablet_workers.providers.port import Provider
+from lablet_workers.runtimes.port import Runtime, Runtimes
+from lablet_workers.settings import WorkerControllerSettings
+
+_SHORTEST_POLL = 0.1
+_LONGEST_POLL = 2.0
+_PUBLIC = "public"
+
+
+class Estate:
+    """One term of ownership of one pool."""
+
+    def __init__(
+        self,
+        pool: str,
+        fence: Fence,
+        *,
+        store: Store,
+        caches: Caches,
+        clock: Clock,
+        settings: WorkerControllerSettings,
+        provider: Provider,
+        runtimes: Runtimes,
+        objects: ObjectStore,
+        box: SecretBox,
+        source: str,
+    ) -> None:
+        self.pool = pool
+        self.fence = fence
+        self.store = store
+        self.caches = caches
+        self.clock = clock
+        self.settings = settings
+        self.provider = provider
+        self.runtimes = runtimes
+        self.objects = objects
+        self.box = box
+        self.source = source
+        self.workers: Ledger[Worker] = Ledger(store, fence, caches[WORKER], pool)
+        self.instances: Ledger[Instance] = Ledger(store, fence, caches[INSTANCE], pool)
+        self.open: dict[str, tuple[str, Runtime]] = {}
+        """Worker → the identity (address and sealed password) of its open connection, and the connection."""
+
+    async def close(self) -> None:
+        """Ends the connections to the workers' runtimes."""
+        for _, runtime in self.open.values():
+            await runtime.close()
+        self.open.clear()
+
+    @property
+    def pool_record(self) -> WorkerPool | None:
+        return cast("WorkerPool | None", self.caches[POOL].get(self.pool))
+
+    def instances_on(self, worker: str) -> list[Instance]:
+        """Those that name the worker, whatever their phase."""
+        found = self.caches[INSTANCE].by("worker", worker)
+        return [self.instances.get(cached.id) or cached for cached in found]
+
+    def definition_of(self, instance: Instance) -> Definition | None:
+        """The tenant's own, else the public one."""
+        cache, name = self.caches[DEFINITION], instance.spec.definition
+        return cast("Definition | None", cache.get(name, instance.tenant) or cache.get(name, _PUBLIC))
+
+    def runtime_of(self, worker: Worker) -> Runtime | None:
+        """The open connection to a worker's runtime; a new one when its address or password has changed."""
+        address, sealed = worker.status.address, worker.status.credentials
+        if address is None or sealed is None:
+            return None
+        identity = f"{address} {sealed}"
+        known = self.open.get(worker.id)
+        if known is None or known[0] != identity:
+            password = self.box.open(sealed, f"worker/{worker.id}")
+            self.open[worker.id] = known = (identity, self.runtimes.open(address, password))
+        return known[1]
+
+    @property
+    def poll(self) -> timedelta:
+        """The interval for what is under way elsewhere, in lab time, kept within sane bounds of real time."""
+        real = self.clock.real_seconds(timedelta(minutes=self.settings.controller_poll_minutes))
+        return timedelta(seconds=min(max(real, _SHORTEST_POLL), _LONGEST_POLL) * self.clock.speed)
+
+    def again(self, lab: timedelta) -> Again:
+        """To be looked at again after so much lab time."""
+        return Again.at(self.clock.now() + lab)
+
+    async def still_owner(self, conflict: Conflict) -> None:
+        """After a refused write: somebody else was first, or is the owner now. The caches bring the news."""
+        if not await self.fence.stands(self.store):
+            raise NotOwner(f"pool {self.pool} has another owner") from conflict
+        await self.caches.reached(conflict.revision)

@@ -1,0 +1,185 @@
+"""The machines of a pool: how many records there are, which of them should be on, and one step of one of them at a time."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import timedelta
+
+from lablet_common.reconcile import Again
+from lablet_common.resources.kinds import INSTANCE, RESERVATION, TEMPLATE, WORKER
+from lablet_common.resources.reservation import Reservation
+from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
+from lablet_common.store import Conflict
+from lablet_common.store.repository import Repository
+from lablet_common.telemetry.metrics import SCALING, WORKER_HOURS
+from lablet_workers.estate import Estate
+from lablet_workers.machines.context import Look, Surroundings
+from lablet_workers.machines.steps import step as worker_step
+from lablet_workers.needs import Wanted, WorkerNeeds, is_live, needs_of, plan_power
+from lablet_workers.pools import missing_workers, recordoned, worker_names
+from lablet_workers.providers.port import ProviderError
+from lablet_workers.runtimes.port import RuntimeFault
+
+log = logging.getLogger("lablet.workers")
+
+_ANSWERING = (
+    WorkerPhase.STARTING,
+    WorkerPhase.LICENSING,
+    WorkerPhase.READY,
+    WorkerPhase.DRAINING,
+    WorkerPhase.FAILED,
+    WorkerPhase.TERMINATING,
+)
+"""Phases in which the runtime may be spoken to."""
+
+
+class Fleet:
+    """Keeps a pool's machines as its calendar wants them. `look_at_worker` is what a queue calls for each worker; `wake`
+    puts one into that queue."""
+
+    def __init__(self, estate: Estate, wake: Callable[[str], None]) -> None:
+        self._estate = estate
+        self._wake = wake
+        self._plan: dict[str, Wanted] = {}
+        self._replan = asyncio.Event()
+
+    def replan(self) -> None:
+        """Something changed that the wanted power depends on."""
+        self._replan.set()
+
+    async def keep_planned(self) -> None:
+        """Works out every worker's wanted power when something changed, and has those looked at whose answer did."""
+        while True:
+            await self._replan.wait()
+            self._replan.clear()
+            pool = self._estate.pool_record
+            if pool is None:
+                continue
+            await self._make_workers(pool)
+            await self._fit_workers(pool)
+            plan = self._planned(pool, self._estate.caches[RESERVATION].items())
+            for name, wanted in plan.items():
+                if self._plan.get(name) != wanted:
+                    self._wake(name)
+            self._plan = plan
+
+    async def _make_workers(self, pool: WorkerPool) -> None:
+        template = self._estate.caches[TEMPLATE].get(pool.spec.template)
+        if template is None:
+            log.error("a pool names a template that does not exist", extra={"pool": pool.id})
+            return
+        known = {worker.id for worker in self._estate.caches[WORKER].items()}
+        for worker in missing_workers(pool, template, known, self._estate.clock.now()):
+            try:
+                await self._estate.workers.commit(worker, gate=True)
+            except Conflict as conflict:
+                await self._estate.still_owner(conflict)
+
+    async def _fit_workers(self, pool: WorkerPool) -> None:
+        """Cordons the workers beyond the pool's size, and takes away the records of those that nothing needs any more."""
+        for cached in self._estate.caches[WORKER].items():
+            worker = self._estate.workers.get(cached.id)
+            if worker is None or worker.spec.pool != self._estate.pool:
+                continue
+            changed = recordoned(worker, pool, self._estate.source)
+            try:
+                if changed is not None:
+                    await self._estate.workers.commit(changed, gate=True)
+                elif await self._is_left_over(worker, pool):
+                    await self._estate.workers.forget(worker)
+            except Conflict as conflict:
+                await self._estate.still_owner(conflict)
+                self._replan.set()
+
+    async def _is_left_over(self, worker: Worker, pool: WorkerPool) -> bool:
+        """A surplus worker that is off and booked by nobody; the bookings are read after its cordon has moved the gate."""
+        if worker.id in worker_names(pool) or worker.status.phase is not WorkerPhase.OFFLINE:
+            return False
+        if worker.status.machine is not None or self._estate.instances_on(worker.id):
+            return False
+        reservations: Repository[Reservation] = Repository(self._estate.store, RESERVATION)
+        booked = (
+            seat.worker for r in (await reservations.list()).items if r.holds_capacity for seat in r.status.placement
+        )
+        return worker.id not in booked
+
+    def _planned(self, pool: WorkerPool, reservations: list[Reservation]) -> dict[str, Wanted]:
+        now = self._estate.clock.now()
+        instances = [i for i in self._estate.caches[INSTANCE].items() if i.spec.pool == self._estate.pool]
+        ended = {i.id for i in instances if i.is_final and i.status.history[-1].at < i.spec.end}
+        needs = needs_of((r for r in reservations if r.status.pool == self._estate.pool), pool.spec, ended)
+        busy = {i.spec.worker for i in instances if is_live(self._estate.instances.get(i.id) or i, now)}
+        minutes = self._estate.settings.controller_scale_down_grace_period_minutes
+        grace = timedelta(minutes=pool.spec.scale_down_grace_minutes if minutes is None else minutes)
+        workers = [
+            WorkerNeeds(worker, needs.get(worker.id, ()), worker.id in busy)
+            for cached in self._estate.caches[WORKER].items()
+            if cached.spec.pool == self._estate.pool and (worker := self._estate.workers.get(cached.id)) is not None
+        ]
+        return plan_power(pool.spec, workers, now, grace)
+
+    async def look_at_worker(self, name: str) -> Again | None:
+        worker = self._estate.workers.get(name)
+        pool = self._estate.pool_record
+        if worker is None or pool is None:
+            return None
+        wanted = self._planned(pool, await self._reservations(worker)).get(name, Wanted(False, "no-need"))
+        busy = any(is_live(instance, self._estate.clock.now()) for instance in self._estate.instances_on(name))
+        try:
+            outcome = await worker_step(worker, wanted, busy, self._surroundings(worker))
+        except (ProviderError, RuntimeFault) as error:
+            log.warning("a worker's step failed", extra={"worker": name, "cause": str(error)})
+            return self._estate.again(self._estate.poll * 4)
+        if isinstance(outcome, Look):
+            return self._estate.again(outcome.after)
+        try:
+            committed = await self._estate.workers.commit(outcome.worker, gate=outcome.gate)
+        except Conflict as conflict:
+            await self._estate.still_owner(conflict)
+            return self._estate.again(timedelta(0))
+        self._tell_of_worker(worker, committed)
+        self._wake(name)
+        return None
+
+    async def _reservations(self, worker: Worker) -> list[Reservation]:
+        """All reservations; read linearizably when a power-off has been marked and is to be carried out or undone."""
+        if worker.status.phase is not WorkerPhase.DRAINING:
+            return self._estate.caches[RESERVATION].items()
+        repository: Repository[Reservation] = Repository(self._estate.store, RESERVATION)
+        return list((await repository.list()).items)
+
+    def _surroundings(self, worker: Worker) -> Surroundings:
+        settings = self._estate.settings
+        return Surroundings(
+            provider=self._estate.provider,
+            runtime=self._estate.runtime_of(worker) if worker.status.phase in _ANSWERING else None,
+            clock=self._estate.clock,
+            by=self._estate.source,
+            box=self._estate.box,
+            default_password=settings.cml.password.get_secret_value() if settings.cml.password else "admin",
+            license_token=settings.cml.license_token.get_secret_value() if settings.cml.license_token else "simulated",
+            poll=self._estate.poll,
+            probe=timedelta(seconds=settings.controller_probe_seconds * self._estate.clock.speed),
+            unknown=timedelta(minutes=settings.controller_unknown_minutes),
+            stop=timedelta(minutes=settings.controller_stop_minutes),
+        )
+
+    def _tell_of_worker(self, before: Worker, after: Worker) -> None:
+        if before.status.phase is not after.status.phase:
+            log.info(
+                "worker moved",
+                extra={
+                    "worker": after.id,
+                    "phase": str(after.phase),
+                    "reason": after.status.reason,
+                    "pool": self._estate.pool,
+                },
+            )
+        scaling = after.status.scaling
+        if scaling is not None and scaling != before.status.scaling and scaling.state == "decided":
+            SCALING.labels(scaling.direction, scaling.rule).inc()
+        machine = before.status.machine
+        ended = after.status.phase is WorkerPhase.OFFLINE and before.status.phase is not WorkerPhase.OFFLINE
+        if ended and machine is not None:
+            hours = (self._estate.clock.now() - machine.launched_at) / timedelta(hours=1)
+            WORKER_HOURS.labels(self._estate.pool).inc(max(0.0, hours))

@@ -1,0 +1,203 @@
+"""The labs of a pool: instances made when their slot comes near, and one step of one of them at a time."""
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from lablet_common.objects import ObjectStoreUnavailable
+from lablet_common.reconcile import Again
+from lablet_common.resources.instance import Instance, InstancePhase, InstanceSpec, InstanceStatus
+from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
+from lablet_common.resources.model import Metadata
+from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatPlacement, SeatState, Slot
+from lablet_common.resources.worker import WorkerPhase
+from lablet_common.store import Conflict, Transaction
+from lablet_common.store.changes import create_in, unchanged_in
+from lablet_common.telemetry.metrics import INSTANTIATION, PUNCTUALITY
+from lablet_workers.estate import Estate
+from lablet_workers.instances.context import Again as LookAgain
+from lablet_workers.instances.context import Situation, Times
+from lablet_workers.instances.room import Neighbour
+from lablet_workers.instances.steps import step as instance_step
+from lablet_workers.probe import closed_ports
+from lablet_workers.runtimes.port import RuntimeFault
+
+log = logging.getLogger("lablet.workers")
+
+_PLACED = (ReservationPhase.SCHEDULED, ReservationPhase.ACTIVE)
+_BY_RESERVATION = (InstancePhase.PENDING, InstancePhase.INSTANTIATING, InstancePhase.RUNNING, InstancePhase.FAILED)
+_UP = (WorkerPhase.READY, WorkerPhase.DRAINING, WorkerPhase.FAILED, WorkerPhase.TERMINATING)
+_SEATS_AT_ONCE = 50
+"""Instances made in one transaction."""
+
+
+class Labs:
+    """Brings labs up and down. `look_at_reservation` and `look_at_instance` are what queues call for each; `wake` and
+    `wake_reservation` put one into its queue."""
+
+    def __init__(self, estate: Estate, wake: Callable[[str], None], wake_reservation: Callable[[str], None]) -> None:
+        self._estate = estate
+        self._wake = wake
+        self._wake_reservation = wake_reservation
+        self._pauses: dict[str, datetime] = {}
+        """Instance → not to be stepped before: something has just failed."""
+
+    async def look_at_reservation(self, name: str) -> Again | None:
+        reservation = self._estate.caches[RESERVATION].get(name)
+        if (
+            reservation is None
+            or reservation.status.pool != self._estate.pool
+            or reservation.status.phase not in _PLACED
+        ):
+            return None
+        slot, now = reservation.slot, self._estate.clock.now()
+        if slot is None or now >= slot.end:
+            return None
+        due = slot.start - timedelta(minutes=self._estate.settings.scheduler_lead_time_minutes)
+        if now < due:
+            return self._estate.again(due - now)
+        seats = [
+            seat
+            for seat in reservation.status.placement
+            if seat.state is SeatState.PLACED and self._estate.instances.get(seat.instance) is None
+        ]
+        for at in range(0, len(seats), _SEATS_AT_ONCE):
+            await self._make_instances(reservation, slot, seats[at : at + _SEATS_AT_ONCE])
+        return None
+
+    async def _make_instances(self, reservation: Reservation, slot: Slot, seats: list[SeatPlacement]) -> None:
+        """In one transaction that compares the reservation as it was read and the absence of each instance."""
+        txn = Transaction()
+        self._estate.fence.guard(txn)
+        unchanged_in(txn, reservation)
+        for seat in seats:
+            create_in(txn, self._new_instance(reservation, slot, seat))
+        try:
+            await txn.commit(self._estate.store)
+        except Conflict as conflict:
+            await self._estate.still_owner(conflict)
+            self._wake_reservation(reservation.id)
+
+    def _new_instance(self, reservation: Reservation, slot: Slot, seat: SeatPlacement) -> Instance:
+        meta = reservation.metadata
+        user = next((entry.user for entry in reservation.spec.roster if entry.seat == seat.seat), meta.owner)
+        return Instance(
+            metadata=Metadata(
+                id=seat.instance,
+                uid=str(uuid4()),
+                tenant=meta.tenant,
+                owner=user,
+                labels=meta.labels,
+                created_at=self._estate.clock.now(),
+                finalizers=("archive",),
+                correlation_id=meta.correlation_id,
+                trace_parent=meta.trace_parent,
+            ),
+            spec=InstanceSpec(
+                reservation=reservation.id,
+                seat=seat.seat,
+                definition=reservation.spec.definition,
+                pool=self._estate.pool,
+                worker=seat.worker,
+                ports=seat.ports,
+                start=slot.start,
+                end=slot.end,
+            ),
+            status=InstanceStatus(phase=InstancePhase.PENDING, attempt=seat.attempt),
+        ).observed("pending")
+
+    async def look_at_instance(self, name: str) -> Again | None:
+        instance = self._estate.instances.get(name)
+        if instance is None or instance.spec.pool != self._estate.pool:
+            return None
+        pause = self._pauses.get(name)
+        if pause is not None and self._estate.clock.now() < pause:
+            return Again.at(pause)
+        self._pauses.pop(name, None)
+        situation = self.situation(instance)
+        try:
+            outcome = await instance_step(situation)
+        except (RuntimeFault, ObjectStoreUnavailable) as error:
+            # the phase's deadline leads on if this does not end
+            log.warning("an instance's step failed", extra={"instance": name, "cause": str(error)})
+            self._pauses[name] = self._estate.clock.now() + self._estate.poll * 4
+            return Again.at(self._pauses[name])
+        if outcome is None:
+            return None
+        if isinstance(outcome, LookAgain):
+            return self._estate.again(outcome.after)
+        if outcome.status.tries > instance.status.tries:
+            self._pauses[name] = self._estate.clock.now() + self._estate.poll * 4
+        try:
+            committed = await self._estate.instances.commit(outcome, also=_resting_on(situation, outcome))
+        except Conflict as conflict:
+            await self._estate.still_owner(conflict)
+            return self._estate.again(timedelta(0))
+        self._tell_of_instance(instance, committed)
+        self._wake(name)
+        return None
+
+    def situation(self, instance: Instance) -> Situation:
+        """Everything that a step looks at, as it is known now."""
+        settings, poll, pool = self._estate.settings, self._estate.poll, self._estate.pool_record
+        worker = self._estate.workers.get(instance.spec.worker)
+        reachable = worker is not None and worker.status.phase in _UP
+        return Situation(
+            instance=instance,
+            reservation=self._estate.caches[RESERVATION].get(instance.spec.reservation),
+            worker=worker,
+            definition=self._estate.definition_of(instance),
+            artifacts=self._estate.caches[ARTIFACT].by("subject", f"{INSTANCE.name}/{instance.id}"),
+            runtime=self._estate.runtime_of(worker) if worker is not None and reachable else None,
+            objects=self._estate.objects,
+            clock=self._estate.clock,
+            by=self._estate.source,
+            times=Times(
+                poll=poll,
+                instantiation=timedelta(minutes=settings.controller_instantiation_minutes),
+                collect=timedelta(minutes=settings.controller_collect_minutes),
+                grade=timedelta(minutes=settings.controller_grade_minutes),
+                stop=timedelta(minutes=settings.controller_stop_minutes),
+            ),
+            tries=settings.controller_tries,
+            closed_ports=self._closed_ports,
+            neighbours=[self._neighbour(other) for other in self._estate.instances_on(instance.spec.worker)],
+            preparation=timedelta(minutes=pool.spec.preparation_minutes if pool is not None else 0),
+        )
+
+    def _neighbour(self, other: Instance) -> Neighbour:
+        definition = self._estate.definition_of(other)
+        return Neighbour(other, definition.spec.requirements if definition is not None else None)
+
+    async def _closed_ports(self, host: str, ports: dict[str, int]) -> dict[str, str]:
+        return await closed_ports(host, ports, self._estate.settings.controller_port_seconds)
+
+    def _tell_of_instance(self, before: Instance, after: Instance) -> None:
+        if before.status.phase is after.status.phase:
+            return
+        log.info(
+            "instance moved",
+            extra={
+                "instance": after.id,
+                "phase": str(after.phase),
+                "reason": after.status.reason,
+                "worker": after.spec.worker,
+                "pool": self._estate.pool,
+            },
+        )
+        if after.status.phase is InstancePhase.RUNNING and not before.status.ran:
+            now = self._estate.clock.now()
+            PUNCTUALITY.observe((now - after.spec.start).total_seconds())
+            INSTANTIATION.observe((now - after.metadata.created_at).total_seconds())
+
+
+def _resting_on(situation: Situation, outcome: Instance) -> Transaction:
+    """What the step was decided from and another service owns: a lab is started, ended or moved only for its reservation
+    as it was read."""
+    txn = Transaction()
+    before = situation.instance
+    decided = before.status.phase in _BY_RESERVATION and before.status.phase is not outcome.status.phase
+    if situation.reservation is not None and (decided or before.spec != outcome.spec):
+        unchanged_in(txn, situation.reservation)
+    return txn

@@ -135,5 +135,7 @@ async def test_an_old_owner_that_wakes_up_writes_nothing(fresh: Callable[[], Any
     assert len(fleet.provider.launches) == 1, "both asked with the same token"
     with pytest.raises(Exception, match="refused"):
         await old.estate.workers.commit(worker.observed(), gate=True)
-    await fleet.crash()
-    fleet._task, fleet._stack = task, stack
+    with pytest.raises(NotOwner):
+        async with asyncio.timeout(5):
+            await task
+    await stack.aclose()

@@ -60,7 +60,7 @@ def run_demo(options: DemoOptions) -> int:
 
     console = Console(highlight=False)
     try:
-        return asyncio.run(_demo(options, console))
+        return asyncio.run(_tidy(options, console))
     except (TooFast, LabsMissing, AlreadyRunning) as error:
         console.print(f"demo: {error}", soft_wrap=True, markup=False)
         return WRONG_USAGE
@@ -88,10 +88,24 @@ def _leaves(error: BaseException | None) -> Iterator[BaseException]:
         yield error
 
 
-async def _demo(options: DemoOptions, console: Console) -> int:
+async def _tidy(options: DemoOptions, console: Console) -> int:
+    """The demo on its folder; a temporary one is taken away unless something failed, so that the logs can be read."""
+    if options.data is not None:
+        return await _demo(options, options.data, console)
+    data = Path(tempfile.mkdtemp(prefix="lablet-demo-"))
+    try:
+        outcome = await _demo(options, data, console)
+    except asyncio.CancelledError:
+        shutil.rmtree(data, ignore_errors=True)
+        raise
+    if outcome == DONE:
+        shutil.rmtree(data, ignore_errors=True)
+    return outcome
+
+
+async def _demo(options: DemoOptions, data: Path, console: Console) -> int:
     began = time.monotonic()
     labs, plan = sample_labs(), morning(options.seed)
-    data = options.data or Path(tempfile.mkdtemp(prefix="lablet-demo-"))
     console.print(
         f"Starting etcd, NATS, S3, a simulated cloud and four services (two schedulers); "
         f"then a morning of {len(plan.bookings)} bookings at {options.speed:g} times the speed of life.",
@@ -119,8 +133,6 @@ async def _demo(options: DemoOptions, console: Console) -> int:
     found = figures(evidence, checks, round(time.monotonic() - began, 1))
     report = write_report(options.report, evidence, checks, found, moments(stage), plan)
     good = all(check.ok for check in checks)
-    if good and options.data is None:
-        shutil.rmtree(data, ignore_errors=True)
     _print(console, plan, evidence, checks)
     console.print(f"report: {report}", soft_wrap=True)
     if not good:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lablet_common.ownership import NotOwner
 from lablet_workers.providers.port import MachineState
 
 _PROVIDER = ("launch", "start", "stop", "terminate")

@@ -8,9 +8,9 @@ minutes (`to_minute`, `from_minute`), spans half-open.
     if isinstance(decision, Placement):
         calendar.book_all(decision.bookings())
 
-All questions (`place`, `earliest`, `explain`, `extend`, `move`, `overrun`, `heal`, `vacate`, `relocate`, `retry`,
-`simulate`) leave the calendar as it is and answer with values; only `Calendar`'s own methods, `shorten`, `Plan.apply`
-and `Overrun.apply` change it. It keeps no history, knows no quotas and writes nothing anywhere.
+All questions (`place`, `earliest`, `explain`, `extend`, `move`, `overrun`, `heal`, `vacate`, `relocate`, `optimise`,
+`retry`, `simulate`) leave the calendar as it is and answer with values; only `Calendar`'s own methods, `shorten`,
+`Plan.apply`, `Replan.apply` and `Overrun.apply` change it. It keeps no history, knows no quotas and writes nothing anywhere.
 """
 
 from .advice import explain, suggest
@@ -42,6 +42,7 @@ from .model import (
     minute_floor,
     to_minute,
 )
+from .optimise import Replan, optimise
 from .place import place, simulate
 from .waitlist import Retried, Waiting, retry, waiting_order
 
@@ -65,6 +66,7 @@ __all__ = [
     "Plan",
     "PoolPolicy",
     "Refusal",
+    "Replan",
     "Retried",
     "SeatChoice",
     "SeatPlacement",
@@ -81,6 +83,7 @@ __all__ = [
     "minute_ceil",
     "minute_floor",
     "move",
+    "optimise",
     "overrun",
     "place",
     "place_earliest",

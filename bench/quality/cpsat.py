@@ -1,0 +1,113 @@
+"""The same question put to OR-tools CP-SAT, whose answers are recorded in recorded.json (`--record`).
+
+Runs in an environment of its own that has ortools (the project does not need it):
+
+    python3 -m venv /tmp/ortools && /tmp/ortools/bin/pip install ortools
+    /tmp/ortools/bin/python bench/bench_quality.py --record small --seconds 60 --threads 2
+
+Variables: seats of each reservation on each worker, and for each worker whether it is on in each elementary interval
+between two instants at which anything can change. A power-on costs the lead; a rest of at most `bridge` minutes between
+two holds of one worker is forced to be on, which makes the model's price the rule's price.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from .instances import Instance, Machine
+
+
+def fewest_on(instance: Instance, at: int) -> int:
+    """No fewer workers than this can be on in a minute: the largest ones that together hold the load, per dimension."""
+    running = [one for one in instance.wanted if one.start <= at < one.end]
+    holding = [one for one in instance.wanted if one.start <= at < one.end + instance.turnaround]
+    fewest = 1 if holding else 0
+    for dimension, present in (("cpu", running), ("memory", running), ("nodes", holding)):
+        need = sum(one.seats * getattr(one, dimension) for one in present)
+        count = 0
+        for size in sorted((getattr(machine, dimension) for machine in instance.machines), reverse=True):
+            if need <= 0:
+                break
+            need -= size
+            count += 1
+        fewest = max(fewest, count)
+    return fewest
+
+
+def _size(machine: Machine) -> tuple[int, int, int]:
+    return (machine.cpu, machine.memory, machine.nodes)
+
+
+def solve(instance: Instance, seconds: float, threads: int) -> dict[str, Any]:
+    """The best cost found, the proven lower bound, whether it is the optimum, and the seats of each worker."""
+    from ortools.sat.python import cp_model
+
+    model = cp_model.CpModel()
+    rest = instance.turnaround
+    points = sorted({at for one in instance.wanted for at in (one.start, one.end, one.end + rest)})
+    index = {at: i for i, at in enumerate(points)}
+    slots = len(points) - 1
+    machines = instance.machines
+    seats, there, on, boots = {}, {}, {}, {}
+    for w in range(len(machines)):
+        for t in range(slots):
+            on[w, t] = model.new_bool_var(f"on{w}_{t}")
+            boots[w, t] = model.new_bool_var(f"boot{w}_{t}")
+            if t:
+                model.add(boots[w, t] >= on[w, t] - on[w, t - 1])
+            else:
+                model.add(boots[w, t] >= on[w, t])
+        for i, one in enumerate(instance.wanted):
+            seats[i, w] = model.new_int_var(0, one.seats, f"x{i}_{w}")
+            there[i, w] = model.new_bool_var(f"y{i}_{w}")
+            model.add(seats[i, w] <= one.seats * there[i, w])
+            model.add(seats[i, w] >= there[i, w])
+            for t in range(index[one.start], index[one.end + rest]):
+                model.add_implication(there[i, w], on[w, t])
+        for i, one in enumerate(instance.wanted):
+            for j, other in enumerate(instance.wanted):
+                if 0 < other.start - (one.end + rest) <= instance.bridge:
+                    for t in range(index[one.end + rest], index[other.start]):
+                        model.add_bool_or(there[i, w].Not(), there[j, w].Not(), on[w, t])
+    for i, one in enumerate(instance.wanted):
+        model.add(sum(seats[i, w] for w in range(len(machines))) == one.seats)
+    for at in sorted({one.start for one in instance.wanted}):
+        running = [(i, one) for i, one in enumerate(instance.wanted) if one.start <= at < one.end]
+        holding = [(i, one) for i, one in enumerate(instance.wanted) if one.start <= at < one.end + rest]
+        for w, machine in enumerate(machines):
+            power = on[w, index[at]]
+            model.add(sum(seats[i, w] * one.cpu for i, one in running) <= machine.cpu * power)
+            model.add(sum(seats[i, w] * one.memory for i, one in running) <= machine.memory * power)
+            model.add(sum(seats[i, w] * one.nodes for i, one in holding) <= machine.nodes * power)
+    for t in range(slots):
+        model.add(sum(on[w, t] for w in range(len(machines))) >= fewest_on(instance, points[t]))
+    for w in range(1, len(machines)):
+        if _size(machines[w]) == _size(machines[w - 1]):
+            model.add(sum(on[w, t] for t in range(slots)) <= sum(on[w - 1, t] for t in range(slots)))
+    length = [points[t + 1] - points[t] for t in range(slots)]
+    model.minimize(
+        sum(length[t] * on[w, t] + instance.lead * boots[w, t] for w in range(len(machines)) for t in range(slots))
+    )
+    solver = cp_model.CpSolver()
+    solver.parameters.max_time_in_seconds = seconds
+    solver.parameters.num_workers = threads
+    solver.parameters.random_seed = 1
+    solver.parameters.linearization_level = 2
+    begun = time.perf_counter()
+    status = solver.solve(model)
+    if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
+        raise RuntimeError(f"seed {instance.seed}: CP-SAT says {solver.status_name(status)}")
+    return {
+        "seed": instance.seed,
+        "fingerprint": instance.fingerprint(),
+        "cost": round(solver.objective_value),
+        "bound": round(solver.best_objective_bound),
+        "proven": status == cp_model.OPTIMAL,
+        "seconds": round(time.perf_counter() - begun, 2),
+        "limit": seconds,
+        "threads": threads,
+        "seats": {
+            one.name: [solver.value(seats[i, w]) for w in range(len(machines))] for i, one in enumerate(instance.wanted)
+        },
+    }

@@ -1,0 +1,78 @@
+"""Ways to give out an instance's seats: the engine as placed online, the engine after replan, and crude rivals."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from lablet_scheduler.engine import (
+    Calendar,
+    Demand,
+    Placement,
+    PlacementRequest,
+    PoolPolicy,
+    Replan,
+    WorkerView,
+    optimise,
+    place,
+)
+
+from .instances import Instance, Wanted
+
+POOL = "default"
+
+
+def empty_calendar(instance: Instance) -> Calendar:
+    """The engine's calendar of an instance before the first request."""
+    return Calendar(
+        [PoolPolicy(POOL, turnaround=instance.turnaround, grace=instance.grace)],
+        [
+            WorkerView(one.name, POOL, one.cpu, one.memory, 10_000, max_nodes=one.nodes, boot_minutes=instance.lead)
+            for one in instance.machines
+        ],
+    )
+
+
+def asked(instance: Instance, one: Wanted) -> PlacementRequest:
+    """A reservation as the engine is asked."""
+    demand = Demand(one.cpu, one.memory, 10, one.nodes, ("console",))
+    return PlacementRequest(one.name, POOL, demand, one.start, one.end, seats=one.seats, now=began(instance))
+
+
+def began(instance: Instance) -> int:
+    """A day before the first slot: the present, while all are placed."""
+    return min(one.start for one in instance.wanted) - 24 * 60
+
+
+def online(instance: Instance) -> tuple[Calendar, list[str]]:
+    """Placed one by one in the order of the requests; the calendar, and who was refused."""
+    calendar = empty_calendar(instance)
+    refused: list[str] = []
+    for one in instance.wanted:
+        decision = place(calendar, asked(instance, one))
+        if isinstance(decision, Placement):
+            calendar.book_all(decision.bookings())
+        else:
+            refused.append(one.name)
+    return calendar, refused
+
+
+def replanned(instance: Instance, calendar: Calendar, seconds: float, budget: int, seed: int = 1) -> Replan:
+    """Optimised for so long at most, and carried out on the calendar."""
+    until = time.perf_counter() + seconds
+    found = optimise(
+        calendar, POOL, began(instance), seed=seed, budget=budget, expired=lambda: time.perf_counter() > until
+    )
+    found.apply(calendar)
+    return found
+
+
+def assignment(calendar: Calendar) -> dict[str, list[str]]:
+    """Reservation → the worker of each seat, as the checker wants it."""
+    found: dict[str, list[str]] = {}
+    for booking in calendar.bookings():
+        found.setdefault(booking.reservation, []).append(booking.worker)
+    return found
+
+
+Chooser = Callable[[list[tuple[str, float]]], str]

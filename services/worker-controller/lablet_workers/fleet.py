@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -16,7 +17,7 @@ from lablet_workers.estate import Estate
 from lablet_workers.machines.context import Look, Surroundings
 from lablet_workers.machines.steps import step as worker_step
 from lablet_workers.needs import Wanted, WorkerNeeds, is_live, needs_of, plan_power
-from lablet_workers.pools import missing_workers, recordoned, worker_names
+from lablet_workers.pools import is_surplus, missing_workers, recordoned
 from lablet_workers.providers.port import ProviderError
 from lablet_workers.runtimes.port import RuntimeFault
 
@@ -31,6 +32,10 @@ _ANSWERING = (
     WorkerPhase.TERMINATING,
 )
 """Phases in which the runtime may be spoken to."""
+_SLOW_SECONDS = 0.01
+_REST = 4.0
+"""After planning that took longer than that, changes are collected for so many times as long: a busy calendar of
+thousands of bookings is planned for many of them together, and the loop stays free for the labs."""
 
 
 class Fleet:
@@ -57,11 +62,15 @@ class Fleet:
                 continue
             await self._make_workers(pool)
             await self._fit_workers(pool)
+            began = time.perf_counter()
             plan = self._planned(pool, self._estate.caches[RESERVATION].items())
+            seconds = time.perf_counter() - began
             for name, wanted in plan.items():
                 if self._plan.get(name) != wanted:
                     self._wake(name)
             self._plan = plan
+            if seconds > _SLOW_SECONDS:
+                await asyncio.sleep(_REST * seconds)
 
     async def _make_workers(self, pool: WorkerPool) -> None:
         template = self._estate.caches[TEMPLATE].get(pool.spec.template)
@@ -93,7 +102,7 @@ class Fleet:
 
     async def _is_left_over(self, worker: Worker, pool: WorkerPool) -> bool:
         """A surplus worker that is off and booked by nobody; the bookings are read after its cordon has moved the gate."""
-        if worker.id in worker_names(pool) or worker.status.phase is not WorkerPhase.OFFLINE:
+        if not is_surplus(worker, pool) or worker.status.phase is not WorkerPhase.OFFLINE:
             return False
         if worker.status.machine is not None or self._estate.instances_on(worker.id):
             return False

@@ -25,13 +25,20 @@ def worker_names(pool: WorkerPool) -> list[str]:
     return [f"{pool.id}-{number:03d}" for number in range(1, pool.spec.max + 1)]
 
 
+def is_surplus(worker: Worker, pool: WorkerPool) -> bool:
+    """Beyond the pool's size."""
+    prefix, _, number = worker.id.rpartition("-")
+    within = prefix == pool.id and number.isdecimal() and 1 <= int(number) <= pool.spec.max
+    return not (within and worker.id == f"{pool.id}-{int(number):03d}")
+
+
 SHRUNK = "pool-shrunk"
 """Reason of the cordon of a worker beyond its pool's `max`."""
 
 
 def recordoned(worker: Worker, pool: WorkerPool, by: str) -> Worker | None:
     """The worker with the cordon of a surplus one, or without it where the pool has grown again; None: as it should be."""
-    surplus = worker.id not in worker_names(pool)
+    surplus = is_surplus(worker, pool)
     cordon = worker.spec.unschedulable
     if surplus and cordon is None:
         return worker.respecified("cordoned", unschedulable=Cordon(reason=SHRUNK, by=by))

@@ -14,8 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from lablet_local.binaries import Binary, BinaryMissing, find_etcd, find_nats, find_rclone
 from lablet_local.folder import DataFolder, read_json
+from lablet_local.lab_ports import taken_ports
 from lablet_local.mesh import TemplatesMissing, worker_templates
 from lablet_local.ports import DEFAULT_BASE, PortBlock, PortsBusy, claim_ports
 from lablet_local.services import MODULES, replica_counts
@@ -62,6 +65,7 @@ def examine(folder: DataFolder) -> Iterator[Finding]:
     yield _program("rclone", find_rclone)
     yield from _modules()
     yield _templates()
+    yield _lab_ports()
     yield _folder(folder)
     yield _disk(folder.root)
     if folder.root.exists():
@@ -139,6 +143,20 @@ def _templates() -> Finding:
         return Finding("worker templates", Verdict.OK, str(worker_templates()))
     except TemplatesMissing as missing:
         return Finding("worker templates", Verdict.FAULT, str(missing), "run from the checkout, or name the file")
+
+
+def _lab_ports() -> Finding:
+    try:
+        taken = {name: ports for name, ports in taken_ports(worker_templates()) if ports}
+    except TemplatesMissing:
+        return Finding("lab ports", Verdict.WARNING, "not known without worker templates", "see that part above")
+    except (YAMLError, TypeError, ValueError) as error:
+        return Finding("lab ports", Verdict.FAULT, f"the worker templates cannot be read: {error}", "correct the file")
+    if taken:
+        found = "; ".join(f"template {name}: {', '.join(map(str, ports[:5]))}" for name, ports in taken.items())
+        remedy = "a lab that is given one of them does not come up: set another port_range, or end what listens there"
+        return Finding("lab ports", Verdict.WARNING, f"in use on every address: {found}", remedy)
+    return Finding("lab ports", Verdict.OK, "all free")
 
 
 def _folder(folder: DataFolder) -> Finding:

@@ -6,14 +6,13 @@ those too. Not guaranteed: that no such program starts during the demo.
 """
 
 import json
-import socket
 from pathlib import Path
+
+from lablet_local.lab_ports import is_free
 
 WORKERS = 7
 _PORTS_EACH = 200
 _FIRST, _LAST = 2000, 9999
-_PROBED = "127.76.255.254"
-"""A loopback address that no simulated machine has."""
 
 
 class NoPorts(Exception):
@@ -24,20 +23,10 @@ def free_block(first: int = _FIRST, last: int = _LAST, wanted: int = _PORTS_EACH
     """The first run of ports that can be bound, both ends included. Raises `NoPorts`."""
     run = 0
     for port in range(first, last + 1):
-        run = run + 1 if _is_free(port) else 0
+        run = run + 1 if is_free(port) else 0
         if run == wanted:
             return port - wanted + 1, port
     raise NoPorts(f"no {wanted} free ports in a row between {first} and {last}")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_PROBED, port))
-        except OSError:
-            return False
-    return True
 
 
 def write_templates(path: Path) -> Path:

@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
 from lablet_common.reconcile import Again
+from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, RESERVATION, TEMPLATE, WORKER
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
@@ -16,7 +17,7 @@ from lablet_common.telemetry.metrics import SCALING, WORKER_HOURS
 from lablet_workers.estate import Estate
 from lablet_workers.machines.context import Look, Surroundings
 from lablet_workers.machines.steps import step as worker_step
-from lablet_workers.needs import Wanted, WorkerNeeds, is_live, needs_of, plan_power
+from lablet_workers.needs import Need, Wanted, WorkerNeeds, is_live, needs_of, plan_power
 from lablet_workers.pools import is_surplus, missing_workers, recordoned
 from lablet_workers.providers.port import ProviderError
 from lablet_workers.runtimes.port import RuntimeFault
@@ -46,6 +47,10 @@ class Fleet:
         self._estate = estate
         self._wake = wake
         self._plan: dict[str, Wanted] = {}
+        self._needs: Mapping[str, tuple[Need, ...]] | None = None
+        """The calendar by worker, as it was planned with last."""
+        self._rest = 0.0
+        """Real seconds between two plannings."""
         self._replan = asyncio.Event()
 
     def replan(self) -> None:
@@ -63,14 +68,16 @@ class Fleet:
             await self._make_workers(pool)
             await self._fit_workers(pool)
             began = time.perf_counter()
-            plan = self._planned(pool, self._estate.caches[RESERVATION].items())
+            self._needs = self._needs_in(pool, self._estate.caches[RESERVATION].items())
+            plan = self._planned(pool, self._needs)
             seconds = time.perf_counter() - began
+            self._rest = _REST * seconds if seconds > _SLOW_SECONDS else 0.0
             for name, wanted in plan.items():
                 if self._plan.get(name) != wanted:
                     self._wake(name)
             self._plan = plan
-            if seconds > _SLOW_SECONDS:
-                await asyncio.sleep(_REST * seconds)
+            if self._rest:
+                await asyncio.sleep(self._rest)
 
     async def _make_workers(self, pool: WorkerPool) -> None:
         template = self._estate.caches[TEMPLATE].get(pool.spec.template)
@@ -112,11 +119,16 @@ class Fleet:
         )
         return worker.id not in booked
 
-    def _planned(self, pool: WorkerPool, reservations: list[Reservation]) -> dict[str, Wanted]:
+    def _instances(self) -> list[Instance]:
+        return [i for i in self._estate.caches[INSTANCE].items() if i.spec.pool == self._estate.pool]
+
+    def _needs_in(self, pool: WorkerPool, reservations: list[Reservation]) -> Mapping[str, tuple[Need, ...]]:
+        ended = {i.id for i in self._instances() if i.is_final and i.status.history[-1].at < i.spec.end}
+        return needs_of((r for r in reservations if r.status.pool == self._estate.pool), pool.spec, ended)
+
+    def _planned(self, pool: WorkerPool, needs: Mapping[str, tuple[Need, ...]]) -> dict[str, Wanted]:
         now = self._estate.clock.now()
-        instances = [i for i in self._estate.caches[INSTANCE].items() if i.spec.pool == self._estate.pool]
-        ended = {i.id for i in instances if i.is_final and i.status.history[-1].at < i.spec.end}
-        needs = needs_of((r for r in reservations if r.status.pool == self._estate.pool), pool.spec, ended)
+        instances = self._instances()
         busy = {i.spec.worker for i in instances if is_live(self._estate.instances.get(i.id) or i, now)}
         minutes = self._estate.settings.controller_scale_down_grace_period_minutes
         grace = timedelta(minutes=pool.spec.scale_down_grace_minutes if minutes is None else minutes)
@@ -132,7 +144,7 @@ class Fleet:
         pool = self._estate.pool_record
         if worker is None or pool is None:
             return None
-        wanted = self._planned(pool, await self._reservations(worker)).get(name, Wanted(False, "no-need"))
+        wanted = self._planned(pool, await self._needs_for(worker, pool)).get(name, Wanted(False, "no-need"))
         busy = any(is_live(instance, self._estate.clock.now()) for instance in self._estate.instances_on(name))
         try:
             outcome = await worker_step(worker, wanted, busy, self._surroundings(worker))
@@ -149,6 +161,14 @@ class Fleet:
         self._tell_of_worker(worker, committed)
         self._wake(name)
         return None
+
+    async def _needs_for(self, worker: Worker, pool: WorkerPool) -> Mapping[str, tuple[Need, ...]]:
+        """The calendar by worker. Where working it out is slow, that of the latest planning will do: the next one wakes
+        whoever it changes."""
+        powering_off = worker.status.phase is WorkerPhase.DRAINING
+        if powering_off or self._needs is None or (self._replan.is_set() and not self._rest):
+            return self._needs_in(pool, await self._reservations(worker))
+        return self._needs
 
     async def _reservations(self, worker: Worker) -> list[Reservation]:
         """All reservations; read linearizably when a power-off has been marked and is to be carried out or undone."""

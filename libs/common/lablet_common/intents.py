@@ -8,6 +8,7 @@ definition) is checked by the gateway on top.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -160,7 +161,8 @@ class ArtifactDelete(Model):
 
 
 class AssessmentCompleted(Model):
-    """From the assessment system; `passed` may stand beside the score or inside it."""
+    """From the assessment system; `passed` may stand beside the score or inside it, points as `points`/`score` of
+    `maximum`/`max`."""
 
     instance: str
     passed: bool | None = None
@@ -210,3 +212,60 @@ INTENTS: Mapping[str, Intent] = {intent.type: intent for intent in _ALL}
 """By event type."""
 
 ASSESSMENTS: Literal["io.lablet.assessment."] = "io.lablet.assessment."
+    message: str = ""
+
+    @model_validator(mode="after")
+    def _understood(self) -> Self:
+        inside = self.score if isinstance(self.score, dict) else {}
+        said = inside.get("passed")
+        if said is not None and not isinstance(said, bool):
+            raise _fault("score.passed", "passed is true or false")
+        if said is not None and self.passed is not None and said != self.passed:
+            raise _fault("passed", "passed stands beside the score and inside it, and the two differ")
+        for name, value in (("points", self.points), ("maximum", self.maximum)):
+            if value is not None and not _is_number(value):
+                raise _fault(f"score.{name}", f"{name} is a number")
+        return self
+
+    @property
+    def verdict(self) -> bool | None:
+        """Passed or not, wherever it stands."""
+        inside = self.score.get("passed") if isinstance(self.score, dict) else None
+        return self.passed if self.passed is not None else inside
+
+    @property
+    def points(self) -> Any:
+        """A number, or None; checked when the body is read."""
+        return self._number("points", "score")
+
+    @property
+    def maximum(self) -> Any:
+        return self._number("maximum", "max")
+
+    def _number(self, *names: str) -> Any:
+        if not isinstance(self.score, dict):
+            return self.score if "points" in names else None
+        return next((self.score[name] for name in names if self.score.get(name) is not None), None)
+
+
+class GradingCompleted(AssessmentCompleted):
+    """A verdict, which must be there."""
+
+    @model_validator(mode="after")
+    def _verdict_there(self) -> Self:
+        if self.verdict is None:
+            raise _fault("passed", "give passed, beside the score or inside it")
+        return self
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    prefix: str = ""
+    """The word in the type where that is not the kind's."""
+
+    @property
+    def word(self) -> str:
+        return self.prefix or self.kind.name
+    Intent(INSTANCE, "collection.completed", AssessmentCompleted, "assessment"),
+    Intent(INSTANCE, "grading.completed", GradingCompleted, "assessment"),
+"""What these types begin with: outside systems tell of what they did to an instance, also when it has ended."""

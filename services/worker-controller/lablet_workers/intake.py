@@ -15,6 +15,7 @@ from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
 from lablet_common.store import Store
 from lablet_common.store.repository import Repository
+from lablet_workers.assessment import decide_assessment
 from lablet_workers.handlers import decide_instance, decide_pool, decide_template, decide_worker, unknown
 
 CENTRAL = "-"
@@ -42,6 +43,8 @@ class Desk:
                 return await self._worker(undecided)
             case INSTANCE.name:
                 return await self._instance(undecided)
+            case "assessment":
+                return await self._assessment(undecided)
             case POOL.name:
                 return await self._pool(undecided)
             case TEMPLATE.name:
@@ -69,6 +72,13 @@ class Desk:
             definition = await self._definitions.get(instance.spec.definition, "public")
         collects = definition is not None and CollectKind.CONFIGURATIONS in definition.spec.collect
         return decide_instance(instance, collects, undecided, self._clock.now(), self._source)
+
+    async def _assessment(self, undecided: Undecided) -> Decision:
+        name = target_of(undecided)
+        instance = await self._instances.get(name)
+        if instance is None or instance.tenant != undecided.request.tenant:
+            return unknown("instance", name)
+        return decide_assessment(instance, undecided, self._clock.now())
 
     async def _pool(self, undecided: Undecided) -> Decision:
         name = target_of(undecided)

@@ -177,7 +177,8 @@ class Fleet:
         self, kind: str, verb: str, target: str, data: dict[str, Any] | None = None, shard: str = "default"
     ) -> Any:
         """Puts a request into the inbox and has it decided; the request as it then stands."""
-        intent = INTENTS[f"io.lablet.{kind}.{verb}.requested.v1"]
+        word = verb if kind == "assessment" else f"{verb}.requested"
+        intent = INTENTS[f"io.lablet.{kind}.{word}.v1"]
         body = data or {}
         request = build_request(
             intent,

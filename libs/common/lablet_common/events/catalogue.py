@@ -7,7 +7,7 @@ machines against this table.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from lablet_common.intents import INTENTS, AssessmentCompleted
+from lablet_common.intents import INTENTS
 from lablet_common.resources.kinds import KINDS, Service
 from lablet_common.resources.model import Instant, Model, Resource
 from lablet_common.resources.request import Problem
@@ -145,8 +145,7 @@ def _catalogue() -> dict[str, EventType]:
         for fact in (*FACTS[kind.name], *COMMON_FACTS)
     ]
     types += [EventType("scaling", fact, ScalingData, service=Service.WORKERS) for fact in SCALING_FACTS]
-    types += [EventType(i.kind.name, i.verb, i.body, intent=True, service=i.service) for i in INTENTS.values()]
-    types += [EventType("assessment", f"{what}.completed", AssessmentCompleted) for what in ("collection", "grading")]
+    types += [EventType(i.word, i.verb, i.body, intent=True, service=i.service) for i in INTENTS.values()]
     types.append(EventType("ingress", "refused", IngressRefused, service=Service.GATEWAY))
     return {event.type: event for event in types}
 

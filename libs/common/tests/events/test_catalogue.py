@@ -53,9 +53,9 @@ def test_state_events_are_sent_by_the_owner_of_the_kind_alone() -> None:
     assert {event.service for event in EVENTS.values() if event.kind == "scaling"} == {Service.WORKERS}
 
 
-def test_what_outside_systems_send_has_no_sender_among_us() -> None:
-    outside = {name for name, event in EVENTS.items() if event.service is None}
-    assert outside == {
+def test_what_assessment_systems_tell_is_decided_by_the_owner_of_instances() -> None:
+    told = {name: event for name, event in EVENTS.items() if event.kind == "assessment"}
+    assert set(told) == {
         "io.lablet.assessment.collection.completed.v1",
         "io.lablet.assessment.grading.completed.v1",
     }

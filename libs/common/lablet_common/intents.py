@@ -164,54 +164,10 @@ class AssessmentCompleted(Model):
     """From the assessment system; `passed` may stand beside the score or inside it, points as `points`/`score` of
     `maximum`/`max`."""
 
-    instance: str
+    instance: str = ""
+    """Its id, which the event's subject names as well."""
     passed: bool | None = None
     score: dict[str, Any] | float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """One thing that may be asked: `io.lablet.<kind>.<verb>.v1`, decided by the kind's owner."""
-
-    kind: Kind
-    verb: str
-    body: type[Model]
-    """What the owner gets as data."""
-
-    @property
-    def type(self) -> str:
-        return f"io.lablet.{self.kind.name}.{self.verb}.v1"
-
-    @property
-    def service(self) -> Service:
-        return self.kind.owner
-
-
-_ALL = (
-    Intent(DEFINITION, "publish.requested", DefinitionPublish),
-    Intent(DEFINITION, "deprecate.requested", Nothing),
-    Intent(RESERVATION, "requested", ReservationRequested),
-    Intent(RESERVATION, "confirm.requested", Nothing),
-    Intent(RESERVATION, "change.requested", ReservationChange),
-    Intent(RESERVATION, "cancel.requested", Nothing),
-    Intent(INSTANCE, "start.requested", Nothing),
-    Intent(INSTANCE, "stop.requested", Nothing),
-    Intent(INSTANCE, "collect.requested", Nothing),
-    Intent(INSTANCE, "retry.requested", Nothing),
-    Intent(WORKER, "drain.requested", WorkerDrain),
-    Intent(WORKER, "drain-cancel.requested", Nothing),
-    Intent(WORKER, "cordon.requested", WorkerCordon),
-    Intent(WORKER, "uncordon.requested", Nothing),
-    Intent(WORKER, "replace.requested", Nothing),
-    Intent(POOL, "apply.requested", PoolApply),
-    Intent(POOL, "delete.requested", Nothing),
-    Intent(TEMPLATE, "apply.requested", TemplateApply),
-    Intent(TEMPLATE, "delete.requested", Nothing),
-)
-INTENTS: Mapping[str, Intent] = {intent.type: intent for intent in _ALL}
-"""By event type."""
-
-ASSESSMENTS: Literal["io.lablet.assessment."] = "io.lablet.assessment."
     message: str = ""
 
     @model_validator(mode="after")
@@ -260,12 +216,57 @@ class GradingCompleted(AssessmentCompleted):
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One thing that may be asked: `io.lablet.<kind>.<verb>.v1`, decided by the kind's owner."""
+
+    kind: Kind
+    verb: str
+    body: type[Model]
+    """What the owner gets as data."""
     prefix: str = ""
     """The word in the type where that is not the kind's."""
 
     @property
     def word(self) -> str:
         return self.prefix or self.kind.name
+
+    @property
+    def type(self) -> str:
+        return f"io.lablet.{self.word}.{self.verb}.v1"
+
+    @property
+    def service(self) -> Service:
+        return self.kind.owner
+
+
+_ALL = (
+    Intent(DEFINITION, "publish.requested", DefinitionPublish),
+    Intent(DEFINITION, "deprecate.requested", Nothing),
+    Intent(RESERVATION, "requested", ReservationRequested),
+    Intent(RESERVATION, "confirm.requested", Nothing),
+    Intent(RESERVATION, "change.requested", ReservationChange),
+    Intent(RESERVATION, "cancel.requested", Nothing),
+    Intent(INSTANCE, "start.requested", Nothing),
+    Intent(INSTANCE, "stop.requested", Nothing),
+    Intent(INSTANCE, "collect.requested", Nothing),
+    Intent(INSTANCE, "retry.requested", Nothing),
     Intent(INSTANCE, "collection.completed", AssessmentCompleted, "assessment"),
     Intent(INSTANCE, "grading.completed", GradingCompleted, "assessment"),
+    Intent(WORKER, "drain.requested", WorkerDrain),
+    Intent(WORKER, "drain-cancel.requested", Nothing),
+    Intent(WORKER, "cordon.requested", WorkerCordon),
+    Intent(WORKER, "uncordon.requested", Nothing),
+    Intent(WORKER, "replace.requested", Nothing),
+    Intent(POOL, "apply.requested", PoolApply),
+    Intent(POOL, "delete.requested", Nothing),
+    Intent(TEMPLATE, "apply.requested", TemplateApply),
+    Intent(TEMPLATE, "delete.requested", Nothing),
+)
+INTENTS: Mapping[str, Intent] = {intent.type: intent for intent in _ALL}
+"""By event type."""
+
+ASSESSMENTS: Literal["io.lablet.assessment."] = "io.lablet.assessment."
 """What these types begin with: outside systems tell of what they did to an instance, also when it has ended."""

@@ -59,6 +59,8 @@ def test_what_assessment_systems_tell_is_decided_by_the_owner_of_instances() -> 
         "io.lablet.assessment.collection.completed.v1",
         "io.lablet.assessment.grading.completed.v1",
     }
+    assert {event.service for event in told.values()} == {Service.WORKERS}
+    assert all(event.service is not None for event in EVENTS.values())
 
 
 def test_every_type_has_a_schema_under_its_own_address() -> None:

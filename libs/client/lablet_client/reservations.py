@@ -8,7 +8,7 @@ from typing import Any
 from lablet_client.collection import Collection
 from lablet_client.errors import TimedOut, refusal
 from lablet_client.requests import WAIT, Requests, request_id_of, settle
-from lablet_common.intents import ReservationChange, ReservationCreate
+from lablet_common.intents import ReservationChange, ReservationCreate, Simulation, SimulationCreate
 from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Explanation, Reservation, ReservationPhase, RosterEntry
 
@@ -32,6 +32,14 @@ class Reservations(Collection[Reservation]):
         with suppress(TimedOut):  # then it is still Pending, as promised
             await settle(self._transport, answer, 0 if waited else wait)
         return _not_rejected(await self.get(subject.partition("/")[2]))
+
+    async def simulate(self, body: SimulationCreate, *, wait: float = WAIT) -> Simulation:
+        """What would become of these, decided in their order; nothing is booked. Raises `Invalid` naming the fields,
+        `TimedOut`."""
+        answer = await self._transport.call("POST", f"{self.path}:simulate", body=body.to_dict(), wait=wait)
+        request = await settle(self._transport, answer, wait)
+        found = answer.json() if request is None else request.status.answer
+        return Simulation.model_validate(found, extra="ignore")
 
     async def submit(self, body: ReservationCreate, *, key: str | None = None) -> Request:
         """Books seats without waiting: the accepted request, for those who follow events."""

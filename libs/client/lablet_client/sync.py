@@ -114,6 +114,7 @@ class _Collection(_Room[collection.Collection[R]], Generic[R]):
 
 class Reservations(_Collection[Reservation]):
     create = _blocking(reservations.Reservations.create)
+    simulate = _blocking(reservations.Reservations.simulate)
     submit = _blocking(reservations.Reservations.submit)
     change = _blocking(reservations.Reservations.change)
     cancel = _blocking(reservations.Reservations.cancel)

@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from lablet_common.resources.artifact import ArtifactRole
 from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER, Kind, Service
 from lablet_common.resources.model import Instant, Labels, Minute, Model, Name
-from lablet_common.resources.reservation import MAX_SEATS, Hold, RosterEntry
+from lablet_common.resources.reservation import MAX_SEATS, Explanation, Hold, RosterEntry, Slot
 from lablet_common.resources.worker import PoolSpec, TemplateSpec
 
 
@@ -96,6 +96,67 @@ class ReservationRequested(Model):
     worker_selector: Labels = {}
     roster: tuple[RosterEntry, ...] = ()
     hold: Hold | None = None
+
+
+MAX_SIMULATED = 100
+
+
+class SimulationCreate(Model):
+    """What would become of these reservations, decided in their order, perhaps with another fleet? Nothing is booked.
+    One reservation, or a list of them, may stand for the whole."""
+
+    reservations: Annotated[tuple[ReservationCreate, ...], Field(min_length=1, max_length=MAX_SIMULATED)]
+    workers: Annotated[int, Field(ge=-10_000, le=10_000)] = 0
+    """So many more workers than the pool has; below 0: fewer."""
+    template: Name | None = None
+    """The shape that all workers of the pool would have."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return {"reservations": value}
+        if isinstance(value, dict) and "definition" in value:
+            return {"reservations": [value]}
+        return value
+
+
+class SimulateRequested(Model):
+    """The what-if as the scheduler gets it: definitions, pools and shapes resolved."""
+
+    wishes: Annotated[tuple[ReservationRequested, ...], Field(min_length=1, max_length=MAX_SIMULATED)]
+    workers: int = 0
+    shape: TemplateSpec | None = None
+    """What all workers would be; None: what they are."""
+    cost_per_hour_usd: float = 0.0
+    """Of a worker, by its template."""
+
+
+class SimulatedReservation(Model):
+    """What one reservation would come to."""
+
+    definition: str
+    seats: int
+    outcome: Literal["placed", "waitlisted", "rejected"]
+    slot: Slot | None = None
+    """What it would get; for one that would wait, what it asks for."""
+    explanation: Explanation
+    added_worker_hours: float = 0.0
+
+
+class Simulation(Model):
+    """The answer to a what-if. Hours and cost are of power, boots included."""
+
+    pool: str
+    workers: int
+    reservations: tuple[SimulatedReservation, ...]
+    worker_hours_before: float
+    """Of what is booked, with the fleet as it is."""
+    worker_hours_after: float
+    worker_hours_added: float
+    cost_added_usd: float
+    displaced: int = 0
+    """Booked reservations that would lose their place, with the other fleet."""
 
 
 class ReservationChange(Model):
@@ -246,6 +307,7 @@ _ALL = (
     Intent(DEFINITION, "publish.requested", DefinitionPublish),
     Intent(DEFINITION, "deprecate.requested", Nothing),
     Intent(RESERVATION, "requested", ReservationRequested),
+    Intent(RESERVATION, "simulate.requested", SimulateRequested),
     Intent(RESERVATION, "confirm.requested", Nothing),
     Intent(RESERVATION, "change.requested", ReservationChange),
     Intent(RESERVATION, "cancel.requested", Nothing),

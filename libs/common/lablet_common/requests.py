@@ -122,14 +122,19 @@ class Accepted:
     created: bool
 
 
+def pointer_of(request: Request, place: int = 0) -> Put:
+    """What puts the request into its owner's inbox; `place`: among those of the same transaction."""
+    named = {"tenant": request.tenant, "request": request.id} | ({"place": place} if place else {})
+    return Put(inbox_key(request.spec.service, request.spec.shard, request.id), json.dumps(named).encode())
+
+
 async def accept(store: Store, request: Request) -> Accepted:
     """Stores the request and its inbox pointer in one transaction. The same key and body lead to the stored request,
     decided or not. Raises `KeyReused` for another body and `StoreUnavailable`; it is safe to call again."""
     key = REQUEST.key_of(request)
     spec = request.spec
-    pointer = json.dumps({"tenant": request.tenant, "request": request.id}).encode()
     absent = [Compare(key, Target.MOD, "=", 0)]
-    writes = [Put(key, encode(request)), Put(inbox_key(spec.service, spec.shard, request.id), pointer)]
+    writes = [Put(key, encode(request)), pointer_of(request)]
     try:
         done = await store.txn(absent, writes, [Get(key)])
     except OutcomeUnknown:
@@ -154,6 +159,13 @@ class Undecided:
         return self.request.id
 
 
+_Pointer = tuple[KeyValue, dict[str, Any]]
+
+
+def _place(pointer: _Pointer) -> tuple[int, int]:
+    return pointer[0].create_revision, pointer[1].get("place", 0)
+
+
 class Inbox:
     """What waits for one shard of a service."""
 
@@ -162,23 +174,26 @@ class Inbox:
         self._prefix = inbox_prefix(service, shard)
 
     async def pending(self, limit: int = 100) -> list[Undecided]:
-        """The longest waiting first, by the pointers' create revisions; read linearizably."""
+        """The longest waiting first, by the pointers' create revisions, those of one transaction by their places; read
+        linearizably. Fewer than `limit` may be returned although more wait: what one transaction brought stays together."""
         page = await self._store.range(self._prefix, limit=limit, order_by_create=True)
+        pointers = sorted(((kv, json.loads(kv.value)) for kv in page.items), key=_place)
+        if page.more and (whole := [one for one in pointers if one[0].create_revision != pointers[-1][0].create_revision]):
+            pointers = whole  # of the last transaction, the limit may have cut off the first ones
         undecided: list[Undecided] = []
-        for at in range(0, len(page.items), _READS_AT_ONCE):
-            undecided += await self._read(page.items[at : at + _READS_AT_ONCE])
+        for at in range(0, len(pointers), _READS_AT_ONCE):
+            undecided += await self._read(pointers[at : at + _READS_AT_ONCE])
         return undecided
 
     async def depth(self) -> int:
         """How many wait."""
         return (await self._store.range(self._prefix, limit=1, keys_only=True)).count
 
-    async def _read(self, pointers: Sequence[KeyValue]) -> list[Undecided]:
-        named = [json.loads(pointer.value) for pointer in pointers]
-        keys = [REQUEST.key(name["request"], name["tenant"]) for name in named]
+    async def _read(self, pointers: Sequence[_Pointer]) -> list[Undecided]:
+        keys = [REQUEST.key(named["request"], named["tenant"]) for _, named in pointers]
         found = await self._store.txn([], [Get(key) for key in keys])
         undecided = []
-        for pointer, key, read in zip(pointers, keys, found.reads, strict=True):
+        for (pointer, _), key, read in zip(pointers, keys, found.reads, strict=True):
             if not read:
                 _log.error("an inbox pointer leads nowhere", extra={"pointer": pointer.key, "request": key})
                 continue
@@ -197,9 +212,11 @@ def decide_in(
     reason: str,
     resource: Resource[Any, Any] | None = None,
     resource_phase: str | None = None,
+    answer: dict[str, Any] | None = None,
 ) -> Request:
     """Closes the request as done. `resource` is only named in the outcome: writing it is the caller's part of the same
-    transaction. Returns the request as it will stand, with the revision it was read at."""
+    transaction. `answer` is what was found out, where only that was asked. Returns the request as it will stand, with the
+    revision it was read at."""
     return _close_in(
         txn,
         undecided,
@@ -209,6 +226,7 @@ def decide_in(
         reason=reason,
         resource=resource,
         resource_phase=resource_phase,
+        answer=answer,
     )
 
 

@@ -163,12 +163,12 @@ async def outcome_response(
     if wait is None:
         wait = wait_by_default
     if wait is None:
-        return _accepted(request)
+        return accepted_response(request)
     applied = {"Preference-Applied": f"wait={wait:g}"}
     if not request.is_final:
         request = await wait_decided(parts.store, request.tenant, request.id, wait)
     if request.status.phase is RequestPhase.ACCEPTED:
-        return _accepted(request, applied)
+        return accepted_response(request, applied)
     if request.status.phase is RequestPhase.REFUSED:
         raise refusal_in(request)
     subject = request.status.resource or request.spec.subject
@@ -192,6 +192,7 @@ def refusal_in(request: Request) -> Refused:
     return Refused(problem.model_copy(update={"extensions": more}))
 
 
-def _accepted(request: Request, headers: Mapping[str, str] | None = None) -> Response:
+def accepted_response(request: Request, headers: Mapping[str, str] | None = None) -> Response:
+    """202: where the outcome will be found."""
     where = {"Location": f"{PREFIX}/requests/{request.id}", "Retry-After": "1", **(headers or {})}
     return resource_response(request, 202, where)

@@ -15,12 +15,14 @@ from lablet_common.intents import (
     Intent,
     PoolApply,
     ReservationCreate,
+    SimulateRequested,
+    SimulationCreate,
     TemplateApply,
 )
 from lablet_common.resources.kinds import DEFINITION, POOL, RESERVATION, TEMPLATE
 from lablet_common.resources.model import Model
 from lablet_common.resources.request import Problem, Request
-from lablet_gateway import problems
+from lablet_gateway import problems, simulation
 from lablet_gateway.answers import path_of
 from lablet_gateway.caller import Caller
 from lablet_gateway.envelopes import Inbound
@@ -87,6 +89,8 @@ async def _accept(parts: Parts, caller: Caller, event: CloudEvent) -> Request | 
         data = data_of(event)
     except InvalidEvent as error:
         raise problems.invalid("data", str(error)) from error
+    if intent.body is SimulateRequested:
+        return await simulation.ask(parts, caller.asking(intent.type), ask, _body(SimulationCreate, data))
     return await _ask(Intake(parts, caller.asking(intent.type), ask), intent, event, data)
 
 

@@ -24,6 +24,7 @@ EXPECTED = {
     "GET /definitions/{name}/versions/{version}/topology": "aoi",
     "POST /definitions/{name}/versions/{version}/deprecate": "ai",
     "POST /reservations": "aoil",
+    "POST /reservations:simulate": "aoil",
     "GET /reservations": "aoil",
     "GET /reservations/{reservation_id}": "aoil",
     "PATCH /reservations/{reservation_id}": "aoil",

@@ -78,7 +78,10 @@ def step_of(decision: Decision, undecided: Undecided | None, *, at: datetime, by
     if undecided is not None and decision.problem is not None:
         refuse_in(txn, undecided, at=at, by=by, problem=decision.problem, resource=resource)
     elif undecided is not None:
-        decide_in(txn, undecided, at=at, by=by, reason=decision.reason, resource=resource or decision.about)
+        decide_in(
+            txn, undecided, at=at, by=by, reason=decision.reason, resource=resource or decision.about,
+            answer=decision.answer,
+        )  # fmt: skip
     return Step(decision, undecided, txn)
 
 

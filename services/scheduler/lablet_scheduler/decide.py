@@ -55,6 +55,8 @@ class Decision:
     """Keys that the transaction compares as absent."""
     result: str = "accepted"
     """For the metrics: placed, waitlisted, rejected, cancelled, changed, refused, handed-on."""
+    answer: dict[str, Any] | None = None
+    """What the request's outcome tells, where nothing is written."""
     about: Reservation | None = None
     """The reservation to be named in the request's outcome where nothing is written."""
     frees: bool = False
@@ -81,7 +83,7 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
     that is none."""
     asked = ReservationRequested.model_validate(request.spec.data)
     definition = state.definition(request.tenant, asked.definition)
-    draft = _draft(request, asked)
+    draft = draft_of(request, asked)
     if definition is None:
         said = problem(
             "unknown-definition", "Unknown definition", f"there is no definition {asked.definition}", 422, "definition"
@@ -92,7 +94,7 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
         why = "has passed" if start < end else "is not after the start"
         said = problem("invalid-slot", "Invalid slot", f"the slot's end {format_time(end)} {why}", 422, "end")
         return _reject(draft.observed(pool=state.pool.id), context, "InvalidSlot", said)
-    answer = _place(state, draft, context)
+    answer = find_place(state, draft, context)
     if isinstance(answer, engine.Placement):
         return _granted(state, draft, answer, context)
     following = _next_pool(asked.pools, state, answer, context)
@@ -104,7 +106,8 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
     return _wait(state, draft, answer, place, context)
 
 
-def _draft(request: Request, asked: ReservationRequested) -> Reservation:
+def draft_of(request: Request, asked: ReservationRequested) -> Reservation:
+    """The reservation as it was asked for, Pending."""
     metadata = Metadata(
         id=asked.id,
         uid=str(uuid5(NAMESPACE_URL, f"{request.tenant}/{asked.id}")),
@@ -154,7 +157,8 @@ def placement_request(
     )
 
 
-def _place(state: PoolState, draft: Reservation, context: Context) -> engine.Placement | engine.Refusal:
+def find_place(state: PoolState, draft: Reservation, context: Context) -> engine.Placement | engine.Refusal:
+    """A place in its slot, or the earliest there is."""
     start, end = draft.spec.start, draft.spec.end
     if start is not None and end is not None:
         return engine.place(state.calendar, placement_request(state, draft, start, end, context.now))
@@ -226,7 +230,7 @@ def suggestion(state: PoolState, answer: engine.Refusal, context: Context) -> en
     return engine.earliest(state.calendar, wanted, after, context.horizon)
 
 
-def _never_here(state: PoolState, answer: engine.Refusal) -> bool:
+def never_here(state: PoolState, answer: engine.Refusal) -> bool:
     """Not even the empty pool could take it; a pool whose workers are not all there yet only says so of the length."""
     return answer.permanent and (state.complete or answer.explanation.binding == engine.Filter.DURATION)
 
@@ -243,7 +247,7 @@ def _waiting_place(pools: tuple[str, ...], state: PoolState, answer: engine.Refu
     """Refused by all, it waits in the first that could ever take it; None: there is none."""
     for name in pools:
         if name == state.pool.id:
-            if not _never_here(state, answer):
+            if not never_here(state, answer):
                 return name
         elif context.elsewhere(name, answer.request):
             return name

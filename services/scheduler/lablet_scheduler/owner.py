@@ -38,6 +38,7 @@ from lablet_scheduler.heal import heal, make_room, retry_waiting
 from lablet_scheduler.lifecycle import Rules, next_look, next_step
 from lablet_scheduler.neighbours import Neighbours
 from lablet_scheduler.settings import SchedulerSettings
+from lablet_scheduler.simulate import decide_simulate
 from lablet_scheduler.state import FindDefinition, PoolState
 from lablet_scheduler.views import occupies
 
@@ -347,6 +348,8 @@ class PoolOwner:
             if known is not None:
                 return Decision(reason="AlreadyDecided", about=known)
             return decide_requested(self.state, request, context)
+        if verb == "simulate.requested":
+            return decide_simulate(self.state, request, context)
         reservation = self.state.reservations.get(target) or await self._stored(target)
         if reservation is None:
             shard = await self._undecided_elsewhere(request)

@@ -39,6 +39,8 @@ class PoolState:
         self._revisions: dict[str, int] = {}
         """The newest revision seen of each reservation, also of those that are no longer kept."""
         self._of_reservation: dict[str, set[str]] = {}
+        self.complete_by: bool | None = None
+        """Whether the fleet counts as complete, where that does not follow from its workers (a what-if)."""
         self.calendar = engine.Calendar([policy_of(pool, None)], [])
 
     # -- feeding ---------------------------------------------------------------------------------------------------
@@ -144,7 +146,7 @@ class PoolState:
     @property
     def complete(self) -> bool:
         """All workers that the pool may have exist as records: only then can anything be called impossible."""
-        return len(self.workers) >= self.pool.spec.max
+        return len(self.workers) >= self.pool.spec.max if self.complete_by is None else self.complete_by
 
     def instances_of(self, reservation_id: str) -> list[Instance]:
         names = self._of_reservation.get(reservation_id, ())

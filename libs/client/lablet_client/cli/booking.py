@@ -13,6 +13,7 @@ from lablet_client.cli.session import Session, session
 if TYPE_CHECKING:
     from lablet_client.client import Client, LabTime
     from lablet_client.instances import Access
+    from lablet_common.intents import ReservationCreate, Simulation
     from lablet_common.resources.reservation import Reservation
 
 app = typer.Typer()
@@ -41,6 +42,7 @@ def reserve(
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher ones leave the wait list first.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the labs run.")] = False,
     timeout: Annotated[str, typer.Option(help="With --wait: how long to wait (real time).")] = "24h",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would come of it.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
     """Book seats of a lab for a slot, or as soon as possible."""
@@ -53,14 +55,15 @@ def reserve(
     entries = _roster(roster, seats) if roster else ()
     given_labels, wanted = labels_of(labels or (), "--label"), labels_of(selector or (), "--worker")
 
-    async def work(client: "Client") -> "tuple[Reservation, LabTime]":
+    def wish(now: "LabTime") -> "ReservationCreate":
         from lablet_client.cli.failures import WrongUsage
         from lablet_common.intents import ReservationCreate
         from lablet_common.resources.reservation import Hold, RosterEntry
 
-        now = await client.lab_time()
         slot = _slot(start, end, duration, now)
-        body = ReservationCreate(
+        if wait and hold:
+            raise WrongUsage("--wait and --hold exclude each other: a hold does not run before it is confirmed")
+        return ReservationCreate(
             definition=definition,
             seats=seats,
             pools=tuple(pools or ()),
@@ -71,8 +74,22 @@ def reserve(
             hold=Hold(expires_at=_until("--hold", hold, now)) if hold else None,
             **slot,
         )
-        if wait and hold:
-            raise WrongUsage("--wait and --hold exclude each other: a hold does not run before it is confirmed")
+
+    async def look(client: "Client") -> "tuple[Simulation, LabTime]":
+        from lablet_common.intents import SimulationCreate
+
+        now = await client.lab_time()
+        return await client.reservations.simulate(SimulationCreate(reservations=(wish(now),))), now
+
+    if dry_run:
+        from lablet_client.cli.simulate import tell
+
+        tell(run, *run.run(look), output)
+        return
+
+    async def work(client: "Client") -> "tuple[Reservation, LabTime]":
+        now = await client.lab_time()
+        body = wish(now)
         run.notes.append("waiting for the scheduler's decision …")
         return await client.reservations.create(body), now
 

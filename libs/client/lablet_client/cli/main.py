@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lablet_client.cli import admin, apply, booking, calendar, deadletters, definition, events, look, worker
+from lablet_client.cli import admin, apply, booking, calendar, deadletters, definition, events, look, simulate, worker
 from lablet_client.cli.session import Session
 
 _LOCAL = ("up", "down", "status", "doctor", "demo")
@@ -70,7 +70,7 @@ def connect(
     context.obj = given
 
 
-for part in (booking, look, apply, calendar):
+for part in (booking, look, apply, calendar, simulate):
     app.registered_commands.extend(part.app.registered_commands)
 app.add_typer(definition.app, name="definition", help="Publish labs and look at them.")
 app.add_typer(worker.app, name="worker", help="Drain, cordon and look after workers.")

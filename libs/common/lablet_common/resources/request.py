@@ -52,6 +52,8 @@ class RequestStatus(Status):
     resource_phase: str | None = None
     problem: Problem | None = None
     decided_at: Instant | None = None
+    answer: dict[str, Any] | None = None
+    """What was found out, where only that was asked (a what-if)."""
 
 
 class Request(Resource[RequestSpec, RequestStatus]):

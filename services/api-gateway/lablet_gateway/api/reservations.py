@@ -5,12 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from lablet_common.intents import Nothing, ReservationChange, ReservationCreate
+from lablet_common.intents import Nothing, ReservationChange, ReservationCreate, Simulation, SimulationCreate
 from lablet_common.resources.kinds import RESERVATION
 from lablet_common.resources.model import Model, Move
 from lablet_common.resources.reservation import Explanation, Reservation
 from lablet_common.store.repository import ResourcePage
-from lablet_gateway import pending, problems, reads
+from lablet_gateway import pending, problems, reads, simulation
 from lablet_gateway.answers import (
     IdempotencyKey,
     IfMatch,
@@ -49,11 +49,31 @@ async def reserve(
     caller: WithCaller,
     key: IdempotencyKey = None,
     prefer: Prefer = None,
+    dry_run: Annotated[bool, Query(alias="dryRun", description="Only tell what would come of it")] = False,
 ) -> Response:
     """Asks for seats. 202 with the address of the outcome, or with `Prefer: wait=N` 201 with the reservation (Scheduled,
     Held or Waitlisted), or the refusal with its explanation."""
+    if dry_run:
+        asked = await simulation.ask(
+            parts, caller, Ask(f"{_CREATE}?dryRun", key), SimulationCreate(reservations=(body,))
+        )
+        return await simulation.answer_response(parts, asked, prefer)
     request = await Intake(parts, caller, Ask(_CREATE, key)).reserve(body)
     return await outcome_response(parts, request, prefer, done=201)
+
+
+@router.post(":simulate", response_model=Simulation, responses=accepting(Simulation))
+async def simulate(
+    body: SimulationCreate,
+    parts: WithParts,
+    caller: WithCaller,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """What would become of one reservation, or of a list of them in its order; with more or fewer `workers`, or another
+    `template` for all. Nothing is booked. Waits up to 10 seconds for the answer; 202 when it takes longer."""
+    asked = await simulation.ask(parts, caller, Ask("POST /reservations:simulate", key), body)
+    return await simulation.answer_response(parts, asked, prefer)
 
 
 @router.get("", response_model=ListOf[Reservation], responses=refusals(410))

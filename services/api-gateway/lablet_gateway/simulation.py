@@ -1,0 +1,113 @@
+"""What-ifs: reservations that nobody makes, resolved and checked as real ones are, then answered by the pool's owner.
+
+The question is an intent like any other, and its answer stands in the request's outcome; no resource is written.
+"""
+
+from uuid import uuid4
+
+from starlette.responses import JSONResponse, Response
+
+from lablet_common.intents import INTENTS, ReservationRequested, SimulateRequested, SimulationCreate
+from lablet_common.requests import accept, build_request, digest_of, new_ids, request_key, wait_decided
+from lablet_common.resources.kinds import POOL, RESERVATION, TEMPLATE
+from lablet_common.resources.request import Request, RequestPhase
+from lablet_common.resources.worker import WorkerPool, WorkerTemplate
+from lablet_common.telemetry.traces import current_trace_parent
+from lablet_gateway import answers, catalogue, problems, reads
+from lablet_gateway.caller import Caller
+from lablet_gateway.intake import DEFAULT_POOL, Ask
+from lablet_gateway.parts import Parts
+from lablet_gateway.problems import field_error
+
+WAIT_SECONDS = 10.0
+"""For how long the answer is waited for unless the caller says."""
+_INTENT = INTENTS["io.lablet.reservation.simulate.requested.v1"]
+
+
+async def ask(parts: Parts, caller: Caller, asked: Ask, body: SimulationCreate) -> Request:
+    """Opens the request. Raises 422 for what is unknown, and for wishes that go to different pools."""
+    key = request_key(caller.tenant, caller.name, asked.route, asked.key or uuid4().hex)
+    pools = {(wish.pools or (wish.pool or DEFAULT_POOL,))[0] for wish in body.reservations}
+    if len(pools) > 1:
+        raise problems.invalid("reservations", f"they go to {len(pools)} pools", "simulate one pool at a time")
+    (pool_name,) = pools
+    pool = await reads.get(parts, POOL, pool_name)
+    if not isinstance(pool, WorkerPool):
+        raise problems.invalid("reservations[0].pool", f"there is no pool {pool_name}")
+    template = await reads.get(parts, TEMPLATE, body.template or pool.spec.template)
+    if body.template and template is None:
+        raise problems.invalid("template", f"there is no template {body.template}")
+    shape = template.spec if isinstance(template, WorkerTemplate) else None
+    data = SimulateRequested(
+        wishes=await _wishes(parts, caller, body, pool_name),
+        workers=body.workers,
+        shape=shape if body.template else None,
+        cost_per_hour_usd=shape.cost_per_hour_usd if shape is not None else 0.0,
+    )
+    _, reservation_id = new_ids(RESERVATION, key)
+    request = build_request(
+        _INTENT,
+        f"what-if-{reservation_id.removeprefix('rsv-')}",
+        data,
+        key=key,
+        tenant=caller.tenant,
+        principal=caller.name,
+        shard=pool_name,
+        digest=digest_of(body.to_dict()),
+        at=parts.clock.now(),
+        trace_parent=current_trace_parent(),
+    )
+    return (await accept(parts.store, request)).request
+
+
+async def answer_response(parts: Parts, request: Request, prefer: str | None) -> Response:
+    """The answer if it comes in time, else 202 with the request. Raises the owner's refusal."""
+    wait = answers.wait_of(prefer, parts.settings.gateway_max_wait_seconds)
+    if not request.is_final:
+        seconds = WAIT_SECONDS if wait is None else wait
+        request = await wait_decided(parts.store, request.tenant, request.id, seconds)
+    if request.status.phase is RequestPhase.REFUSED:
+        raise answers.refusal_in(request)
+    if request.status.phase is RequestPhase.ACCEPTED:
+        return answers.accepted_response(request)
+    return JSONResponse(request.status.answer or {})
+
+
+async def _wishes(parts: Parts, caller: Caller, body: SimulationCreate, pool: str) -> tuple[ReservationRequested, ...]:
+    known = {
+        name: await catalogue.find(parts, caller.tenant, name)
+        for name in dict.fromkeys(wish.definition for wish in body.reservations)
+    }
+    errors = [
+        field_error(f"reservations[{at}].definition", f"there is no definition {wish.definition}")
+        for at, wish in enumerate(body.reservations)
+        if known[wish.definition] is None
+    ]
+    now = parts.clock.now().replace(second=0, microsecond=0)
+    errors += [
+        field_error(f"reservations[{at}].start", "has passed", "start later")
+        for at, wish in enumerate(body.reservations)
+        if wish.start is not None and wish.start < now
+    ]
+    if errors:
+        raise problems.INVALID("; ".join(f"{error['path']}: {error['message']}" for error in errors), errors=errors)
+    found = []
+    for number, wish in enumerate(body.reservations, 1):
+        definition = known[wish.definition]
+        assert definition is not None
+        found.append(
+            ReservationRequested(
+                id=f"what-if-{number}",
+                owner=caller.name,
+                definition=definition.id,
+                pools=(pool,),
+                seats=wish.seats,
+                start=wish.start,
+                end=wish.end,
+                duration_minutes=wish.minutes,
+                asap=wish.asap,
+                priority=wish.priority,
+                worker_selector=wish.worker_selector,
+            )
+        )
+    return tuple(found)

@@ -1,7 +1,9 @@
 """Wiring of the artifact-service: one active decider, a bridge per kind, and the object store."""
 
 import asyncio
+from datetime import timedelta
 
+from lablet_artifacts.archive import Archiver
 from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
 from lablet_artifacts.publishing import Publisher
 from lablet_artifacts.rendering import Renderer
@@ -93,6 +95,15 @@ class ArtifactService:
             resync_seconds=resync,
         )
 
+        archiver = Archiver(
+            runtime.store,
+            fence,
+            self._objects,
+            runtime.clock,
+            after=timedelta(hours=self._settings.archive_after_hours),
+            look_seconds=self._settings.archive_look_seconds,
+        )
+
         async def wake(_: Received) -> None:
             intake.wake()
 
@@ -102,7 +113,7 @@ class ArtifactService:
             [subjects.intent_filter(Service.ARTIFACTS, shard)],
             wake,
         )
-        await together(intents.run(), intake.run(), keeper.run())
+        await together(intents.run(), intake.run(), keeper.run(), archiver.run())
 
     async def _decide(self, undecided: Undecided) -> Decision:
         """A request stays undecided while the object store is down: it is tried again, never refused for that."""

@@ -10,6 +10,7 @@ from lablet_common.bridge import Bridge
 from lablet_common.bus import Received, intents_stream
 from lablet_common.events import subjects
 from lablet_common.ownership import Fence, Ownership
+from lablet_common.removal import Removal
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.kinds import DEFINITION, INSTANCE, KINDS, POOL, RESERVATION, WORKER, Service, owned_by
 from lablet_common.service import Runtime, run
@@ -59,8 +60,9 @@ class Scheduler:
     async def _serve(self, shard: str, fence: Fence) -> None:
         if shard.startswith(_BRIDGE):
             kind = KINDS[shard.removeprefix(_BRIDGE)]
-            bus = self._runtime.bus
-            await Bridge(self._runtime.store, kind, fence, bus.publish, source=self._runtime.source).run()
+            store, source = self._runtime.store, self._runtime.source
+            bridge = Bridge(store, kind, fence, self._runtime.bus.publish, source=source)
+            await together(bridge.run(), Removal(store, kind, fence, bridge).run())
         else:
             await self._serve_pool(shard, fence)
 

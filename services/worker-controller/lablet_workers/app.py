@@ -9,6 +9,7 @@ from lablet_common.events import subjects
 from lablet_common.intake import Intake
 from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
+from lablet_common.removal import Removal
 from lablet_common.resources.kinds import KINDS, POOL, TEMPLATE, Service, owned_by
 from lablet_common.resources.worker import WorkerPool, WorkerTemplate
 from lablet_common.secrets import SecretBox, SecretError
@@ -97,8 +98,9 @@ class WorkerController:
     async def _serve(self, shard: str, fence: Fence) -> None:
         if shard.startswith(_BRIDGE):
             kind = KINDS[shard.removeprefix(_BRIDGE)]
-            publish = self._runtime.bus.publish
-            await Bridge(self._runtime.store, kind, fence, publish, source=self._runtime.source).run()
+            store, source = self._runtime.store, self._runtime.source
+            bridge = Bridge(store, kind, fence, self._runtime.bus.publish, source=source)
+            await together(bridge.run(), Removal(store, kind, fence, bridge).run())
             return
         desk = Desk(self._runtime.store, self._runtime.clock, self._runtime.source)
         intake = Intake(

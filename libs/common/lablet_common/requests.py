@@ -13,6 +13,7 @@ import base64
 import hashlib
 import json
 import logging
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -44,6 +45,8 @@ _log = logging.getLogger(__name__)
 _NAMESPACE = UUID("6f4bb5a5-8a0c-5a1f-9d7f-3b0a6c1d2e40")
 _PREFIXES = {"reservation": "rsv", "series": "ser", "instance": "ins", "request": "req"}
 _READS_AT_ONCE = 100
+TOGETHER = 60
+"""Most requests that one transaction brings: each writes two keys, of the 128 that there may be."""
 
 
 class KeyReused(StoreError):
@@ -175,11 +178,12 @@ class Inbox:
 
     async def pending(self, limit: int = 100) -> list[Undecided]:
         """The longest waiting first, by the pointers' create revisions, those of one transaction by their places; read
-        linearizably. Fewer than `limit` may be returned although more wait: what one transaction brought stays together."""
-        page = await self._store.range(self._prefix, limit=limit, order_by_create=True)
+        linearizably. A few more than `limit` where it would divide what one transaction brought."""
+        page = await self._store.range(self._prefix, limit=limit + TOGETHER, order_by_create=True)
         pointers = sorted(((kv, json.loads(kv.value)) for kv in page.items), key=_place)
-        if page.more and (whole := [one for one in pointers if one[0].create_revision != pointers[-1][0].create_revision]):
-            pointers = whole  # of the last transaction, the limit may have cut off the first ones
+        revisions = [kv.create_revision for kv, _ in pointers]
+        if len(pointers) > limit:
+            del pointers[bisect_right(revisions, revisions[limit - 1]) :]
         undecided: list[Undecided] = []
         for at in range(0, len(pointers), _READS_AT_ONCE):
             undecided += await self._read(pointers[at : at + _READS_AT_ONCE])

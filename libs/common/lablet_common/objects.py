@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from lablet_common.resources.artifact import object_key
@@ -36,6 +37,8 @@ class ObjectMismatch(ObjectStoreError):
 class ObjectInfo:
     key: str
     bytes: int
+    modified: datetime | None = None
+    """When it was last put, by the store's clock (real time)."""
 
 
 class ObjectStore(Protocol):
@@ -88,6 +91,8 @@ class MemoryObjectStore:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        self.modified: dict[str, datetime] = {}
+        """Real time of the last put; a test may make an object old."""
         self.unavailable = False
 
     def _check(self) -> None:
@@ -100,6 +105,7 @@ class MemoryObjectStore:
     async def put(self, key: str, data: bytes, media_type: str = "application/octet-stream") -> None:  # noqa: ARG002 - the port's signature
         self._check()
         self.objects[key] = data
+        self.modified[key] = datetime.now(UTC)
 
     async def get(self, key: str) -> bytes:
         self._check()
@@ -111,7 +117,7 @@ class MemoryObjectStore:
     async def head(self, key: str) -> ObjectInfo | None:
         self._check()
         data = self.objects.get(key)
-        return None if data is None else ObjectInfo(key, len(data))
+        return None if data is None else ObjectInfo(key, len(data), self.modified.get(key))
 
     async def delete(self, key: str) -> None:
         self._check()
@@ -119,7 +125,8 @@ class MemoryObjectStore:
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
         self._check()
-        return [ObjectInfo(k, len(v)) for k, v in sorted(self.objects.items()) if k.startswith(prefix)]
+        found = [(k, v) for k, v in sorted(self.objects.items()) if k.startswith(prefix)]
+        return [ObjectInfo(k, len(v), self.modified.get(k)) for k, v in found]
 
     async def presign(self, key: str, seconds: int) -> str:
         self._check()
@@ -215,7 +222,7 @@ class S3ObjectStore:
                 answer = await client.head_object(Bucket=self._settings.bucket, Key=key)
         except ObjectMissing:
             return None
-        return ObjectInfo(key, int(answer["ContentLength"]))
+        return ObjectInfo(key, int(answer["ContentLength"]), answer.get("LastModified"))
 
     async def delete(self, key: str) -> None:
         try:
@@ -229,7 +236,10 @@ class S3ObjectStore:
         async with self._calling("list", prefix) as client:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._settings.bucket, Prefix=prefix)
             async for page in pages:
-                found += [ObjectInfo(entry["Key"], int(entry["Size"])) for entry in page.get("Contents", ())]
+                found += [
+                    ObjectInfo(entry["Key"], int(entry["Size"]), entry.get("LastModified"))
+                    for entry in page.get("Contents", ())
+                ]
         return found
 
     async def presign(self, key: str, seconds: int) -> str:

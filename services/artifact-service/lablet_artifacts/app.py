@@ -8,6 +8,7 @@ from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
 from lablet_artifacts.publishing import Publisher
 from lablet_artifacts.rendering import Renderer
 from lablet_artifacts.settings import ArtifactSettings
+from lablet_artifacts.sweeping import Sweeper
 from lablet_common.bridge import Bridge
 from lablet_common.bus import Received, intents_stream
 from lablet_common.events import subjects
@@ -103,6 +104,17 @@ class ArtifactService:
             after=timedelta(hours=self._settings.archive_after_hours),
             look_seconds=self._settings.archive_look_seconds,
         )
+        grace = timedelta(minutes=self._settings.artifact_sweep_grace_minutes)
+        sweeper = Sweeper(
+            runtime.store,
+            fence,
+            self._objects,
+            runtime.clock,
+            by=runtime.source,
+            grace=grace,
+            retention=timedelta(days=self._settings.artifact_retention_days),
+            look_seconds=max(self._settings.archive_look_seconds, grace.total_seconds() / 4),
+        )
 
         async def wake(_: Received) -> None:
             intake.wake()
@@ -113,7 +125,7 @@ class ArtifactService:
             [subjects.intent_filter(Service.ARTIFACTS, shard)],
             wake,
         )
-        await together(intents.run(), intake.run(), keeper.run(), archiver.run())
+        await together(intents.run(), intake.run(), keeper.run(), archiver.run(), sweeper.run())
 
     async def _decide(self, undecided: Undecided) -> Decision:
         """A request stays undecided while the object store is down: it is tried again, never refused for that."""

@@ -8,9 +8,9 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from lablet_artifacts.references import References
-from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, put_content
-from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference
+from lablet_artifacts.references import References, keep
+from lablet_common.objects import ObjectMissing, ObjectStore, digest_of
+from lablet_common.resources.artifact import Artifact, Reference
 from lablet_common.resources.instance import Instance, Staged
 from lablet_common.resources.model import Model
 
@@ -58,12 +58,10 @@ async def take_over(
         if digest_of(data) != file.digest:
             log.error("a staged file is not what its manifest says", extra={"instance": instance.id, "file": file.name})
             continue
-        await put_content(objects, instance.tenant, data, file.media_type)
         reference = Reference(
             subject=f"instance/{instance.id}", role=staged.role, name=file.name, attempt=staged.attempt
         )
-        spec = ArtifactSpec(digest=file.digest, bytes=len(data), media_type=file.media_type)
-        await references.add(instance.tenant, spec, reference, now)
+        await keep(objects, references, instance.tenant, data, file.media_type, reference, now)
         for artifact in known:
             if artifact.id != file.digest and reference in artifact.status.references:
                 await references.drop(artifact, [reference])

@@ -10,14 +10,14 @@ from typing import Literal
 
 from lablet_artifacts.collecting import take_over
 from lablet_artifacts.publishing import MEDIA_TYPE
-from lablet_artifacts.references import References
+from lablet_artifacts.references import References, keep
 from lablet_artifacts.rendering import Renderer
 from lablet_artifacts.topology import LabFileError
 from lablet_common.clock import Clock
-from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, ObjectStoreUnavailable, put_content
+from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, ObjectStoreUnavailable
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.reconcile import Again, Reconciler
-from lablet_common.resources.artifact import Artifact, ArtifactRole, ArtifactSpec, Reference, manifest_key
+from lablet_common.resources.artifact import Artifact, ArtifactRole, Reference, manifest_key
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance, InstancePhase, Staged
 from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, Kind
@@ -130,12 +130,10 @@ class Keeper:
         return None
 
     async def _store(self, instance: Instance, role: ArtifactRole, name: str, data: bytes, media_type: str) -> str:
-        digest = await put_content(self._objects, instance.tenant, data, media_type)
         attempt = instance.status.attempt
         reference = Reference(subject=f"instance/{instance.id}", role=role, name=name, attempt=attempt)
-        spec = ArtifactSpec(digest=digest, bytes=len(data), media_type=media_type)
-        await self._references.add(instance.tenant, spec, reference, self._clock.now())
-        return digest
+        now = self._clock.now()
+        return await keep(self._objects, self._references, instance.tenant, data, media_type, reference, now)
 
     def _has(self, instance: Instance, role: ArtifactRole) -> bool:
         attempt = instance.status.attempt

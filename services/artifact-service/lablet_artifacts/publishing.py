@@ -18,9 +18,9 @@ from lablet_artifacts.references import with_reference
 from lablet_artifacts.rendering import SEAT_VALUES
 from lablet_common.intake import PROBLEMS, Decision, refused, target_of, verb_of
 from lablet_common.intents import DefinitionPublish
-from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, get_content, put_content
+from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, get_content
 from lablet_common.requests import Undecided
-from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference
+from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference, object_key
 from lablet_common.resources.definition import (
     Definition,
     DefinitionPhase,
@@ -139,7 +139,8 @@ class Publisher:
         same = [one for one in versions if one.spec == spec.model_copy(update={"version": one.spec.version})]
         if same and asked.version is None:
             return _already(same[-1])
-        await put_content(self._objects, request.tenant, data, MEDIA_TYPE)
+        # also content that is there: what has been put just now is not swept before the artifact stands
+        await self._objects.put(object_key(request.tenant, asked.digest), data, MEDIA_TYPE)
         made = _definition(undecided, spec, now)
         return Decision("Published", made, also=await self._referring(made, now))
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
+from lablet_common.objects import ObjectStore, ObjectStoreUnavailable, put_content
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactSpec, ArtifactStatus, Reference
 from lablet_common.resources.kinds import ARTIFACT
@@ -19,6 +20,10 @@ from lablet_common.store.repository import Repository
 _TRIES = 20
 
 
+class BeingDeleted(ObjectStoreUnavailable):
+    """The content is on its way out. It can be put anew in a moment."""
+
+
 def fact_of(reference: Reference) -> str:
     """What a commit that adds the reference is called."""
     return {"rendered": "rendered", "collected": "collected", "exported": "exported"}.get(reference.role, "stored")
@@ -27,7 +32,7 @@ def fact_of(reference: Reference) -> str:
 def with_reference(
     known: Artifact | None, tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime
 ) -> Artifact | None:
-    """The artifact with the reference, new or changed; None when it has it already."""
+    """The artifact with the reference, new or changed; None when it has it already. Raises `BeingDeleted`."""
     if known is None:
         metadata = Metadata(
             id=spec.digest,
@@ -37,9 +42,29 @@ def with_reference(
         )
         status = ArtifactStatus(phase=ArtifactPhase.STORED, references=(reference,), verified_at=now)
         return Artifact(metadata=metadata, spec=spec, status=status).observed(fact_of(reference))
+    if known.status.phase is ArtifactPhase.DELETING:
+        raise BeingDeleted(f"the object {spec.digest} of tenant {tenant} is being deleted: it is put again after that")
     if reference in known.status.references:
         return None
-    return known.observed(fact_of(reference), references=(*known.status.references, reference))
+    return known.observed(fact_of(reference), references=(*known.status.references, reference), verified_at=now)
+
+
+async def keep(
+    objects: ObjectStore,
+    references: "References",
+    tenant: str,
+    data: bytes,
+    media_type: str,
+    reference: Reference,
+    now: datetime,
+) -> str:
+    """Stores content, makes the reference stand and returns the digest. Raises `BeingDeleted`: try again soon."""
+    digest = await put_content(objects, tenant, data, media_type)
+    spec = ArtifactSpec(digest=digest, bytes=len(data), media_type=media_type)
+    if await references.add(tenant, spec, reference, now):
+        # content that was there without an artifact may have been swept until the artifact stood
+        await put_content(objects, tenant, data, media_type)
+    return digest
 
 
 class References:
@@ -50,12 +75,13 @@ class References:
         self._fence = fence
         self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
 
-    async def add(self, tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime) -> None:
-        """Makes the reference stand; content and reference that are known already change nothing."""
+    async def add(self, tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime) -> bool:
+        """Makes the reference stand; content and reference that are known already change nothing. True: the artifact is
+        new. Raises `BeingDeleted`."""
         for _ in range(_TRIES):
             wanted = with_reference(await self._artifacts.get(spec.digest, tenant), tenant, spec, reference, now)
             if wanted is None or await self._written(wanted):
-                return
+                return wanted is not None and not wanted.revision
         raise Conflict([ARTIFACT.key(spec.digest, tenant)], 0)
 
     async def drop(self, artifact: Artifact, gone: Sequence[Reference]) -> None:

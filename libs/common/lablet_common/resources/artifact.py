@@ -58,6 +58,9 @@ def manifest_key(tenant: str, instance: str, attempt: int, role: str) -> str:
     return staging_key(tenant, instance, str(attempt), role, "manifest.json")
 
 
+STAGING = "staging"
+
+
 def staging_key(*parts: str) -> str:
     """Where uploads and collected files wait to be verified."""
-    return "/".join(("staging", *parts))
+    return "/".join((STAGING, *parts))

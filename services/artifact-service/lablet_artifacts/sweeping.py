@@ -1,0 +1,221 @@
+"""Objects that nobody refers to are deleted after a grace, and collected work after its retention.
+
+An object goes in three steps, each of which a crash may be the last of: its artifact moves to Deleting (compared with the
+revision at which nobody referred to it, so that a reference added meanwhile wins), the object is deleted, the artifact is
+deleted. An object without an artifact (a crash after the put) is given one first, and then goes the same way: the store
+of record decides who was earlier. Who wants content that is Deleting waits and puts it again.
+
+Grace is real time, counted from the object's own modification and, for artifacts, from when this sweeper first saw them
+without a reference. Retention is lab time since the content was last referred to. Not guaranteed: that something goes on
+the minute.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from uuid import NAMESPACE_URL, uuid5
+
+from lablet_common.clock import Clock
+from lablet_common.objects import ObjectInfo, ObjectStore, ObjectStoreError
+from lablet_common.ownership import Fence, NotOwner
+from lablet_common.resources.artifact import (
+    STAGING,
+    Artifact,
+    ArtifactPhase,
+    ArtifactSpec,
+    ArtifactStatus,
+    Reference,
+    object_key,
+)
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.instance import Instance
+from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, REQUEST
+from lablet_common.resources.model import Metadata
+from lablet_common.resources.request import Request
+from lablet_common.store import Compacted, Conflict, Store, StoreUnavailable, Transaction
+from lablet_common.store.changes import create_in, delete_in, update_in
+from lablet_common.store.repository import Repository
+
+log = logging.getLogger("lablet.artifacts.sweeping")
+
+_KEPT = ("collected", "exported", "report")
+"""Roles of references that retention ends."""
+_PAGE = 500
+_RETRY_SECONDS = 5.0
+
+
+class Sweeper:
+    """Sweeps while it holds the fence. `grace` is real time, `retention` lab time; `now` tells the real time in UTC and
+    `monotonic` real seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        fence: Fence,
+        objects: ObjectStore,
+        clock: Clock,
+        *,
+        by: str,
+        grace: timedelta,
+        retention: timedelta,
+        look_seconds: float,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._fence = fence
+        self._objects = objects
+        self._clock = clock
+        self._by = by
+        self._grace = grace
+        self._retention = retention
+        self._seconds = look_seconds
+        self._now = now
+        self._monotonic = monotonic
+        self._alone: dict[tuple[str, str], float] = {}
+        """Tenant and digest of artifacts without a reference → since when this sweeper knows them."""
+        self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
+        self._instances: Repository[Instance] = Repository(store, INSTANCE)
+        self._definitions: Repository[Definition] = Repository(store, DEFINITION)
+        self._requests: Repository[Request] = Repository(store, REQUEST)
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `NotOwner` when the fence no longer stands."""
+        while True:
+            pause = self._seconds
+            try:
+                if swept := await self.look():
+                    log.info("objects swept", extra={"objects": swept})
+            except (StoreUnavailable, Compacted, ObjectStoreError) as error:
+                log.warning("nothing can be swept just now", extra={"cause": str(error)})
+                pause = min(pause, _RETRY_SECONDS)  # who waits for content that is Deleting waits for this
+            await asyncio.sleep(pause)
+
+    async def look(self) -> int:
+        """One pass; returns how many objects went."""
+        # What was put before the records are read and has none has either been left, or is young.
+        stored = await self._objects.list("objects/")
+        staged = await self._objects.list(f"{STAGING}/")
+        artifacts = (await self._artifacts.list()).items
+        definitions = (await self._definitions.list()).items
+        needed = {object_key(one.tenant, one.spec.topology.digest) for one in definitions}
+        instances = {one.id: one for one in (await self._instances.list()).items}
+        swept = 0
+        for artifact in artifacts:
+            if object_key(artifact.tenant, artifact.id) not in needed:
+                swept += await self._look_at(artifact, instances)
+        known = {object_key(artifact.tenant, artifact.id) for artifact in artifacts}
+        self._alone = {k: since for k, since in self._alone.items() if object_key(*k) in known}
+        for info in stored:
+            if info.key not in known and info.key not in needed and self._is_old(info):
+                swept += await self._adopt_and_delete(info)
+        return swept + await self._clear_staging(staged, set(instances))
+
+    # -- artifacts -------------------------------------------------------------------------------------------------
+
+    async def _look_at(self, artifact: Artifact, instances: dict[str, Instance]) -> int:
+        if artifact.status.phase is ArtifactPhase.DELETING:
+            return await self._delete(artifact)
+        left = self._retained(artifact, instances)
+        key = (artifact.tenant, artifact.id)
+        if left:
+            self._alone.pop(key, None)
+            if left != artifact.status.references:
+                await self._written(artifact.observed(references=left))
+            return 0
+        if artifact.status.references:
+            return await self._condemn(artifact.observed(references=()), "RetentionOver")
+        since = self._alone.setdefault(key, self._monotonic())
+        if self._monotonic() - since < self._grace.total_seconds():
+            return 0
+        return await self._condemn(artifact, "Unreferenced")
+
+    def _retained(self, artifact: Artifact, instances: dict[str, Instance]) -> tuple[Reference, ...]:
+        """The references that still hold the content."""
+        since = artifact.status.verified_at or artifact.metadata.created_at
+        if self._clock.now() - since < self._retention:
+            return artifact.status.references
+        return tuple(one for one in artifact.status.references if one.role not in _KEPT or _is_live(one, instances))
+
+    async def _condemn(self, artifact: Artifact, reason: str) -> int:
+        gone = artifact.moved(ArtifactPhase.DELETING, at=self._clock.now(), by=self._by, reason=reason, fact="changed")
+        written = await self._written(gone)
+        return 0 if written is None else await self._delete(written)
+
+    async def _delete(self, artifact: Artifact) -> int:
+        """The object, then its artifact. An object that has been put just now stays: somebody waits to refer to it."""
+        key = object_key(artifact.tenant, artifact.id)
+        present = await self._objects.head(key)
+        if present is not None and self._is_old(present):
+            await self._objects.delete(key)
+        txn = Transaction()
+        self._fence.guard(txn)
+        delete_in(txn, artifact)
+        self._alone.pop((artifact.tenant, artifact.id), None)
+        return int(await self._committed(txn) is not None)
+
+    async def _adopt_and_delete(self, info: ObjectInfo) -> int:
+        tenant, digest = info.key.split("/")[1], info.key.rsplit("/", 1)[-1]
+        now = self._clock.now()
+        metadata = Metadata(
+            id=digest, uid=str(uuid5(NAMESPACE_URL, f"{tenant}/{digest}")), tenant=tenant, created_at=now
+        )
+        spec = ArtifactSpec(digest=digest, bytes=info.bytes)
+        status = ArtifactStatus(phase=ArtifactPhase.STORED)
+        adopted = await self._written(Artifact(metadata=metadata, spec=spec, status=status).observed("stored"))
+        return 0 if adopted is None else await self._condemn(adopted, "Unreferenced")
+
+    async def _written(self, artifact: Artifact) -> Artifact | None:
+        """As it stands now; None when somebody else was first."""
+        txn = Transaction()
+        self._fence.guard(txn)
+        if artifact.revision:
+            update_in(txn, artifact)
+        else:
+            create_in(txn, artifact)
+        revision = await self._committed(txn)
+        return None if revision is None else artifact.at_revision(revision)
+
+    async def _committed(self, txn: Transaction) -> int | None:
+        try:
+            return (await txn.commit(self._store)).revision
+        except Conflict as conflict:
+            if not await self._fence.stands(self._store):
+                raise NotOwner("the artifact-service has another decider") from conflict
+            return None
+
+    # -- staging ---------------------------------------------------------------------------------------------------
+
+    async def _clear_staging(self, staged: list[ObjectInfo], instances: set[str]) -> int:
+        """Uploads whose request has been decided, and files of instances that have left etcd."""
+        old = [info for info in staged if self._is_old(info)]
+        if not old:
+            return 0
+        waiting: set[str] = set()
+        cursor: str | None = None
+        while True:
+            page = await self._requests.list(limit=_PAGE, cursor=cursor)
+            waiting.update(str(one.spec.data.get("staging", "")) for one in page.items if not one.is_final)
+            if page.next_cursor is None:
+                break
+            cursor = page.next_cursor
+        swept = 0
+        for info in old:
+            if info.key in waiting or not instances.isdisjoint(info.key.split("/")):
+                continue
+            present = await self._objects.head(info.key)  # an upload may have been put again meanwhile
+            if present is not None and self._is_old(present):
+                await self._objects.delete(info.key)
+                swept += 1
+        return swept
+
+    def _is_old(self, info: ObjectInfo) -> bool:
+        return info.modified is not None and self._now() - info.modified >= self._grace
+
+
+def _is_live(reference: Reference, instances: dict[str, Instance]) -> bool:
+    """It belongs to an instance that has not ended."""
+    instance = instances.get(reference.subject.partition("/")[2])
+    return instance is not None and not instance.is_final

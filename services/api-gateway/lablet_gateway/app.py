@@ -43,6 +43,7 @@ from lablet_gateway.api import (
     events,
     instances,
     pools,
+    quotas,
     requests,
     reservations,
     system,
@@ -85,7 +86,7 @@ def create_app(parts: Parts) -> FastAPI:
     faults.install(app)
     for module in (
         requests, reservations, definitions, instances, artifacts, workers, pools, templates, events, dead_letters,
-        system,
+        quotas, system,
     ):  # fmt: skip
         check_rights(module.router.routes)
         app.include_router(module.router)

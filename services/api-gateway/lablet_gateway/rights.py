@@ -111,6 +111,8 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/dead-letters", _OPERATIONS),
         ("GET", "/dead-letters/{sequence}", _OPERATIONS),
         ("POST", "/dead-letters/{sequence}/replay", _OPERATIONS),
+        ("GET", "/quotas/{tenant}", _ADMIN_FLEET),
+        ("PUT", "/quotas/{tenant}", _ADMIN_FLEET),
         ("GET", "/usage", Right(_ALL, _ALL, _ALL, _NO)),
     )
 }

@@ -65,12 +65,14 @@ EXPECTED = {
     "GET /dead-letters": "ao",
     "GET /dead-letters/{sequence}": "ao",
     "POST /dead-letters/{sequence}/replay": "ao",
+    "GET /quotas/{tenant}": "a",
+    "PUT /quotas/{tenant}": "a",
     "GET /usage": "aoi",
 }
 FLEET_CHANGES = {
     route
     for route in EXPECTED
-    if re.match(r"(POST /workers|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /dead-letters)", route)
+    if re.match(r"(POST /workers|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /(dead-letters|quotas))", route)
 }
 # Kinds of other tenants that a foreign caller must not find, although the role has the right.
 TENANTED = ("/requests/", "/reservations/", "/instances/", "/artifacts/", "/definitions/{name}")
@@ -89,7 +91,7 @@ def address(world: Any, path: str) -> str:
     names = {
         "request_id": "req-a", "name": "ospf-basics" if "/definitions" in path else "default", "version": "1.0.0",
         "reservation_id": "rsv-a", "instance_id": "ins-a-1", "digest": world.topology_digest,
-        "worker": "default-001", "sequence": "1",
+        "worker": "default-001", "sequence": "1", "tenant": "acme",
     }  # fmt: skip
     if "/templates" in path:
         names["name"] = "simulated"

@@ -203,9 +203,12 @@ def _rescheduled(reservation: Reservation, slot: Slot, context: Context, request
         end=slot.end,
         duration_minutes=int(slot.duration / timedelta(minutes=1)),
     )
+    was = timedelta(0) if reservation.slot is None else reservation.slot.duration
+    longer = max(timedelta(0), slot.duration - was) // timedelta(minutes=1)
+    extended = reservation.status.extended_minutes + longer
     conditions = tuple(c for c in respec.status.conditions if c.type not in _OF_THE_OLD_SLOT)
     if phase is ReservationPhase.HELD:
-        return respec.observed(cause=request.spec.event_id, slot=slot, conditions=conditions)
+        return respec.observed(cause=request.spec.event_id, slot=slot, conditions=conditions, extended_minutes=extended)
     return respec.moved(
         phase,
         at=context.now,
@@ -215,4 +218,5 @@ def _rescheduled(reservation: Reservation, slot: Slot, context: Context, request
         cause=request.spec.event_id,
         slot=slot,
         conditions=conditions,
+        extended_minutes=extended,
     )

@@ -5,7 +5,7 @@ Every transaction compares the fence and the pool's gate. Not guaranteed: that a
 happen; `OutcomeUnknown` goes out to the owner, whose term ends with it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,6 +15,7 @@ from lablet_common.resources.kinds import Service
 from lablet_common.store import Conflict, Get, Put, Store, Transaction
 from lablet_common.store.changes import create_in, unchanged_in, update_in
 from lablet_common.telemetry.metrics import STORE_CONFLICTS
+from lablet_scheduler.accounts import Accounts
 from lablet_scheduler.decide import Decision
 
 _ROOM = 100
@@ -88,12 +89,16 @@ def step_of(decision: Decision, undecided: Undecided | None, *, at: datetime, by
 def grouped(steps: Iterable[Step]) -> Iterator[list[Step]]:
     """Steps that share a transaction: as many as fit, in order."""
     group: list[Step] = []
+    tenants: set[str] = set()
     parts = size = 0
     for step in steps:
         more_parts, more_size = step.size
+        if step.decision.resource is not None and step.decision.resource.tenant not in tenants:
+            tenants.add(step.decision.resource.tenant)
+            more_parts += 2  # its limits and its ledger
         if group and (parts + more_parts > _ROOM or size + more_size > _BYTES):
             yield group
-            group, parts, size = [], 0, 0
+            group, parts, size, tenants = [], 0, 0, set()
         group.append(step)
         parts += more_parts
         size += more_size
@@ -101,7 +106,9 @@ def grouped(steps: Iterable[Step]) -> Iterator[list[Step]]:
         yield group
 
 
-async def write(store: Store, fence: Fence, gate_key: str, gate: int, group: Iterable[Step]) -> int | Refused:
+async def write(
+    store: Store, fence: Fence, gate_key: str, gate: int, group: Sequence[Step], accounts: Accounts
+) -> int | Refused:
     """Commits the steps in one transaction and returns its revision. Raises `NotOwner` when the fence has fallen,
     `OutcomeUnknown`, `StoreUnavailable`."""
     txn = Transaction()
@@ -109,8 +116,9 @@ async def write(store: Store, fence: Fence, gate_key: str, gate: int, group: Ite
     txn.require(gate_key, mod_revision=gate)
     for step in group:
         txn.merge(step.txn)
+    ledgers = accounts.write_in(txn, [step.decision.resource for step in group if step.decision.resource is not None])
     try:
-        return (await txn.commit(store)).revision
+        revision = (await txn.commit(store)).revision
     except Conflict as conflict:
         STORE_CONFLICTS.inc()
         seen = await store.txn([], [Get(fence.key), Get(gate_key)])
@@ -118,3 +126,5 @@ async def write(store: Store, fence: Fence, gate_key: str, gate: int, group: Ite
         if held is None or held.create_revision != fence.create_revision:
             raise NotOwner(f"{fence.key} has another owner") from conflict
         return Refused(conflict.revision, 0 if present is None else present.mod_revision)
+    accounts.written(ledgers, revision)
+    return revision

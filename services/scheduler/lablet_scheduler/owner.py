@@ -27,10 +27,11 @@ from lablet_common.resources.kinds import INSTANCE, POOL, REQUEST, RESERVATION, 
 from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker, WorkerPool
-from lablet_common.store import OutcomeUnknown, Store, StoreUnavailable
+from lablet_common.store import Get, OutcomeUnknown, Store, StoreUnavailable
 from lablet_common.store.cache import Caches
 from lablet_common.store.changes import decode
 from lablet_common.telemetry.metrics import DECIDING, DECISION_LATENCY, DECISIONS, INBOX_DEPTH
+from lablet_scheduler.accounts import Accounts
 from lablet_scheduler.change import decide_cancel, decide_change, decide_confirm
 from lablet_scheduler.commits import Refused, Step, grouped, step_of, target_of, write
 from lablet_scheduler.decide import Context, Decision, decide_requested, refused
@@ -77,6 +78,7 @@ class PoolOwner:
         self._settings = settings
         self._inbox = Inbox(store, Service.SCHEDULER, pool)
         self._neighbours = Neighbours(caches)
+        self._accounts = Accounts(store)
         self._source = source
         self._rules = Rules(
             by=source,
@@ -236,8 +238,9 @@ class PoolOwner:
 
     async def _catch_up(self) -> None:
         """Waits until the caches have seen the change that moved the pool's gate, and those that refused a decision."""
-        gate = await self._store.get(gate_key(self.pool))
-        revision = gate.mod_revision if gate is not None else 0
+        gate, quotas, ledgers = (await self._store.txn([], [Get(gate_key(self.pool)), *Accounts.reads()])).reads
+        await self._accounts.take(quotas, ledgers)
+        revision = gate[0].mod_revision if gate else 0
         await self._caches.reached(max(revision, self._needed), timeout=_CATCH_UP_SECONDS)
         if revision != self._gate:
             self._gate = revision
@@ -333,11 +336,24 @@ class PoolOwner:
 
     async def _decide(self, undecided: Undecided) -> Decision:
         try:
-            return await self._answer(undecided.request)
+            return self._within_quota(await self._answer(undecided.request))
         except ValidationError as error:
             fault = error.errors(include_url=False, include_context=False)[0]
             path = ".".join(str(part) for part in fault["loc"]) or None
             return refused("invalid-request", "Invalid request", fault["msg"], status=422, path=path)
+
+    def _within_quota(self, decision: Decision) -> Decision:
+        """The decision, unless it breaks a limit: then its refusal, and the calendar as it was."""
+        new = decision.resource
+        if new is None:
+            return decision
+        old = self.state.reservations.get(new.id)
+        said = self._accounts.exceeded(old, new, self._clock.now())
+        if said is None:
+            self._accounts.enter(old, new)
+            return decision
+        self.state.rebook(new.id, self._clock.now())
+        return Decision(reason="QuotaExceeded", problem=said, result="refused")
 
     async def _answer(self, request: Request) -> Decision:
         context = self._context()
@@ -437,10 +453,13 @@ class PoolOwner:
     async def _commit(self, steps: Sequence[Step]) -> None:
         """Writes the steps, many in one transaction. When one is refused they are tried one by one, and what is refused
         then is undone on the calendar; when the gate has moved, all that is left is."""
+        for step in steps:
+            if step.decision.resource is not None:
+                self._accounts.enter(self.state.reservations.get(step.decision.resource.id), step.decision.resource)
         groups = deque(grouped(steps))
         while groups:
             group = groups.popleft()
-            result = await write(self._store, self._fence, gate_key(self.pool), self._gate, group)
+            result = await write(self._store, self._fence, gate_key(self.pool), self._gate, group, self._accounts)
             if not isinstance(result, Refused):
                 self._needed = max(self._needed, result)
                 for step in group:
@@ -459,6 +478,7 @@ class PoolOwner:
         decision, now = step.decision, self._clock.now()
         if decision.resource is not None:
             committed = decision.resource.at_revision(revision)
+            self._accounts.drop(committed.id)
             self.state.put_reservation(committed, now)
             self._dirty.add(committed.id)
         self._freed = self._freed or decision.frees
@@ -476,6 +496,7 @@ class PoolOwner:
         self._refusals += 1
         for step in steps:
             if step.decision.resource is not None:
+                self._accounts.drop(step.decision.resource.id)
                 self.state.rebook(step.decision.resource.id, self._clock.now())
                 self._dirty.add(step.decision.resource.id)
         self._freed = True

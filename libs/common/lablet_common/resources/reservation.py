@@ -122,6 +122,8 @@ class ReservationStatus(Status):
     outcomes: dict[str, str] = {}
     """Seat number → the last phase its instance reached, when the reservation has ended."""
     waiting_since: Instant | None = None
+    extended_minutes: int = 0
+    """By which its slot has become longer, all extensions together."""
 
 
 class Reservation(Resource[ReservationSpec, ReservationStatus]):

@@ -12,7 +12,7 @@ from pathlib import Path
 from lablet_common.secrets import new_key_line
 from lablet_local.folder import DataFolder, read_json, write_private
 
-ROLES = ("admin", "operator", "instructor", "learner")
+ROLES = ("admin", "operator", "instructor", "learner", "machine")
 _TOKEN_BYTES = 32
 
 

@@ -1,7 +1,7 @@
 """Wiring of the gateway: the application from its parts, and the process around it.
 
-Every replica serves the API; the bridge for requests, their expiry and the compaction of etcd's
-history run on the one replica that owns them.
+Every replica serves the API; the bridge for requests, their expiry, what comes in over NATS and the
+compaction of etcd's history run on the one replica that owns them.
 """
 
 import asyncio
@@ -53,6 +53,7 @@ from lablet_gateway.api import (
 from lablet_gateway.expiry import Expiry
 from lablet_gateway.identity.token_file import TokenFile
 from lablet_gateway.jetstream import JetStreamDeadLetters, JetStreamLog
+from lablet_gateway.mailbox import NatsIngress
 from lablet_gateway.middleware import Authentication, BodyLimit, RequestContext
 from lablet_gateway.parts import Parts
 from lablet_gateway.rights import OPEN, PREFIX, RIGHTS
@@ -62,6 +63,7 @@ from lablet_gateway.streams import Hub
 CACHED = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT)
 _BRIDGE = "bridge-"
 _COMPACTOR = "compactor"
+_INGRESS = "ingress"
 _STOP_SECONDS = 3.0
 """Real seconds that requests under way get to end when the process stops."""
 _DESCRIPTION = """Reserve seats of network labs, follow them, and run the fleet that hosts them.
@@ -154,7 +156,7 @@ class Gateway:
             Service.GATEWAY,
             self._runtime.replica,
             ttl_seconds=self._settings.ownership_lease_ttl_seconds,
-            shards=lambda: [_COMPACTOR, *(f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.GATEWAY))],
+            shards=lambda: [_COMPACTOR, _INGRESS, *(f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.GATEWAY))],
         )
         self._runtime.health.add("s3", self._objects.ensure_bucket, required=False)
         try:
@@ -197,6 +199,9 @@ class Gateway:
             history = self._settings.gateway_history_minutes * 60
             store = self._runtime.store
             await Compactor(store, fence, KINDS.values(), history_seconds=history, clock=time.monotonic).run()
+            return
+        if shard == _INGRESS:
+            await NatsIngress(self._parts, self._runtime.bus, self._runtime.source).run()
             return
         kind = KINDS[shard.removeprefix(_BRIDGE)]
         runtime = self._runtime

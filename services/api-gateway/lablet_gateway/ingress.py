@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from lablet_common.events import CloudEvent, InvalidEvent, data_of, kind_and_id
 from lablet_common.intents import (
     INTENTS,
+    AssessmentCompleted,
     DefinitionPublish,
     Intent,
     PoolApply,
@@ -106,6 +107,8 @@ async def _ask(intake: Intake, intent: Intent, event: CloudEvent, data: dict[str
         return await intake.apply(TEMPLATE, name, _body(TemplateApply, data))
     if intent.kind is DEFINITION and "@" not in name:
         raise problems.invalid("subject", f"{name} names no version", "write definition/name@version")
+    if issubclass(intent.body, AssessmentCompleted):
+        return await intake.assessed(intent, name, _body(intent.body, data))
     return await intake.act(intent.kind, intent.verb, name, _body(intent.body, data))
 
 

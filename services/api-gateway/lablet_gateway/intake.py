@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 from lablet_common.intents import (
     INTENTS,
+    AssessmentCompleted,
     DefinitionPublish,
     Intent,
     PoolApply,
@@ -159,6 +160,16 @@ class Intake:
                 phase=str(resource.phase),
             )
         return await self._accept(intent, resource.id, body, shard, digest)
+
+    async def assessed(self, intent: Intent, instance_id: str, body: AssessmentCompleted) -> Request:
+        """What an assessment system did to an instance, which may have ended. Raises 404, and 422 for two instances."""
+        if body.instance not in ("", instance_id):
+            raise problems.invalid("data.instance", f"{body.instance} is not {instance_id}, which the subject names")
+        digest = digest_of({"subject": instance_id, "body": body.to_dict()})
+        if repeated := await self._repeated(intent.kind, digest):
+            return repeated
+        instance, shard = await self._target(intent.kind, instance_id)
+        return await self._accept(intent, instance.id, body, shard, digest)
 
     async def apply(self, kind: Kind, name: str, body: PoolApply | TemplateApply) -> Request:
         """A pool or template as it shall be; made if it is not there. Raises 412, 428 and 422."""

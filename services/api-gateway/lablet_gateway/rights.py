@@ -32,6 +32,7 @@ class Right:
     instructor: Scope
     learner: Scope
     fleet: bool = False
+    machine: Scope = Scope.NONE
 
     def scope(self, principal: Principal) -> Scope:
         """What the principal may reach through this route."""
@@ -42,18 +43,20 @@ class Right:
             Role.OPERATOR: self.operator,
             Role.INSTRUCTOR: self.instructor,
             Role.LEARNER: self.learner,
+            Role.MACHINE: self.machine,
         }
         return by_role[principal.role]
 
 
 _NO, _OWN, _ALL = Scope.NONE, Scope.OWN, Scope.ALL
-_EVERYBODY = Right(_ALL, _ALL, _ALL, _ALL)
-_OWN_SEATS = Right(_ALL, _ALL, _ALL, _OWN)
+_EVERYBODY = Right(_ALL, _ALL, _ALL, _ALL, machine=_ALL)
+_OWN_SEATS = Right(_ALL, _ALL, _ALL, _OWN, machine=_ALL)
 _STAFF = Right(_ALL, _ALL, _ALL, _NO)
+_ASSESSORS = Right(_ALL, _ALL, _ALL, _NO, machine=_ALL)
 _OPERATIONS = Right(_ALL, _ALL, _NO, _NO, fleet=True)
 _ADMIN_FLEET = Right(_ALL, _NO, _NO, _NO, fleet=True)
-_AUTHORS = Right(_ALL, _NO, _ALL, _NO)
-_BOOKING = Right(_ALL, _ALL, _ALL, _OWN)
+_AUTHORS = Right(_ALL, _NO, _ALL, _NO, machine=_ALL)
+_BOOKING = Right(_ALL, _ALL, _ALL, _OWN, machine=_ALL)
 _SEAT_HOLDER = Right(_ALL, _OWN, _OWN, _OWN)
 
 RIGHTS: Mapping[tuple[str, str], Right] = {
@@ -84,6 +87,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("POST", "/instances/{instance_id}/collect", _OWN_SEATS),
         ("POST", "/instances/{instance_id}/retry", _OWN_SEATS),
         ("GET", "/instances/{instance_id}/access", _SEAT_HOLDER),
+        ("GET", "/instances/{instance_id}/pod", _ASSESSORS),
         ("GET", "/instances/{instance_id}/artifacts", _OWN_SEATS),
         ("GET", "/artifacts/{digest}", _OWN_SEATS),
         ("GET", "/workers", _STAFF),
@@ -134,6 +138,8 @@ ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {
         ("instance.stop.requested", "POST", "/instances/{instance_id}/stop"),
         ("instance.collect.requested", "POST", "/instances/{instance_id}/collect"),
         ("instance.retry.requested", "POST", "/instances/{instance_id}/retry"),
+        ("assessment.collection.completed", "GET", "/instances/{instance_id}/pod"),
+        ("assessment.grading.completed", "GET", "/instances/{instance_id}/pod"),
         ("worker.drain.requested", "POST", "/workers/{worker}/drain"),
         ("worker.drain-cancel.requested", "POST", "/workers/{worker}/cancel-drain"),
         ("worker.cordon.requested", "POST", "/workers/{worker}/cordon"),

@@ -66,7 +66,7 @@ from lablet_gateway.settings import GatewaySettings
 from lablet_gateway.streams import Hub
 
 NOW = datetime(2027, 3, 1, 8, 0, tzinfo=UTC)
-ROLES = ("admin", "operator", "instructor", "learner")
+ROLES = ("admin", "operator", "instructor", "learner", "machine")
 TENANTS = ("default", "acme")
 TOPOLOGY = b"lab:\n  title: OSPF basics\nnodes: []\nlinks: []\n"
 

@@ -13,6 +13,8 @@ class Role(StrEnum):
     OPERATOR = "operator"
     INSTRUCTOR = "instructor"
     LEARNER = "learner"
+    MACHINE = "machine"
+    """A system beside Lablet (LMS, CI, grader): its tenant's bookings and labs, never the fleet."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
 from lablet_common.resources.model import Instant, Model
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store.repository import ResourcePage
-from lablet_gateway import pending, reads
+from lablet_gateway import archive, pending, reads
 from lablet_gateway.answers import (
     IdempotencyKey,
     IfMatch,
@@ -26,7 +26,6 @@ from lablet_gateway.answers import (
 from lablet_gateway.caller import Caller, WithCaller
 from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import Parts, WithParts
-from lablet_gateway.pods import Pod, describe
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX, Scope
 
@@ -73,8 +72,13 @@ class InstanceArtifacts(Model):
 
 
 @router.get("", response_model=ListOf[Instance], responses=refusals(410))
-async def list_instances(parts: WithParts, caller: WithCaller, query: WithListQuery) -> Response:
-    """Instances by id; a learner's own seats only."""
+async def list_instances(
+    parts: WithParts, caller: WithCaller, query: WithListQuery, span: archive.WithSpan
+) -> Response:
+    """Instances by id; a learner's own seats only. With `archived=true` those of the archive."""
+    if span is not None:
+        visible = caller.sees if caller.scope is Scope.ALL else await _own_seats(parts, caller)
+        return reads.list_response(await archive.page(parts, INSTANCE, caller, span, query, visible))
     if caller.scope is Scope.ALL:
         found: ResourcePage[Instance] = await reads.page(parts, INSTANCE, query, caller.sees)
     else:
@@ -87,7 +91,8 @@ async def get_instance(
     instance_id: InstanceId, parts: WithParts, caller: WithCaller, consistency: WithConsistency = "linearizable"
 ) -> Response:
     """One seat's lab: its phase, its nodes, its attempts."""
-    return resource_response(await pending.instance(parts, caller, instance_id, consistency))
+    found, archived = await archive.instance(parts, caller, instance_id, consistency)
+    return resource_response(found, headers=archive.ARCHIVED if archived else None)
 
 
 async def _act(
@@ -183,16 +188,10 @@ async def access(instance_id: InstanceId, parts: WithParts, caller: WithCaller) 
     )
 
 
-@router.get("/{instance_id}/pod", response_model=Pod, responses=refusals(404, 502))
-async def pod(instance_id: InstanceId, parts: WithParts, caller: WithCaller) -> Response:
-    """The lab as a grader needs it: its devices with their interfaces, and where each named port answers."""
-    return model_response(await describe(parts, await pending.instance(parts, caller, instance_id)))
-
-
 @router.get("/{instance_id}/artifacts", response_model=InstanceArtifacts, responses=refusals(404))
 async def artifacts(instance_id: InstanceId, parts: WithParts, caller: WithCaller) -> Response:
     """The rendered lab, collected configurations, exports and reports of a seat."""
-    instance = await pending.instance(parts, caller, instance_id)
+    instance, _ = await archive.instance(parts, caller, instance_id)
     subject = f"{INSTANCE.name}/{instance.id}"
 
     def belongs(artifact: Artifact) -> bool:

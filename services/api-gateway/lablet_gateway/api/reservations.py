@@ -10,7 +10,7 @@ from lablet_common.resources.kinds import RESERVATION
 from lablet_common.resources.model import Model, Move
 from lablet_common.resources.reservation import Explanation, Reservation
 from lablet_common.store.repository import ResourcePage
-from lablet_gateway import pending, problems, reads, simulation
+from lablet_gateway import archive, reads, simulation
 from lablet_gateway.answers import (
     IdempotencyKey,
     IfMatch,
@@ -77,8 +77,13 @@ async def simulate(
 
 
 @router.get("", response_model=ListOf[Reservation], responses=refusals(410))
-async def list_reservations(parts: WithParts, caller: WithCaller, query: WithListQuery) -> Response:
-    """Decided reservations, by id."""
+async def list_reservations(
+    parts: WithParts, caller: WithCaller, query: WithListQuery, span: archive.WithSpan
+) -> Response:
+    """Decided reservations, by id; with `archived=true` those of the archive."""
+    if span is not None:
+        old = await archive.page(parts, RESERVATION, caller, span, query, caller.sees_reservation)
+        return reads.list_response(old)
     found: ResourcePage[Reservation] = await reads.page(parts, RESERVATION, query, caller.sees_reservation)
     return reads.list_response(found)
 
@@ -88,7 +93,8 @@ async def get_reservation(
     reservation_id: str, parts: WithParts, caller: WithCaller, consistency: WithConsistency = "linearizable"
 ) -> Response:
     """The reservation; Pending, from its request, while nobody has decided on it."""
-    return resource_response(await _seen(parts, caller, reservation_id, consistency))
+    found, archived = await archive.reservation(parts, caller, reservation_id, consistency)
+    return resource_response(found, headers=archive.ARCHIVED if archived else None)
 
 
 @router.patch("/{reservation_id}", status_code=202, response_model=None, responses=accepting(Reservation, 412, 428))
@@ -147,7 +153,7 @@ async def explain(
     reservation_id: str, parts: WithParts, caller: WithCaller, consistency: WithConsistency = "linearizable"
 ) -> Response:
     """Why: the workers considered, what removed how many, the binding dimension, the nearest miss, the earliest slot."""
-    found = await _seen(parts, caller, reservation_id, consistency)
+    found, _ = await archive.reservation(parts, caller, reservation_id, consistency)
     return model_response(
         ReservationExplanation(
             reservation=found.id,
@@ -158,12 +164,3 @@ async def explain(
             history=found.status.history,
         )
     )
-
-
-async def _seen(
-    parts: WithParts, caller: WithCaller, reservation_id: str, consistency: reads.Consistency
-) -> Reservation:
-    found = await pending.reservation(parts, caller.tenant, reservation_id, consistency)
-    if found is None or not caller.sees_reservation(found):
-        raise problems.unknown(RESERVATION.name, reservation_id)
-    return found

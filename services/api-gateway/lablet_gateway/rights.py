@@ -70,7 +70,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/definitions", _EVERYBODY),
         ("GET", "/definitions/{name}", _EVERYBODY),
         ("GET", "/definitions/{name}/versions/{version}", _EVERYBODY),
-        ("GET", "/definitions/{name}/versions/{version}/topology", _STAFF),
+        ("GET", "/definitions/{name}/versions/{version}/topology", _ASSESSORS),
         ("POST", "/definitions/{name}/versions/{version}/deprecate", _AUTHORS),
         ("POST", "/reservations", _BOOKING),
         ("POST", "/reservations:simulate", _BOOKING),

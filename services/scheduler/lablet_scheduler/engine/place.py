@@ -1,7 +1,9 @@
 """Placing the seats of one slot: all of them or none, on as many workers as it takes.
 
 One look at the calendar (`survey`) says how many seats fit where; then seat by seat the worker with the best score is
-taken, and as a worker that has one seat is on anyway and fuller, the next seat tends to follow it. Seats are alike and
+taken, and as a worker that has one seat is on anyway and fuller, the next seat tends to follow it. Where a pool packs,
+the power that a worker adds is shared by the seats that it would take: four seats go to the one worker that holds them
+all rather than to two that are a little cheaper each. Seats are alike and
 workers independent, so this order never loses a placement, but for two things that are asked only of a chosen worker:
 port numbers (first-fit may find none although the count would do) and counted licences, which workers compete for.
 Where licences run out, a second pass takes the workers that hold most seats first.
@@ -19,10 +21,10 @@ import numpy as np
 from .calendar import Calendar
 from .explain import explain_placement, explain_refusal
 from .filters import Survey, survey
-from .fleet import amounts_of
+from .fleet import Fleet, IntArray, amounts_of
 from .model import Placement, PlacementRequest, Refusal, SeatChoice, SeatPlacement, Span, Spreading
 from .ports import name_ports
-from .score import REFUSED, fullness, key_of, keys
+from .score import REFUSED, FloatArray, LongArray, fullness, key_of, keys
 
 
 @dataclass(slots=True)
@@ -80,6 +82,9 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
         key[order] = np.arange(len(order))
     key = np.where(view.seats > 0, key, REFUSED)
     counted = bool(policy.licence_limits)
+    together = policy.spreading is Spreading.PACK and request.seats > 1 and not most_seats_first
+    if together:
+        key = _together(view, added, full, fleet, request.seats)
     per_seat: dict[int, float] = {}
     left: dict[int, int] = {}
     taken: dict[int, list[int]] = {}
@@ -109,6 +114,7 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
                 besides.extend(calendar.added_power(worker, request.start, end))
             left[column] = int(view.seats[column])
             out.added[column] = int(added[column])
+            added[column] = 0  # it is on now
             out.full[column] = float(full[column])
             share = fleet.share[:, column]
             per_seat[column] = float(sum(amounts[i] * share[i] for i in range(4)))
@@ -121,11 +127,21 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
         left[column] -= 1
         if not left[column]:
             key[column] = REFUSED
+            if together and len(out.workers) < request.seats:
+                fresh = _together(view, added, full, fleet, request.seats - len(out.workers))
+                key = np.where(key == REFUSED, REFUSED, fresh)
         elif not most_seats_first:
             late = 0 if view.late is None else int(view.late[column])
             next_full = out.full[column] + per_seat[column]
             key[column] = key_of(policy.spreading, late, 0, next_full, int(fleet.rank[column]))
     return out
+
+
+def _together(view: Survey, added: IntArray, full: FloatArray, fleet: Fleet, wanted: int) -> LongArray:
+    """Keys for seats that come together: the power that a worker adds counts per seat that it would take."""
+    takes = np.clip(view.seats, 1, wanted)
+    share = keys(Spreading.PACK, view.late, -(-added // takes), full, fleet)
+    return np.where(view.seats > 0, share, REFUSED)
 
 
 def _placement(calendar: Calendar, request: PlacementRequest, view: Survey, chosen: Selection) -> Placement:

@@ -18,7 +18,7 @@ import nats
 import pytest
 
 from lablet_common.bus.messages import DeadLetter
-from lablet_common.bus.permissions import NatsUser, Permissions, service_user
+from lablet_common.bus.permissions import NatsUser, Permissions, external_user, service_user
 from lablet_common.events import subjects
 from lablet_common.resources.kinds import Service, kind_of
 from lablet_common.store import EtcdStore
@@ -58,7 +58,7 @@ async def mesh(tmp_path: Path, world: Any) -> AsyncIterator[Mesh]:
     digest = hashlib.sha256(b"t").hexdigest()
     tokens.write_text(json.dumps([{"name": "root", "role": "admin", "tenant": "default", "sha256": digest}]))
     (port,) = free_ports(1)
-    users = [service_user(Service.GATEWAY, "g"), ALL]
+    users = [service_user(Service.GATEWAY, "g"), external_user("outside", "default", "o"), ALL]
     with EtcdServer.start(tmp_path / "etcd") as etcd, NatsServer.start(tmp_path / "nats", users=users) as server:
         store = EtcdStore([etcd.endpoint])
         for resource in (world.template(), world.pool(), world.worker(), world.definition()):
@@ -204,3 +204,33 @@ async def test_the_object_store_being_away_is_a_degradation_that_uploads_name(me
         "/api/v1/definitions?name=vlans", content=b"lab: {}\n", headers={"Content-Type": "application/yaml"}, timeout=30
     )
     assert (answer.status_code, answer.json()["dependency"]) == (503, "s3")
+
+
+async def test_an_outside_system_asks_over_nats_and_hears_what_is_refused(mesh: Mesh) -> None:
+    outside = await nats.connect(mesh.nats.url, user="outside", password="o", inbox_prefix=b"_INBOX_outside")
+    start = (datetime.now(UTC) + timedelta(hours=1)).replace(second=0, microsecond=0)
+    body = {"definition": "ospf-basics", "start": start.isoformat(), "durationMinutes": 60}
+    headers = {
+        "ce-specversion": "1.0", "ce-source": "/lms", "ce-type": "io.lablet.reservation.requested.v1",
+        "ce-correlationid": "course-7", "content-type": "application/json",
+    }  # fmt: skip
+    try:
+        async with asyncio.timeout(30), listening(mesh.client, query="?correlation=course-7") as events:
+            results = await outside.subscribe("lablet.ingress-result.default")
+            await outside.flush()
+            for event_id, data in (("1", body), ("1", body), ("2", {**body, "seats": 0})):
+                message = json.dumps(data).encode()
+                subject = "lablet.ingress.default.reservation"
+                stored = await outside.request(subject, message, timeout=10, headers=headers | {"ce-id": event_id})
+                assert json.loads(stored.data)["stream"] == "INGRESS"
+            refused = await results.next_msg(timeout=20)
+            assert refused.headers["ce-type"] == "io.lablet.ingress.refused.v1"
+            assert json.loads(refused.data)["eventId"] == "2"
+            _, event = await anext(events)
+            assert event["type"] == "io.lablet.request.accepted.v1"
+            requests = await mesh.client.get(event["subject"].replace("request/", "/api/v1/requests/"))
+            assert requests.json()["spec"]["principal"] == "ingress"
+        found = await mesh.store.range("/requests/default/")
+        assert len(found.items) == 1, "the same event twice is one request"
+    finally:
+        await outside.close()

@@ -26,6 +26,7 @@ from lablet_gateway.answers import (
 from lablet_gateway.caller import Caller, WithCaller
 from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import Parts, WithParts
+from lablet_gateway.pods import Pod, describe
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX, Scope
 
@@ -186,6 +187,12 @@ async def access(instance_id: InstanceId, parts: WithParts, caller: WithCaller) 
             ports=tuple(ports),
         )
     )
+
+
+@router.get("/{instance_id}/pod", response_model=Pod, responses=refusals(404, 502))
+async def pod(instance_id: InstanceId, parts: WithParts, caller: WithCaller) -> Response:
+    """The lab as a grader needs it: its devices with their interfaces, and where each named port answers."""
+    return model_response(await describe(parts, await pending.instance(parts, caller, instance_id)))
 
 
 @router.get("/{instance_id}/artifacts", response_model=InstanceArtifacts, responses=refusals(404))

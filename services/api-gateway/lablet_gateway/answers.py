@@ -11,7 +11,6 @@ from typing import Annotated, Any, TypedDict
 from fastapi import Header
 from starlette.responses import Response
 
-from lablet_common.requests import wait_decided
 from lablet_common.resources.kinds import KINDS
 from lablet_common.resources.model import Model, Resource
 from lablet_common.resources.request import Problem, Request, RequestPhase
@@ -166,7 +165,7 @@ async def outcome_response(
         return accepted_response(request)
     applied = {"Preference-Applied": f"wait={wait:g}"}
     if not request.is_final:
-        request = await wait_decided(parts.store, request.tenant, request.id, wait)
+        request = await parts.decisions.wait(request, wait)
     if request.status.phase is RequestPhase.ACCEPTED:
         return accepted_response(request, applied)
     if request.status.phase is RequestPhase.REFUSED:

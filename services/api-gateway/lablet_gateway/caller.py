@@ -90,7 +90,7 @@ class Caller:
         return self.principal.role is not Role.LEARNER
 
 
-def _authorise(request: Request, _: Annotated[object, Security(_BEARER)]) -> Caller:
+async def _authorise(request: Request, _: Annotated[object, Security(_BEARER)]) -> Caller:
     """The caller, whom the authentication middleware has proven, with the right of the matched route's row."""
     principal: Principal = request.scope["lablet.principal"]
     route = request.scope["route"].path

@@ -47,8 +47,7 @@ def choose(wanted: str, found: Iterable[Iterable[KeyValue]]) -> Definition | Non
 
 async def find(parts: Parts, tenant: str, wanted: str) -> Definition | None:
     """As `choose`, read linearizably."""
-    done = await parts.store.txn([], reads_of(tenant, wanted))
-    return choose(wanted, done.reads)
+    return choose(wanted, await parts.lookups.ask(tuple(reads_of(tenant, wanted))))
 
 
 async def names(parts: Parts, tenant: str) -> set[str]:

@@ -4,6 +4,9 @@ The idempotency key is the event's source and id, so that a repeated event is on
 the same right as the route that asks for the same. A problem with one event is told for that event only.
 """
 
+import asyncio
+import itertools
+from collections.abc import Sequence
 from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError
@@ -34,6 +37,7 @@ from lablet_gateway.problems import Refused
 from lablet_gateway.rights import PREFIX
 
 _ROUTE = "POST /events"
+_RESERVE = "io.lablet.reservation.requested.v1"
 _DEPENDENCY_DOWN = 500
 M = TypeVar("M", bound=Model)
 
@@ -68,6 +72,22 @@ async def take(parts: Parts, caller: Caller, inbound: Inbound) -> EventResult:
         return EventResult(result="ignored", **named)
     subject = request.status.resource or request.spec.subject
     return EventResult(result="accepted", request=f"{PREFIX}/requests/{request.id}", resource=subject, **named)
+
+
+async def take_all(parts: Parts, caller: Caller, batch: Sequence[Inbound]) -> list[EventResult]:
+    """A batch, in its order: new reservations that follow each other are accepted together, everything else (which may
+    be about the same thing) one after the other."""
+    results: list[EventResult] = []
+    for together, run in itertools.groupby(batch, _is_new_reservation):
+        if together:
+            results += await asyncio.gather(*(take(parts, caller, inbound) for inbound in run))
+        else:
+            results += [await take(parts, caller, inbound) for inbound in run]
+    return results
+
+
+def _is_new_reservation(inbound: Inbound) -> bool:
+    return inbound.event is not None and inbound.event.get_type() == _RESERVE
 
 
 async def _accept(parts: Parts, caller: Caller, event: CloudEvent) -> Request | None:

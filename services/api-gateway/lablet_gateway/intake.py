@@ -22,7 +22,7 @@ from lablet_common.intents import (
     TemplateApply,
 )
 from lablet_common.objects import digest_of as content_digest
-from lablet_common.requests import KeyReused, accept, build_request, digest_of, new_ids, request_key
+from lablet_common.requests import KeyReused, build_request, digest_of, new_ids, request_key
 from lablet_common.resources.artifact import staging_key
 from lablet_common.resources.kinds import (
     DEFINITION,
@@ -39,7 +39,8 @@ from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation, ReservationPhase
 from lablet_common.resources.worker import WorkerPool, WorkerTemplate
-from lablet_common.store import Get
+from lablet_common.store import Get, KeyValue
+from lablet_common.store.changes import decode
 from lablet_common.telemetry.traces import current_trace_parent
 from lablet_gateway import catalogue, pending, problems, reads
 from lablet_gateway.answers import check_match
@@ -83,11 +84,15 @@ class Intake:
         """A new reservation. Raises 422 for an unknown definition or pool and for a slot that has passed."""
         intent = intent_of(RESERVATION, "requested")
         digest = digest_of(body.to_dict())
-        if repeated := await self._repeated(intent.kind, digest):
-            return repeated
         pools = body.pools or (body.pool or DEFAULT_POOL,)
-        lookups = [*catalogue.reads_of(self._caller.tenant, body.definition), *(Get(POOL.key(pool)) for pool in pools)]
-        found = (await self._parts.store.txn([], lookups)).reads
+        lookups = (
+            self._earlier(intent.kind),
+            *catalogue.reads_of(self._caller.tenant, body.definition),
+            *(Get(POOL.key(pool)) for pool in pools),
+        )
+        earlier, *found = await self._parts.lookups.ask(lookups)
+        if earlier:
+            return _same(earlier[0], digest)
         definition = catalogue.choose(body.definition, found[: -len(pools)])
         errors = self._slot_errors(body)
         if definition is None:
@@ -186,11 +191,13 @@ class Intake:
         """What the same key has brought before. Raises `KeyReused` when that was something else."""
         if self._ask.key is None:
             return None
+        (earlier,) = await self._parts.lookups.ask((self._earlier(kind),))
+        return _same(earlier[0], digest) if earlier else None
+
+    def _earlier(self, kind: Kind) -> Get:
+        """Where the request stands that the same key has brought before, if it has."""
         request_id, _ = new_ids(kind, self._key)
-        stored = cast("Request | None", await reads.get(self._parts, REQUEST, request_id, self._caller.tenant))
-        if stored is not None and stored.spec.digest != digest:
-            raise KeyReused(stored)
-        return stored
+        return Get(REQUEST.key(request_id, self._caller.tenant))
 
     async def _accept(self, intent: Intent, resource_id: str, body: Model, shard: str, digest: str) -> Request:
         request = build_request(
@@ -208,7 +215,7 @@ class Intake:
         if self._ask.correlation:
             metadata = request.metadata.model_copy(update={"correlation_id": self._ask.correlation})
             request = request.model_copy(update={"metadata": metadata})
-        return (await accept(self._parts.store, request)).request
+        return (await self._parts.acceptance.ask(request)).request
 
     async def _target(self, kind: Kind, resource_id: str) -> tuple[Resource[Any, Any], str]:
         """The resource that is asked about, if it is the caller's to ask, and the shard of its owner."""
@@ -296,6 +303,14 @@ def _merge(target: Any, patch: Any) -> Any:
         else:
             result[name] = _merge(result.get(name), value)
     return result
+
+
+def _same(found: KeyValue, digest: str) -> Request:
+    """The request that the same key has brought before. Raises `KeyReused` when that asked for something else."""
+    stored = cast("Request", decode(REQUEST, found))
+    if stored.spec.digest != digest:
+        raise KeyReused(stored)
+    return stored
 
 
 def _already_so(intent: Intent, resource: Resource[Any, Any]) -> bool:

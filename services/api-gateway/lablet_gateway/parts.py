@@ -1,18 +1,22 @@
 """What the gateway is made of, in one value that every route gets: the composition root fills it, tests fill it anew."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import Depends
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 
 from lablet_common.clock import Clock
 from lablet_common.objects import ObjectStore
+from lablet_common.requests import Accepted
+from lablet_common.resources.request import Request
 from lablet_common.store import Store
 from lablet_common.store.cache import Caches
 from lablet_common.telemetry.health import Health
 from lablet_gateway.deadletters import DeadLetters
+from lablet_gateway.decisions import Decisions
 from lablet_gateway.eventlog import EventLog
+from lablet_gateway.gathering import Found, Gathering, Lookup, acceptance, lookups
 from lablet_gateway.identity import TokenVerifier
 from lablet_gateway.settings import GatewaySettings
 from lablet_gateway.streams import Hub
@@ -30,9 +34,19 @@ class Parts:
     hub: Hub
     dead_letters: DeadLetters
     health: Health
+    acceptance: Gathering[Request, Accepted] = field(init=False)
+    lookups: Gathering[Lookup, Found] = field(init=False)
+    decisions: Decisions = field(init=False)
+
+    def __post_init__(self) -> None:
+        """What all callers share of the store."""
+        object.__setattr__(self, "acceptance", acceptance(self.store))
+        object.__setattr__(self, "lookups", lookups(self.store))
+        object.__setattr__(self, "decisions", Decisions(self.store))
 
 
-def _parts(request: Request) -> Parts:
+async def _parts(request: HttpRequest) -> Parts:
+    # async: FastAPI would run it in another thread
     parts: Parts = request.app.state.parts
     return parts
 

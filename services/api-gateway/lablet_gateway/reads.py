@@ -16,6 +16,8 @@ from starlette.responses import Response
 from lablet_common.resources.kinds import Kind
 from lablet_common.resources.model import Resource
 from lablet_common.resources.worker import Worker
+from lablet_common.store import Get
+from lablet_common.store.changes import decode
 from lablet_common.store.repository import Repository, ResourcePage, write_cursor
 from lablet_common.store.selectors import FieldSelector, LabelSelector, SelectorError
 from lablet_gateway import problems
@@ -54,7 +56,7 @@ class ListQuery:
     consistency: Consistency
 
 
-def _query(
+async def _query(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
     cursor: Annotated[str | None, Query(description="`nextCursor` of the page before")] = None,
     label_selector: Annotated[str, Query(alias="labelSelector", examples=["course=ccna-1,group in (a,b)"])] = "",
@@ -94,8 +96,8 @@ async def get(
     """The resource, or None."""
     if consistency == "cache":
         return cast("Resource[Any, Any] | None", parts.caches[kind].get(resource_id, tenant))
-    repository: Repository[Resource[Any, Any]] = Repository(parts.store, kind)
-    return await repository.get(resource_id, tenant)
+    (found,) = await parts.lookups.ask((Get(kind.key(resource_id, tenant)),))
+    return decode(kind, found[0]) if found else None
 
 
 async def page(

@@ -16,7 +16,7 @@ from lablet_common.store.selectors import LabelSelector, SelectorError
 from lablet_gateway import envelopes, problems
 from lablet_gateway.answers import refusals
 from lablet_gateway.caller import Caller, WithCaller
-from lablet_gateway.ingress import EventResult, refusal_of_result, take
+from lablet_gateway.ingress import EventResult, refusal_of_result, take_all
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.rights import FLEET_TENANT, PREFIX, PUBLIC_TENANT, Scope
 from lablet_gateway.streams import Entry, Filter, entry_of
@@ -61,7 +61,7 @@ async def publish_events(http: HttpRequest, parts: WithParts, caller: WithCaller
     """CloudEvents 1.0, binary, structured or batch; each an intent. The event's source and id are its idempotency key.
     A single event that is refused is answered with its problem; a batch of which nothing was accepted with 422."""
     inbound, is_batch = envelopes.read(http.headers, await http.body())
-    results = [await take(parts, caller, event) for event in inbound]
+    results = await take_all(parts, caller, inbound)
     if not is_batch:
         refused = refusal_of_result(results[0])
         if refused is not None:

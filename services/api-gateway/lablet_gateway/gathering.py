@@ -1,0 +1,110 @@
+"""Work that is done for many at the price of one: what comes while a round is under way shares the next.
+
+Nobody waits for company: alone, an item is taken at once. So the burden on etcd grows with its own slowness and not with
+the number of callers. A round that fails as a whole fails for all in it; an outcome that is an exception, for its own.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from lablet_common.acceptance import accept_all
+from lablet_common.requests import Accepted, accept
+from lablet_common.resources.request import Request
+from lablet_common.store import Get, InvalidRequest, KeyValue, Store
+
+T = TypeVar("T")
+U = TypeVar("U")
+_GETS = 128
+"""Keys that one transaction reads."""
+
+Lookup = tuple[Get, ...]
+"""What one caller wants to know, as of one revision."""
+Found = tuple[tuple[KeyValue, ...], ...]
+"""What was found, an entry for each `Get`."""
+
+
+class Gathering(Generic[T, U]):
+    """`work` takes the items of a round and returns as many outcomes."""
+
+    def __init__(self, work: Callable[[Sequence[T]], Awaitable[Sequence[U | Exception]]]) -> None:
+        self._work = work
+        self._waiting: list[tuple[T, asyncio.Future[U]]] = []
+        self._rounds: asyncio.Task[None] | None = None
+
+    async def ask(self, item: T) -> U:
+        """The outcome of the item. Raises the error that stands for it, or that the whole round met."""
+        future: asyncio.Future[U] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, future))
+        if self._rounds is None:
+            self._rounds = asyncio.create_task(self._run(), name="gathering")
+        return await future
+
+    async def _run(self) -> None:
+        taken: list[tuple[T, asyncio.Future[U]]] = []
+        try:
+            while self._waiting:
+                taken, self._waiting = self._waiting, []
+                await self._round(taken)
+        finally:
+            self._rounds = None
+            for _, future in taken:  # none is left open, unless the round was cancelled
+                future.cancel()
+
+    async def _round(self, taken: Sequence[tuple[T, asyncio.Future[U]]]) -> None:
+        outcomes: Sequence[U | Exception]
+        try:
+            outcomes = await self._work([item for item, _ in taken])
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who asked are told
+            outcomes = [error] * len(taken)
+        for (_, future), outcome in zip(taken, outcomes, strict=True):
+            if future.done():
+                continue  # whoever asked has gone
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+
+def acceptance(store: Store) -> Gathering[Request, Accepted]:
+    """Accepts requests, those of a round together."""
+
+    async def work(requests: Sequence[Request]) -> Sequence[Accepted | Exception]:
+        try:
+            return await accept_all(store, requests)
+        except InvalidRequest:
+            return [await _alone(store, request) for request in requests]  # only the one at fault is to hear of it
+
+    return Gathering(work)
+
+
+async def _alone(store: Store, request: Request) -> Accepted | Exception:
+    try:
+        return await accept(store, request)
+    except Exception as error:  # noqa: BLE001 - it is raised by whoever asked
+        return error
+
+
+def lookups(store: Store) -> Gathering[Lookup, Found]:
+    """Reads keys linearizably, those of a round together, and what several want once."""
+
+    async def work(wanted: Sequence[Lookup]) -> Sequence[Found]:
+        found: list[Found] = []
+        group: list[Lookup] = []
+        keys: set[Get] = set()
+        for lookup in wanted:
+            if group and len(keys.union(lookup)) > _GETS:
+                found += await _read(store, group)
+                group, keys = [], set()
+            group.append(lookup)
+            keys.update(lookup)
+        return found + await _read(store, group)
+
+    return Gathering(work)
+
+
+async def _read(store: Store, group: Sequence[Lookup]) -> list[Found]:
+    gets = list(dict.fromkeys(get for lookup in group for get in lookup))
+    done = await store.txn([], gets)
+    known = dict(zip(gets, done.reads, strict=True))
+    return [tuple(known[get] for get in lookup) for lookup in group]

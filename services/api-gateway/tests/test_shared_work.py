@@ -1,0 +1,146 @@
+"""Many callers at once cost etcd little, and none of them pays for another's fault."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import pytest
+
+from lablet_common.intents import INTENTS, Nothing
+from lablet_common.requests import Inbox, accept, build_request, decide_in, digest_of, request_key
+from lablet_common.resources.kinds import REQUEST
+from lablet_common.resources.request import Request, RequestPhase
+from lablet_common.store import Get, InvalidRequest, MemoryStore, StoreUnavailable, Transaction
+from lablet_gateway.decisions import Decisions
+from lablet_gateway.gathering import Gathering, acceptance, lookups
+
+AT = datetime(2027, 3, 1, 8, 0, tzinfo=UTC)
+PATIENCE = 5.0
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def ask(name: str, reason: str = "") -> Request:
+    body = Nothing(reason=reason)
+    return build_request(
+        INTENTS["io.lablet.reservation.cancel.requested.v1"],
+        f"rsv-{name}",
+        body,
+        key=request_key("default", "ann", "DELETE", name),
+        tenant="default",
+        principal="ann",
+        shard="default",
+        digest=digest_of(body.to_dict()),
+        at=AT,
+    )
+
+
+async def decide(store: MemoryStore, limit: int = 100) -> None:
+    for undecided in await Inbox(store, "scheduler", "default").pending(limit):
+        txn = Transaction()
+        decide_in(txn, undecided, at=AT, by="/lablet/scheduler", reason="Cancelled")
+        await txn.commit(store)
+
+
+async def test_what_comes_during_a_round_shares_the_next_one() -> None:
+    rounds: list[int] = []
+    go = asyncio.Event()
+
+    async def work(items: Sequence[int]) -> Sequence[int | Exception]:
+        rounds.append(len(items))
+        await go.wait()
+        return [item * 2 for item in items]
+
+    gathering: Gathering[int, int] = Gathering(work)
+    first = asyncio.create_task(gathering.ask(1))
+    while not rounds:
+        await asyncio.sleep(0)
+    later = [asyncio.create_task(gathering.ask(n)) for n in range(2, 12)]
+    await asyncio.sleep(0)
+    go.set()
+    assert await asyncio.gather(first, *later) == [n * 2 for n in range(1, 12)]
+    assert rounds == [1, 10]
+
+
+async def test_an_item_at_fault_is_told_alone_and_a_broken_round_tells_all() -> None:
+    async def work(items: Sequence[int]) -> Sequence[int | Exception]:
+        if 0 in items:
+            raise StoreUnavailable("away")
+        return [ValueError(item) if item < 0 else item for item in items]
+
+    gathering: Gathering[int, int] = Gathering(work)
+    outcomes = await asyncio.gather(*map(gathering.ask, (1, -1, 2)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [int, ValueError, int]
+    outcomes = await asyncio.gather(*map(gathering.ask, (1, 0)), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, StoreUnavailable]
+    assert await gathering.ask(3) == 3
+
+
+async def test_one_who_goes_takes_nothing_from_the_others(store: MemoryStore) -> None:
+    await store.put("/a", b"1")
+    reading = lookups(store)
+    gone, stays = (asyncio.create_task(reading.ask((Get("/a"),))) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    ((found,),) = await stays
+    assert found.value == b"1"
+
+
+async def test_a_request_too_large_to_be_stored_spoils_nothing_for_those_beside_it(store: MemoryStore) -> None:
+    accepting = acceptance(store)
+    small, large = await asyncio.gather(
+        accepting.ask(ask("a")), accepting.ask(ask("b", "x" * 600_000)), return_exceptions=True
+    )
+    assert not isinstance(small, BaseException)
+    assert small.created
+    assert isinstance(large, InvalidRequest)
+
+
+async def test_more_keys_than_one_transaction_reads_are_still_found(store: MemoryStore) -> None:
+    for n in range(200):
+        await store.put(f"/k/{n}", str(n).encode())
+    reading = lookups(store)
+    found = await asyncio.gather(*(reading.ask((Get(f"/k/{n}"), Get("/k/0"), Get("/none"))) for n in range(200)))
+    assert [one[0][0].value for one in found] == [str(n).encode() for n in range(200)]
+    assert all(one[1][0].value == b"0" and one[2] == () for one in found)
+
+
+async def test_everybody_who_waits_gets_the_own_decision(store: MemoryStore) -> None:
+    decisions = Decisions(store)
+    asked = [(await accept(store, ask(f"r{n}"))).request for n in range(20)]
+    waiting = [asyncio.create_task(decisions.wait(request, PATIENCE)) for request in asked]
+    await asyncio.sleep(0)
+    await decide(store)
+    outcomes = await asyncio.gather(*waiting)
+    assert [outcome.id for outcome in outcomes] == [request.id for request in asked]
+    assert {outcome.status.phase for outcome in outcomes} == {RequestPhase.DECIDED}
+
+
+async def test_a_decision_that_was_made_before_the_wait_began_is_not_missed(store: MemoryStore) -> None:
+    decisions = Decisions(store)
+    other = asyncio.create_task(decisions.wait((await accept(store, ask("other"))).request, PATIENCE))
+    await asyncio.sleep(0.01)
+    early = (await accept(store, ask("early"))).request
+    await decide(store)
+    assert (await decisions.wait(early, PATIENCE)).is_final
+    assert (await other).is_final
+    late = (await accept(store, ask("late"))).request
+    await decide(store)
+    assert (await decisions.wait(late, PATIENCE)).is_final
+
+
+async def test_who_waits_in_vain_gets_the_request_as_it_stands(store: MemoryStore) -> None:
+    request = (await accept(store, ask("r"))).request
+    assert (await Decisions(store).wait(request, 0.02)).status.phase is RequestPhase.ACCEPTED
+
+
+async def test_when_the_shared_watch_breaks_those_who_wait_are_still_answered(store: MemoryStore) -> None:
+    """Compacted away while nobody looked: the watch cannot begin where it should."""
+    request = (await accept(store, ask("r"))).request
+    await decide(store)
+    await store.compact((await store.status()).revision)
+    assert (await Decisions(store).wait(request, PATIENCE)).is_final
+    assert await store.get(REQUEST.key_of(request)) is not None

@@ -33,7 +33,7 @@ _ANSWERING = (
     WorkerPhase.TERMINATING,
 )
 """Phases in which the runtime may be spoken to."""
-_SLOW_SECONDS = 0.01
+_SLOW_SECONDS = 0.002
 _REST = 4.0
 """After planning that took longer than that, changes are collected for so many times as long: a busy calendar of
 thousands of bookings is planned for many of them together, and the loop stays free for the labs."""
@@ -49,8 +49,9 @@ class Fleet:
         self._plan: dict[str, Wanted] = {}
         self._needs: Mapping[str, tuple[Need, ...]] | None = None
         """The calendar by worker, as it was planned with last."""
-        self._rest = 0.0
-        """Real seconds between two plannings."""
+        self._latest: dict[str, Wanted] = {}
+        self._rest_until = 0.0
+        """Until then (monotonic) the latest plan will do."""
         self._replan = asyncio.Event()
 
     def replan(self) -> None:
@@ -67,17 +68,25 @@ class Fleet:
                 continue
             await self._make_workers(pool)
             await self._fit_workers(pool)
-            began = time.perf_counter()
+            began = time.monotonic()
             self._needs = self._needs_in(pool, self._estate.caches[RESERVATION].items())
             plan = self._planned(pool, self._needs)
-            seconds = time.perf_counter() - began
-            self._rest = _REST * seconds if seconds > _SLOW_SECONDS else 0.0
+            seconds = time.monotonic() - began
+            self._remember(plan, seconds)
             for name, wanted in plan.items():
                 if self._plan.get(name) != wanted:
                     self._wake(name)
             self._plan = plan
-            if self._rest:
-                await asyncio.sleep(self._rest)
+            await self._rest()
+
+    def _remember(self, plan: dict[str, Wanted], seconds: float) -> None:
+        self._latest = plan
+        self._rest_until = time.monotonic() + _REST * seconds if seconds > _SLOW_SECONDS else 0.0
+
+    async def _rest(self) -> None:
+        left = self._rest_until - time.monotonic()
+        if left > 0:
+            await asyncio.sleep(left)
 
     async def _make_workers(self, pool: WorkerPool) -> None:
         template = self._estate.caches[TEMPLATE].get(pool.spec.template)
@@ -144,7 +153,7 @@ class Fleet:
         pool = self._estate.pool_record
         if worker is None or pool is None:
             return None
-        wanted = self._planned(pool, await self._needs_for(worker, pool)).get(name, Wanted(False, "no-need"))
+        wanted = await self._wanted(worker, pool)
         busy = any(is_live(instance, self._estate.clock.now()) for instance in self._estate.instances_on(name))
         try:
             outcome = await worker_step(worker, wanted, busy, self._surroundings(worker))
@@ -162,13 +171,21 @@ class Fleet:
         self._wake(name)
         return None
 
-    async def _needs_for(self, worker: Worker, pool: WorkerPool) -> Mapping[str, tuple[Need, ...]]:
-        """The calendar by worker. Where working it out is slow, that of the latest planning will do: the next one wakes
-        whoever it changes."""
+    async def _wanted(self, worker: Worker, pool: WorkerPool) -> Wanted:
+        """What the plan says of one worker. Where planning is slow, the latest will do: the next one wakes whoever it
+        changes. A power-off that has been marked is judged by the calendar as it is now."""
         powering_off = worker.status.phase is WorkerPhase.DRAINING
-        if powering_off or self._needs is None or (self._replan.is_set() and not self._rest):
-            return self._needs_in(pool, await self._reservations(worker))
-        return self._needs
+        if powering_off:
+            plan = self._planned(pool, self._needs_in(pool, await self._reservations(worker)))
+        elif time.monotonic() < self._rest_until:
+            plan = self._latest
+        else:
+            began = time.monotonic()
+            if self._needs is None or self._replan.is_set():
+                self._needs = self._needs_in(pool, await self._reservations(worker))
+            plan = self._planned(pool, self._needs)
+            self._remember(plan, time.monotonic() - began)
+        return plan.get(worker.id, Wanted(False, "no-need"))
 
     async def _reservations(self, worker: Worker) -> list[Reservation]:
         """All reservations; read linearizably when a power-off has been marked and is to be carried out or undone."""

@@ -81,17 +81,13 @@ def ports(free_port: Callable[[str], int]) -> Callable[[int], list[int]]:
     return find
 
 
-def test_it_starts_quickly_and_small_and_ends_at_once(simulator: Callable[..., Any]) -> None:
-    times = []
+def test_it_is_small_and_ends_at_once(simulator: Callable[..., Any]) -> None:
     for _ in range(3):
-        begin = time.monotonic()
         process = simulator()
         assert httpx.get(f"{process.url}/api/v0/system_information").json()["ready"] is True
-        times.append(time.monotonic() - begin)
         assert process.memory() < 80 * 1024 * 1024
         process.popen.send_signal(signal.SIGTERM)
         assert process.popen.wait(timeout=5) == 0
-    assert min(times) < 0.7, f"seconds to the first answer: {times}"
 
 
 def test_a_command_typed_into_a_console_is_found_in_the_export(

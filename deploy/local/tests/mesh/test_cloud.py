@@ -73,6 +73,16 @@ def in_state(region: Region, name: str, state: State) -> Callable[[], bool]:
     return lambda: region.require(name).state is state
 
 
+def witnessed(region: Region, name: str, facts: int = 1) -> Callable[[], bool]:
+    """The machine's process has written so many facts: it runs when the cloud says so, and writes when it comes to it."""
+
+    def look() -> bool:
+        path = region.witness_path(region.require(name))
+        return path.exists() and len(path.read_text(encoding="utf-8").splitlines()) >= facts
+
+    return look
+
+
 async def test_a_machine_is_launched_once_per_client_token(make_region: MakeRegion) -> None:
     async with caller(make_region()) as client:
         first = await client.post("/machines", json=ORDER)
@@ -183,6 +193,7 @@ async def test_machines_that_were_on_can_come_back_with_the_cloud_and_the_witnes
     after = make_region(reboot=True)
     await after.open()
     await eventually(in_state(after, "default-001", State.RUNNING), "running again")
+    await eventually(witnessed(after, "default-001", 2), "witnessed again")
     machine = after.require("default-001")
     assert machine.history[-2].reason == "restarted with the cloud"
     assert machine.boots == 2

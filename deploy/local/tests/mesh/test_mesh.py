@@ -289,6 +289,6 @@ async def test_wrong_wishes_are_refused_in_one_line(command: Command, tmp_path: 
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     code, said = await command.run("up", "--port-base", str(port - 4))
-    assert (code, f"port {port} is taken" in said) == (1, True)
+    assert (code, "is taken" in said) == (1, True), said
     server.close()
     assert "Traceback" not in said

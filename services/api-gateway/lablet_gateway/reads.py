@@ -16,7 +16,7 @@ from starlette.responses import Response
 from lablet_common.resources.kinds import Kind
 from lablet_common.resources.model import Resource
 from lablet_common.resources.worker import Worker
-from lablet_common.store import Get
+from lablet_common.store import Get, KeyValue
 from lablet_common.store.changes import decode
 from lablet_common.store.repository import Repository, ResourcePage, write_cursor
 from lablet_common.store.selectors import FieldSelector, LabelSelector, SelectorError
@@ -97,7 +97,16 @@ async def get(
     if consistency == "cache":
         return cast("Resource[Any, Any] | None", parts.caches[kind].get(resource_id, tenant))
     (found,) = await parts.lookups.ask((Get(kind.key(resource_id, tenant)),))
-    return decode(kind, found[0]) if found else None
+    if not found:
+        return None
+    known = _known(parts, kind)
+    resource: Resource[Any, Any] | None = known(found[0]) if known is not None else None
+    return resource if resource is not None else decode(kind, found[0])
+
+
+def _known(parts: Parts, kind: Kind) -> Callable[[KeyValue], Any] | None:
+    """What is in memory at the very revision that was read need not be decoded again."""
+    return parts.caches[kind].known if kind in parts.caches else None
 
 
 async def page(
@@ -111,7 +120,7 @@ async def page(
     labels = _Seen(query.labels.requirements, visible)
     if query.consistency == "cache" and query.cursor is None:
         return _cached_page(parts, kind, query.limit, labels, fields, tenant)
-    repository: Repository[R] = Repository(parts.store, kind)
+    repository: Repository[R] = Repository(parts.store, kind, _known(parts, kind))
     return await repository.list(tenant, labels, fields, query.limit, query.cursor)
 
 
@@ -133,7 +142,7 @@ def _cached_page(
 
 async def everything(parts: Parts, kind: Kind, visible: Callable[[R], bool], *, tenant: str | None = None) -> list[R]:
     """All that the caller may see, read linearizably: for computations over a kind."""
-    repository: Repository[R] = Repository(parts.store, kind)
+    repository: Repository[R] = Repository(parts.store, kind, _known(parts, kind))
     found = await repository.list(tenant, _Seen(visible=visible))
     return list(found.items)
 

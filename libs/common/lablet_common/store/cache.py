@@ -82,6 +82,11 @@ class Cache(Generic[R]):
     def get(self, resource_id: str, tenant: str = "default") -> R | None:
         return self._resources.get(self.kind.key(resource_id, tenant))
 
+    def known(self, kv: KeyValue) -> R | None:
+        """The resource that a value read elsewhere stands for, if it is in here at that very revision: then it need not
+        be decoded again."""
+        return self._resources.get(kv.key) if self._revisions.get(kv.key) == kv.mod_revision else None
+
     def items(self) -> list[R]:
         return list(self._resources.values())
 
@@ -161,6 +166,9 @@ class Caches:
 
     def __getitem__(self, kind: Kind) -> Cache[Any]:
         return self._caches[kind.name]
+
+    def __contains__(self, kind: Kind) -> bool:
+        return kind.name in self._caches
 
     @property
     def synced(self) -> bool:

@@ -8,13 +8,14 @@ revision has been compacted ends in `Compacted`.
 import base64
 import binascii
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 
 from lablet_common.resources.kinds import Kind
 from lablet_common.resources.model import Resource
-from lablet_common.store.api import InvalidRequest, Store, StoreError
+from lablet_common.store.api import InvalidRequest, KeyValue, Store, StoreError
 from lablet_common.store.changes import create_in, decode, delete_in, update_in
 from lablet_common.store.selectors import FieldSelector, LabelSelector
 from lablet_common.store.transaction import Conflict, Transaction
@@ -58,9 +59,11 @@ class Repository(Generic[R]):
     """The resources of `kind`. Every call raises `StoreUnavailable` when etcd does not answer, and writes raise
     `OutcomeUnknown` when the answer was lost: read again before deciding anything else."""
 
-    def __init__(self, store: Store, kind: Kind) -> None:
+    def __init__(self, store: Store, kind: Kind, known: Callable[[KeyValue], R | None] | None = None) -> None:
+        """`known` may have a value's resource at hand already (see `Cache.known`), which spares decoding it."""
         self._store = store
         self._kind = kind
+        self._known = known
 
     async def get(
         self, resource_id: str, tenant: str = "default", revision: int = 0, *, serializable: bool = False
@@ -68,7 +71,7 @@ class Repository(Generic[R]):
         """The resource now, or as it was at `revision` (raises `Compacted`)."""
         key = self._kind.key(resource_id, tenant)
         found = await self._store.get(key, revision=revision, serializable=serializable)
-        return None if found is None else cast("R", decode(self._kind, found))
+        return None if found is None else self._decoded(found)
 
     async def require(self, resource_id: str, tenant: str = "default", revision: int = 0) -> R:
         """Like `get`; raises `NotFound`."""
@@ -90,11 +93,13 @@ class Repository(Generic[R]):
         revision, after = _read_cursor(cursor, prefix) if cursor else (0, "")
         items: list[R] = []
         last_key = ""
+        size = min(2 * limit, _PAGE) or _PAGE
         while True:
-            page = await self._store.range(prefix, limit=_PAGE, start_after=after, revision=revision)
+            page = await self._store.range(prefix, limit=size, start_after=after, revision=revision)
+            size = min(2 * size, _PAGE)
             revision = revision or page.revision
             for kv in page.items:
-                resource = cast("R", decode(self._kind, kv))
+                resource = self._decoded(kv)
                 if tenant is not None and resource.tenant != tenant:
                     continue
                 if (labels is None or labels.matches(resource)) and (fields is None or fields.matches(resource)):
@@ -105,6 +110,10 @@ class Repository(Generic[R]):
             if not page.more:
                 return ResourcePage(tuple(items), revision)
             after = page.items[-1].key
+
+    def _decoded(self, kv: KeyValue) -> R:
+        resource = self._known(kv) if self._known is not None else None
+        return resource if resource is not None else cast("R", decode(self._kind, kv))
 
     async def create(self, resource: R) -> R:
         """Writes a new resource and returns it as stored. Raises `AlreadyExists`."""

@@ -22,7 +22,7 @@ class GatewaySettings(CommonSettings):
     """Real seconds of silence after which an event stream gets a comment."""
     gateway_max_streams: int = Field(default=1000, ge=1)
     """Event streams open at the same time on this replica; more are answered 429."""
-    gateway_stream_buffer: int = Field(default=20_000, ge=10)
+    gateway_stream_buffer: int = Field(default=5_000, ge=10)
     """Latest events kept in memory for all streams; who falls further behind is served from JetStream."""
     gateway_request_retention_hours: float = Field(default=24.0, gt=0)
     """Real hours that a decided request is kept, and its idempotency key with it."""

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Header, Query
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
-from lablet_common.events.binding import encode_structured
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import KINDS, RESERVATION
 from lablet_common.resources.model import Model
@@ -109,7 +108,7 @@ async def story(
             if entry is not None and sees(entry):
                 found.setdefault((entry.event.get_source(), entry.event.get_id()), entry)
     told = sorted(found.values(), key=lambda entry: str(entry.event.get_extension("sequence") or ""))
-    documents = b",".join(encode_structured(entry.event)[1] for entry in told[:limit])
+    documents = b",".join(entry.body for entry in told[:limit])
     return Response(b"[%b]" % documents, media_type=envelopes.BATCH)
 
 

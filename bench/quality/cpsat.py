@@ -3,7 +3,7 @@
 Runs in an environment of its own that has ortools (the project does not need it):
 
     python3 -m venv /tmp/ortools && /tmp/ortools/bin/pip install ortools
-    /tmp/ortools/bin/python bench/bench_quality.py --record small --seconds 60 --threads 2
+    cd bench && /tmp/ortools/bin/python -m quality.record small 0 380 --seconds 12
 
 Variables: seats of each reservation on each worker, and for each worker whether it is on in each elementary interval
 between two instants at which anything can change. A power-on costs the lead; a rest of at most `bridge` minutes between
@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from .checker import cost
 from .instances import Instance, Machine
 
 
@@ -98,16 +99,23 @@ def solve(instance: Instance, seconds: float, threads: int) -> dict[str, Any]:
     status = solver.solve(model)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         raise RuntimeError(f"seed {instance.seed}: CP-SAT says {solver.status_name(status)}")
+    seats_of = {
+        one.name: [solver.value(seats[i, w]) for w in range(len(machines))] for i, one in enumerate(instance.wanted)
+    }
+    found = cost(
+        instance,
+        {name: [machines[w].name for w, n in enumerate(given) for _ in range(n)] for name, given in seats_of.items()},
+    )
+    proven = status == cp_model.OPTIMAL
+    if found > round(solver.objective_value) or (proven and found != round(solver.objective_value)):
+        raise RuntimeError(f"seed {instance.seed}: the model says {solver.objective_value}, the checker {found}")
     return {
         "seed": instance.seed,
         "fingerprint": instance.fingerprint(),
-        "cost": round(solver.objective_value),
+        "cost": found,
         "bound": round(solver.best_objective_bound),
-        "proven": status == cp_model.OPTIMAL,
+        "proven": proven,
         "seconds": round(time.perf_counter() - begun, 2),
         "limit": seconds,
         "threads": threads,
-        "seats": {
-            one.name: [solver.value(seats[i, w]) for w in range(len(machines))] for i, one in enumerate(instance.wanted)
-        },
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from lablet_scheduler.engine import (
     Calendar,
@@ -73,6 +72,3 @@ def assignment(calendar: Calendar) -> dict[str, list[str]]:
     for booking in calendar.bookings():
         found.setdefault(booking.reservation, []).append(booking.worker)
     return found
-
-
-Chooser = Callable[[list[tuple[str, float]]], str]

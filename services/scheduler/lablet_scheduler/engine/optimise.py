@@ -83,7 +83,8 @@ def optimise(
         scratch = calendar.copy()
         moves = _carry_out(scratch, layout, places)
         if moves is not None and (after := _power(scratch, pool)) < before:
-            return Replan(pool, tuple(moves), before, after, search.effort.steps, search.proven)
+            proven = search.proven and places is search.snapshots[-1]
+            return Replan(pool, tuple(moves), before, after, search.effort.steps, proven)
     return Replan(pool, (), before, before, search.effort.steps, search.proven and not search.snapshots)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from .calendar import Calendar
 from .fleet import amounts_of
-from .model import Booking, Minute, WorkerView
+from .model import Booking, Demand, Minute, WorkerView
 from .optimise_states import Kind, Load
 from .power import join_needs, powered
 from .timeline import ROWS
@@ -108,6 +108,8 @@ def lay_out(calendar: Calendar, pool: str, now: Minute) -> Layout:
     )
     movable_from = now + max((calendar.lead(view) for view in views), default=0)
     known: dict[tuple[object, ...], int] = {}
+    special = [number for number, view in enumerate(views) if view.unschedulable or view.maintenance]
+    admitted: dict[tuple[Demand, frozenset[int]], tuple[int, ...]] = {}
     for booking in sorted(
         (one for one in calendar.bookings() if one.worker in numbers), key=lambda one: (one.start, *one.key)
     ):
@@ -118,12 +120,14 @@ def lay_out(calendar: Calendar, pool: str, now: Minute) -> Layout:
         movable = not booking.started and booking.start >= movable_from
         allowed: tuple[int, ...] = (worker,)
         if movable:
-            admitted = fleet.eligible(pool, booking.demand).allowed
-            allowed = tuple(
-                number
-                for name, number in numbers.items()
-                if admitted[fleet.columns[name]] and _open(views[number], booking.start, hold)
-            )
+            closed = frozenset(one for one in special if not _open(views[one], booking.start, hold))
+            known_allowed = admitted.get((booking.demand, closed))
+            if known_allowed is None:
+                passed = fleet.eligible(pool, booking.demand).allowed
+                known_allowed = admitted[booking.demand, closed] = tuple(
+                    number for name, number in numbers.items() if passed[fleet.columns[name]] and number not in closed
+                )
+            allowed = known_allowed
             if worker not in allowed:
                 movable, allowed = False, (worker,)
         same = (booking.reservation, booking.demand, booking.start, booking.until, movable)

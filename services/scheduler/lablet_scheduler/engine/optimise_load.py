@@ -121,14 +121,14 @@ def lay_out(calendar: Calendar, pool: str, now: Minute) -> Layout:
         allowed: tuple[int, ...] = (worker,)
         if movable:
             closed = frozenset(one for one in special if not _open(views[one], booking.start, hold))
+            passed = fleet.eligible(pool, booking.demand).allowed
             known_allowed = admitted.get((booking.demand, closed))
             if known_allowed is None:
-                passed = fleet.eligible(pool, booking.demand).allowed
                 known_allowed = admitted[booking.demand, closed] = tuple(
                     number for name, number in numbers.items() if passed[fleet.columns[name]] and number not in closed
                 )
             allowed = known_allowed
-            if worker not in allowed:
+            if worker in closed or not passed[fleet.columns[booking.worker]]:
                 movable, allowed = False, (worker,)
         same = (booking.reservation, booking.demand, booking.start, booking.until, movable)
         load = known.get(same)

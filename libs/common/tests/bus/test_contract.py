@@ -162,7 +162,7 @@ async def test_what_was_under_way_at_the_end_comes_to_the_next_one_at_once(
             await bus.publish(make(name))
         await until(lambda: begun)
     async with running(bus.consumer(STREAM, "c", FILTER, handler)):
-        await until(lambda: sorted(done) == ["a", "b", "c"], timeout=5)
+        await until(lambda: sorted(done) == ["a", "b", "c"], timeout=20)
 
 
 async def test_a_new_consumer_of_events_begins_now_and_one_of_intents_at_the_beginning(

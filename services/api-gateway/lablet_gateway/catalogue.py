@@ -28,12 +28,13 @@ def reads_of(tenant: str, wanted: str) -> list[Get]:
     return [Get(f"{DEFINITION.prefix}{owner}/{name}/", prefix=True) for owner in tenants]
 
 
-def choose(wanted: str, found: Iterable[Iterable[KeyValue]]) -> Definition | None:
+def choose(parts: Parts, wanted: str, found: Iterable[Iterable[KeyValue]]) -> Definition | None:
     """The definition meant by `wanted` among what was read: a named version unless it is archived, else the newest
     published one."""
     named = "@" in wanted
+    cache = parts.caches[DEFINITION]
     for group in found:
-        candidates = [cast("Definition", decode(DEFINITION, kv)) for kv in group]
+        candidates = [cast("Definition", cache.known(kv) or decode(DEFINITION, kv)) for kv in group]
         usable = [
             candidate
             for candidate in candidates
@@ -47,7 +48,7 @@ def choose(wanted: str, found: Iterable[Iterable[KeyValue]]) -> Definition | Non
 
 async def find(parts: Parts, tenant: str, wanted: str) -> Definition | None:
     """As `choose`, read linearizably."""
-    return choose(wanted, await parts.lookups.ask(tuple(reads_of(tenant, wanted))))
+    return choose(parts, wanted, await parts.lookups.ask(tuple(reads_of(tenant, wanted))))
 
 
 async def names(parts: Parts, tenant: str) -> set[str]:

@@ -93,7 +93,7 @@ class Intake:
         earlier, *found = await self._parts.lookups.ask(lookups)
         if earlier:
             return _same(earlier[0], digest)
-        definition = catalogue.choose(body.definition, found[: -len(pools)])
+        definition = catalogue.choose(self._parts, body.definition, found[: -len(pools)])
         errors = self._slot_errors(body)
         if definition is None:
             remedy = problems.nearest(body.definition, await catalogue.names(self._parts, self._caller.tenant))

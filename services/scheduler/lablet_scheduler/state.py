@@ -39,6 +39,7 @@ class PoolState:
         self._revisions: dict[str, int] = {}
         """The newest revision seen of each reservation, also of those that are no longer kept."""
         self._of_reservation: dict[str, set[str]] = {}
+        self._demands: dict[tuple[str, str, tuple[tuple[str, str], ...]], tuple[Definition, engine.Demand]] = {}
         self.complete_by: bool | None = None
         """Whether the fleet counts as complete, where that does not follow from its workers (a what-if)."""
         self.calendar = engine.Calendar([policy_of(pool, None)], [])
@@ -136,7 +137,14 @@ class PoolState:
     def demand(self, reservation: Reservation) -> engine.Demand | None:
         """What one seat needs; None when the definition has gone."""
         definition = self.definition(reservation.tenant, reservation.spec.definition)
-        return None if definition is None else demand_of(definition, reservation.spec.worker_selector)
+        if definition is None:
+            return None
+        selector = reservation.spec.worker_selector
+        key = (reservation.tenant, definition.id, tuple(sorted(selector.items())))
+        known = self._demands.get(key)
+        if known is None or known[0] is not definition:
+            known = self._demands[key] = definition, demand_of(definition, selector)
+        return known[1]
 
     def definition(self, tenant: str, name: str) -> Definition | None:
         return self._find(tenant, name)

@@ -5,6 +5,7 @@ function compares what the decision rests on; none of them does I/O. A compariso
 `Conflict`: read again and decide anew.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from lablet_common.resources.kinds import Kind, kind_of
@@ -12,6 +13,8 @@ from lablet_common.resources.model import Resource
 from lablet_common.store.api import InvalidRequest, KeyValue, StoreError
 from lablet_common.store.transaction import Transaction
 
+_DECODED = 512
+"""Latest values whose resource is kept for whoever reads the same one next."""
 _WITHOUT_VERSION = {"metadata": {"resource_version"}}
 
 
@@ -33,10 +36,16 @@ def encode(resource: Resource[Any, Any]) -> bytes:
 def decode(kind: Kind, kv: KeyValue) -> Resource[Any, Any]:
     """The resource as read at `kv.mod_revision`. Raises `Unreadable`."""
     try:
-        resource = kind.model.model_validate_json(kv.value)
+        return _decoded(kind.model, kv.value, kv.mod_revision)
     except ValueError as error:
         raise Unreadable(kv.key, str(error)) from error
-    return resource.at_revision(kv.mod_revision)
+
+
+@lru_cache(maxsize=_DECODED)
+def _decoded(model: type[Resource[Any, Any]], value: bytes, revision: int) -> Resource[Any, Any]:
+    """The same value at the same revision is the same resource: caches and bridges of a process read each change in turn,
+    and resources never change."""
+    return model.model_validate_json(value).at_revision(revision)
 
 
 def create_in(txn: Transaction, resource: Resource[Any, Any]) -> None:

@@ -88,6 +88,8 @@ class Fleet:
         """When a worker that is on was or will be ready; −1: it is off."""
         self.free_columns: list[int] = []
         self._rank: npt.NDArray[np.int64] | None = None
+        self._scale: npt.NDArray[np.float64] | None = None
+        self._size: npt.NDArray[np.float64] | None = None
         self._eligible: dict[tuple[str, Demand], Eligibility] = {}
         self._cordoned: dict[int, Minute | None] | None = None
         self._longest_lead: int | None = None
@@ -103,6 +105,8 @@ class Fleet:
         twin.ready = self.ready.copy()
         twin.free_columns = self.free_columns.copy()
         twin._rank = self._rank
+        twin._scale = self._scale
+        twin._size = self._size
         twin._eligible = self._eligible.copy()
         twin._cordoned = self._cordoned
         return twin
@@ -128,6 +132,7 @@ class Fleet:
         self.bridge[column] = bridge
         self.boot[column] = view.boot_minutes
         self.ready[column] = -1 if view.on_since is None else view.on_since + view.boot_minutes
+        self._scale = self._size = None
         self._eligible.clear()
         self._cordoned = None
         self._longest_lead = None
@@ -139,6 +144,7 @@ class Fleet:
         self.views[column] = None
         self.capacity[:, column] = 0
         self.free_columns.append(column)
+        self._scale = self._size = None
         self._eligible.clear()
         self._cordoned = None
         self._rank = None
@@ -160,6 +166,23 @@ class Fleet:
                 rank[self.columns[name]] = place
             self._rank = rank
         return self._rank
+
+    @property
+    def scale(self) -> npt.NDArray[np.float64]:
+        """As `share`, but of the most that any worker has: by dimension (but ports) and column."""
+        if self._scale is None or self._scale.shape[1] != self.width:
+            limited = (self.capacity[:4] > 0) & (self.capacity[:4] < UNLIMITED)
+            most = np.where(limited, self.capacity[:4], 0).max(axis=1, initial=1)[:, None]
+            self._scale = np.where(limited, 1.0 / (most * np.maximum(limited.sum(axis=0), 1)), 0.0)
+        return self._scale
+
+    @property
+    def size(self) -> npt.NDArray[np.float64]:
+        """For each column how large its worker is beside the largest, 0 to 1, the mean of its limited dimensions."""
+        scale = self.scale
+        if self._size is None:
+            self._size = (np.where(scale > 0, self.capacity[:4], 0) * scale).sum(axis=0)
+        return self._size
 
     @property
     def longest_lead(self) -> int:
@@ -225,6 +248,7 @@ class Fleet:
         self.ready = np.concatenate([self.ready, np.full(more, -1, dtype=np.int32)])
         self.width = width
         self._rank = None
+        self._scale = self._size = None
 
 
 def unfit(view: WorkerView, demand: Demand, amounts: Amounts) -> Filter | None:

@@ -24,7 +24,7 @@ from .filters import Survey, survey
 from .fleet import Fleet, IntArray, amounts_of
 from .model import Placement, PlacementRequest, Refusal, SeatChoice, SeatPlacement, Span, Spreading
 from .ports import name_ports
-from .score import REFUSED, FloatArray, LongArray, fullness, key_of, keys
+from .score import REFUSED, FloatArray, LongArray, fullness, in_use, key_of, keys
 
 
 @dataclass(slots=True)
@@ -74,7 +74,10 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
     amounts = amounts_of(request.demand)
     added = calendar.gaps.added_minutes(request.start, end, fleet.lead, fleet.bridge)
     full = fullness(fleet, view.peaks, amounts)
-    key = keys(policy.spreading, view.late, added, full, fleet)
+    packs = policy.spreading is Spreading.PACK
+    used = in_use(fleet, view.peaks, amounts) if packs else full.copy()
+    weight = fleet.scale if packs else fleet.share
+    key = keys(policy.spreading, view.late, added, used, fleet)
     if most_seats_first:
         # fewest licences: workers that are on anyway, then those that take most seats, then the rule
         order = np.lexsort((key, -view.seats, added > 0))
@@ -82,9 +85,9 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
         key[order] = np.arange(len(order))
     key = np.where(view.seats > 0, key, REFUSED)
     counted = bool(policy.licence_limits)
-    together = policy.spreading is Spreading.PACK and request.seats > 1 and not most_seats_first
+    together = packs and request.seats > 1 and not most_seats_first
     if together:
-        key = _together(view, added, full, fleet, request.seats)
+        key = _together(view, added, used, fleet, request.seats)
     per_seat: dict[int, float] = {}
     left: dict[int, int] = {}
     taken: dict[int, list[int]] = {}
@@ -97,8 +100,8 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
         worker = fleet.view(column)
         numbers: tuple[int, ...] = ()
         if request.demand.ports:
-            used = taken.get(column, [])
-            found = calendar.free_ports(worker, request.start, end, len(request.demand.ports), used)
+            others = taken.get(column, [])
+            found = calendar.free_ports(worker, request.start, end, len(request.demand.ports), others)
             if found is None:
                 out.no_ports.add(column)
                 key[column] = REFUSED
@@ -128,19 +131,19 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
         if not left[column]:
             key[column] = REFUSED
             if together and len(out.workers) < request.seats:
-                fresh = _together(view, added, full, fleet, request.seats - len(out.workers))
+                fresh = _together(view, added, used, fleet, request.seats - len(out.workers))
                 key = np.where(key == REFUSED, REFUSED, fresh)
         elif not most_seats_first:
             late = 0 if view.late is None else int(view.late[column])
-            next_full = out.full[column] + per_seat[column]
-            key[column] = key_of(policy.spreading, late, 0, next_full, int(fleet.rank[column]))
+            used[column] += float(sum(amounts[i] * weight[i, column] for i in range(4)))
+            key[column] = key_of(policy.spreading, late, 0, float(used[column]), int(fleet.rank[column]))
     return out
 
 
-def _together(view: Survey, added: IntArray, full: FloatArray, fleet: Fleet, wanted: int) -> LongArray:
+def _together(view: Survey, added: IntArray, used: FloatArray, fleet: Fleet, wanted: int) -> LongArray:
     """Keys for seats that come together: the power that a worker adds counts per seat that it would take."""
     takes = np.clip(view.seats, 1, wanted)
-    share = keys(Spreading.PACK, view.late, -(-added // takes), full, fleet)
+    share = keys(Spreading.PACK, view.late, -(-added // takes), used, fleet)
     return np.where(view.seats > 0, share, REFUSED)
 
 

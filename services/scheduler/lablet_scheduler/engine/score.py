@@ -3,6 +3,9 @@
 `pack`: in time first, then the least added minutes of power (that is the money), then the fuller worker, then the name.
 `spread`: in time first, then the emptier worker, then the least added power, then the name. Fullness is the mean share
 of cpu, memory, storage and licence nodes in use at the slot's worst minute with the seat in place, in steps of 1/4095.
+Where workers differ in size, `pack` counts what is in use on the scale of the largest, and prefers the larger of two
+that are equally used: a minute of power counts alike for all, and a small worker that one seat fills is a minute that
+hosts nothing more.
 
 Lateness counts up to 2,047 minutes and added power up to two years; beyond, workers tie and the next criterion decides.
 """
@@ -23,6 +26,8 @@ REFUSED = int(np.iinfo(np.int64).max)
 """The key of a worker that does not come into question."""
 
 _STEPS = 4095
+_SIZE = 1 / 64
+"""What the size of a worker counts for beside what is in use on it."""
 _RANK_BITS, _FULL_BITS, _ADDED_BITS = 20, 12, 20
 _LATE_MOST, _ADDED_MOST = (1 << 11) - 1, (1 << _ADDED_BITS) - 1
 
@@ -32,6 +37,14 @@ def fullness(fleet: Fleet, peaks: IntArray, amounts: Amounts) -> FloatArray:
     needs = np.array(amounts[:4], dtype=np.int32)[:, None]
     share: FloatArray = ((peaks[:4] + needs) * fleet.share).sum(axis=0)
     return share
+
+
+def in_use(fleet: Fleet, peaks: IntArray, amounts: Amounts) -> FloatArray:
+    """What `pack` means by fuller: what is in use with one more seat, on the scale of the largest worker, and a little
+    for the worker's size."""
+    needs = np.array(amounts[:4], dtype=np.int32)[:, None]
+    used: FloatArray = ((peaks[:4] + needs) * fleet.scale).sum(axis=0)
+    return (used + _SIZE * fleet.size) / (1 + _SIZE)
 
 
 def keys(spreading: Spreading, late: IntArray | None, added: IntArray, full: FloatArray, fleet: Fleet) -> LongArray:

@@ -172,7 +172,7 @@ def test_no_more_seats_move_than_the_cap_and_the_moves_that_save_most_go_first(w
 
 
 def test_the_same_seed_gives_the_same_plan():
-    _, _, calendar = load(3)
+    _, _, calendar = load(4)
     once, again = (optimise(calendar, "default", NOW, seed=7, budget=30_000) for _ in range(2))
     assert once == again
     assert once.moves
@@ -251,3 +251,10 @@ def test_four_seats_go_to_the_one_worker_that_holds_them_all(worker, put):
     calendar = Calendar([POLICY], [worker("w-1"), worker("w-2", cpu_cores=16)])
     placed = put(calendar, seats=4, demand=HALF)
     assert {seat.worker for seat in placed.seats} == {"w-2"}
+
+
+def test_of_two_empty_workers_the_larger_one_is_switched_on(worker, put):
+    calendar = Calendar([POLICY], [worker("w-1"), worker("w-2", cpu_cores=16, memory_gb=64)])
+    assert put(calendar, demand=HALF).seats[0].worker == "w-2"
+    calendar.book(Booking("on", 1, "w-1", 9000, 9100, HALF))
+    assert put(calendar, start=9000, reservation="r2", demand=HALF).seats[0].worker == "w-1"

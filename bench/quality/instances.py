@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 DAY = 24 * 60
 BASE = 20_000 * DAY
@@ -57,6 +57,10 @@ class Instance:
     def bridge(self) -> int:
         """The longest rest through which a worker stays on."""
         return max(self.grace, self.lead)
+
+    def in_order_of_start(self) -> Instance:
+        """The same, had the requests come in the order in which their slots begin."""
+        return replace(self, wanted=tuple(sorted(self.wanted, key=lambda one: (one.start, one.name))))
 
     def fingerprint(self) -> str:
         """Changes when anything in the instance does."""

@@ -106,6 +106,12 @@ def test_no_environment_holds_a_secret(compose: dict[str, Any]) -> None:
             assert not re.search(r"(PASSWORD|TOKEN|SECRET_KEY|ACCESS_KEY)$", variable), f"{name}: {variable}"
 
 
+def test_whoever_is_told_of_a_key_file_has_the_keys(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        told = [value for value in service.get("environment", {}).values() if str(value).startswith("/keys/")]
+        assert not told or key_volumes(service), f"{name} is told of {told} and mounts no keys"
+
+
 def test_every_variable_that_it_sets_is_a_documented_setting(compose: dict[str, Any], root: Path) -> None:
     known = set(re.findall(r"^#([A-Z0-9_]+)=", (root / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
     for name in (*OURS, "pace", "cli"):

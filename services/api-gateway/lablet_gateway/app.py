@@ -51,7 +51,7 @@ from lablet_gateway.api import (
     workers,
 )
 from lablet_gateway.expiry import Expiry
-from lablet_gateway.identity.token_file import TokenFile
+from lablet_gateway.identity.sources import Identities
 from lablet_gateway.jetstream import JetStreamDeadLetters, JetStreamLog
 from lablet_gateway.mailbox import NatsIngress
 from lablet_gateway.middleware import Authentication, BodyLimit, RequestContext
@@ -134,6 +134,7 @@ class Gateway:
         self._runtime = runtime
         self._settings = settings
         self._objects = S3ObjectStore(settings.storage)
+        self._identities = Identities(settings)
         log = JetStreamLog(runtime.bus)
         self._caches = Caches(runtime.store, list(CACHED))
         self._parts = Parts(
@@ -142,7 +143,7 @@ class Gateway:
             objects=self._objects,
             clock=runtime.clock,
             caches=self._caches,
-            verifier=TokenFile(settings.api_tokens_file),
+            verifier=self._identities.verifier,
             events=log,
             hub=Hub(log, settings.gateway_stream_buffer),
             dead_letters=JetStreamDeadLetters(runtime.bus),
@@ -159,6 +160,7 @@ class Gateway:
             shards=lambda: [_COMPACTOR, _INGRESS, *(f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.GATEWAY))],
         )
         self._runtime.health.add("s3", self._objects.ensure_bucket, required=False)
+        self._identities.watch_over(self._runtime.health)
         try:
             async with self._caches:
                 await self._caches.wait_synced()
@@ -166,6 +168,7 @@ class Gateway:
                 self._runtime.spawn("ownership", ownership.run(self._own))
                 await self._serve()
         finally:
+            await self._identities.close()
             await self._objects.close()
 
     async def _serve(self) -> None:

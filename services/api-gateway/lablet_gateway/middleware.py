@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lablet_common.telemetry.metrics import API_REQUEST
 from lablet_gateway import problems
 from lablet_gateway.faults import problem_response
-from lablet_gateway.identity import TokenVerifier
+from lablet_gateway.identity import NoRole, Principal, ProviderUnavailable, TokenRefused, TokenVerifier
 from lablet_gateway.rights import PREFIX
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -29,6 +29,8 @@ _SECURITY = {
 }
 _API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _DOCS = "/api/docs"
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="lablet"'}
+_INVALID = {"WWW-Authenticate": 'Bearer realm="lablet", error="invalid_token"'}
 
 
 class RequestContext:
@@ -78,18 +80,30 @@ class Authentication:
         if scope["type"] != "http" or not scope["path"].startswith(f"{PREFIX}/"):
             await self._app(scope, receive, send)
             return
-        scheme, _, token = Headers(scope=scope).get("authorization", "").partition(" ")
-        principal = None
-        if scheme.lower() == "bearer" and token.strip():
-            principal = await self._verifier.verify(token.strip())
-        if principal is None:
-            words = "send a token: Authorization: Bearer …" if not token else "the token is unknown or has expired"
-            refused = problems.UNAUTHENTICATED(words, headers={"WWW-Authenticate": 'Bearer realm="lablet"'})
-            response = problem_response(refused.problem, Request(scope), refused.headers)
-            await response(scope, receive, send)
+        try:
+            scope["lablet.principal"] = await self._prove(Headers(scope=scope).get("authorization", ""))
+        except problems.Refused as refused:
+            await problem_response(refused.problem, Request(scope), refused.headers)(scope, receive, send)
             return
-        scope["lablet.principal"] = principal
         await self._app(scope, receive, send)
+
+    async def _prove(self, authorization: str) -> Principal:
+        """Raises 401, 403 for somebody without a role, and 503 when whoever knows them is away."""
+        scheme, _, token = authorization.partition(" ")
+        token = token.strip()
+        if scheme.lower() != "bearer" or not token:
+            raise problems.UNAUTHENTICATED("send a token: Authorization: Bearer …", headers=_CHALLENGE)
+        try:
+            principal = await self._verifier.verify(token)
+        except NoRole as error:
+            raise problems.FORBIDDEN(str(error)) from error
+        except TokenRefused as error:
+            raise problems.UNAUTHENTICATED(str(error), headers=_INVALID) from error
+        except ProviderUnavailable as error:
+            raise problems.unavailable("oidc", str(error)) from error
+        if principal is None:
+            raise problems.UNAUTHENTICATED("the token is unknown or has expired", headers=_INVALID)
+        return principal
 
 
 class BodyLimit:

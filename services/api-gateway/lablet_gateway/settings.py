@@ -1,13 +1,85 @@
 """The gateway's settings."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
 
-from lablet_common.settings import CommonSettings
+from lablet_common.settings import CommonSettings, Settings
+from lablet_gateway.identity import Role
+from lablet_gateway.identity.provider import is_private_enough
+
+SIGNATURES = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"})
+"""What a token may be signed with: algorithms whose verifying key is public."""
+
+
+class OidcSettings(Settings):
+    """The identity provider. Without an issuer there is none."""
+
+    model_config = SettingsConfigDict(env_prefix="OIDC_")
+
+    issuer: str = ""
+    """Exactly as the provider writes it in its tokens and in its discovery document."""
+    audience: str = ""
+    """What the token must be meant for; several, separated by commas: one of them. Needed with an issuer."""
+    roles_claim: str = "roles"
+    """Where the roles stand; dots lead deeper (`realm_access.roles`)."""
+    roles: str = ""
+    """Names that the provider uses for roles: `lab-admins=admin,teachers=instructor`. The roles' own names always count,
+    unless some are given."""
+    tenant_claim: str = ""
+    """Where the tenant stands. Without it everybody belongs to the tenant `default`."""
+    name_claim: str = "sub"
+    """Who it is, as rosters and reservations name them. Take one that is never given to somebody else."""
+    algorithms: str = "RS256,PS256,ES256,ES384,EdDSA"
+    clock_skew_seconds: float = Field(default=60.0, ge=0, le=600)
+    """Real seconds by which the provider's clock may differ."""
+    keys_seconds: float = Field(default=600.0, ge=10)
+    """Real seconds after which the provider's keys are fetched again."""
+    ca_cert: Path | None = None
+    """PEM file of the authority that signed the provider's certificate."""
+
+    @property
+    def audiences(self) -> list[str]:
+        return _parts(self.audience)
+
+    @property
+    def allowed_algorithms(self) -> frozenset[str]:
+        return frozenset(_parts(self.algorithms))
+
+    @property
+    def roles_by_name(self) -> Mapping[str, Role]:
+        """The provider's word for each role."""
+        if not self.roles:
+            return {str(role): role for role in Role}
+        pairs = (part.partition("=") for part in _parts(self.roles))
+        return {name.strip(): Role(role.strip()) for name, _, role in pairs}
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if not self.issuer:
+            return self
+        if not is_private_enough(self.issuer):
+            raise ValueError(f"OIDC_ISSUER is {self.issuer!r}: it has to be an https address")
+        if not self.audiences:
+            raise ValueError("OIDC_AUDIENCE is missing: without it any token of the provider would be taken")
+        for algorithm in self.allowed_algorithms - SIGNATURES:
+            raise ValueError(f"OIDC_ALGORITHMS has {algorithm!r}; possible are {', '.join(sorted(SIGNATURES))}")
+        for part in _parts(self.roles):
+            name, separator, role = part.partition("=")
+            if not separator or not name.strip() or role.strip() not in set(Role):
+                raise ValueError(f"OIDC_ROLES has {part!r}; write NAME=ROLE with one of {', '.join(Role)}")
+        return self
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 class GatewaySettings(CommonSettings):
+    oidc: OidcSettings = Field(default_factory=OidcSettings)
     gateway_host: str = "127.0.0.1"
     gateway_port: int = 8000
     api_tokens_file: Path | None = None

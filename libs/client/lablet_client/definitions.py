@@ -60,6 +60,12 @@ class Definitions(Collection[Definition]):
         answer = await self._transport.call("GET", f"{self.one(definition)}/topology", headers={"Accept": "*/*"})
         return answer.content
 
+    async def approve(self, definition_id: str, *, wait: float = WAIT) -> Definition:
+        """Lets agents run one version (`name@version`); for operators."""
+        answer = await self._transport.call("POST", f"{self.one(definition_id)}/approve", wait=wait)
+        await settle(self._transport, answer, wait)
+        return await self.get(definition_id)
+
     async def deprecate(self, definition_id: str, *, wait: float = WAIT) -> Definition:
         """Takes one version (`name@version`) out of use for new bookings."""
         answer = await self._transport.call("POST", f"{self.one(definition_id)}/deprecate", wait=wait)

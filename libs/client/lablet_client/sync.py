@@ -125,6 +125,7 @@ class Reservations(_Collection[Reservation]):
 class Definitions(_Collection[Definition]):
     publish = _blocking(definitions.Definitions.publish)
     topology = _blocking(definitions.Definitions.topology)
+    approve = _blocking(definitions.Definitions.approve)
     deprecate = _blocking(definitions.Definitions.deprecate)
 
 

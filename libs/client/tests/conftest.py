@@ -408,6 +408,10 @@ async def _outcome(mesh: Mesh, request: Any, now: datetime) -> tuple[Any, bool]:
         return present.respecified("uncordoned", unschedulable=None), False
     if verb == "deprecate.requested":
         return present.moved("Deprecated", reason="Asked", **by), False
+    if verb == "approve.requested":
+        from lablet_common.resources.definition import Approval
+
+        return present.observed("approved", approved=Approval(by="an-operator", at=by["at"])), False
     raise AssertionError(f"the test's owner does not know {request.spec.type}")
 
 

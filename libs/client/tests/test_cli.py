@@ -74,6 +74,7 @@ def test_a_rejection_gives_the_scheduler_s_reasons(lablet, scripted, problem):
         (["reserve", "x", "-s", "9:00", "-e", "10:00", "-d", "1h"], "one of the two"),
         (["extend", "rsv-a"], "--by or --end"),
         (["definition", "deprecate", "ospf"], "ospf@1.0.0"),
+        (["definition", "approve", "ospf"], "ospf@1.0.0"),
         (["dlq", "replay"], "say which"),
         (["events", "publish", "x", "-d", "{"], "--data is no JSON"),
         (["calendar", "default", "--to", "yesterday 09:00"], "--to must be after"),

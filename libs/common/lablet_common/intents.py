@@ -190,6 +190,8 @@ class DefinitionPublish(Model):
     bytes: int
     overrides: dict[str, Any] = {}
     """Fields of a definition's spec that win over what is inferred from the file."""
+    approved: bool = False
+    """Agents may run it. Set by the gateway from the sender's role, whatever the sender says."""
 
 
 class WorkerDrain(Model):
@@ -306,6 +308,7 @@ class Intent:
 _ALL = (
     Intent(DEFINITION, "publish.requested", DefinitionPublish),
     Intent(DEFINITION, "deprecate.requested", Nothing),
+    Intent(DEFINITION, "approve.requested", Nothing),
     Intent(RESERVATION, "requested", ReservationRequested),
     Intent(RESERVATION, "simulate.requested", SimulateRequested),
     Intent(RESERVATION, "confirm.requested", Nothing),

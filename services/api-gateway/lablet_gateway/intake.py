@@ -47,6 +47,7 @@ from lablet_gateway.answers import check_match
 from lablet_gateway.caller import Caller
 from lablet_gateway.parts import Parts
 from lablet_gateway.problems import field_error
+from lablet_gateway.rights import approves
 
 DEFAULT_POOL = "default"
 NO_SHARD = "-"
@@ -98,6 +99,11 @@ class Intake:
         if definition is None:
             remedy = problems.nearest(body.definition, await catalogue.names(self._parts, self._caller.tenant))
             errors.append(field_error("definition", f"there is no definition {body.definition}", remedy))
+        elif not definition.may_run:
+            said = f"{definition.id} runs processes on agents' hosts and no operator has approved it"
+            errors.append(
+                field_error("definition", said, f"ask an operator: lablet definition approve {definition.id}")
+            )
         missing = [
             (at, pool) for at, (pool, kvs) in enumerate(zip(pools, found[-len(pools) :], strict=True)) if not kvs
         ]
@@ -134,7 +140,13 @@ class Intake:
         request_id, _ = new_ids(DEFINITION, self._key)
         staged = staging_key("uploads", self._caller.tenant, request_id)
         body = DefinitionPublish(
-            name=name, version=version, staging=staged, digest=content, bytes=len(topology), overrides=overrides
+            name=name,
+            version=version,
+            staging=staged,
+            digest=content,
+            bytes=len(topology),
+            overrides=overrides,
+            approved=approves(self._caller.principal),
         )
         await self._parts.objects.put(staged, topology, "application/yaml")
         return await self._accept(intent, f"{name}@{version}" if version else name, body, NO_SHARD, digest)
@@ -148,6 +160,7 @@ class Intake:
         own = staging_key("uploads", self._caller.tenant, "")
         if not body.staging.startswith(own) or ".." in body.staging:
             raise problems.invalid("data.staging", f"not a key below {own}", "upload with POST /definitions")
+        body = body.model_copy(update={"approved": approves(self._caller.principal)})
         subject = f"{body.name}@{body.version}" if body.version else body.name
         return await self._accept(intent, subject, body, NO_SHARD, digest)
 

@@ -72,6 +72,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/definitions/{name}/versions/{version}", _EVERYBODY),
         ("GET", "/definitions/{name}/versions/{version}/topology", _ASSESSORS),
         ("POST", "/definitions/{name}/versions/{version}/deprecate", _AUTHORS),
+        ("POST", "/definitions/{name}/versions/{version}/approve", _OPERATIONS),
         ("POST", "/reservations", _BOOKING),
         ("POST", "/reservations:simulate", _BOOKING),
         ("GET", "/reservations", _OWN_SEATS),
@@ -129,6 +130,7 @@ ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {
     for intent, method, path in (
         ("definition.publish.requested", "POST", "/definitions"),
         ("definition.deprecate.requested", "POST", "/definitions/{name}/versions/{version}/deprecate"),
+        ("definition.approve.requested", "POST", "/definitions/{name}/versions/{version}/approve"),
         ("reservation.requested", "POST", "/reservations"),
         ("reservation.simulate.requested", "POST", "/reservations:simulate"),
         ("reservation.confirm.requested", "POST", "/reservations/{reservation_id}:confirm"),
@@ -152,6 +154,12 @@ ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {
     )
 }
 """An intent that comes as an event needs the same right as the route that asks for the same."""
+
+
+def approves(principal: Principal) -> bool:
+    """What it publishes may run on agents at once: it may approve."""
+    route = ROUTE_OF_INTENT["io.lablet.definition.approve.requested.v1"]
+    return scope_of(*route, principal) is Scope.ALL
 
 
 def scope_of(method: str, route: str, principal: Principal) -> Scope:

@@ -8,20 +8,22 @@ node and field.
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from pydantic import ValidationError
 
-from lablet_artifacts import topology
+from lablet_artifacts import manifests, topology
 from lablet_artifacts.references import with_reference
 from lablet_artifacts.rendering import SEAT_VALUES
 from lablet_common.intake import PROBLEMS, Decision, refused, target_of, verb_of
 from lablet_common.intents import DefinitionPublish
 from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, get_content
+from lablet_common.process_lab import RUNTIME
 from lablet_common.requests import Undecided
 from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference, object_key
 from lablet_common.resources.definition import (
+    Approval,
     Definition,
     DefinitionPhase,
     DefinitionSpec,
@@ -35,7 +37,7 @@ from lablet_common.store import Store, Transaction
 from lablet_common.store.changes import create_in, update_in
 from lablet_common.store.repository import Repository
 
-_FIXED = frozenset({"name", "version", "topology"})
+_FIXED = frozenset({"name", "version", "topology", "untilCompleted"})
 MEDIA_TYPE = "application/yaml"
 
 
@@ -55,12 +57,43 @@ def next_version(versions: Sequence[str]) -> str:
 def infer_spec(name: str, version: str, data: bytes, overrides: dict[str, Any]) -> DefinitionSpec:
     """The definition's spec from the file and what the author gives. Raises `topology.LabFileError` for a bad file and
     `ValidationError` for a bad override."""
+    is_manifest = manifests.is_manifest(data)
+    inferred = manifests.inferred(manifests.read_manifest(data)) if is_manifest else _inferred_from_topology(data)
+    given = dict(overrides)
+    for part in ("requirements", "runtime"):
+        if isinstance(given.get(part), dict):
+            given[part] = inferred[part] | given[part]
+    form: Literal["cml", "process"] = "process" if is_manifest else "cml"
+    fixed = {
+        "name": name,
+        "version": version,
+        "topology": TopologyRef(digest=digest_of(data), bytes=len(data), format=form).to_dict(),
+        "untilCompleted": inferred.get("untilCompleted", False),
+    }
+    spec = DefinitionSpec.model_validate(inferred | given | fixed)
+    _check_runtime(spec)
+    misplaced = sorted({port["name"] for port in inferred["ports"]} ^ {port.name for port in spec.ports})
+    if misplaced:
+        said = f"the port {misplaced[0]} must stand both in the file and among the ports"
+        raise topology.RenderError([topology.Problem(said, "add it where it is missing, or take it away", "ports")])
+    return spec
+
+
+def _check_runtime(spec: DefinitionSpec) -> None:
+    """Raises where the file is not one that the named runtime could run."""
+    wanted = RUNTIME if spec.topology.format == "process" else "cml"
+    if spec.runtime.name != wanted:
+        said = f"the runtime {spec.runtime.name} cannot run this file, which is for {wanted}"
+        raise topology.TopologyError([topology.Problem(said, "leave runtime.name out", "runtime.name")])
+
+
+def _inferred_from_topology(data: bytes) -> dict[str, Any]:
     lab = topology.read_topology(data)
     ports = topology.find_ports(lab)
     # what cannot be rendered for any seat is refused now, and not when the seat is due
     topology.render(data, {port.name: 65535 for port in ports}, dict.fromkeys(SEAT_VALUES, "1"))
     needs = topology.infer_requirements(lab)
-    inferred: dict[str, Any] = {
+    return {
         "title": lab.title,
         "description": lab.description,
         "requirements": {
@@ -75,21 +108,6 @@ def infer_spec(name: str, version: str, data: bytes, overrides: dict[str, Any]) 
             "nodeDefinitions": list(topology.node_definitions(lab)),
         },
     }
-    given = dict(overrides)
-    for part in ("requirements", "runtime"):
-        if isinstance(given.get(part), dict):
-            given[part] = inferred[part] | given[part]
-    fixed = {
-        "name": name,
-        "version": version,
-        "topology": TopologyRef(digest=digest_of(data), bytes=len(data)).to_dict(),
-    }
-    spec = DefinitionSpec.model_validate(inferred | given | fixed)
-    misplaced = sorted({port.name for port in ports} ^ {port.name for port in spec.ports})
-    if misplaced:
-        said = f"the port {misplaced[0]} must stand both in the file and among the ports"
-        raise topology.RenderError([topology.Problem(said, "add it where it is missing, or take it away", "ports")])
-    return spec
 
 
 class Publisher:
@@ -107,6 +125,8 @@ class Publisher:
             return await self._publish(undecided, now)
         if verb == "deprecate.requested":
             return await self._deprecate(undecided, now, by)
+        if verb == "approve.requested":
+            return await self._approve(undecided, now)
         return refused("unknown-intent", "Unknown intent", f"{undecided.request.spec.type} is not known here", 422)
 
     async def _publish(self, undecided: Undecided, now: datetime) -> Decision:
@@ -128,6 +148,7 @@ class Publisher:
                 "invalid-definition", "Invalid definition", f"{unknown[0]} cannot be given here", 422, path=unknown[0]
             )
         version = asked.version or next_version([known.spec.version for known in versions])
+        approval = Approval(by=request.spec.principal, at=now) if asked.approved else None
         try:
             spec = await asyncio.to_thread(infer_spec, asked.name, version, data, asked.overrides)
         except topology.LabFileError as error:
@@ -135,13 +156,13 @@ class Publisher:
         except ValidationError as error:
             return _bad_override(error)
         if taken is not None:
-            return _already(taken) if taken.spec == spec else _taken(taken)
+            return _already(taken, approval) if taken.spec == spec else _taken(taken)
         same = [one for one in versions if one.spec == spec.model_copy(update={"version": one.spec.version})]
         if same and asked.version is None:
-            return _already(same[-1])
+            return _already(same[-1], approval)
         # also content that is there: what has been put just now is not swept before the artifact stands
         await self._objects.put(object_key(request.tenant, asked.digest), data, MEDIA_TYPE)
-        made = _definition(undecided, spec, now)
+        made = _definition(undecided, spec, now, approval)
         return Decision("Published", made, also=await self._referring(made, now))
 
     async def _uploaded(self, asked: DefinitionPublish, tenant: str, versions: Sequence[Definition]) -> bytes:
@@ -178,6 +199,18 @@ class Publisher:
         moved = known.moved(DefinitionPhase.DEPRECATED, at=now, by=by, reason="DeprecateRequested", message=reason)
         return Decision("Deprecated", moved)
 
+    async def _approve(self, undecided: Undecided, now: datetime) -> Decision:
+        """Who may ask has been checked at the door: operators of the fleet."""
+        name = target_of(undecided)
+        known = await self._definitions.get(name, undecided.request.tenant)
+        if known is None:
+            return refused("unknown-definition", "Unknown definition", f"there is no definition {name}", 404)
+        if known.status.approved is not None:
+            return Decision("AlreadyApproved")
+        spec = undecided.request.spec
+        approval = Approval(by=spec.principal, at=now)
+        return Decision("Approved", known.observed("approved", cause=spec.event_id, approved=approval))
+
     async def _versions(self, tenant: str, name: str) -> list[Definition]:
         """All versions of a name, oldest first."""
         found = [one for one in (await self._definitions.list(tenant=tenant)).items if one.spec.name == name]
@@ -189,12 +222,14 @@ def _taken(known: Definition) -> Decision:
     return refused("version-taken", "Version taken", said, 409, path="version")
 
 
-def _already(known: Definition) -> Decision:
-    """The same content again: the outcome names the version that has it."""
+def _already(known: Definition, approval: Approval | None) -> Decision:
+    """The same content again: the outcome names the version that has it. An operator's word counts all the same."""
+    if approval is not None and known.status.approved is None:
+        return Decision("AlreadyPublished", known.observed("approved", approved=approval))
     return Decision("AlreadyPublished", known.observed())
 
 
-def _definition(undecided: Undecided, spec: DefinitionSpec, now: datetime) -> Definition:
+def _definition(undecided: Undecided, spec: DefinitionSpec, now: datetime, approval: Approval | None) -> Definition:
     request = undecided.request
     metadata = Metadata(
         id=f"{spec.name}@{spec.version}",
@@ -205,7 +240,7 @@ def _definition(undecided: Undecided, spec: DefinitionSpec, now: datetime) -> De
         correlation_id=request.metadata.correlation_id or request.id,
         trace_parent=request.spec.trace_parent,
     )
-    status = DefinitionStatus(phase=DefinitionPhase.PUBLISHED)
+    status = DefinitionStatus(phase=DefinitionPhase.PUBLISHED, approved=approval)
     made = Definition(metadata=metadata, spec=spec, status=status)
     return made.observed("published", cause=request.spec.event_id)
 

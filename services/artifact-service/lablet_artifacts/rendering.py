@@ -7,6 +7,7 @@ the same object under the same key.
 import asyncio
 from collections import OrderedDict
 
+from lablet_artifacts import manifests
 from lablet_artifacts.topology import render
 from lablet_common.objects import ObjectStore, get_content
 from lablet_common.resources.definition import Definition
@@ -33,6 +34,14 @@ class Renderer:
             "NAME": instance.metadata.owner or "",
             "HOST": instance.spec.worker,
         }
+        if definition.spec.topology.format == manifests.FORMAT:
+            return manifests.render(
+                source,
+                instance.spec.ports,
+                seat=instance.spec.seat,
+                user=instance.metadata.owner or "",
+                worker=instance.spec.worker,
+            )
         async with self._gate:
             return await asyncio.to_thread(render, source, dict(instance.spec.ports), values)
 

@@ -7,6 +7,7 @@ again on the way out.
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
+from lablet_common.process_lab import RUNTIME
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance, InstancePhase, instance_id
 from lablet_common.resources.reservation import Explanation, Reservation, SeatPlacement, SeatState, Slot, Suggestion
@@ -59,10 +60,16 @@ def worker_view(worker: Worker) -> engine.WorkerView:
             for span in spec.maintenance
             if span.frm < span.to
         ),
-        failed=status.phase in (WorkerPhase.FAILED, WorkerPhase.TERMINATING),
+        runtime=spec.runtime,
+        failed=status.phase in (WorkerPhase.FAILED, WorkerPhase.TERMINATING) or _is_away(worker),
         boot_minutes=spec.boot_minutes,
         on_since=on_since,
     )
+
+
+def _is_away(worker: Worker) -> bool:
+    """An agent's host that nobody can switch on from here: it takes nothing before it has come back by itself."""
+    return worker.spec.runtime == RUNTIME and not worker.is_on
 
 
 def demand_of(definition: Definition, selector: Mapping[str, str]) -> engine.Demand:
@@ -79,6 +86,7 @@ def demand_of(definition: Definition, selector: Mapping[str, str]) -> engine.Dem
         min_version=spec.runtime.min_version,
         max_version=spec.runtime.max_version,
         node_definitions=frozenset(spec.runtime.node_definitions),
+        runtime=spec.runtime.name,
         selector=tuple(sorted(selector.items())),
     )
 

@@ -67,6 +67,19 @@ def topology(context: typer.Context, definition: Annotated[str, typer.Argument(h
 
 
 @app.command()
+def approve(context: typer.Context, definition: Annotated[str, typer.Argument(metavar="NAME@VERSION")]) -> None:
+    """Let agents run a version's processes on their hosts (for operators)."""
+    from lablet_client.cli.failures import WrongUsage
+
+    if "@" not in definition:
+        raise WrongUsage(f"which version of {definition}? Write it as {definition}@1.0.0")
+    run = session(context)
+    found = run.run(lambda client: client.definitions.approve(definition))
+    word = found.status.approved
+    run.console.print(f"{found.id} may run on agents" + (f" [dim](approved by {word.by})[/]" if word else ""))
+
+
+@app.command()
 def deprecate(context: typer.Context, definition: Annotated[str, typer.Argument(metavar="NAME@VERSION")]) -> None:
     """Take a version out of use for new bookings."""
     from lablet_client.cli.failures import WrongUsage

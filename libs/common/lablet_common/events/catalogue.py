@@ -79,7 +79,7 @@ COMMON_FACTS = ("changed", "deleted")
 
 FACTS: Mapping[str, tuple[str, ...]] = {
     "request": ("accepted", "decided", "refused"),
-    "definition": ("published", "deprecated", "archived"),
+    "definition": ("published", "approved", "deprecated", "archived"),
     "series": ("placed", "refused", "cancelled"),
     "reservation": (
         "pending",

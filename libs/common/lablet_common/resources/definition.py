@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lablet_common.resources.machine import table
-from lablet_common.resources.model import Model, Name, Resource, Status
+from lablet_common.resources.model import Instant, Model, Name, Resource, Status
 
 
 class LicenseKind(StrEnum):
@@ -40,7 +40,8 @@ class TopologyRef(Model):
     digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """SHA-256 of the file, hexadecimal."""
     bytes: int
-    format: Literal["cml"] = "cml"
+    format: Literal["cml", "process"] = "cml"
+    """A CML topology, or the manifest of a process lab."""
 
 
 class RuntimeNeeds(Model):
@@ -70,6 +71,8 @@ class DefinitionSpec(Model):
     max_duration_minutes: Annotated[int, Field(ge=1, le=527_040)] = 1440
     warm_depth: Annotated[int, Field(ge=0)] = 0
     collect: tuple[CollectKind, ...] = (CollectKind.CONFIGURATIONS, CollectKind.EXPORT)
+    until_completed: bool = False
+    """A lab of it ends when its processes have ended, and brings their exit code. Said by its manifest."""
     grade: bool = False
     """Wait in Grading for an assessment system's event before the lab is stopped."""
 
@@ -80,12 +83,26 @@ class DefinitionPhase(StrEnum):
     ARCHIVED = "Archived"
 
 
+class Approval(Model):
+    """An operator's word that agents may run it."""
+
+    by: str
+    at: Instant
+
+
 class DefinitionStatus(Status):
     phase: DefinitionPhase
+    approved: Approval | None = None
+    """None: no agent runs it. CML labs need none: they run inside their worker's own machines."""
 
 
 class Definition(Resource[DefinitionSpec, DefinitionStatus]):
     """`metadata.id` is `name@version`; unique within the tenant."""
+
+    @property
+    def may_run(self) -> bool:
+        """Agents run processes on their host: only what an operator approved."""
+        return self.spec.runtime.name != "process" or self.status.approved is not None
 
     machine = table(
         "Definition",

@@ -39,7 +39,8 @@ class TemplateSpec(Model):
     """The shape of a worker (source: the worker template file)."""
 
     description: str = ""
-    provider: Literal["simulated", "ec2", "static"] = "simulated"
+    provider: Literal["simulated", "ec2", "static", "agent"] = "simulated"
+    """`agent`: hosts that join by themselves; nobody here switches them on or off."""
     instance_type: str
     capacity: Capacity
     license: LicenseKind
@@ -122,6 +123,8 @@ class WorkerSpec(Model):
     max_nodes: int
     license: LicenseKind
     port_range: PortRange = PortRange()
+    runtime: str = "cml"
+    """What runs labs on it: `cml`, or `process` on an agent's host."""
     runtime_version: str = ""
     node_definitions: tuple[str, ...] = ()
     boot_minutes: int = 20

@@ -10,7 +10,7 @@ from lablet_common.resources.model import fact_of_phase
 
 STATE = {
     "request": "accepted decided refused",
-    "definition": "published deprecated archived",
+    "definition": "published approved deprecated archived",
     "series": "placed refused cancelled",
     "reservation": "pending held scheduled waitlisted rejected moved active completed cancelled expired failed "
     "starting-soon ending-soon",

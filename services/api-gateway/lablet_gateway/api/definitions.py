@@ -38,7 +38,12 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/yaml": {"schema": {"type": "string", "description": "CML topology, schema 0.0.1 to 0.3.0"}},
+            "application/yaml": {
+                "schema": {
+                    "type": "string",
+                    "description": "CML topology, schema 0.0.1 to 0.3.0, or a manifest of kind ProcessLab",
+                }
+            },
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -137,6 +142,27 @@ async def deprecate(
     ask = Ask(f"POST /definitions/{name}/versions/{version}/deprecate", key, if_match)
     request = await Intake(parts, caller, ask).act(
         DEFINITION, "deprecate.requested", f"{name}@{version}", body or Nothing()
+    )
+    return await outcome_response(parts, request, prefer)
+
+
+@router.post(
+    "/{name}/versions/{version}/approve", status_code=202, response_model=None, responses=accepting(Definition, 412)
+)
+async def approve(
+    name: str,
+    version: str,
+    parts: WithParts,
+    caller: WithCaller,
+    body: Nothing | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """An operator's word that agents may run this version's processes on their hosts."""
+    ask = Ask(f"POST /definitions/{name}/versions/{version}/approve", key, if_match)
+    request = await Intake(parts, caller, ask).act(
+        DEFINITION, "approve.requested", f"{name}@{version}", body or Nothing()
     )
     return await outcome_response(parts, request, prefer)
 

@@ -29,6 +29,7 @@ _REASONS: Mapping[str, str] = {
     Filter.POOL: "in another pool",
     Filter.EXCLUDED: "excluded by the request",
     Filter.SELECTOR: "without the wanted labels",
+    Filter.RUNTIME: "with another runtime",
     Filter.LICENCE: "with a licence kind that may not host it",
     Filter.VERSION: "with a runtime version out of range",
     Filter.NODE_DEFINITIONS: "without a needed node definition",

@@ -255,6 +255,8 @@ def unfit(view: WorkerView, demand: Demand, amounts: Amounts) -> Filter | None:
     """The first timeless filter that refuses a worker to a demand for ever; None when it would do."""
     if any(view.labels.get(label) != value for label, value in demand.selector):
         return Filter.SELECTOR
+    if demand.runtime != view.runtime:
+        return Filter.RUNTIME
     if demand.licences and view.licence not in demand.licences:
         return Filter.LICENCE
     if view.version is not None and not in_range(view.version, demand.min_version, demand.max_version):

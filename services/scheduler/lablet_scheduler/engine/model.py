@@ -85,6 +85,7 @@ class Filter(StrEnum):
     POOL = "pool"
     EXCLUDED = "excluded"
     SELECTOR = "selector"
+    RUNTIME = "runtime"
     LICENCE = "license"
     VERSION = "runtimeVersion"
     NODE_DEFINITIONS = "nodeDefinitions"
@@ -157,6 +158,8 @@ class WorkerView:
     version: str | None = None
     """Runtime version; None: not known yet (never booted), which no version range refuses."""
     node_definitions: frozenset[str] | None = None
+    runtime: str = "cml"
+    """What runs labs on it."""
     """What the runtime offers; None: not known yet, which no requirement refuses."""
     unschedulable: bool = False
     unschedulable_until: Minute | None = None
@@ -197,6 +200,7 @@ class Demand:
     max_version: str | None = None
     """Included, and compared on as many parts as it has: "2.9" admits 2.9.1 and refuses 2.10."""
     node_definitions: frozenset[str] = frozenset()
+    runtime: str = "cml"
     selector: tuple[tuple[str, str], ...] = ()
     """Labels that the worker must carry."""
 

@@ -160,7 +160,7 @@ def _kind(calendar: Calendar, view: WorkerView) -> Kind:
     column = calendar.fleet.columns[view.name]
     capacity = tuple(int(most) for most in calendar.fleet.capacity[: ROWS - 1, column])
     state = (view.failed, view.unschedulable, view.unschedulable_until, view.maintenance)
-    offer = (view.licence, view.version, view.node_definitions, tuple(sorted(view.labels.items())))
+    offer = (view.runtime, view.licence, view.version, view.node_definitions, tuple(sorted(view.labels.items())))
     return Kind(capacity, calendar.lead(view), calendar.bridge(view), (state, offer))
 
 

@@ -64,6 +64,7 @@ def test_the_good_worker_is_taken():
 TIMELESS = {
     Filter.POOL: replace(GOOD, pool="other"),
     Filter.SELECTOR: replace(GOOD, labels={"zone": "b"}),
+    Filter.RUNTIME: replace(GOOD, runtime="process"),
     Filter.LICENCE: replace(GOOD, licence="PERSONAL"),
     Filter.VERSION: replace(GOOD, version="2.8.1"),
     Filter.NODE_DEFINITIONS: replace(GOOD, node_definitions=frozenset({"csr1000v"})),

@@ -106,7 +106,7 @@ def resource_response(
     resource: Resource[Any, Any], status: int = 200, headers: Mapping[str, str] | None = None
 ) -> Response:
     """The resource as JSON with its ETag."""
-    response = Response(reads.shown(resource).to_json(), status, dict(headers or {}), media_type="application/json")
+    response = Response(resource.public().to_json(), status, dict(headers or {}), media_type="application/json")
     if etag := etag_of(resource):
         response.headers["ETag"] = etag
     return response

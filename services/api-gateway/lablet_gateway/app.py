@@ -22,8 +22,10 @@ from lablet_common.resources.kinds import (
     ARTIFACT,
     DEFINITION,
     INSTANCE,
+    KEY,
     KINDS,
     POOL,
+    REQUEST,
     RESERVATION,
     TEMPLATE,
     WORKER,
@@ -42,6 +44,7 @@ from lablet_gateway.api import (
     definitions,
     events,
     instances,
+    keys,
     pools,
     quotas,
     requests,
@@ -51,6 +54,7 @@ from lablet_gateway.api import (
     workers,
 )
 from lablet_gateway.expiry import Expiry
+from lablet_gateway.identity.keys import KeyCare
 from lablet_gateway.identity.sources import Identities
 from lablet_gateway.jetstream import JetStreamDeadLetters, JetStreamLog
 from lablet_gateway.mailbox import NatsIngress
@@ -60,7 +64,7 @@ from lablet_gateway.rights import OPEN, PREFIX, RIGHTS
 from lablet_gateway.settings import GatewaySettings
 from lablet_gateway.streams import Hub
 
-CACHED = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT)
+CACHED = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT, KEY)
 _BRIDGE = "bridge-"
 _COMPACTOR = "compactor"
 _INGRESS = "ingress"
@@ -88,7 +92,7 @@ def create_app(parts: Parts) -> FastAPI:
     faults.install(app)
     for module in (
         requests, reservations, definitions, instances, artifacts, workers, pools, templates, events, dead_letters,
-        quotas, system,
+        quotas, keys, system,
     ):  # fmt: skip
         check_rights(module.router.routes)
         app.include_router(module.router)
@@ -97,7 +101,7 @@ def create_app(parts: Parts) -> FastAPI:
     settings = parts.settings
     uploads = {("POST", f"{PREFIX}/definitions"): settings.gateway_max_upload_bytes}
     app.add_middleware(BodyLimit, limit=settings.gateway_max_body_bytes, larger=uploads)
-    app.add_middleware(Authentication, verifier=parts.verifier)
+    app.add_middleware(Authentication, verifier=parts.proof)
     app.add_middleware(RequestContext)
     return app
 
@@ -164,6 +168,8 @@ class Gateway:
         try:
             async with self._caches:
                 await self._caches.wait_synced()
+                care = KeyCare(self._parts.store, self._caches, self._parts.key_uses)
+                self._runtime.spawn("keys", care.run())
                 self._runtime.spawn("events", self._parts.hub.run())
                 self._runtime.spawn("ownership", ownership.run(self._own))
                 await self._serve()
@@ -209,11 +215,11 @@ class Gateway:
         kind = KINDS[shard.removeprefix(_BRIDGE)]
         runtime = self._runtime
         bridge = Bridge(runtime.store, kind, fence, runtime.bus.publish, source=runtime.source)
-        retention = timedelta(hours=self._settings.gateway_request_retention_hours)
-        expiry = Expiry(runtime.store, runtime.clock, fence, bridge, retention)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bridge.run())
-            tasks.create_task(expiry.run())
+            if kind is REQUEST:
+                retention = timedelta(hours=self._settings.gateway_request_retention_hours)
+                tasks.create_task(Expiry(runtime.store, runtime.clock, fence, bridge, retention).run())
 
 
 def main() -> None:

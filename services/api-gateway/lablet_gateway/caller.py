@@ -17,7 +17,7 @@ from lablet_common.resources.request import Request as Asked
 from lablet_common.resources.reservation import Reservation
 from lablet_gateway import problems
 from lablet_gateway.identity import Principal, Role
-from lablet_gateway.rights import PUBLIC_TENANT, ROUTE_OF_INTENT, Scope, scope_of
+from lablet_gateway.rights import PUBLIC_TENANT, ROUTE_OF_INTENT, Scope, missing_scope, scope_of
 
 _BEARER = HTTPBearer(auto_error=False, description="A token of the mesh, or of the identity provider")
 
@@ -79,7 +79,11 @@ class Caller:
         method, route = ROUTE_OF_INTENT[intent_type]
         scope = scope_of(method, route, self.principal)
         if scope is Scope.NONE:
-            raise problems.FORBIDDEN(f"the role {self.principal.role} may not ask for {intent_type}")
+            lacks = missing_scope(method, route, self.principal)
+            words = (
+                f"the key lacks the scope {lacks}" if lacks else f"the role {self.principal.role} may not ask for it"
+            )
+            raise problems.FORBIDDEN(f"{intent_type}: {words}")
         return replace(self, scope=scope)
 
     def sees_request(self, request: Asked) -> bool:
@@ -96,6 +100,8 @@ async def _authorise(request: Request, _: Annotated[object, Security(_BEARER)]) 
     route = request.scope["route"].path
     scope = scope_of(request.method, route, principal)
     if scope is Scope.NONE:
+        if lacks := missing_scope(request.method, route, principal):
+            raise problems.FORBIDDEN(f"the key lacks the scope {lacks}", scope=lacks)
         raise problems.FORBIDDEN(f"the role {principal.role} of tenant {principal.tenant} has no right to this")
     return Caller(principal, scope)
 

@@ -220,6 +220,7 @@ class Intake:
             key=self._key,
             tenant=self._caller.tenant,
             principal=self._caller.name,
+            role=str(self._caller.principal.role),
             shard=shard,
             digest=digest,
             at=self._parts.clock.now(),

@@ -18,6 +18,8 @@ from lablet_gateway.decisions import Decisions
 from lablet_gateway.eventlog import EventLog
 from lablet_gateway.gathering import Found, Gathering, Lookup, acceptance, lookups
 from lablet_gateway.identity import TokenVerifier
+from lablet_gateway.identity.chain import Chain
+from lablet_gateway.identity.keys import KeyUses, KeyVerifier
 from lablet_gateway.settings import GatewaySettings
 from lablet_gateway.streams import Hub
 
@@ -30,6 +32,7 @@ class Parts:
     clock: Clock
     caches: Caches
     verifier: TokenVerifier
+    """Of people's tokens."""
     events: EventLog
     hub: Hub
     dead_letters: DeadLetters
@@ -37,12 +40,18 @@ class Parts:
     acceptance: Gathering[Request, Accepted] = field(init=False)
     lookups: Gathering[Lookup, Found] = field(init=False)
     decisions: Decisions = field(init=False)
+    key_uses: KeyUses = field(init=False)
+    proof: TokenVerifier = field(init=False)
+    """The verifier, and API keys beside it."""
 
     def __post_init__(self) -> None:
         """What all callers share of the store."""
         object.__setattr__(self, "acceptance", acceptance(self.store))
         object.__setattr__(self, "lookups", lookups(self.store))
         object.__setattr__(self, "decisions", Decisions(self.store))
+        object.__setattr__(self, "key_uses", KeyUses(self.store))
+        keys = KeyVerifier(self.caches, self.lookups, self.key_uses)
+        object.__setattr__(self, "proof", Chain(keys, self.verifier))
 
 
 async def _parts(request: HttpRequest) -> Parts:

@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from lablet_common.resources.kinds import Kind
 from lablet_common.resources.model import Resource
-from lablet_common.resources.worker import Worker
 from lablet_common.store import Get, KeyValue
 from lablet_common.store.changes import decode
 from lablet_common.store.repository import Repository, ResourcePage, write_cursor
@@ -147,16 +146,9 @@ async def everything(parts: Parts, kind: Kind, visible: Callable[[R], bool], *, 
     return list(found.items)
 
 
-def shown(resource: R) -> R:
-    """What may leave: a worker's login stays inside, although it is encrypted."""
-    if isinstance(resource, Worker) and resource.status.credentials is not None:
-        return resource.model_copy(update={"status": resource.status.model_copy(update={"credentials": None})})
-    return resource
-
-
 def list_response(found: ResourcePage[Any]) -> Response:
     """The page as JSON; resources are written once, by their own serialiser."""
-    items = b",".join(shown(resource).to_json() for resource in found.items)
+    items = b",".join(resource.public().to_json() for resource in found.items)
     cursor = b"null" if found.next_cursor is None else f'"{found.next_cursor}"'.encode()
     body = b'{"items":[%b],"nextCursor":%b,"resourceVersion":"%d"}' % (items, cursor, found.revision)
     return Response(body, media_type="application/json")

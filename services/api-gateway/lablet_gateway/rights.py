@@ -6,7 +6,8 @@ whatever their role, sees another tenant's resources. The fleet (templates, pool
 tenant `default`: a row with `fleet=True` also needs that tenant.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -54,6 +55,7 @@ _OWN_SEATS = Right(_ALL, _ALL, _ALL, _OWN, machine=_ALL)
 _STAFF = Right(_ALL, _ALL, _ALL, _NO)
 _ASSESSORS = Right(_ALL, _ALL, _ALL, _NO, machine=_ALL)
 _OPERATIONS = Right(_ALL, _ALL, _NO, _NO, fleet=True)
+_ADMIN = Right(_ALL, _NO, _NO, _NO)
 _ADMIN_FLEET = Right(_ALL, _NO, _NO, _NO, fleet=True)
 _AUTHORS = Right(_ALL, _NO, _ALL, _NO, machine=_ALL)
 _BOOKING = Right(_ALL, _ALL, _ALL, _OWN, machine=_ALL)
@@ -119,6 +121,10 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/quotas/{tenant}", _ADMIN_FLEET),
         ("PUT", "/quotas/{tenant}", _ADMIN_FLEET),
         ("GET", "/usage", Right(_ALL, _ALL, _ALL, _NO)),
+        ("POST", "/keys", _ADMIN),
+        ("GET", "/keys", _ADMIN),
+        ("GET", "/keys/{key_id}", _ADMIN),
+        ("DELETE", "/keys/{key_id}", _ADMIN),
     )
 }
 
@@ -162,7 +168,42 @@ def approves(principal: Principal) -> bool:
     return scope_of(*route, principal) is Scope.ALL
 
 
+_ALWAYS = frozenset({"whoami", "version", "clock", "requests"})
+"""What a key reads whatever its scopes: who it is, and the outcomes of its own asking."""
+
+
+def key_scope(method: str, route: str) -> str | None:
+    """The word in an API key's scopes that stands for a route: `reservations:read`; None: none is needed."""
+    area = re.split(r"[/:]", route.removeprefix(f"{PREFIX}/"), maxsplit=1)[0]
+    if method == "GET":
+        return None if area in _ALWAYS else f"{area}:read"
+    return f"{area}:write"
+
+
+KEY_SCOPES = frozenset(scope for route in RIGHTS if (scope := key_scope(*route)) is not None)
+"""What keys can be narrowed to. Who may write may also read."""
+
+
+def scopes_beyond(scopes: Iterable[str], principal: Principal) -> list[str]:
+    """Those of the scopes that would give such a principal no right at all."""
+    useful = set()
+    for (method, path), right in RIGHTS.items():
+        if right.scope(principal) is not Scope.NONE:
+            useful.add(key_scope(method, path))
+    return sorted(set(scopes) - useful)
+
+
 def scope_of(method: str, route: str, principal: Principal) -> Scope:
-    """The principal's reach through a route; NONE for one without a row."""
+    """The principal's reach through a route; NONE for one without a row, or beyond the scopes of its key."""
     right = RIGHTS.get((method, route))
-    return Scope.NONE if right is None else right.scope(principal)
+    if right is None or missing_scope(method, route, principal) is not None:
+        return Scope.NONE
+    return right.scope(principal)
+
+
+def missing_scope(method: str, route: str, principal: Principal) -> str | None:
+    """The scope that the principal's key lacks for this route."""
+    needed = key_scope(method, route)
+    if principal.scopes is None or needed is None or needed in principal.scopes:
+        return None
+    return None if needed.replace(":read", ":write") in principal.scopes else needed

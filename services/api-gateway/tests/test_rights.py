@@ -70,14 +70,19 @@ EXPECTED = {
     "GET /quotas/{tenant}": "a",
     "PUT /quotas/{tenant}": "a",
     "GET /usage": "aoi",
+    "POST /keys": "a",
+    "GET /keys": "a",
+    "GET /keys/{key_id}": "a",
+    "DELETE /keys/{key_id}": "a",
 }
 FLEET_CHANGES = {
     route
     for route in EXPECTED
     if re.match(r"(POST /workers|.*/approve$|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /(dead-letters|quotas))", route)
 }
+KEY_ID = f"key-{'a' * 26}"
 # Kinds of other tenants that a foreign caller must not find, although the role has the right.
-TENANTED = ("/requests/", "/reservations/", "/instances/", "/artifacts/", "/definitions/{name}")
+TENANTED = ("/requests/", "/reservations/", "/instances/", "/artifacts/", "/definitions/{name}", "/keys/{key_id}")
 
 
 def routes_of(world: Any) -> list[tuple[str, str]]:
@@ -93,7 +98,7 @@ def address(world: Any, path: str) -> str:
     names = {
         "request_id": "req-a", "name": "ospf-basics" if "/definitions" in path else "default", "version": "1.0.0",
         "reservation_id": "rsv-a", "instance_id": "ins-a-1", "digest": world.topology_digest,
-        "worker": "default-001", "sequence": "1", "tenant": "acme",
+        "worker": "default-001", "sequence": "1", "tenant": "acme", "key_id": KEY_ID,
     }  # fmt: skip
     if "/templates" in path:
         names["name"] = "simulated"

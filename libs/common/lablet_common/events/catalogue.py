@@ -79,6 +79,7 @@ COMMON_FACTS = ("changed", "deleted")
 
 FACTS: Mapping[str, tuple[str, ...]] = {
     "request": ("accepted", "decided", "refused"),
+    "key": ("created", "revoked"),
     "definition": ("published", "approved", "deprecated", "archived"),
     "series": ("placed", "refused", "cancelled"),
     "reservation": (
@@ -133,7 +134,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
 SCALING_FACTS = ("up.decided", "up.completed", "down.decided", "down.completed", "held")
 
 WITHOUT_FACT: frozenset[tuple[str, str]] = frozenset(
-    {("series", "pending"), ("artifact", "deleting"), ("pool", "active"), ("template", "active")}
+    {("series", "pending"), ("artifact", "deleting"), ("pool", "active"), ("template", "active"), ("key", "active")}
 )
 """Phases that have no fact of their own: (kind, fact of the phase). Their commits are `created` or `changed`."""
 

@@ -129,7 +129,7 @@ def _state(
     replayed: bool,
 ) -> Outgoing:
     assert shown is not None
-    resource = _public(shown)
+    resource = shown.public()
     body = resource.to_json()
     if before is not None:
         body = b'{"previousPhase":"' + str(before.status.phase).encode() + b'",' + body[1:]
@@ -246,13 +246,6 @@ def _outgoing(subject: str, attributes: dict[str, Any], body: bytes, tenant: str
         attributes["dataref"] = url
     event = CloudEvent(attributes, None if large else body)
     return Outgoing(subject, event, message_id(tenant, attributes["source"], attributes["id"]))
-
-
-def _public(resource: Resource[Any, Any]) -> Resource[Any, Any]:
-    """What may leave: a worker's login stays in the store, although it is encrypted there."""
-    if isinstance(resource, Worker) and resource.status.credentials is not None:
-        return resource.model_copy(update={"status": resource.status.model_copy(update={"credentials": None})})
-    return resource
 
 
 def _latest(resource: Resource[Any, Any]) -> datetime:

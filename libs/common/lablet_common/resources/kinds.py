@@ -11,6 +11,7 @@ from typing import Any
 from lablet_common.resources.artifact import Artifact
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance
+from lablet_common.resources.key import ApiKey
 from lablet_common.resources.model import Resource
 from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation
@@ -49,6 +50,7 @@ class Kind:
 
 
 REQUEST = Kind("request", Request, Service.GATEWAY, "/requests/", tenanted=True)
+KEY = Kind("key", ApiKey, Service.GATEWAY, "/keys/", tenanted=True)
 DEFINITION = Kind("definition", Definition, Service.ARTIFACTS, "/definitions/", tenanted=True)
 ARTIFACT = Kind("artifact", Artifact, Service.ARTIFACTS, "/artifacts/", tenanted=True)
 SERIES = Kind("series", Series, Service.SCHEDULER, "/series/")
@@ -59,7 +61,8 @@ POOL = Kind("pool", WorkerPool, Service.WORKERS, "/pools/")
 TEMPLATE = Kind("template", WorkerTemplate, Service.WORKERS, "/templates/")
 
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind for kind in (REQUEST, DEFINITION, ARTIFACT, SERIES, RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE)
+    kind.name: kind
+    for kind in (REQUEST, KEY, DEFINITION, ARTIFACT, SERIES, RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE)
 }
 
 
@@ -111,3 +114,8 @@ def ledger_key(tenant: str) -> str:
 
 def quota_key(tenant: str) -> str:
     return f"/quotas/{tenant}"
+
+
+def key_use_key(tenant: str, key_id: str) -> str:
+    """When an API key was last used."""
+    return f"/key-uses/{tenant}/{key_id}"

@@ -162,6 +162,10 @@ class Resource(Model, Generic[SpecT, StatusT]):
         """The mod_revision this value was read at; 0 for one that has not been stored yet."""
         return int(self.metadata.resource_version or 0)
 
+    def public(self) -> Self:
+        """What may leave the system: the resource without what is secret in it."""
+        return self
+
     @property
     def is_final(self) -> bool:
         """No phase may follow the present one."""

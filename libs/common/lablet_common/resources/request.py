@@ -35,8 +35,17 @@ class RequestSpec(Model):
     """SHA-256 of the body, to tell a retry from another request under the same key."""
     principal: str
     """Who asked."""
+    role: str | None = None
+    """In which role."""
     received_at: Instant
     trace_parent: str | None = None
+
+
+class Changed(Model):
+    """What a change turned into what, where no resource's events tell it."""
+
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
 
 
 class RequestPhase(StrEnum):
@@ -54,6 +63,7 @@ class RequestStatus(Status):
     decided_at: Instant | None = None
     answer: dict[str, Any] | None = None
     """What was found out, where only that was asked (a what-if)."""
+    changed: Changed | None = None
 
 
 class Request(Resource[RequestSpec, RequestStatus]):

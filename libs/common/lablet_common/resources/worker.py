@@ -5,7 +5,7 @@ calendar alone says when a machine must be up.
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -225,6 +225,12 @@ class Worker(Resource[WorkerSpec, WorkerStatus]):
         },
     )
     kind: Literal["Worker"] = "Worker"
+
+    def public(self) -> Self:
+        """Without its login, although that is encrypted."""
+        if self.status.credentials is None:
+            return self
+        return self.model_copy(update={"status": self.status.model_copy(update={"credentials": None})})
 
     @property
     def is_on(self) -> bool:

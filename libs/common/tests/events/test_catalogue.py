@@ -10,6 +10,7 @@ from lablet_common.resources.model import fact_of_phase
 
 STATE = {
     "request": "accepted decided refused",
+    "key": "created revoked",
     "definition": "published approved deprecated archived",
     "series": "placed refused cancelled",
     "reservation": "pending held scheduled waitlisted rejected moved active completed cancelled expired failed "

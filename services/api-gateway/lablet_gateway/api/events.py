@@ -7,7 +7,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
 from lablet_common.resources.instance import Instance
-from lablet_common.resources.kinds import KINDS, RESERVATION
+from lablet_common.resources.kinds import KEY, KINDS, RESERVATION
 from lablet_common.resources.model import Model
 from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation
@@ -15,6 +15,7 @@ from lablet_common.store.selectors import LabelSelector, SelectorError
 from lablet_gateway import envelopes, problems
 from lablet_gateway.answers import refusals
 from lablet_gateway.caller import Caller, WithCaller
+from lablet_gateway.identity import Role
 from lablet_gateway.ingress import EventResult, refusal_of_result, take_all
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.rights import FLEET_TENANT, PREFIX, PUBLIC_TENANT, Scope
@@ -166,7 +167,7 @@ class _Sight:
             return caller.is_staff
         if entry.kind == "definition":
             return entry.tenant in (caller.tenant, PUBLIC_TENANT)
-        if entry.tenant != caller.tenant:
+        if entry.tenant != caller.tenant or (entry.kind == KEY.name and caller.principal.role is not Role.ADMIN):
             return False
         return caller.scope is Scope.ALL or self._is_own(entry)
 

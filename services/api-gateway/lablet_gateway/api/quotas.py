@@ -12,6 +12,7 @@ from lablet_common.store import Conflict, Get, KeyValue, Transaction
 from lablet_gateway import problems
 from lablet_gateway.answers import IfMatch, model_response, refusals
 from lablet_gateway.caller import WithCaller
+from lablet_gateway.deeds import deed_in
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.rights import PREFIX
 
@@ -36,7 +37,9 @@ async def get_quota(tenant: Tenant, parts: WithParts, _: WithCaller) -> Response
 
 
 @router.put("/{tenant}", response_model=QuotaState, responses=refusals(412, 428))
-async def put_quota(tenant: Tenant, body: Quota, parts: WithParts, _: WithCaller, if_match: IfMatch = None) -> Response:
+async def put_quota(
+    tenant: Tenant, body: Quota, parts: WithParts, caller: WithCaller, if_match: IfMatch = None
+) -> Response:
     """Sets the limits (If-Match, where there are some). What is open already stays; an empty quota takes all limits
     away."""
     present = await parts.store.get(quota_key(tenant))
@@ -46,6 +49,9 @@ async def put_quota(tenant: Tenant, body: Quota, parts: WithParts, _: WithCaller
     if if_match is not None and if_match.strip() not in ("*", f'"{revision}"'):
         raise problems.STALE(f"If-Match says {if_match}, but the limits are at {revision}: read them again")
     txn = Transaction().require(quota_key(tenant), mod_revision=revision).put(quota_key(tenant), body.to_json())
+    before = None if present is None else Quota.model_validate_json(present.value)
+    at = parts.clock.now()
+    deed_in(txn, caller, "quota.set", f"quota/{tenant}", body.to_dict(), at=at, before=before, after=body)
     try:
         await txn.commit(parts.store)
     except Conflict as conflict:

@@ -26,7 +26,7 @@ class Principal:
     role: Role
     tenant: str
     scopes: frozenset[str] | None = None
-    """What an API key is narrowed to (`lablet_common.scopes`); None: all that the role may."""
+    """What an API key is narrowed to (`rights.key_scope`); None: all that the role may."""
     key: str | None = None
     """Id of the API key that proved it."""
 

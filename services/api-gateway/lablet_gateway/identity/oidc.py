@@ -22,6 +22,7 @@ import jwt
 
 from lablet_common.resources.model import NAME_PATTERN
 from lablet_gateway.identity import NoRole, Principal, Role, TokenRefused
+from lablet_gateway.identity.keys import OWNER_PREFIX
 from lablet_gateway.identity.provider import ProviderKeys
 from lablet_gateway.settings import OidcSettings
 
@@ -114,6 +115,8 @@ def principal_of(claims: Mapping[str, Any], settings: OidcSettings) -> Principal
     name = _claim(claims, settings.name_claim)
     if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _MAX_NAME:
         raise NoRole(f"the token's claim {settings.name_claim} is no name of 1 to {_MAX_NAME} characters")
+    if name.startswith(OWNER_PREFIX):
+        raise NoRole(f"the token's claim {settings.name_claim} begins with {OWNER_PREFIX}, as only API keys' names do")
     held = {settings.roles_by_name.get(word) for word in _listed(_claim(claims, settings.roles_claim))}
     role = next((role for role in _RANK if role in held), None)
     if role is None:

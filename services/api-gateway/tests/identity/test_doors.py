@@ -1,5 +1,6 @@
 """Tokens at the door: both verifiers side by side, and how each refusal is told."""
 
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -12,8 +13,8 @@ from lablet_gateway.identity.chain import Chain
 @pytest.fixture
 def ask(world: Any, oidc: Any) -> Any:
     """`await ask(token)`: whoami of a gateway that takes the token file's tokens and the provider's."""
-    object.__setattr__(world.parts, "verifier", Chain(world.parts.verifier, oidc(tenant_claim="org")))
-    app = create_app(world.parts)
+    both = Chain(world.parts.verifier, oidc(tenant_claim="org"))
+    app = create_app(replace(world.parts, verifier=both))
 
     async def get(token: str, path: str = "/api/v1/whoami") -> httpx.Response:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)

@@ -14,6 +14,8 @@ import typer
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Lablet on this machine.")
 local = typer.Typer(no_args_is_help=True, help="Parts of the local mesh by themselves.")
 app.add_typer(local, name="local")
+token = typer.Typer(no_args_is_help=True, help="Tokens of the mesh on this machine.")
+app.add_typer(token, name="token")
 
 Data = Annotated[
     Path | None,
@@ -96,6 +98,17 @@ def demo(
     from lablet_local.demo.run import SPEED
 
     raise typer.Exit(run_demo(DemoOptions(report or DEFAULT_REPORT, data, speed or SPEED, seed)))
+
+
+@token.command()
+def rotate(
+    role: Annotated[str, typer.Argument(help="admin, operator, instructor, learner, machine, or all")],
+    data: Data = None,
+) -> None:
+    """Replace the token of a role; the old one ends within a second."""
+    from lablet_local.tokens import run_rotate
+
+    raise typer.Exit(run_rotate(_folder(data), role))
 
 
 @local.command(

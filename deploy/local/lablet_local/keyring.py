@@ -16,6 +16,14 @@ ROLES = ("admin", "operator", "instructor", "learner", "machine")
 _TOKEN_BYTES = 32
 
 
+class UnknownRole(ValueError):
+    """No role of that name; lists those there are."""
+
+
+def _new_token() -> str:
+    return f"lablet_{secrets.token_urlsafe(_TOKEN_BYTES)}"
+
+
 class KeyRing:
     """The secrets of one data folder."""
 
@@ -65,7 +73,14 @@ class KeyRing:
         """Role → token, from the connection file; those that are missing are made anew."""
         known = read_json(self._folder.connection).get("tokens")
         stored = known if isinstance(known, dict) else {}
-        return {role: str(stored.get(role) or f"lablet_{secrets.token_urlsafe(_TOKEN_BYTES)}") for role in ROLES}
+        return {role: str(stored.get(role) or _new_token()) for role in ROLES}
+
+    def rotate(self, role: str) -> dict[str, str]:
+        """All tokens, with a new one for the role. Nothing is written. Raises `UnknownRole`."""
+        tokens = self.api_tokens()
+        if role not in tokens:
+            raise UnknownRole(f"there is no role {role!r}; there are {', '.join(ROLES)}")
+        return tokens | {role: _new_token()}
 
     def write_token_hashes(self, tokens: dict[str, str], tenant: str = "default") -> Path:
         """The gateway's token file: SHA-256 of each token, with its role and tenant."""

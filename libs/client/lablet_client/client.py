@@ -22,6 +22,7 @@ from lablet_client.errors import NotFound
 from lablet_client.events import Event, Events, Filter
 from lablet_client.fleet import Pools, Templates, Workers
 from lablet_client.instances import Instances
+from lablet_client.keys import Keys
 from lablet_client.requests import Requests
 from lablet_client.reservations import Reservations
 from lablet_client.retry import Retry
@@ -68,6 +69,7 @@ class Client:
         self.requests = Requests(self.transport)
         self.artifacts = Artifacts(self.transport)
         self.dead_letters = DeadLetters(self.transport)
+        self.keys = Keys(self.transport)
         self.events = Events(self.transport)
 
     async def __aenter__(self) -> Self:
@@ -89,6 +91,7 @@ class Client:
             "worker": self.workers,
             "pool": self.pools,
             "template": self.templates,
+            "key": self.keys,
         }
 
     def watch(

@@ -12,11 +12,23 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import httpx
 
-from lablet_client import artifacts, client, collection, definitions, events, fleet, instances, requests, reservations
+from lablet_client import (
+    artifacts,
+    client,
+    collection,
+    definitions,
+    events,
+    fleet,
+    instances,
+    keys,
+    requests,
+    reservations,
+)
 from lablet_client.connection import Connection
 from lablet_client.retry import Retry
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance
+from lablet_common.resources.key import ApiKey
 from lablet_common.resources.model import Resource
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
@@ -158,6 +170,11 @@ class Templates(_Collection[WorkerTemplate]):
     delete = _blocking(fleet.Templates.delete)
 
 
+class Keys(_Collection[ApiKey]):
+    create = _blocking(keys.Keys.create)
+    revoke = _blocking(keys.Keys.revoke)
+
+
 class Requests(_Room[requests.Requests]):
     get = _blocking(requests.Requests.get)
     settled = _blocking(requests.Requests.settled)
@@ -205,6 +222,7 @@ class Client:
         self.requests = Requests(inner.requests, self._loop)
         self.artifacts = Artifacts(inner.artifacts, self._loop)
         self.dead_letters = DeadLetters(inner.dead_letters, self._loop)
+        self.keys = Keys(inner.keys, self._loop)
         self.events = Events(inner.events, self._loop)
 
     def __enter__(self) -> Self:

@@ -121,3 +121,23 @@ def test_version_tells_who_we_are(typed, mesh):
 
 def test_no_dead_letters_is_good_news(typed):
     assert "every message was handled" in typed("dlq", "list")
+
+
+def test_a_machine_gets_a_key_uses_it_and_loses_it(typed, tmp_path):
+    file = tmp_path / "lms.token"
+    typed("key", "create", "lms-sync", "--scope", "reservations:write,definitions:read", "--file", str(file))
+    token = file.read_text().strip()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert token not in typed.stdout + typed.stderr
+    shown = typed("key", "list")
+    assert "lms-sync" in shown
+    assert "definitions:read reservations:write" in shown
+    typed("key", "create", "lms-sync", "--file", str(file), code=2)
+    assert "not written over" in typed.stderr
+    typed("key", "create", "x", "--scope", "reservation:write", code=1)
+    assert "did you mean reservations:write" in typed.stderr
+    assert typed("key", "create", "other").startswith("lbk_default_")
+    typed("key", "revoke", "lms-snyc", code=2)
+    assert "did you mean lms-sync" in typed.stderr
+    assert "is revoked" in typed("key", "revoke", "lms-sync", "--reason", "moved")
+    assert "Revoked" in typed("get", "keys")

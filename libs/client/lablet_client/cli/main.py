@@ -11,10 +11,22 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lablet_client.cli import admin, apply, booking, calendar, deadletters, definition, events, look, simulate, worker
+from lablet_client.cli import (
+    admin,
+    apply,
+    booking,
+    calendar,
+    deadletters,
+    definition,
+    events,
+    key,
+    look,
+    simulate,
+    worker,
+)
 from lablet_client.cli.session import Session
 
-_LOCAL = ("up", "down", "status", "doctor", "demo")
+_LOCAL = ("up", "down", "status", "doctor", "demo", "token")
 
 
 class Doors(TyperGroup):
@@ -75,6 +87,7 @@ for part in (booking, look, apply, calendar, simulate):
 app.add_typer(definition.app, name="definition", help="Publish labs and look at them.")
 app.add_typer(worker.app, name="worker", help="Drain, cordon and look after workers.")
 app.add_typer(events.app, name="events", help="Follow, look up and send CloudEvents.")
+app.add_typer(key.app, name="key", help="Keys for machines.")
 app.add_typer(deadletters.app, name="dlq", help="Messages that nobody could handle.")
 app.add_typer(admin.app, name="admin", help="For operators of the parts underneath.")
 

@@ -6,7 +6,7 @@ needs patience, red went wrong, dim is over.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lablet_client.cli.times import show_age, show_slot, show_span
@@ -18,7 +18,9 @@ STYLES: Mapping[str, str] = {
     **dict.fromkeys(("Pending", "Waitlisted", "Provisioning", "Starting", "Licensing", "Instantiating"), "yellow"),
     **dict.fromkeys(("Collecting", "Grading", "Stopping", "Draining", "Accepted", "Terminating"), "yellow"),
     **dict.fromkeys(("Failed", "Rejected", "Refused", "Expired"), "red"),
-    **dict.fromkeys(("Completed", "Cancelled", "Terminated", "Exported", "Stopped", "Offline", "Archived"), "dim"),
+    **dict.fromkeys(
+        ("Completed", "Cancelled", "Revoked", "Terminated", "Exported", "Stopped", "Offline", "Archived"), "dim"
+    ),
     "Deprecated": "dim",
 }
 
@@ -94,6 +96,16 @@ def _text(path: str) -> Callable[[Document, datetime], str]:
 def _age(document: Document, now: datetime) -> str:
     made = moment(document, "metadata.createdAt")
     return show_age(made, now) if made else ""
+
+
+def _real(path: str) -> Callable[[Document, datetime], str]:
+    """A moment of real time, told from the machine's own clock."""
+
+    def value(document: Document, now: datetime) -> str:  # noqa: ARG001 - columns are called alike
+        found = moment(document, path)
+        return show_age(found, datetime.now(UTC)) if found else ""
+
+    return value
 
 
 def _labels(document: Document, now: datetime) -> str:  # noqa: ARG001 - columns are called alike
@@ -204,6 +216,17 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("BOOT", lambda document, _: f"{at(document, 'spec.bootMinutes', 0)} min", right=True),
         Column("USD/H", _text("spec.costPerHourUsd"), right=True),
         Column("DESCRIPTION", _text("spec.description"), wide=True),
+    ),
+    "key": (
+        ID,
+        Column("NAME", _text("spec.name")),
+        Column("ROLE", _text("spec.role")),
+        PHASE,
+        Column("EXPIRES", _real("spec.expiresAt")),
+        Column("LAST USED", _real("status.lastUsedAt")),
+        Column("SCOPES", lambda document, _: " ".join(at(document, "spec.scopes", [])) or "all of the role"),
+        Column("MADE BY", _text("metadata.owner"), wide=True),
+        REASON,
     ),
     "request": (
         ID,

@@ -73,7 +73,7 @@ class NodeResources(Model):
     """Bytes of the largest file that it may write."""
     files: Annotated[int, Field(ge=8, le=65_536)] = 256
     """Open files of each of its processes."""
-    processes: Annotated[int, Field(ge=1, le=4096)] = 64
+    processes: Annotated[int, Field(ge=1, le=65_536)] = 512
     """Processes and threads of its user on the host: a bound against runaways, not a share."""
     time: Annotated[Seconds, Field(gt=0, le=31 * 86_400)] | None = None
     """Seconds from its first start until it is ended, with exit code 124."""

@@ -1,9 +1,30 @@
 """Artifacts and dead letters: the bytes that labs leave behind, and the messages that nobody could handle."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from lablet_client.errors import LabletError
+from lablet_client.paging import Page, walk
+from lablet_client.requests import WAIT, settle
 from lablet_client.transport import Transport
+from lablet_common.resources.artifact import Artifact, ArtifactRole
+from lablet_common.resources.model import Instant, Model
+
+
+class Damaged(LabletError):
+    """What was downloaded is not what its digest says."""
+
+
+class Link(Model):
+    """A way to the object that needs no token, until `expires_at` (real time)."""
+
+    url: str
+    expires_at: Instant
+    digest: str
+    """What is fetched should have this SHA-256: nobody has checked it on the way."""
+    bytes: int
+    media_type: str
 
 
 class Artifacts:
@@ -12,9 +33,40 @@ class Artifacts:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
+    def list(self, *, fields: str | None = None, page_size: int | None = None) -> AsyncIterator[Artifact]:
+        """The tenant's stored objects with who refers to them, fetched as they are asked for and all of one revision.
+        Raises `Gone` when that revision is compacted away meanwhile."""
+
+        async def fetch(cursor: str | None) -> Page[Artifact]:
+            params = {"fieldSelector": fields, "limit": page_size, "cursor": cursor}
+            body = (await self._transport.call("GET", "/artifacts", params=params)).json()
+            items = tuple(Artifact.model_validate(item, extra="ignore") for item in body["items"])
+            return Page(items, int(body.get("resourceVersion") or 0), body.get("nextCursor"))
+
+        return walk(fetch)
+
     async def download(self, digest: str) -> bytes:
-        """The object with this SHA-256."""
-        return (await self._transport.call("GET", f"/artifacts/{digest}", headers={"Accept": "*/*"})).content
+        """The object with this SHA-256, checked on arrival. Raises `NotFound`, `Damaged`."""
+        data = (await self._transport.call("GET", f"/artifacts/{digest}", headers={"Accept": "*/*"})).content
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise Damaged(f"what came for {digest} has another digest: download it again")
+        return data
+
+    async def link(self, digest: str, *, minutes: int = 15) -> Link:
+        """A presigned link of the object store. Raises `NotFound`."""
+        answer = await self._transport.call("GET", f"/artifacts/{digest}/link", params={"minutes": minutes})
+        return Link.model_validate(answer.json(), extra="ignore")
+
+    async def delete(self, digest: str, *, role: ArtifactRole | None = None, wait: float = WAIT) -> None:
+        """Deletes the object with all that refers to it (in `role`). Raises `Conflict` naming what still needs it."""
+        answer = await self._transport.call("DELETE", f"/artifacts/{digest}", params={"role": role}, wait=wait)
+        await settle(self._transport, answer, wait)
+
+    async def delete_of(self, instance_id: str, *, role: ArtifactRole | None = None, wait: float = WAIT) -> None:
+        """Deletes what an instance that has ended left behind. Raises `Conflict` before its end."""
+        path = f"/instances/{instance_id}/artifacts"
+        answer = await self._transport.call("DELETE", path, params={"role": role}, wait=wait)
+        await settle(self._transport, answer, wait)
 
 
 class DeadLetters:

@@ -71,3 +71,9 @@ class Definitions(Collection[Definition]):
         answer = await self._transport.call("POST", f"{self.one(definition_id)}/deprecate", wait=wait)
         await settle(self._transport, answer, wait)
         return await self.get(definition_id)
+
+    async def archive(self, definition_id: str, *, wait: float = WAIT) -> Definition:
+        """Ends one version (`name@version`) for good. Raises `Conflict` while a reservation needs it."""
+        answer = await self._transport.call("POST", f"{self.one(definition_id)}/archive", wait=wait)
+        await settle(self._transport, answer, wait)
+        return await self.get(definition_id)

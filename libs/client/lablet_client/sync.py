@@ -139,6 +139,7 @@ class Definitions(_Collection[Definition]):
     topology = _blocking(definitions.Definitions.topology)
     approve = _blocking(definitions.Definitions.approve)
     deprecate = _blocking(definitions.Definitions.deprecate)
+    archive = _blocking(definitions.Definitions.archive)
 
 
 class Instances(_Collection[Instance]):
@@ -181,7 +182,11 @@ class Requests(_Room[requests.Requests]):
 
 
 class Artifacts(_Room[artifacts.Artifacts]):
+    list = _iterating(artifacts.Artifacts.list)
     download = _blocking(artifacts.Artifacts.download)
+    link = _blocking(artifacts.Artifacts.link)
+    delete = _blocking(artifacts.Artifacts.delete)
+    delete_of = _blocking(artifacts.Artifacts.delete_of)
 
 
 class DeadLetters(_Room[artifacts.DeadLetters]):

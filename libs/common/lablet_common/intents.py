@@ -15,7 +15,17 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from lablet_common.resources.artifact import ArtifactRole
-from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER, Kind, Service
+from lablet_common.resources.kinds import (
+    ARTIFACT,
+    DEFINITION,
+    INSTANCE,
+    POOL,
+    RESERVATION,
+    TEMPLATE,
+    WORKER,
+    Kind,
+    Service,
+)
 from lablet_common.resources.model import Instant, Labels, Minute, Model, Name
 from lablet_common.resources.reservation import MAX_SEATS, Explanation, Hold, RosterEntry, Slot
 from lablet_common.resources.worker import PoolSpec, TemplateSpec
@@ -220,7 +230,11 @@ class TemplateApply(Model):
 
 
 class ArtifactDelete(Model):
+    """Stored content that shall go: one object by its digest, or what an instance has left by the instance's id."""
+
     role: ArtifactRole | None = None
+    """Only what is referred to in this role; None: in any."""
+    reason: str = ""
 
 
 class AssessmentCompleted(Model):
@@ -309,6 +323,8 @@ _ALL = (
     Intent(DEFINITION, "publish.requested", DefinitionPublish),
     Intent(DEFINITION, "deprecate.requested", Nothing),
     Intent(DEFINITION, "approve.requested", Nothing),
+    Intent(DEFINITION, "archive.requested", Nothing),
+    Intent(ARTIFACT, "delete.requested", ArtifactDelete),
     Intent(RESERVATION, "requested", ReservationRequested),
     Intent(RESERVATION, "simulate.requested", SimulateRequested),
     Intent(RESERVATION, "confirm.requested", Nothing),

@@ -32,10 +32,12 @@ class Limits(Model):
 
 
 class Quota(Model):
-    """The limits of a tenant as a whole, and of each owner in it."""
+    """The limits of a tenant as a whole and of each owner in it, and how long its work is kept."""
 
     tenant: Limits = Limits()
     owner: Limits = Limits()
+    retention_days: Annotated[float | None, Field(gt=0)] = None
+    """Lab days that the tenant's collected work, exports and reports are kept; None: as the artifact-service is set."""
 
 
 class Usage(Model):

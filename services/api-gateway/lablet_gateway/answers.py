@@ -147,7 +147,7 @@ def path_of(subject: str) -> str | None:
         case "definition" if "@" in name:
             name, _, version = name.partition("@")
             return f"{PREFIX}/definitions/{name}/versions/{version}"
-        case "definition" | "reservation" | "instance" | "worker" | "pool" | "template" | "request":
+        case "definition" | "artifact" | "reservation" | "instance" | "worker" | "pool" | "template" | "request":
             return f"{PREFIX}/{kind}s/{name}"
         case _:
             return None

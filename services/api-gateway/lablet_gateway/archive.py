@@ -70,10 +70,18 @@ async def instance(
     """The instance as the caller may see it, and whether it is archived. Raises 404."""
     if await reads.get(parts, INSTANCE, instance_id, consistency=consistency) is not None:
         return await pending.instance(parts, caller, instance_id, consistency), False
-    found = cast("Instance | None", await archive.find(parts.objects, INSTANCE, instance_id, caller.tenant))
-    if found is None or not caller.sees_instance(found, await _reservation_of(parts, found)):
+    found = await archived_instance(parts, caller, instance_id)
+    if found is None:
         raise problems.unknown(INSTANCE.name, instance_id)
     return found, True
+
+
+async def archived_instance(parts: Parts, caller: Caller, instance_id: str) -> Instance | None:
+    """The instance, if it is in the archive and the caller's to see."""
+    found = cast("Instance | None", await archive.find(parts.objects, INSTANCE, instance_id, caller.tenant))
+    if found is None or not caller.sees_instance(found, await _reservation_of(parts, found)):
+        return None
+    return found
 
 
 async def _reservation_of(parts: Parts, seat: Instance) -> Reservation | None:

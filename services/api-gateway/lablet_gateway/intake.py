@@ -24,7 +24,9 @@ from lablet_common.intents import (
 from lablet_common.objects import digest_of as content_digest
 from lablet_common.requests import KeyReused, build_request, digest_of, new_ids, request_key
 from lablet_common.resources.artifact import staging_key
+from lablet_common.resources.instance import INSTANCE_PREFIX
 from lablet_common.resources.kinds import (
+    ARTIFACT,
     DEFINITION,
     INSTANCE,
     POOL,
@@ -42,7 +44,7 @@ from lablet_common.resources.worker import WorkerPool, WorkerTemplate
 from lablet_common.store import Get, KeyValue
 from lablet_common.store.changes import decode
 from lablet_common.telemetry.traces import current_trace_parent
-from lablet_gateway import catalogue, pending, problems, reads
+from lablet_gateway import archive, catalogue, pending, problems, reads
 from lablet_gateway.answers import check_match
 from lablet_gateway.caller import Caller
 from lablet_gateway.parts import Parts
@@ -248,10 +250,22 @@ class Intake:
             if definition is None:
                 raise problems.unknown(kind.name, resource_id)
             return definition, NO_SHARD
+        if kind is ARTIFACT:
+            return await self._content(resource_id), NO_SHARD
         resource = await reads.get(parts, kind, resource_id)
         if resource is None:
             raise problems.unknown(kind.name, resource_id)
         return resource, resource.spec.pool if kind is WORKER else NO_SHARD
+
+    async def _content(self, wanted: str) -> Resource[Any, Any]:
+        """The caller's tenant's own: an artifact by its digest, or the instance that has left some, which may have been
+        archived since."""
+        if wanted.startswith(INSTANCE_PREFIX):
+            return (await archive.instance(self._parts, self._caller, wanted))[0]
+        artifact = await reads.get(self._parts, ARTIFACT, wanted, self._caller.tenant)
+        if artifact is None:
+            raise problems.unknown(ARTIFACT.name, wanted)
+        return artifact
 
     async def _shard_of(self, reservation: Reservation) -> str:
         """The pool that owns it; for an undecided one, the inbox that its request waits in, so that the two are decided

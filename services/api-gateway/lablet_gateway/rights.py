@@ -58,6 +58,7 @@ _OPERATIONS = Right(_ALL, _ALL, _NO, _NO, fleet=True)
 _ADMIN = Right(_ALL, _NO, _NO, _NO)
 _ADMIN_FLEET = Right(_ALL, _NO, _NO, _NO, fleet=True)
 _AUTHORS = Right(_ALL, _NO, _ALL, _NO, machine=_ALL)
+_TEACHERS = Right(_ALL, _NO, _ALL, _NO)
 _BOOKING = Right(_ALL, _ALL, _ALL, _OWN, machine=_ALL)
 _SEAT_HOLDER = Right(_ALL, _OWN, _OWN, _OWN)
 
@@ -75,6 +76,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/definitions/{name}/versions/{version}/topology", _ASSESSORS),
         ("POST", "/definitions/{name}/versions/{version}/deprecate", _AUTHORS),
         ("POST", "/definitions/{name}/versions/{version}/approve", _OPERATIONS),
+        ("POST", "/definitions/{name}/versions/{version}/archive", _AUTHORS),
         ("POST", "/reservations", _BOOKING),
         ("POST", "/reservations:simulate", _BOOKING),
         ("GET", "/reservations", _OWN_SEATS),
@@ -92,7 +94,11 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/instances/{instance_id}/access", _SEAT_HOLDER),
         ("GET", "/instances/{instance_id}/pod", _ASSESSORS),
         ("GET", "/instances/{instance_id}/artifacts", _OWN_SEATS),
+        ("DELETE", "/instances/{instance_id}/artifacts", _TEACHERS),
+        ("GET", "/artifacts", _ASSESSORS),
         ("GET", "/artifacts/{digest}", _OWN_SEATS),
+        ("GET", "/artifacts/{digest}/link", _OWN_SEATS),
+        ("DELETE", "/artifacts/{digest}", _TEACHERS),
         ("GET", "/workers", _STAFF),
         ("GET", "/workers/{worker}", _STAFF),
         ("GET", "/workers/{worker}/calendar", _STAFF),
@@ -137,6 +143,8 @@ ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {
         ("definition.publish.requested", "POST", "/definitions"),
         ("definition.deprecate.requested", "POST", "/definitions/{name}/versions/{version}/deprecate"),
         ("definition.approve.requested", "POST", "/definitions/{name}/versions/{version}/approve"),
+        ("definition.archive.requested", "POST", "/definitions/{name}/versions/{version}/archive"),
+        ("artifact.delete.requested", "DELETE", "/artifacts/{digest}"),
         ("reservation.requested", "POST", "/reservations"),
         ("reservation.simulate.requested", "POST", "/reservations:simulate"),
         ("reservation.confirm.requested", "POST", "/reservations/{reservation_id}:confirm"),

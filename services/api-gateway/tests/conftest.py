@@ -15,8 +15,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from lablet_common import archive
 from lablet_common.clock import ManualClock
-from lablet_common.objects import MemoryObjectStore, put_content
+from lablet_common.objects import MemoryObjectStore, digest_of, put_content
 from lablet_common.requests import Inbox, decide_in, refuse_in
 from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactSpec, ArtifactStatus, Reference
 from lablet_common.resources.definition import (
@@ -225,6 +226,16 @@ class World:
                 references=(Reference(subject=subject, role=role, name="r1.cfg", attempt=1),),
             ),
         )
+
+    async def archive(self, *resources: Resource[Any, Any]) -> None:
+        """What has left the store, as the artifact-service leaves it."""
+        for at, one in enumerate(resources, 1):
+            kept = one.at_revision(one.revision or at)
+            kind, data = kind_of(kept), archive.pack([kept])
+            key = archive.file_key(kind, [kept])
+            await self.objects.put(key, data)
+            entry = archive.IndexEntry(file=key, digest=digest_of(data), revision=kept.revision)
+            await self.objects.put(archive.index_key(kind, kept), entry.to_json())
 
     # -- owners ------------------------------------------------------------------------------------------------------
 

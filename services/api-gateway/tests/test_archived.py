@@ -2,28 +2,13 @@
 
 from typing import Any
 
-from lablet_common import archive
-from lablet_common.objects import digest_of
-from lablet_common.resources.kinds import kind_of
-
 PATH = "/api/v1/reservations"
-
-
-async def store(world: Any, *resources: Any) -> None:
-    """As the artifact-service leaves it."""
-    for at, one in enumerate(resources, 1):
-        kept = one.at_revision(one.revision or at)
-        kind, data = kind_of(kept), archive.pack([kept])
-        key = archive.file_key(kind, [kept])
-        await world.objects.put(key, data)
-        entry = archive.IndexEntry(file=key, digest=digest_of(data), revision=kept.revision)
-        await world.objects.put(archive.index_key(kind, kept), entry.to_json())
 
 
 async def test_an_archived_reservation_and_its_seat_are_found_by_id(world: Any) -> None:
     booked = world.reservation("rsv-a", phase="Completed", roster={1: "ann"})
     seat = world.instance(booked, 1, "Terminated")
-    await store(world, booked, seat)
+    await world.archive(booked, seat)
     for name in ("ina", "ann"):
         client = world.client(name)
         for path, one in ((PATH, booked), ("/api/v1/instances", seat)):
@@ -34,7 +19,7 @@ async def test_an_archived_reservation_and_its_seat_are_found_by_id(world: Any) 
 
 
 async def test_what_is_in_etcd_wins_over_the_archive(world: Any) -> None:
-    await store(world, world.reservation("rsv-a", phase="Completed"))
+    await world.archive(world.reservation("rsv-a", phase="Completed"))
     await world.add(world.reservation("rsv-a", phase="Active"))
     answer = await world.client("ina").get(f"{PATH}/rsv-a")
     assert answer.json()["status"]["phase"] == "Active"
@@ -42,15 +27,14 @@ async def test_what_is_in_etcd_wins_over_the_archive(world: Any) -> None:
 
 
 async def test_an_archived_reservation_of_others_is_not_there(world: Any) -> None:
-    await store(world, world.reservation("rsv-a", phase="Completed"))
+    await world.archive(world.reservation("rsv-a", phase="Completed"))
     for name in ("bob", "admin@acme"):
         assert (await world.client(name).get(f"{PATH}/rsv-a")).status_code == 404
     assert (await world.client().get(f"{PATH}/rsv-never")).status_code == 404
 
 
 async def test_the_archive_is_listed_by_day_with_selectors_and_pages(world: Any) -> None:
-    await store(
-        world,
+    await world.archive(
         *(world.reservation(f"rsv-{at}", phase="Completed", labels={"course": f"c{at % 2}"}) for at in range(5)),
         world.reservation("rsv-x", phase="Cancelled", labels={"course": "c0"}),
     )

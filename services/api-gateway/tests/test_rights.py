@@ -24,6 +24,7 @@ EXPECTED = {
     "GET /definitions/{name}/versions/{version}/topology": "aoim",
     "POST /definitions/{name}/versions/{version}/deprecate": "aim",
     "POST /definitions/{name}/versions/{version}/approve": "ao",
+    "POST /definitions/{name}/versions/{version}/archive": "aim",
     "POST /reservations": "aoilm",
     "POST /reservations:simulate": "aoilm",
     "GET /reservations": "aoilm",
@@ -41,7 +42,11 @@ EXPECTED = {
     "GET /instances/{instance_id}/access": "aoil",
     "GET /instances/{instance_id}/pod": "aoim",
     "GET /instances/{instance_id}/artifacts": "aoilm",
+    "DELETE /instances/{instance_id}/artifacts": "ai",
+    "GET /artifacts": "aoim",
     "GET /artifacts/{digest}": "aoilm",
+    "GET /artifacts/{digest}/link": "aoilm",
+    "DELETE /artifacts/{digest}": "ai",
     "GET /workers": "aoi",
     "GET /workers/{worker}": "aoi",
     "GET /workers/{worker}/calendar": "aoi",
@@ -167,7 +172,9 @@ async def test_another_tenants_resources_are_not_there(world: Any, role: Role) -
         change = {"end": "2027-03-01T12:00:00Z"} if method == "PATCH" else None
         answer = await client.request(method, address(world, path), headers={"If-Match": "*"}, json=change)
         assert answer.status_code == 404, (method, path, answer.text)
-    for path in ("/reservations", "/instances", "/definitions"):
+    for path in ("/reservations", "/instances", "/definitions", "/artifacts"):
+        if role[0] not in EXPECTED[f"GET {path}"]:
+            continue
         assert (await client.get(PREFIX + path)).json()["items"] == []
     assert await world.inbox() == []
 

@@ -4,20 +4,24 @@ import asyncio
 from datetime import timedelta
 
 from lablet_artifacts.archive import Archiver
+from lablet_artifacts.deleting import Deleter
 from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
 from lablet_artifacts.publishing import Publisher
+from lablet_artifacts.references import References
 from lablet_artifacts.rendering import Renderer
 from lablet_artifacts.settings import ArtifactSettings
 from lablet_artifacts.sweeping import Sweeper
 from lablet_common.bridge import Bridge
 from lablet_common.bus import Received, intents_stream
 from lablet_common.events import subjects
-from lablet_common.intake import Decision, Intake
+from lablet_common.intake import Decision, Intake, verb_of
 from lablet_common.objects import ObjectStoreError, ObjectStoreUnavailable, S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.requests import Undecided
-from lablet_common.resources.kinds import KINDS, Service, owned_by
+from lablet_common.resources.artifact import Artifact, ArtifactPhase
+from lablet_common.resources.kinds import ARTIFACT, KINDS, Service, owned_by
 from lablet_common.service import Runtime, run
+from lablet_common.store import StoreUnavailable
 from lablet_common.store.cache import Caches
 from lablet_common.tasks import together
 
@@ -85,11 +89,25 @@ class ArtifactService:
             clock=runtime.clock,
             resync_seconds=resync,
         )
+        artifacts = self._caches[ARTIFACT]
+        deleter = Deleter(
+            runtime.store,
+            References(runtime.store, fence),
+            lambda subject: artifacts.by("subject", subject),
+            runtime.source,
+        )
+
+        async def decide(undecided: Undecided) -> Decision:
+            if verb_of(undecided)[0] == ARTIFACT.name:
+                await self._caught_up(undecided.pointer.create_revision)
+                return await deleter.decide(undecided, runtime.clock.now())
+            return await self._decide(undecided)
+
         intake = Intake(
             Service.ARTIFACTS,
             shard,
             fence,
-            self._decide,
+            decide,
             store=runtime.store,
             clock=runtime.clock,
             source=runtime.source,
@@ -125,7 +143,23 @@ class ArtifactService:
             [subjects.intent_filter(Service.ARTIFACTS, shard)],
             wake,
         )
-        await together(intents.run(), intake.run(), keeper.run(), archiver.run(), sweeper.run())
+
+        def on_artifact(_: Artifact | None, new: Artifact | None, __: int) -> None:
+            if new is not None and new.status.phase is ArtifactPhase.DELETING:
+                sweeper.finish(new)
+
+        unsubscribe = artifacts.subscribe(on_artifact)
+        try:
+            await together(intents.run(), intake.run(), keeper.run(), archiver.run(), sweeper.run())
+        finally:
+            unsubscribe()
+
+    async def _caught_up(self, revision: int) -> None:
+        """Whatever was referred to when a deletion was asked for is in the cache. Raises `StoreUnavailable`."""
+        try:
+            await self._caches.reached(revision)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"the cache of artifacts has not come to revision {revision}") from error
 
     async def _decide(self, undecided: Undecided) -> Decision:
         """A request stays undecided while the object store is down: it is tried again, never refused for that."""

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from lablet_artifacts import manifests, topology
 from lablet_artifacts.references import with_reference
 from lablet_artifacts.rendering import SEAT_VALUES
+from lablet_artifacts.retiring import Retirement
 from lablet_common.intake import PROBLEMS, Decision, refused, target_of, verb_of
 from lablet_common.intents import DefinitionPublish
 from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, get_content
@@ -117,6 +118,7 @@ class Publisher:
         self._objects = objects
         self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
         self._definitions: Repository[Definition] = Repository(store, DEFINITION)
+        self._retirement = Retirement(store)
 
     async def decide(self, undecided: Undecided, now: datetime, by: str) -> Decision:
         """The outcome of one request. Raises `ObjectStoreUnavailable`: then it stays in the inbox."""
@@ -127,6 +129,8 @@ class Publisher:
             return await self._deprecate(undecided, now, by)
         if verb == "approve.requested":
             return await self._approve(undecided, now)
+        if verb == "archive.requested":
+            return await self._retirement.decide(undecided, now, by)
         return refused("unknown-intent", "Unknown intent", f"{undecided.request.spec.type} is not known here", 422)
 
     async def _publish(self, undecided: Undecided, now: datetime) -> Decision:
@@ -160,10 +164,12 @@ class Publisher:
         same = [one for one in versions if one.spec == spec.model_copy(update={"version": one.spec.version})]
         if same and asked.version is None:
             return _already(same[-1], approval)
-        # also content that is there: what has been put just now is not swept before the artifact stands
-        await self._objects.put(object_key(request.tenant, asked.digest), data, MEDIA_TYPE)
         made = _definition(undecided, spec, now, approval)
-        return Decision("Published", made, also=await self._referring(made, now))
+        # The artifact is read first: content that is on its way out is waited for, and a deletion that begins now is a
+        # conflict. Content that is there is put too: what has been put just now is not swept before the artifact stands.
+        referring = await self._referring(made, now)
+        await self._objects.put(object_key(request.tenant, asked.digest), data, MEDIA_TYPE)
+        return Decision("Published", made, also=referring)
 
     async def _uploaded(self, asked: DefinitionPublish, tenant: str, versions: Sequence[Definition]) -> bytes:
         """The upload, or the same content from a version that has it already. Raises `ObjectMissing`."""

@@ -4,7 +4,7 @@ An object is put before its Artifact is written, so a reference never points at 
 that nobody refers to, which is harmless and is put again under the same key.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from uuid import NAMESPACE_URL, uuid5
 
@@ -86,14 +86,27 @@ class References:
 
     async def drop(self, artifact: Artifact, gone: Sequence[Reference]) -> None:
         """Takes references off; the object itself is swept when nobody refers to it any more."""
+
+        def without(present: Artifact) -> Artifact:
+            left = tuple(reference for reference in present.status.references if reference not in gone)
+            return present if left == present.status.references else present.observed(references=left)
+
+        await self.change(artifact, without)
+
+    async def change(self, artifact: Artifact, wanted: Callable[[Artifact], Artifact]) -> bool:
+        """Writes the artifact as it is wanted, worked out anew from what stands for as long as others change it too.
+        False: it stands like that already, or is gone."""
         present: Artifact | None = artifact
         for _ in range(_TRIES):
             if present is None:
-                return
-            left = tuple(reference for reference in present.status.references if reference not in gone)
-            if left == present.status.references or await self._written(present.observed(references=left)):
-                return
+                return False
+            changed = wanted(present)
+            if changed is present:
+                return False
+            if await self._written(changed):
+                return True
             present = await self._artifacts.get(artifact.id, artifact.tenant)
+        raise Conflict([ARTIFACT.key(artifact.id, artifact.tenant)], 0)
 
     async def _written(self, artifact: Artifact) -> bool:
         txn = Transaction()

@@ -6,20 +6,23 @@ deleted. An object without an artifact (a crash after the put) is given one firs
 of record decides who was earlier. Who wants content that is Deleting waits and puts it again.
 
 Grace is real time, counted from the object's own modification and, for artifacts, from when this sweeper first saw them
-without a reference. Retention is lab time since the content was last referred to. Not guaranteed: that something goes on
-the minute.
+without a reference. Retention is lab time since the content was last referred to; a tenant's own stands in its quota. What
+was asked to be deleted goes without a grace. Not guaranteed: that something goes on the minute.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from uuid import NAMESPACE_URL, uuid5
 
+from lablet_artifacts.deleting import ASKED
 from lablet_common.clock import Clock
 from lablet_common.objects import ObjectInfo, ObjectStore, ObjectStoreError
 from lablet_common.ownership import Fence, NotOwner
+from lablet_common.quotas import QUOTAS, Quota
 from lablet_common.resources.artifact import (
     STAGING,
     Artifact,
@@ -74,6 +77,8 @@ class Sweeper:
         self._seconds = look_seconds
         self._now = now
         self._monotonic = monotonic
+        self._woken = asyncio.Event()
+        self._leaving: dict[tuple[str, str], Artifact] = {}
         self._alone: dict[tuple[str, str], float] = {}
         """Tenant and digest of artifacts without a reference → since when this sweeper knows them."""
         self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
@@ -81,17 +86,33 @@ class Sweeper:
         self._definitions: Repository[Definition] = Repository(store, DEFINITION)
         self._requests: Repository[Request] = Repository(store, REQUEST)
 
+    def finish(self, artifact: Artifact) -> None:
+        """Content that is on its way out and need not wait for the next look."""
+        self._leaving[artifact.tenant, artifact.id] = artifact
+        self._woken.set()
+
     async def run(self) -> None:
         """Until cancelled. Raises `NotOwner` when the fence no longer stands."""
+        due = self._monotonic()
         while True:
-            pause = self._seconds
+            self._woken.clear()
+            look = self._monotonic() >= due
+            if look:
+                due = self._monotonic() + self._seconds
             try:
-                if swept := await self.look():
+                if swept := await (self.look() if look else self._finish_all()):
                     log.info("objects swept", extra={"objects": swept})
             except (StoreUnavailable, Compacted, ObjectStoreError) as error:
                 log.warning("nothing can be swept just now", extra={"cause": str(error)})
-                pause = min(pause, _RETRY_SECONDS)  # who waits for content that is Deleting waits for this
-            await asyncio.sleep(pause)
+                # who waits for content that is Deleting waits for this
+                due = min(due, self._monotonic() + _RETRY_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, due - self._monotonic())):
+                    await self._woken.wait()
+
+    async def _finish_all(self) -> int:
+        leaving, self._leaving = self._leaving, {}
+        return sum([await self._delete(artifact) for artifact in leaving.values()])
 
     async def look(self) -> int:
         """One pass; returns how many objects went."""
@@ -99,13 +120,15 @@ class Sweeper:
         stored = await self._objects.list("objects/")
         staged = await self._objects.list(f"{STAGING}/")
         artifacts = (await self._artifacts.list()).items
-        definitions = (await self._definitions.list()).items
+        definitions = [one for one in (await self._definitions.list()).items if not one.is_final]
         needed = {object_key(one.tenant, one.spec.topology.digest) for one in definitions}
         instances = {one.id: one for one in (await self._instances.list()).items}
+        retention = await self._retention_by_tenant()
         swept = 0
         for artifact in artifacts:
             if object_key(artifact.tenant, artifact.id) not in needed:
-                swept += await self._look_at(artifact, instances)
+                retained = self._retained(artifact, instances, retention.get(artifact.tenant, self._retention))
+                swept += await self._look_at(artifact, retained)
         known = {object_key(artifact.tenant, artifact.id) for artifact in artifacts}
         self._alone = {k: since for k, since in self._alone.items() if object_key(*k) in known}
         for info in stored:
@@ -115,10 +138,10 @@ class Sweeper:
 
     # -- artifacts -------------------------------------------------------------------------------------------------
 
-    async def _look_at(self, artifact: Artifact, instances: dict[str, Instance]) -> int:
+    async def _look_at(self, artifact: Artifact, left: tuple[Reference, ...]) -> int:
+        """`left`: the references that still hold the content."""
         if artifact.status.phase is ArtifactPhase.DELETING:
             return await self._delete(artifact)
-        left = self._retained(artifact, instances)
         key = (artifact.tenant, artifact.id)
         if left:
             self._alone.pop(key, None)
@@ -132,10 +155,22 @@ class Sweeper:
             return 0
         return await self._condemn(artifact, "Unreferenced")
 
-    def _retained(self, artifact: Artifact, instances: dict[str, Instance]) -> tuple[Reference, ...]:
+    async def _retention_by_tenant(self) -> dict[str, timedelta]:
+        """Where a tenant has one of its own."""
+        quotas = await self._store.range(QUOTAS)
+        found: dict[str, timedelta] = {}
+        for kv in quotas.items:
+            days = Quota.model_validate_json(kv.value).retention_days
+            if days is not None:
+                found[kv.key.removeprefix(QUOTAS)] = timedelta(days=days)
+        return found
+
+    def _retained(
+        self, artifact: Artifact, instances: dict[str, Instance], retention: timedelta
+    ) -> tuple[Reference, ...]:
         """The references that still hold the content."""
         since = artifact.status.verified_at or artifact.metadata.created_at
-        if self._clock.now() - since < self._retention:
+        if self._clock.now() - since < retention:
             return artifact.status.references
         return tuple(one for one in artifact.status.references if one.role not in _KEPT or _is_live(one, instances))
 
@@ -145,10 +180,11 @@ class Sweeper:
         return 0 if written is None else await self._delete(written)
 
     async def _delete(self, artifact: Artifact) -> int:
-        """The object, then its artifact. An object that has been put just now stays: somebody waits to refer to it."""
+        """The object, then its artifact. An object that has been put just now stays: somebody waits to refer to it. What
+        somebody asked to be deleted goes at once: see `deleting` for why nobody can be waiting for it."""
         key = object_key(artifact.tenant, artifact.id)
         present = await self._objects.head(key)
-        if present is not None and self._is_old(present):
+        if present is not None and (artifact.status.reason == ASKED or self._is_old(present)):
             await self._objects.delete(key)
         txn = Transaction()
         self._fence.guard(txn)

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from lablet_artifacts.deleting import Deleter
 from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
 from lablet_artifacts.publishing import Publisher
+from lablet_artifacts.references import References
 from lablet_artifacts.rendering import Renderer
 from lablet_common.clock import ManualClock
 from lablet_common.intake import Intake
@@ -74,8 +76,10 @@ class Shelf:
 
     # -- publishing ------------------------------------------------------------------------------------------------
 
-    async def ask(self, verb: str, target: str, body: dict[str, Any], tenant: str = "default") -> Any:
-        intent = INTENTS[f"io.lablet.definition.{verb}.requested.v1"]
+    async def ask(
+        self, verb: str, target: str, body: dict[str, Any], tenant: str = "default", *, kind: str = "definition"
+    ) -> Any:
+        intent = INTENTS[f"io.lablet.{kind}.{verb}.requested.v1"]
         self._count += 1
         request = build_request(
             intent,
@@ -93,11 +97,20 @@ class Shelf:
 
     async def decided(self, request: Any) -> Any:
         publisher = Publisher(self.store, self.objects)
+        fence = await self.fence()
+        artifacts = (await self.all(ARTIFACT).list()).items
+        deleter = Deleter(
+            self.store,
+            References(self.store, fence),
+            lambda subject: [one for one in artifacts if any(r.subject == subject for r in one.status.references)],
+            SOURCE,
+        )
 
         async def decide(undecided: Any) -> Any:
+            if request.spec.subject.startswith("artifact/"):
+                return await deleter.decide(undecided, self.clock.now())
             return await publisher.decide(undecided, self.clock.now(), SOURCE)
 
-        fence = await self.fence()
         intake = Intake(
             Service.ARTIFACTS, "-", fence, decide, store=self.store, clock=self.clock, source=SOURCE, resync_seconds=60
         )

@@ -91,6 +91,18 @@ def deprecate(context: typer.Context, definition: Annotated[str, typer.Argument(
     run.console.print(f"{found.id} is [dim]{found.phase}[/]")
 
 
+@app.command()
+def archive(context: typer.Context, definition: Annotated[str, typer.Argument(metavar="NAME@VERSION")]) -> None:
+    """End a version for good: it can no longer be booked, and its file may be deleted."""
+    from lablet_client.cli.failures import WrongUsage
+
+    if "@" not in definition:
+        raise WrongUsage(f"which version of {definition}? Write it as {definition}@1.0.0")
+    run = session(context)
+    found = run.run(lambda client: client.definitions.archive(definition))
+    run.console.print(f"{found.id} is [dim]{found.phase}[/]")
+
+
 def _name_of(file: Path) -> str:
     """`OSPF basics.yaml` → `ospf-basics`."""
     words = "".join(char if char.isalnum() else "-" for char in file.stem.lower()).split("-")

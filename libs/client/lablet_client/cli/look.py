@@ -142,7 +142,9 @@ async def _documents(
         return [(await client.requests.get(name)).to_dict()]
     if word == "artifact":
         if name is None or not name.startswith("ins-"):
-            raise WrongUsage("artifacts are listed for an instance: lablet get artifacts INS-ID")
+            raise WrongUsage(
+                "artifacts are listed for an instance: lablet get artifacts INS-ID (all of them: lablet artifact list)"
+            )
         return [artifact.to_dict() for artifact in await client.instances.artifacts(name)]
     room = client.collections[word]
     if name is not None:

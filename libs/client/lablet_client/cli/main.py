@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from lablet_client.cli import (
     admin,
     apply,
+    artifact,
     booking,
     calendar,
     deadletters,
@@ -85,6 +86,7 @@ def connect(
 for part in (booking, look, apply, calendar, simulate):
     app.registered_commands.extend(part.app.registered_commands)
 app.add_typer(definition.app, name="definition", help="Publish labs and look at them.")
+app.add_typer(artifact.app, name="artifact", help="What labs have left behind: list, fetch, delete.")
 app.add_typer(worker.app, name="worker", help="Drain, cordon and look after workers.")
 app.add_typer(events.app, name="events", help="Follow, look up and send CloudEvents.")
 app.add_typer(key.app, name="key", help="Keys for machines.")

@@ -125,6 +125,9 @@ class Instance(Resource[InstanceSpec, InstanceStatus]):
     kind: Literal["Instance"] = "Instance"
 
 
+INSTANCE_PREFIX = "ins-"
+
+
 def instance_id(reservation_id: str, seat: int) -> str:
     """`ins-<reservation>-<seat>`: the same for every attempt."""
-    return f"ins-{reservation_id.removeprefix('rsv-')}-{seat}"
+    return f"{INSTANCE_PREFIX}{reservation_id.removeprefix('rsv-')}-{seat}"

@@ -1,25 +1,60 @@
-"""Artifacts: downloads by digest. What is sent has been checked against the digest on this very read."""
+"""Artifacts: stored content by digest, listed, downloaded and deleted. What is sent has been checked against the digest on
+this very read; a link of the object store's own is the way around the gateway, and around that check.
+"""
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
+from lablet_common.intents import ArtifactDelete
 from lablet_common.objects import get_content
-from lablet_common.resources.artifact import Artifact
+from lablet_common.resources.artifact import Artifact, ArtifactRole, object_key
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
+from lablet_common.resources.model import Instant, Model
 from lablet_common.resources.reservation import Reservation
-from lablet_gateway import problems, reads
-from lablet_gateway.answers import refusals
+from lablet_common.store.repository import ResourcePage
+from lablet_gateway import archive, problems, reads
+from lablet_gateway.answers import (
+    IdempotencyKey,
+    IfMatch,
+    Prefer,
+    accepting,
+    model_response,
+    outcome_response,
+    refusals,
+)
 from lablet_gateway.caller import Caller, WithCaller
+from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import Parts, WithParts
+from lablet_gateway.reads import ListOf, WithListQuery
 from lablet_gateway.rights import PREFIX, PUBLIC_TENANT, Scope
 
 router = APIRouter(prefix=f"{PREFIX}/artifacts", tags=["artifacts"])
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_LINK_MINUTES = 24 * 60
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hexadecimal")]
+
+
+class Link(Model):
+    """A way to the object that needs no further rights, for a while (real time)."""
+
+    url: str
+    expires_at: Instant
+    digest: str
+    """What is fetched should have this SHA-256: nobody has checked it on the way."""
+    bytes: int
+    media_type: str
+
+
+@router.get("", response_model=ListOf[Artifact], responses=refusals(410))
+async def list_artifacts(parts: WithParts, caller: WithCaller, query: WithListQuery) -> Response:
+    """The tenant's stored objects by digest, each with who refers to it."""
+    found: ResourcePage[Artifact] = await reads.page(parts, ARTIFACT, query, caller.sees, tenant=caller.tenant)
+    return reads.list_response(found)
 
 
 @router.get(
@@ -46,6 +81,46 @@ async def download_artifact(digest: Digest, parts: WithParts, caller: WithCaller
     return Response(data, headers=headers, media_type=artifact.spec.media_type)
 
 
+@router.get("/{digest}/link", response_model=Link, responses=refusals(404))
+async def link_to_artifact(
+    digest: Digest,
+    parts: WithParts,
+    caller: WithCaller,
+    minutes: Annotated[int, Query(ge=1, le=_LONGEST_LINK_MINUTES, description="Real minutes that it works")] = 15,
+) -> Response:
+    """A presigned link to the object store, for large files and for programs without a token."""
+    artifact = await _find(parts, caller, digest)
+    url = await parts.objects.presign(object_key(artifact.tenant, digest), minutes * 60)
+    spec = artifact.spec
+    return model_response(
+        Link(
+            url=url,
+            expires_at=datetime.now(UTC) + timedelta(minutes=minutes),
+            digest=digest,
+            bytes=spec.bytes,
+            media_type=spec.media_type,
+        )
+    )
+
+
+@router.delete("/{digest}", status_code=202, response_model=None, responses=accepting(Artifact, 412))
+async def delete_artifact(
+    digest: Digest,
+    parts: WithParts,
+    caller: WithCaller,
+    role: Annotated[ArtifactRole | None, Query(description="Only its use in this role")] = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Deletes an object with all that refers to it. Refused while a definition that is not archived or an instance that
+    has not ended needs it."""
+    ask = Ask(f"DELETE /artifacts/{digest}", key, if_match)
+    body = ArtifactDelete(role=role)
+    request = await Intake(parts, caller, ask).act(ARTIFACT, "delete.requested", digest, body)
+    return await outcome_response(parts, request, prefer)
+
+
 async def _find(parts: Parts, caller: Caller, digest: str) -> Artifact:
     for tenant in dict.fromkeys((caller.tenant, PUBLIC_TENANT)):
         artifact = cast("Artifact | None", await reads.get(parts, ARTIFACT, digest, tenant))
@@ -55,12 +130,15 @@ async def _find(parts: Parts, caller: Caller, digest: str) -> Artifact:
 
 
 async def _is_own(parts: Parts, caller: Caller, artifact: Artifact) -> bool:
+    """A seat's work stays its user's after the seat has left etcd."""
     for reference in artifact.status.references:
         kind, _, name = reference.subject.partition("/")
         if kind != INSTANCE.name:
             continue
         instance = cast("Instance | None", await reads.get(parts, INSTANCE, name))
         if instance is None:
+            if await archive.archived_instance(parts, caller, name) is not None:
+                return True
             continue
         owner = cast("Reservation | None", await reads.get(parts, RESERVATION, instance.spec.reservation))
         if caller.sees_instance(instance, owner):

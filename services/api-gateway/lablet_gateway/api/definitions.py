@@ -167,6 +167,28 @@ async def approve(
     return await outcome_response(parts, request, prefer)
 
 
+@router.post(
+    "/{name}/versions/{version}/archive", status_code=202, response_model=None, responses=accepting(Definition, 412)
+)
+async def archive(
+    name: str,
+    version: str,
+    parts: WithParts,
+    caller: WithCaller,
+    body: Nothing | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Ends a version for good: it can no longer be booked, and its lab file may be deleted. Refused while a reservation
+    that has not ended needs it."""
+    ask = Ask(f"POST /definitions/{name}/versions/{version}/archive", key, if_match)
+    request = await Intake(parts, caller, ask).act(
+        DEFINITION, "archive.requested", f"{name}@{version}", body or Nothing()
+    )
+    return await outcome_response(parts, request, prefer)
+
+
 async def _find(parts: Parts, caller: Caller, wanted: str) -> Definition:
     found = await catalogue.find(parts, caller.tenant, wanted)
     if found is None:

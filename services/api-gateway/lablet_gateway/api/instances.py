@@ -2,14 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from lablet_common.intents import Nothing
-from lablet_common.resources.artifact import Artifact
+from lablet_common.intents import ArtifactDelete, Nothing
+from lablet_common.resources.artifact import Artifact, ArtifactRole
 from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
 from lablet_common.resources.model import Instant, Model
+from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store.repository import ResourcePage
 from lablet_gateway import archive, pending, reads
@@ -220,6 +221,22 @@ async def artifacts(instance_id: InstanceId, parts: WithParts, caller: WithCalle
     ]
     items.sort(key=lambda item: (item.attempt, item.role, item.name))
     return model_response(InstanceArtifacts(items=tuple(items)))
+
+
+@router.delete("/{instance_id}/artifacts", status_code=202, response_model=None, responses=accepting(Request))
+async def delete_artifacts(
+    instance_id: InstanceId,
+    parts: WithParts,
+    caller: WithCaller,
+    role: Annotated[ArtifactRole | None, Query(description="Only what was kept in this role")] = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Deletes what an instance that has ended left behind. Content that others left as well stays theirs."""
+    ask = Ask(f"DELETE /instances/{instance_id}/artifacts", key)
+    body = ArtifactDelete(role=role)
+    request = await Intake(parts, caller, ask).act(ARTIFACT, "delete.requested", instance_id, body)
+    return await outcome_response(parts, request, prefer)
 
 
 async def _own_seats(parts: Parts, caller: Caller) -> reads.Visible:

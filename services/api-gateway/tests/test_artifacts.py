@@ -1,0 +1,77 @@
+"""Stored content over HTTP: listed, linked, deleted on request; a learner keeps own work after the seat has left."""
+
+from typing import Any
+
+import pytest
+
+PATH = "/api/v1/artifacts"
+ARTIFACTS = ("artifact-service", "-")
+
+
+async def test_a_learner_fetches_own_work_after_the_seat_has_left_for_the_archive(world: Any) -> None:
+    booked = world.reservation("rsv-a", phase="Completed", roster={1: "ann", 2: "bob"})
+    work = await world.artifact(b"hostname ann", "instance/ins-a-1")
+    await world.add(work)
+    await world.archive(booked, world.instance(booked, 1, "Terminated"))
+    assert (await world.client("ann").get(f"{PATH}/{work.id}")).content == b"hostname ann"
+    assert (await world.client("bob").get(f"{PATH}/{work.id}")).status_code == 404
+
+
+async def test_the_tenants_objects_are_listed_in_pages_to_staff_alone(world: Any) -> None:
+    mine = [await world.artifact(data, "instance/ins-a-1") for data in (b"one", b"two", b"three")]
+    await world.add(*mine, await world.artifact(b"one", "instance/ins-z-1", "acme"))
+    client = world.client("instructor@default")
+    first = (await client.get(PATH, params={"limit": 2})).json()
+    rest = (await client.get(PATH, params={"limit": 2, "cursor": first["nextCursor"]})).json()
+    ids = [one["metadata"]["id"] for one in first["items"] + rest["items"]]
+    assert ids == sorted(one.id for one in mine)
+    assert (await world.client("ann").get(PATH)).status_code == 403
+
+
+async def test_a_link_is_given_to_whoever_may_fetch_the_object(world: Any) -> None:
+    booked = world.reservation("rsv-a", owner="ann")
+    work = await world.artifact(b"hostname ann", "instance/ins-a-1")
+    await world.add(booked, world.instance(booked), work)
+    told = (await world.client("ann").get(f"{PATH}/{work.id}/link", params={"minutes": 5})).json()
+    assert work.id in told["url"]
+    assert told["url"].endswith("expires=300")
+    assert (told["digest"], told["bytes"]) == (work.id, len(b"hostname ann"))
+    assert (await world.client("bob").get(f"{PATH}/{work.id}/link")).status_code == 404
+    assert (await world.client("ann").get(f"{PATH}/{work.id}/link", params={"minutes": 0})).status_code == 422
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_deletion_is_asked_of_the_owner_with_its_target_and_role(world: Any, gone: bool) -> None:
+    booked = world.reservation("rsv-a", owner="ina", phase="Completed")
+    seat = world.instance(booked, 1, "Terminated")
+    work = await world.artifact(b"hostname ann", "instance/ins-a-1")
+    await world.add(work)
+    if gone:
+        await world.archive(booked, seat)
+    else:
+        await world.add(booked, seat)
+    ina = world.client("ina")
+    assert (await ina.delete(f"{PATH}/{work.id}")).status_code == 202
+    assert (await ina.delete("/api/v1/instances/ins-a-1/artifacts", params={"role": "collected"})).status_code == 202
+    asked = await world.inbox(*ARTIFACTS)
+    assert [(one.spec.subject, one.spec.data.get("role")) for one in asked] == [
+        (f"artifact/{work.id}", None),
+        ("artifact/ins-a-1", "collected"),
+    ]
+    assert (await ina.delete(f"{PATH}/{'0' * 64}")).status_code == 404
+    assert (await ina.delete("/api/v1/instances/ins-never-1/artifacts")).status_code == 404
+    assert (await ina.delete(f"{PATH}/{work.id}", params={"role": "nonsense"})).status_code == 422
+
+
+async def test_a_deletion_may_be_asked_for_as_an_event_by_those_who_may_delete(world: Any) -> None:
+    work = await world.artifact(b"hostname ann", "instance/ins-a-1")
+    await world.add(work)
+    event = {
+        "specversion": "1.0", "id": "1", "source": "/privacy", "type": "io.lablet.artifact.delete.requested.v1",
+        "subject": f"artifact/{work.id}", "data": {"reason": "asked by the learner"},
+    }  # fmt: skip
+    headers = {"Content-Type": "application/cloudevents+json"}
+    assert (await world.client("ann").post("/api/v1/events", json=event, headers=headers)).status_code == 403
+    assert (await world.client("ina").post("/api/v1/events", json=event, headers=headers)).status_code == 202
+    (asked,) = await world.inbox(*ARTIFACTS)
+    assert asked.spec.data["reason"] == "asked by the learner"

@@ -36,7 +36,7 @@ from lablet_common.service import Runtime, run
 from lablet_common.store.cache import Caches
 from lablet_common.telemetry.health import EmbeddedServer
 from lablet_common.version import __version__
-from lablet_gateway import faults
+from lablet_gateway import console, faults
 from lablet_gateway.answers import ProblemDocument
 from lablet_gateway.api import (
     artifacts,
@@ -97,6 +97,7 @@ def create_app(parts: Parts) -> FastAPI:
         check_rights(module.router.routes)
         app.include_router(module.router)
     app.include_router(system.health)
+    app.router.routes.extend(console.routes())
     _describe(app)
     settings = parts.settings
     uploads = {("POST", f"{PREFIX}/definitions"): settings.gateway_max_upload_bytes}

@@ -5,21 +5,16 @@ Which port leads to which device is read off the rendered file, where the real n
 that file is there, and for a port that stands at no device, a port is listed for the pod as a whole only.
 """
 
-import asyncio
 import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
-from lablet_common.objects import get_content
 from lablet_common.resources.artifact import Artifact
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE
 from lablet_common.resources.model import Instant, Model
-from lablet_gateway import problems, reads
+from lablet_gateway import problems, reads, topologies
 from lablet_gateway.parts import Parts
 from lablet_gateway.rights import PUBLIC_TENANT
 
@@ -76,11 +71,7 @@ async def describe(parts: Parts, instance: Instance) -> Pod:
     digest, owner = await _rendered(parts, instance), instance.tenant
     if digest is None:
         digest, owner = definition.spec.topology.digest, definition.tenant
-    text = await get_content(parts.objects, owner, digest)
-    try:
-        topology = await asyncio.to_thread(_parsed, text)
-    except YAMLError as error:
-        raise problems.CORRUPT(f"the lab file {digest} cannot be read") from error
+    topology = await topologies.read(parts, owner, digest)
     protocols = {port.name: port.protocol for port in definition.spec.ports}
     host = instance.status.host
     ports = {
@@ -142,11 +133,6 @@ def _networks(topology: Mapping[str, Any]) -> dict[tuple[str, str], str]:
                 label = str(link.get("label") or link.get("id") or "")
                 found[str(link.get(node)), str(link.get(interface))] = label
     return found
-
-
-def _parsed(text: bytes) -> Mapping[str, Any]:
-    found = YAML(typ="safe").load(text)
-    return found if isinstance(found, dict) else {}
 
 
 async def _definition(parts: Parts, instance: Instance) -> Definition:

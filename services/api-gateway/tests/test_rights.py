@@ -22,6 +22,7 @@ EXPECTED = {
     "GET /definitions/{name}": "aoilm",
     "GET /definitions/{name}/versions/{version}": "aoilm",
     "GET /definitions/{name}/versions/{version}/topology": "aoim",
+    "GET /definitions/{name}/versions/{version}/graph": "aoilm",
     "POST /definitions/{name}/versions/{version}/deprecate": "aim",
     "POST /definitions/{name}/versions/{version}/approve": "ao",
     "POST /definitions/{name}/versions/{version}/archive": "aim",
@@ -69,6 +70,7 @@ EXPECTED = {
     "POST /events": "aoilm",
     "GET /events": "aoilm",
     "GET /events/stream": "aoilm",
+    "GET /mesh": "ao",
     "GET /dead-letters": "ao",
     "GET /dead-letters/{sequence}": "ao",
     "POST /dead-letters/{sequence}/replay": "ao",
@@ -83,7 +85,7 @@ EXPECTED = {
 FLEET_CHANGES = {
     route
     for route in EXPECTED
-    if re.match(r"(POST /workers|.*/approve$|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /(dead-letters|quotas))", route)
+    if re.match(r"(POST /workers|.*/approve$|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /(dead-letters|quotas|mesh))", route)
 }
 KEY_ID = f"key-{'a' * 26}"
 # Kinds of other tenants that a foreign caller must not find, although the role has the right.

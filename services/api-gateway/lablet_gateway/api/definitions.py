@@ -14,12 +14,13 @@ from lablet_common.objects import get_content
 from lablet_common.resources.definition import Definition, DefinitionSpec
 from lablet_common.resources.kinds import DEFINITION
 from lablet_common.store.repository import ResourcePage
-from lablet_gateway import catalogue, problems, reads
+from lablet_gateway import catalogue, problems, reads, topologies
 from lablet_gateway.answers import (
     IdempotencyKey,
     IfMatch,
     Prefer,
     accepting,
+    model_response,
     outcome_response,
     refusals,
     resource_response,
@@ -29,6 +30,7 @@ from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX, PUBLIC_TENANT
+from lablet_gateway.topologies import Graph, graph_of
 
 router = APIRouter(prefix=f"{PREFIX}/definitions", tags=["definitions"])
 _YAML = {"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"}
@@ -123,6 +125,13 @@ async def download_topology(name: str, version: str, parts: WithParts, caller: W
         "Content-Disposition": f'attachment; filename="{name}-{version}.yaml"',
     }
     return Response(data, headers=headers, media_type="application/yaml")
+
+
+@router.get("/{name}/versions/{version}/graph", response_model=Graph, responses=refusals(404, 502))
+async def get_graph(name: str, version: str, parts: WithParts, caller: WithCaller) -> Response:
+    """The lab's nodes, where its author put them, and the links between: what it takes to draw it."""
+    definition = await _version(parts, caller, name, version, "linearizable")
+    return model_response(graph_of(await topologies.read(parts, definition.tenant, definition.spec.topology.digest)))
 
 
 @router.post(

@@ -10,10 +10,11 @@ from lablet_common.resources.kinds import RESERVATION
 from lablet_common.resources.model import Instant, Model
 from lablet_common.resources.reservation import Reservation
 from lablet_common.version import __version__
-from lablet_gateway import problems, reads
+from lablet_gateway import mesh, problems, reads
 from lablet_gateway.answers import model_response, refusals
 from lablet_gateway.caller import WithCaller
 from lablet_gateway.identity import Role
+from lablet_gateway.mesh import MeshState
 from lablet_gateway.parts import WithParts
 from lablet_gateway.rights import PREFIX
 from lablet_gateway.usage import Usage, usage
@@ -67,6 +68,12 @@ async def version(_: WithCaller) -> Response:
 async def clock(parts: WithParts, _: WithCaller) -> Response:
     """The present lab time."""
     return model_response(ClockView(now=parts.clock.now(), speed=parts.clock.speed))
+
+
+@router.get("/mesh", response_model=MeshState, responses=refusals())
+async def get_mesh(parts: WithParts, _: WithCaller) -> Response:
+    """Replicas alive, owners of shards, what waits in inboxes, how far the bridges are."""
+    return model_response(await mesh.read(parts))
 
 
 @router.get("/usage", response_model=Usage, responses=refusals(404))

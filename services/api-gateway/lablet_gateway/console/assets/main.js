@@ -1,0 +1,182 @@
+// The shell: who is here, where they are, whether what they see is current.
+
+import * as api from "./api.js";
+import { h, onceAFrame, render } from "./dom.js";
+import { Live } from "./live.js";
+import { now, showClock, showDay, speed, syncClock, zone } from "./time.js";
+import { trouble } from "./ui.js";
+import { calendar } from "./views/calendar.js";
+import { definitions } from "./views/definitions.js";
+import { events } from "./views/events.js";
+import { health } from "./views/health.js";
+import { instances } from "./views/instances.js";
+import { mylab } from "./views/mylab.js";
+import { reservations } from "./views/reservations.js";
+import { usage } from "./views/usage.js";
+import { workers } from "./views/workers.js";
+
+const STAFF = ["admin", "operator", "instructor"];
+const VIEWS = [
+  { path: "calendar", title: "Calendar", view: calendar, roles: STAFF },
+  { path: "reservations", title: "Reservations", view: reservations },
+  { path: "mylab", title: "My lab", view: mylab },
+  { path: "instances", title: "Instances", view: instances },
+  { path: "workers", title: "Workers", view: workers, roles: STAFF },
+  { path: "definitions", title: "Definitions", view: definitions },
+  { path: "events", title: "Events", view: events },
+  { path: "health", title: "Health", view: health, roles: ["admin", "operator"] },
+  { path: "usage", title: "Usage", view: usage, roles: STAFF },
+];
+const root = document.getElementById("app");
+const STATES = {
+  connecting: "Connecting …",
+  live: "Live",
+  lost: "Connection lost: what you see may be old. Trying again …",
+  refused: "The token is no longer valid",
+};
+
+function theme(change) {
+  const chosen = change ?? localStorage.getItem("lablet-theme") ?? "";
+  if (chosen) document.documentElement.dataset.theme = chosen;
+  else delete document.documentElement.dataset.theme;
+  if (change !== undefined) localStorage.setItem("lablet-theme", chosen);
+}
+
+function isDark() {
+  const chosen = document.documentElement.dataset.theme;
+  return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+}
+
+async function start() {
+  theme();
+  if (!api.signedIn()) {
+    signInPage();
+    return;
+  }
+  try {
+    const who = await api.get("/whoami");
+    await syncClock();
+    shell(who);
+  } catch (error) {
+    if (error.status === 401) api.signOut();
+    signInPage(error);
+  }
+}
+
+function signInPage(error) {
+  let secret = "";
+  const enter = async (event) => {
+    event.preventDefault();
+    api.signIn(secret);
+    await start();
+  };
+  render(
+    root,
+    h(
+      "main",
+      { class: "signin", key: "signin" },
+      h("img", { src: "/console/icon.svg", alt: "", width: 56, height: 56 }),
+      h("h1", {}, "Lablet"),
+      h("p", {}, "Reserve seats of network labs, follow them, run the fleet that hosts them."),
+      h(
+        "form",
+        { onsubmit: enter },
+        h(
+          "label",
+          { class: "field" },
+          h("span", {}, "Token"),
+          h("input", {
+            type: "password",
+            name: "token",
+            autocomplete: "current-password",
+            required: true,
+            ref: (node) => setTimeout(() => node.focus()),
+            oninput: (event) => {
+              secret = event.target.value;
+            },
+          }),
+          h("small", {}, "A local mesh keeps one for each role in its data folder, under secrets. It stays in this tab only."),
+        ),
+        trouble(error),
+        h("button", { class: "primary" }, "Sign in"),
+      ),
+    ),
+  );
+}
+
+function shell(who) {
+  const live = new Live(STAFF.includes(who.role));
+  const shown = VIEWS.filter((one) => !one.roles || one.roles.includes(who.role));
+  const home = who.role === "learner" ? "mylab" : "calendar";
+  let current = null;
+  let path = "";
+
+  const leave = () => {
+    live.stop();
+    current?.gone?.();
+    api.signOut();
+    location.hash = "";
+    location.reload();
+  };
+
+  const draw = onceAFrame(() => {
+    const [name, ...rest] = path.split("/");
+    render(
+      root,
+      h("a", { class: "skip", href: "#main", onclick: (event) => {
+        event.preventDefault();
+        document.getElementById("main").focus();
+      } }, "Skip to the content"),
+      h(
+        "header",
+        { class: "top" },
+        h("a", { class: "brand", href: `#/${home}` }, h("img", { src: "/console/icon.svg", alt: "", width: 24, height: 24 }), "Lablet"),
+        h(
+          "nav",
+          { "aria-label": "Views" },
+          shown.map((one) => h("a", { key: one.path, href: `#/${one.path}`, "aria-current": one.path === name ? "page" : undefined }, one.title)),
+        ),
+        h(
+          "div",
+          { class: "who" },
+          h("span", { class: "clock", title: `Lab time, shown in ${zone}${speed === 1 ? "" : `; ${speed} times as fast as real time`}` }, `${showDay(now())} ${showClock(now())}${speed === 1 ? "" : ` ×${speed}`}`),
+          h("span", { class: `state ${live.state}`, role: "status", title: live.problem }, live.state === "live" ? "Live" : "…"),
+          h("button", { type: "button", class: "quiet", "aria-label": "Light or dark", onclick: () => {
+            theme(isDark() ? "light" : "dark");
+            draw();
+          } }, isDark() ? "☀" : "☾"),
+          h("span", { class: "name" }, `${who.name} · ${who.role}`),
+          h("button", { type: "button", onclick: leave }, "Sign out"),
+        ),
+      ),
+      live.state === "live" ? null : h("div", { class: `banner ${live.state}`, role: "alert", key: "banner" }, STATES[live.state]),
+      h("main", { id: "main", tabindex: "-1", key: `view-${name}` }, current ? current.draw(rest.map(decodeURIComponent)) : null),
+    );
+    current?.drawn?.();
+  });
+
+  const go = () => {
+    path = location.hash.replace(/^#\//, "") || home;
+    const wanted = shown.find((one) => one.path === path.split("/")[0]) ?? shown.find((one) => one.path === home);
+    if (current?.of !== wanted) {
+      current?.gone?.();
+      current = { of: wanted, ...wanted.view({ live, who, draw }) };
+      document.title = `${wanted.title} · Lablet`;
+    }
+    current.moved?.(path.split("/").slice(1).map(decodeURIComponent));
+    draw();
+  };
+
+  addEventListener("hashchange", go);
+  live.addEventListener("state", draw);
+  live.addEventListener("change", (event) => {
+    current?.changed?.(event.detail);
+    draw();
+  });
+  setInterval(draw, Math.max(250, Math.min(5_000, 30_000 / speed)));
+  setInterval(() => void syncClock().catch(() => undefined), 60_000);
+  go();
+  void live.run();
+}
+
+void start();

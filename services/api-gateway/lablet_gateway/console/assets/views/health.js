@@ -1,0 +1,105 @@
+// How the mesh is: services and what they own, inboxes, bridges, dead letters.
+
+import * as api from "../api.js";
+import { h } from "../dom.js";
+import { showTime } from "../time.js";
+import { act, badge, confirmFirst, empty, facts, table, trouble } from "../ui.js";
+
+const EVERY = 3_000;
+
+export function health({ draw }) {
+  let mesh = null;
+  let ready = null;
+  let letters = [];
+  let error = null;
+
+  const load = async () => {
+    try {
+      const [state, dead, answer] = await Promise.all([api.get("/mesh"), api.get("/dead-letters?limit=200"), fetch("/readyz").then((one) => one.json())]);
+      mesh = state;
+      letters = dead.items;
+      ready = answer;
+      error = null;
+    } catch (problem) {
+      error = problem;
+    }
+    draw();
+  };
+  void load();
+  const timer = setInterval(load, EVERY);
+
+  const replay = (letter) => act("Published again", async () => {
+    await api.call("POST", `/dead-letters/${letter.sequence}/replay`);
+    await load();
+  });
+
+  const show = (letter) =>
+    confirmFirst(`Dead letter ${letter.sequence}`, `${letter.reason} (after ${letter.attempts} attempts, ${showTime(letter.at)})`, "Replay", () => replay(letter), {
+      fields: () => [facts([["Consumer", letter.consumer], ["Subject", letter.subject]]), h("pre", {}, letter.payload)],
+    });
+
+  return {
+    gone: () => clearInterval(timer),
+    draw() {
+      return h(
+        "div",
+        { class: "view" },
+        h("h1", {}, "Health"),
+        trouble(error),
+        ready
+          ? h("div", { class: "checks" }, badge(ready.status === "ready" ? "Ready" : "Failed"), Object.entries(ready.checks).map(([name, state]) => h("span", { key: name, class: state === "ok" ? "check ok" : "check bad", title: state }, `${name}: ${state}`)))
+          : null,
+        mesh
+          ? [
+              h("h2", {}, "Services"),
+              table(
+                [
+                  { title: "Service", of: (one) => one.service },
+                  { title: "Replicas", of: (one) => one.replicas.join(", ") || h("span", { class: "warning" }, "none") },
+                  { title: "Waiting in inboxes", of: (one) => one.inbox.reduce((sum, shard) => sum + shard.waiting, 0), class: "number" },
+                  { title: "Where", of: (one) => one.inbox.filter((shard) => shard.waiting).map((shard) => `${shard.shard}: ${shard.waiting}`).join(", ") || "–" },
+                ],
+                mesh.services,
+                { key: (one) => one.service, caption: "Services" },
+              ),
+              h("h2", {}, "Owners"),
+              table(
+                [
+                  { title: "Shard", of: (one) => `${one.service} · ${one.shard}` },
+                  { title: "Owner", of: (one) => one.replica },
+                  { title: "Fencing token", of: (one) => one.token, class: "number" },
+                ],
+                mesh.owners,
+                { key: (one) => `${one.service}/${one.shard}`, caption: "Owners of shards" },
+              ),
+              h("h2", {}, "Bridges"),
+              table(
+                [
+                  { title: "Kind", of: (one) => one.kind },
+                  { title: "Published up to", of: (one) => one.revision, class: "number" },
+                  { title: "Behind", of: (one) => (one.behind ? h("span", { class: "warning" }, `${one.behind} revisions`) : "nothing"), class: "number" },
+                ],
+                mesh.bridges,
+                { key: (one) => one.kind, caption: "Bridges" },
+              ),
+            ]
+          : null,
+        h("h2", {}, "Dead letters"),
+        letters.length
+          ? table(
+              [
+                { title: "Number", of: (one) => one.sequence },
+                { title: "When", of: (one) => showTime(one.at) },
+                { title: "Consumer", of: (one) => one.consumer },
+                { title: "Reason", of: (one) => one.reason },
+                { title: "Attempts", of: (one) => one.attempts, class: "number" },
+                { title: "", of: (one) => [h("button", { type: "button", onclick: () => show(one) }, "Show"), " ", h("button", { type: "button", onclick: () => replay(one) }, "Replay")] },
+              ],
+              letters,
+              { key: (one) => one.sequence, caption: "Dead letters" },
+            )
+          : empty("None: every message has been dealt with."),
+      );
+    },
+  };
+}

@@ -1,0 +1,100 @@
+// A learner's page: my seats, when and where, what state they are in, how long they last, how to get in.
+
+import * as api from "../api.js";
+import { h } from "../dom.js";
+import { MINUTE, iso, ms, now, showAgo, showSlot, showSpan } from "../time.js";
+import { act, badge, copyable, empty, facts } from "../ui.js";
+import { slotOf, verdict } from "../words.js";
+import { nodeStates } from "./instances.js";
+
+const OVER = new Set(["Completed", "Cancelled", "Expired", "Rejected", "Failed"]);
+
+export function mylab({ live, who, draw }) {
+  const access = new Map();
+
+  const fetchAccess = async (seat) => {
+    const known = access.get(seat.metadata.id);
+    if (known && known.version === seat.metadata.resourceVersion) return;
+    access.set(seat.metadata.id, { ...known, version: seat.metadata.resourceVersion });
+    try {
+      const found = await api.get(`/instances/${seat.metadata.id}/access`);
+      access.set(seat.metadata.id, { ...found, version: seat.metadata.resourceVersion });
+    } catch (error) {
+      access.set(seat.metadata.id, { version: seat.metadata.resourceVersion, refused: error.message });
+    }
+    draw();
+  };
+
+  const mine = (booking) =>
+    booking.metadata.owner === who.name || booking.spec.roster.some((entry) => entry.user === who.name);
+
+  const more = (booking, minutes) =>
+    act(`${minutes} more minutes are yours`, () =>
+      api.ask("PATCH", `/reservations/${booking.metadata.id}`, {
+        body: { end: iso(ms(slotOf(booking).end) + minutes * MINUTE) },
+        version: booking.metadata.resourceVersion,
+      }),
+    );
+
+  const seatOf = (booking, instance) => {
+    const door = access.get(instance.metadata.id) ?? {};
+    return h(
+      "section",
+      { key: instance.metadata.id, class: "seat" },
+      h("h3", {}, `Seat ${instance.spec.seat} `, badge(instance.status.phase)),
+      instance.status.phase === "Running" || door.ports?.length
+        ? h(
+            "ul",
+            { class: "doors" },
+            (door.ports ?? []).map((port) => h("li", { key: port.name }, h("b", {}, port.name), " ", copyable(`${port.host}:${port.port}`))),
+          )
+        : h("p", { class: "dim" }, "The consoles appear here as soon as the lab runs."),
+      door.refused ? h("p", { class: "dim" }, door.refused) : null,
+      nodeStates(instance),
+    );
+  };
+
+  const card = (booking) => {
+    const slot = slotOf(booking);
+    const seats = live
+      .of("instance")
+      .filter((one) => one.spec.reservation === booking.metadata.id)
+      .filter((one) => {
+        const named = booking.spec.roster.filter((entry) => entry.user === who.name).map((entry) => entry.seat);
+        return booking.metadata.owner === who.name || named.includes(one.spec.seat);
+      });
+    seats.forEach((seat) => void fetchAccess(seat));
+    const left = slot ? ms(slot.end) - now() : 0;
+    const running = booking.status.phase === "Active";
+    return h(
+      "article",
+      { key: booking.metadata.id, class: running ? "card now" : "card" },
+      h("header", {}, h("h2", {}, booking.spec.definition.split("@")[0]), badge(booking.status.phase)),
+      h("p", { class: running && left < 10 * MINUTE ? "countdown soon" : "countdown" }, running && left > 0 ? `${showSpan(left)} left` : slot ? `begins ${showAgo(slot.start)}` : verdict(booking)),
+      facts([
+        ["When", showSlot(slot)],
+        ["State", verdict(booking)],
+      ]),
+      seats.map((seat) => seatOf(booking, seat)),
+      running
+        ? h("footer", {}, "Ask for more time: ", [15, 30].map((minutes) => h("button", { type: "button", key: minutes, onclick: () => more(booking, minutes) }, `+${minutes} min`)))
+        : null,
+    );
+  };
+
+  return {
+    draw() {
+      const bookings = live
+        .of("reservation")
+        .filter(mine)
+        .filter((one) => !OVER.has(one.status.phase))
+        .sort((one, other) => (ms(slotOf(one)?.start ?? 0) || 0) - (ms(slotOf(other)?.start ?? 0) || 0));
+      return h(
+        "div",
+        { class: "view narrow" },
+        h("h1", {}, "My lab"),
+        bookings.length ? bookings.map(card) : empty("No seat is reserved for you now. When one is, it stands here with its time, its state and its consoles."),
+      );
+    },
+  };
+}

@@ -1,0 +1,180 @@
+// The fleet: phases, what is taken, and what operators do with a worker.
+
+import * as api from "../api.js";
+import { h, whenQuiet } from "../dom.js";
+import { addDays, dayOf, iso, now, readSpan, readTime, showAgo, showSlot, showTime } from "../time.js";
+import { badge, act, confirmFirst, empty, facts, field, link, meter, note, table } from "../ui.js";
+
+export function workers({ live, who, draw }) {
+  const mayOperate = ["admin", "operator"].includes(who.role);
+  let calendars = new Map();
+  let text = "";
+
+  const load = async () => {
+    const from = iso(dayOf(now()));
+    const to = iso(addDays(dayOf(now()), 1));
+    const found = new Map();
+    for (const pool of live.of("pool")) {
+      try {
+        const calendar = await api.get(`/pools/${pool.metadata.id}/calendar?from=${from}&to=${to}`);
+        calendar.workers.forEach((one) => found.set(one.worker, one));
+      } catch (error) {
+        note(`The calendar of ${pool.metadata.id}: ${error.message}`, "bad");
+      }
+    }
+    calendars = found;
+    draw();
+  };
+  const soon = whenQuiet(load, 400);
+  soon();
+
+  const drain = (name) => {
+    const wanted = { at: "", until: "", deadline: "", message: "", force: false };
+    const input = (key, label, hint) => (again) =>
+      field(label, h("input", { name: key, value: wanted[key], oninput: (event) => {
+        wanted[key] = event.target.value;
+        again();
+      } }), hint);
+    const fields = [input("at", "From", "empty: now"), input("until", "Until", "empty: until it is ended by hand"), input("deadline", "Labs may run on for", "4h, 30m; empty: as the template says"), input("message", "Message")];
+    confirmFirst(
+      `Drain ${name}`,
+      "Nothing new is placed in that span. Labs run to their end or the deadline; their work is collected. Bookings in the span move.",
+      "Drain",
+      async () => {
+        const body = { message: wanted.message, force: wanted.force };
+        for (const edge of ["at", "until"]) {
+          if (!wanted[edge].trim()) continue;
+          const at = readTime(wanted[edge]);
+          if (at === null) throw new Error(`"${wanted[edge]}" is no time: write 14:30, tomorrow 09:00 or in 2h`);
+          body[edge] = iso(at);
+        }
+        if (wanted.deadline.trim()) {
+          const span = readSpan(wanted.deadline);
+          if (span === null) throw new Error(`"${wanted.deadline}" is no length of time: write 4h or 30m`);
+          body.deadlineMinutes = Math.round(span / 60_000);
+        }
+        await api.ask("POST", `/workers/${name}/drain`, { body });
+        note(`${name} is being drained`);
+      },
+      {
+        fields: (again) => [
+          fields.map((one) => one(again)),
+          h("label", {}, h("input", { type: "checkbox", checked: wanted.force, onchange: (event) => {
+            wanted.force = event.target.checked;
+          } }), " end running labs now, after collecting"),
+        ],
+      },
+    );
+  };
+
+  const cordon = (name) => {
+    const wanted = { reason: "" };
+    confirmFirst(`Cordon ${name}`, "Nothing new is placed on it; what runs or is booked stays.", "Cordon", async () => {
+      await api.ask("POST", `/workers/${name}/cordon`, { body: { reason: wanted.reason } });
+      note(`${name} is cordoned`);
+    }, { fields: (again) => field("Reason", h("input", { name: "reason", required: true, value: wanted.reason, oninput: (event) => {
+      wanted.reason = event.target.value;
+      again();
+    } })) });
+  };
+
+  const post = (name, verb, words) => act(words, () => api.ask("POST", `/workers/${name}/${verb}`, { body: {} }));
+
+  const actions = (one) => {
+    if (!mayOperate) return null;
+    const name = one.metadata.id;
+    return h(
+      "div",
+      { class: "actions" },
+      one.status.phase === "Draining" || one.spec.maintenance.length
+        ? h("button", { type: "button", onclick: () => post(name, "cancel-drain", "The drain is cancelled") }, "Cancel drain")
+        : h("button", { type: "button", onclick: () => drain(name) }, "Drain"),
+      one.spec.unschedulable
+        ? h("button", { type: "button", onclick: () => post(name, "uncordon", `${name} takes seats again`) }, "Uncordon")
+        : h("button", { type: "button", onclick: () => cordon(name) }, "Cordon"),
+      h("button", { type: "button", onclick: () => confirmFirst(`Replace ${name}?`, "It is drained, then gets a new machine.", "Replace", () => api.ask("POST", `/workers/${name}/replace`, { body: {} })) }, "Replace"),
+    );
+  };
+
+  const bars = (one) => {
+    const taken = calendars.get(one.metadata.id)?.allocated ?? { cpuCores: 0, memoryGb: 0, nodes: 0 };
+    return [
+      meter("CPU", taken.cpuCores, one.spec.capacity.cpuCores),
+      meter("Memory", taken.memoryGb, one.spec.capacity.memoryGb, " GB"),
+      meter("Nodes", taken.nodes, one.spec.maxNodes),
+    ];
+  };
+
+  const onIt = (name) => live.of("instance").filter((one) => one.spec.worker === name && one.status.phase !== "Terminated");
+
+  const detail = (name) => {
+    const one = live.find("worker", name);
+    if (!one) return h("div", { class: "view" }, link("workers", "← Workers"), empty(`There is no worker ${name}.`));
+    const labs = onIt(name);
+    const bookings = calendars.get(name)?.bookings ?? [];
+    return h(
+      "div",
+      { class: "view narrow" },
+      link("workers", "← Workers"),
+      h("h1", {}, name, " ", badge(one.status.phase)),
+      actions(one),
+      one.status.phase === "Draining" ? h("p", { class: "warning" }, `${labs.length} ${labs.length === 1 ? "lab" : "labs"} still on it${one.status.deadline ? `; they end by ${showTime(one.status.deadline)}` : ""}`) : null,
+      one.spec.unschedulable ? h("p", { class: "warning" }, `Cordoned by ${one.spec.unschedulable.by}: ${one.spec.unschedulable.reason}${one.spec.unschedulable.until ? `, until ${showTime(one.spec.unschedulable.until)}` : ""}`) : null,
+      bars(one),
+      facts([
+        ["Pool", one.spec.pool],
+        ["Template", one.spec.template],
+        ["Licence", one.status.license ? `${one.spec.license}: ${one.status.license.status}` : one.spec.license],
+        ["Version", one.status.version],
+        ["Machine", one.status.machine?.id],
+        ["Address", one.status.address],
+        ["Power", one.status.scaling ? `${one.status.scaling.direction} (${one.status.scaling.rule}): ${one.status.scaling.message}` : null],
+        ["Reason", one.status.message ?? one.status.reason],
+      ]),
+      h("h2", {}, "Maintenance"),
+      one.spec.maintenance.length ? h("ul", {}, one.spec.maintenance.map((span) => h("li", { key: span.from }, `${showSlot({ start: span.from, end: span.to })} ${span.reason ?? ""}`))) : h("p", { class: "dim" }, "None booked."),
+      h("h2", {}, "Labs on it"),
+      labs.length ? h("ul", { class: "plain" }, labs.map((lab) => h("li", { key: lab.metadata.id }, link(`instances/${lab.metadata.id}`, lab.metadata.id), " ", badge(lab.status.phase), ` until ${showTime(lab.spec.end)}`))) : h("p", { class: "dim" }, "None."),
+      h("h2", {}, "Booked today"),
+      bookings.length ? h("ul", { class: "plain" }, bookings.map((seat, at) => h("li", { key: at }, `${showSlot(seat)} `, seat.reservation ? link(`reservations/${seat.reservation}`, `${seat.definition} seat ${seat.seat}`) : "another tenant"))) : h("p", { class: "dim" }, "Nothing."),
+      h("h2", {}, "Story"),
+      h("ol", { class: "story" }, one.status.history.map((move, at) => h("li", { key: at }, h("time", {}, showTime(move.at)), badge(move.to), h("span", {}, move.reason ?? "")))),
+    );
+  };
+
+  return {
+    changed(kinds) {
+      if (kinds.has("reservation") || kinds.has("worker") || kinds.has("pool")) soon();
+    },
+    gone: () => soon.cancel(),
+    draw([name]) {
+      if (name) return detail(name);
+      const wanted = text.toLowerCase();
+      const rows = live.of("worker").filter((one) => `${one.metadata.id} ${one.spec.pool} ${one.status.phase} ${one.spec.template}`.toLowerCase().includes(wanted)).sort((one, other) => (one.metadata.id < other.metadata.id ? -1 : 1));
+      return h(
+        "div",
+        { class: "view" },
+        h("h1", {}, "Workers"),
+        h("div", { class: "tools" }, h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
+          text = event.target.value;
+          draw();
+        } }), h("span", { class: "dim" }, `${rows.filter((one) => one.status.phase === "Ready").length} ready of ${rows.length}`)),
+        rows.length
+          ? table(
+              [
+                { title: "Worker", of: (one) => one.metadata.id },
+                { title: "Phase", of: (one) => [badge(one.status.phase), one.spec.unschedulable ? h("span", { class: "badge phase-cordoned", title: one.spec.unschedulable.reason }, "Cordoned") : null] },
+                { title: "Pool", of: (one) => one.spec.pool },
+                { title: "Taken now", of: bars, class: "bars" },
+                { title: "Labs", of: (one) => onIt(one.metadata.id).length, class: "number" },
+                { title: "Power", of: (one) => (one.status.scaling ? `${one.status.scaling.direction}: ${one.status.scaling.rule}, ${showAgo(one.status.scaling.at)}` : "–") },
+                { title: "", of: actions },
+              ],
+              rows,
+              { key: (one) => one.metadata.id, href: (one) => `#/workers/${one.metadata.id}`, fresh: (one) => live.isFresh("worker", one.metadata.id), caption: "Workers" },
+            )
+          : empty("There is no worker. A pool makes them: lablet apply -f pool.yaml"),
+      );
+    },
+  };
+}

@@ -200,4 +200,4 @@ def show_mesh(state: Mapping[str, Any]) -> None:
     with suppress(BrokenPipeError):
         Console().print(table)
         speed = f", lab time ×{state['speed']:g}" if state["speed"] != 1 else ""
-        print(f"API {state['url']}/api/docs{speed}", flush=True)
+        print(f"console {state['url']}/ · API {state['url']}/api/docs{speed}", flush=True)

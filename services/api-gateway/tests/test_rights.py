@@ -85,7 +85,9 @@ EXPECTED = {
 FLEET_CHANGES = {
     route
     for route in EXPECTED
-    if re.match(r"(POST /workers|.*/approve$|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /(dead-letters|quotas|mesh))", route)
+    if re.match(
+        r"(POST /workers|.*/approve$|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /(dead-letters|quotas|mesh))", route
+    )
 }
 KEY_ID = f"key-{'a' * 26}"
 # Kinds of other tenants that a foreign caller must not find, although the role has the right.

@@ -21,7 +21,7 @@ from lablet_common.tasks import together
 from lablet_workers.controller import CACHED, PoolController, add_indexes
 from lablet_workers.estate import Estate
 from lablet_workers.intake import CENTRAL, Desk
-from lablet_workers.providers.simulated import SimulatedProvider
+from lablet_workers.providers.choice import Providers
 from lablet_workers.runtimes.cml import CmlRuntimes
 from lablet_workers.seeding import read_seeds
 from lablet_workers.settings import WorkerControllerSettings
@@ -43,8 +43,7 @@ class WorkerController:
         add_indexes(self._caches)
         self._objects = S3ObjectStore(settings.storage)
         self._box = SecretBox.from_file(settings.secrets_key_file)
-        token = settings.cloud.token.get_secret_value() if settings.cloud.token else ""
-        self._provider = SimulatedProvider(settings.cloud.url, token)
+        self._providers = Providers(settings)
         self._runtimes = CmlRuntimes(settings.cml.username, settings.cml.ca_cert)
         self._ownership = Ownership(
             runtime.store,
@@ -67,7 +66,7 @@ class WorkerController:
                     await asyncio.Event().wait()
                 await self._ownership.run(self._serve)
         finally:
-            await self._provider.close()
+            await self._providers.close()
             await self._objects.close()
 
     async def _caches_synced(self) -> None:
@@ -136,7 +135,7 @@ class WorkerController:
             caches=self._caches,
             clock=self._runtime.clock,
             settings=self._settings,
-            provider=self._provider,
+            providers=self._providers,
             runtimes=self._runtimes,
             objects=self._objects,
             box=self._box,

@@ -65,6 +65,7 @@ class PoolController:
                 for queue in (self._workers, self._reservations, self._instances):
                     tasks.create_task(queue.run())
                 tasks.create_task(self.fleet.keep_planned())
+                tasks.create_task(self.fleet.keep_swept())
                 tasks.create_task(self._resync())
         except* NotOwner as lost:
             raise lost.exceptions[0] from lost

@@ -1,5 +1,6 @@
 """What the owner of a pool has at hand: its ledgers, caches, adapters and clock, and the few words that all its steps use."""
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import cast
 
@@ -9,13 +10,14 @@ from lablet_common.ownership import Fence, NotOwner
 from lablet_common.reconcile import Again
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance
-from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, WORKER
-from lablet_common.resources.worker import Worker, WorkerPool
+from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, TEMPLATE, WORKER
+from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
 from lablet_common.secrets import SecretBox
 from lablet_common.store import Conflict, Store
 from lablet_common.store.cache import Caches
 from lablet_workers.ledger import Ledger
-from lablet_workers.providers.port import Provider
+from lablet_workers.providers.choice import ChooseProvider, launch_order
+from lablet_workers.providers.port import LaunchOrder, Provider, ProviderError
 from lablet_workers.runtimes.port import Runtime, Runtimes
 from lablet_workers.settings import WorkerControllerSettings
 
@@ -36,7 +38,7 @@ class Estate:
         caches: Caches,
         clock: Clock,
         settings: WorkerControllerSettings,
-        provider: Provider,
+        providers: ChooseProvider,
         runtimes: Runtimes,
         objects: ObjectStore,
         box: SecretBox,
@@ -48,7 +50,7 @@ class Estate:
         self.caches = caches
         self.clock = clock
         self.settings = settings
-        self.provider = provider
+        self.providers = providers
         self.runtimes = runtimes
         self.objects = objects
         self.box = box
@@ -67,6 +69,29 @@ class Estate:
     @property
     def pool_record(self) -> WorkerPool | None:
         return cast("WorkerPool | None", self.caches[POOL].get(self.pool))
+
+    def template_of(self, worker: Worker) -> WorkerTemplate:
+        """Raises `ProviderError`: without its template nothing is known of where its machine comes from."""
+        template = cast("WorkerTemplate | None", self.caches[TEMPLATE].get(worker.spec.template))
+        if template is None:
+            raise ProviderError(f"there is no template {worker.spec.template}, of which worker {worker.id} is made")
+        return template
+
+    def provider_of(self, worker: Worker, pool: WorkerPool) -> Provider:
+        """Whoever lends the worker's machine. Raises `ProviderError`."""
+        return self.providers(pool.spec, self.template_of(worker).spec)
+
+    def order_of(self, worker: Worker, token: str, tags: Mapping[str, str]) -> LaunchOrder:
+        """Raises `ProviderError`."""
+        return launch_order(token, worker.id, self.template_of(worker).spec, tags, self.settings)
+
+    def workers_here(self) -> list[Worker]:
+        """All of the pool, each as it is known last."""
+        return [
+            self.workers.get(cached.id) or cached
+            for cached in self.caches[WORKER].items()
+            if cached.spec.pool == self.pool
+        ]
 
     def instances_on(self, worker: str) -> list[Instance]:
         """Those that name the worker, whatever their phase."""

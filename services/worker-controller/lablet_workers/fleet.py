@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 
 from lablet_common.reconcile import Again
 from lablet_common.resources.instance import Instance
@@ -15,11 +16,12 @@ from lablet_common.store import Conflict
 from lablet_common.store.repository import Repository
 from lablet_common.telemetry.metrics import SCALING, WORKER_HOURS
 from lablet_workers.estate import Estate
-from lablet_workers.machines.context import Look, Surroundings
+from lablet_workers.machines.context import Look, Surroundings, pool_tags
 from lablet_workers.machines.steps import step as worker_step
 from lablet_workers.needs import Need, Wanted, WorkerNeeds, is_live, needs_of, plan_power
+from lablet_workers.orphans import Sightings, end_orphans, faults_among
 from lablet_workers.pools import is_surplus, missing_workers, recordoned
-from lablet_workers.providers.port import ProviderError
+from lablet_workers.providers.port import MachineInfo, Provider, ProviderError
 from lablet_workers.runtimes.port import RuntimeFault
 
 log = logging.getLogger("lablet.workers")
@@ -148,6 +150,37 @@ class Fleet:
         ]
         return plan_power(pool.spec, workers, now, grace)
 
+    async def keep_swept(self) -> None:
+        """Looks at all machines of the pool at once and then again and again, and ends those that nobody accounts for."""
+        settings = self._estate.settings
+        sightings = Sightings(timedelta(minutes=settings.controller_orphan_minutes))
+        while True:
+            await self._sweep(sightings)
+            await self._estate.clock.sleep(timedelta(minutes=settings.controller_sweep_minutes))
+
+    async def _sweep(self, sightings: Sightings) -> None:
+        pool = self._estate.pool_record
+        if pool is None:
+            return
+        machines: dict[str, tuple[MachineInfo, Provider]] = {}
+        try:
+            for provider in self._providers(pool):
+                machines |= {one.id: (one, provider) for one in await provider.find(pool_tags(pool))}
+        except ProviderError as error:
+            # half a picture is none: what was not seen is neither there nor gone
+            log.warning("the machines cannot be listed", extra={"pool": pool.id, "cause": str(error)})
+            return
+        workers = {worker.id: worker for worker in self._estate.workers_here()}
+        faults = faults_among((machine for machine, _ in machines.values()), workers)
+        for machine, fault in sightings.look(faults, self._estate.clock.now()).items():
+            await end_orphans(machines[machine][1], {machine: fault})
+
+    def _providers(self, pool: WorkerPool) -> list[Provider]:
+        """Of all shapes that the pool's workers have. Raises `ProviderError`."""
+        by_template = {worker.spec.template: worker for worker in self._estate.workers_here()}
+        made = [self._estate.provider_of(worker, pool) for worker in by_template.values()]
+        return list({id(provider): provider for provider in made}.values())
+
     async def look_at_worker(self, name: str) -> Again | None:
         worker = self._estate.workers.get(name)
         pool = self._estate.pool_record
@@ -156,7 +189,7 @@ class Fleet:
         wanted = await self._wanted(worker, pool)
         busy = any(is_live(instance, self._estate.clock.now()) for instance in self._estate.instances_on(name))
         try:
-            outcome = await worker_step(worker, wanted, busy, self._surroundings(worker))
+            outcome = await worker_step(worker, wanted, busy, self._surroundings(worker, pool))
         except (ProviderError, RuntimeFault) as error:
             log.warning("a worker's step failed", extra={"worker": name, "cause": str(error)})
             return self._estate.again(self._estate.poll * 4)
@@ -194,10 +227,12 @@ class Fleet:
         repository: Repository[Reservation] = Repository(self._estate.store, RESERVATION)
         return list((await repository.list()).items)
 
-    def _surroundings(self, worker: Worker) -> Surroundings:
+    def _surroundings(self, worker: Worker, pool: WorkerPool) -> Surroundings:
         settings = self._estate.settings
         return Surroundings(
-            provider=self._estate.provider,
+            provider=self._estate.provider_of(worker, pool),
+            order=partial(self._estate.order_of, worker),
+            pool=pool,
             runtime=self._estate.runtime_of(worker) if worker.status.phase in _ANSWERING else None,
             clock=self._estate.clock,
             by=self._estate.source,

@@ -1,6 +1,7 @@
 """The worker-controller's settings. Minutes are lab time, seconds are real time."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import AliasChoices, Field, SecretStr
 
@@ -28,6 +29,51 @@ class CloudSettings(Settings):
     token: SecretStr | None = None
 
 
+class Ec2Settings(Settings):
+    """How machines are launched in EC2. Subnets and security groups belong to a region: a plain value counts in the
+    default region (`AWS_REGION`), `eu-west-1=subnet-2` in the one that it names; several are separated by commas."""
+
+    model_config = Settings.model_config | {"env_prefix": "EC2_", "populate_by_name": True}
+
+    region: str = Field(default="", validation_alias="AWS_REGION")
+    """Of pools that name none."""
+    subnet_id: str = ""
+    security_group_ids: str = ""
+    key_name: str = ""
+    instance_profile: str = ""
+    """Name or ARN."""
+    image_owners: str = "self"
+    """Whose images may be chosen by name: account ids, `self`, `amazon`, `aws-marketplace`. Never anybody's."""
+    user_data_file: Path | None = None
+    """Handed to each new machine as it is, at most 16 KB; read at each launch."""
+    address: Literal["private", "public"] = "private"
+    """Which of a machine's addresses its runtime and its labs are reached at."""
+    endpoint_url: str | None = None
+    page_size: int = Field(default=200, ge=5, le=1000)
+
+    @property
+    def owners(self) -> list[str]:
+        return _listed(self.image_owners) or ["self"]
+
+    def subnets(self, region: str) -> list[str]:
+        return self._in(region, self.subnet_id)
+
+    def security_groups(self, region: str) -> list[str]:
+        return self._in(region, self.security_group_ids)
+
+    def _in(self, region: str, text: str) -> list[str]:
+        pairs = [entry.rpartition("=")[::2] for entry in _listed(text)]
+        return [value for named, value in pairs if named == region or (not named and region == self.region)]
+
+    def user_data(self) -> str:
+        """Raises `OSError`."""
+        return self.user_data_file.read_text(encoding="utf-8") if self.user_data_file is not None else ""
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 class WorkerControllerSettings(CommonSettings):
     controller_enabled: bool = True
     resync_seconds: float = Field(
@@ -36,6 +82,10 @@ class WorkerControllerSettings(CommonSettings):
     """Between looks at everything, whatever was or was not heard."""
     controller_scale_down_grace_period_minutes: int | None = Field(default=None, ge=0)
     """Wins over the pools' own grace where it is set."""
+    controller_sweep_minutes: float = Field(default=5.0, gt=0)
+    """Between looks for machines that nobody accounts for."""
+    controller_orphan_minutes: float = Field(default=15.0, gt=0)
+    """For how long a machine must have been seen as nobody's before it is ended."""
     controller_probe_seconds: float = Field(default=2.0, gt=0)
     """Between looks at a worker that is up."""
     controller_poll_minutes: float = Field(default=0.5, gt=0)
@@ -56,3 +106,6 @@ class WorkerControllerSettings(CommonSettings):
 
     cml: CmlSettings = Field(default_factory=CmlSettings)
     cloud: CloudSettings = Field(default_factory=CloudSettings)
+    ec2: Ec2Settings = Field(default_factory=Ec2Settings)
+    static_hosts_file: Path | None = None
+    """Hosts of pools whose template's provider is `static`; read again when it changes."""

@@ -6,6 +6,7 @@ The scheduler and the artifact-service are played by the test: it writes reserva
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -282,7 +283,7 @@ class Fleet:
                 caches=caches,
                 clock=self.clock,
                 settings=WorkerControllerSettings(**({"resync_seconds": 3600.0} | self.settings)),
-                provider=self.provider,
+                providers=lambda _pool, _template, chosen=self.provider: chosen,
                 runtimes=self.runtimes,
                 objects=self.objects,
                 box=SecretBox({"k1": b"0" * 32}),
@@ -374,6 +375,8 @@ async def fresh(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[[], F
             return dict(fleet.closed)
 
         monkeypatch.setattr("lablet_workers.labs.closed_ports", closed)
+        # how long planning takes on this machine must not decide what a test sees
+        monkeypatch.setattr("lablet_workers.fleet._SLOW_SECONDS", math.inf)
         return fleet
 
     yield make

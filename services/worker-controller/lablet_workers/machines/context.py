@@ -1,14 +1,16 @@
 """What the steps of a worker see and work with, and the few words they share."""
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lablet_common.clock import Clock
 from lablet_common.resources.definition import LicenseKind
-from lablet_common.resources.worker import Worker, WorkerPhase
+from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
 from lablet_common.secrets import SecretBox
 from lablet_workers.providers.port import (
+    LaunchOrder,
     NotFound,
     Provider,
     ProviderError,
@@ -20,6 +22,9 @@ _P = WorkerPhase
 log = logging.getLogger("lablet.workers.machines")
 
 PRODUCTS = {LicenseKind.PERSONAL: "CML_Personal", LicenseKind.ENTERPRISE: "CML_Enterprise"}
+
+LAB_PREFIX = "ins-"
+"""What every lab of ours is titled with: the id of its instance."""
 
 _FIRST_PAUSE = timedelta(minutes=1)
 
@@ -47,6 +52,9 @@ class Surroundings:
     """What the steps work with."""
 
     provider: Provider
+    order: Callable[[str, Mapping[str, str]], LaunchOrder]
+    """The launch of this worker's machine, from a token and the tags it is found by."""
+    pool: WorkerPool
     runtime: Runtime | None
     """Of this worker, once its address is known."""
     clock: Clock
@@ -63,9 +71,18 @@ class Surroundings:
         return self.clock.now()
 
 
+WORKER_TAG, UID_TAG, POOL_TAG = "lablet-worker", "lablet-uid", "lablet-pool-uid"
+
+
 def tags_of(worker: Worker) -> dict[str, str]:
     """What its machines can be found by, recorded or not."""
-    return {"lablet-worker": worker.id, "lablet-uid": worker.metadata.uid}
+    return {WORKER_TAG: worker.id, UID_TAG: worker.metadata.uid}
+
+
+def pool_tags(pool: WorkerPool) -> dict[str, str]:
+    """What all of a pool's machines can be found by. Its uid and not its name: another installation in the same account
+    may have a pool of that name."""
+    return {POOL_TAG: pool.metadata.uid}
 
 
 def until(moment: datetime | None, around: Surroundings) -> timedelta:

@@ -6,14 +6,14 @@ No way out of here forgets a machine or a licence; what does not answer is asked
 import logging
 
 from lablet_common.resources.worker import Scaling, Worker, WorkerPhase
-from lablet_workers.machines.context import PRODUCTS, Look, Outcome, Surroundings, gone_of, tags_of
+from lablet_workers.machines.context import LAB_PREFIX, PRODUCTS, Look, Outcome, Surroundings, gone_of, tags_of
 from lablet_workers.needs import Wanted
 from lablet_workers.providers.port import (
     MachineInfo,
     MachineState,
     NotFound,
 )
-from lablet_workers.runtimes.port import RuntimeFault, RuntimeUnavailable
+from lablet_workers.runtimes.port import LabMissing, LoginRefused, RuntimeFault, RuntimeUnavailable
 
 _P = WorkerPhase
 
@@ -57,8 +57,8 @@ async def _give_back_license(worker: Worker, around: Surroundings) -> bool:
     record: a registration may have been on its way when the worker failed. Labs that nobody wants any more and that keep
     the licence from being given back are stopped."""
     runtime = around.runtime
-    if worker.spec.license not in PRODUCTS or runtime is None:
-        return True
+    if worker.spec.license not in PRODUCTS or runtime is None or around.provider.permanent:
+        return True  # a host that is there for ever keeps its licence
     try:
         await runtime.deregister()
     except RuntimeUnavailable:
@@ -113,8 +113,10 @@ def failed(worker: Worker, around: Surroundings) -> Outcome:
 
 async def terminating(worker: Worker, around: Surroundings) -> Outcome | Look:
     left = await _machines_left(worker, around)
-    if any(info.state is MachineState.RUNNING for info in left) and not await _license_settled(worker, around):
-        return Look(around.poll)
+    if any(info.state is MachineState.RUNNING for info in left):
+        ready = _emptied if around.provider.permanent else _license_settled
+        if not await ready(worker, around):
+            return Look(around.poll)
     for info in left:
         if info.state is not MachineState.TERMINATING:
             await around.provider.terminate(info.id)
@@ -132,7 +134,7 @@ async def terminating(worker: Worker, around: Surroundings) -> Outcome | Look:
             host=None,
             license=None,
             deadline=None,
-            credentials=None,
+            credentials=worker.status.credentials if around.provider.permanent else None,
             lost_at=worker.status.lost_at or now,
             conditions=worker.with_condition("Unknown", False, at=now),
         ),
@@ -152,6 +154,29 @@ async def _machines_left(worker: Worker, around: Surroundings) -> list[MachineIn
         else:
             left[info.id] = info
     return [info for info in left.values() if info.state is not MachineState.TERMINATED]
+
+
+async def _emptied(worker: Worker, around: Surroundings) -> bool:
+    """No lab of ours is left on a host that nobody can switch off. While it does not answer, that is not known, and only an
+    operator's word (see the static provider) leads on. Labs that others have there are theirs."""
+    runtime = around.runtime
+    if runtime is None:
+        return True  # it never came so far that anything was started on it
+    try:
+        ours = [lab for title, lab in (await runtime.labs()).items() if title.startswith(LAB_PREFIX)]
+        for lab in ours:
+            if not (await runtime.progress(lab)).stopped:
+                await runtime.stop(lab)
+            else:
+                await runtime.remove(lab)
+    except LabMissing:
+        return False  # gone in between: looked at once more
+    except LoginRefused:
+        return worker.status.version is None
+    except RuntimeFault as error:
+        log.warning("a host is not known to be empty", extra={"worker": worker.id, "cause": str(error)})
+        return False
+    return not ours
 
 
 async def _license_settled(worker: Worker, around: Surroundings) -> bool:

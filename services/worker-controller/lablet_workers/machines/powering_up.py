@@ -9,11 +9,20 @@ import secrets
 from datetime import datetime, timedelta
 
 from lablet_common.resources.worker import License, Machine, Scaling, Worker, WorkerPhase
-from lablet_workers.machines.context import PRODUCTS, Look, Outcome, Surroundings, fail, gone_of, tags_of, until
+from lablet_workers.machines.context import (
+    PRODUCTS,
+    Look,
+    Outcome,
+    Surroundings,
+    fail,
+    gone_of,
+    pool_tags,
+    tags_of,
+    until,
+)
 from lablet_workers.needs import Wanted
 from lablet_workers.providers.port import (
     InsufficientCapacity,
-    LaunchOrder,
     MachineInfo,
     MachineState,
     NotFound,
@@ -81,6 +90,9 @@ async def provisioning(worker: Worker, around: Surroundings) -> Outcome | Look:
         return _relaunch(worker)
     if info.state is not MachineState.RUNNING:
         return Look(around.poll)
+    if info.url is None:
+        log.info("the machine runs and has no address yet", extra={"worker": worker.id, "machine": info.id})
+        return Look(around.poll)
     return Outcome(
         worker.moved(
             _P.STARTING,
@@ -106,8 +118,8 @@ async def _launch(worker: Worker, around: Surroundings) -> MachineInfo:
         if found.state not in (MachineState.TERMINATING, MachineState.TERMINATED):
             return found
     token = f"{worker.metadata.uid}-{worker.status.launches}"
-    tags = tags_of(worker) | {"lablet-pool": worker.spec.pool}
-    return await around.provider.launch(LaunchOrder(token, worker.id, worker.spec.template, tags=tags))
+    tags = tags_of(worker) | pool_tags(around.pool) | {"lablet-pool": worker.spec.pool}
+    return await around.provider.launch(around.order(token, tags))
 
 
 async def starting(worker: Worker, around: Surroundings) -> Outcome | Look:

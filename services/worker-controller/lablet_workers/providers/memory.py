@@ -47,6 +47,8 @@ class MemoryProvider:
         if self._errors:
             raise self._errors.pop(0)
 
+    permanent = False
+
     async def launch(self, order: LaunchOrder) -> MachineInfo:
         self._enter()
         if self.launch_refused is not None:

@@ -61,7 +61,11 @@ class LaunchOrder:
     name: str
     instance_type: str
     image: str = ""
+    """Name pattern; the newest image that matches is taken."""
     user_data: str = ""
+    """At most 16 KB."""
+    storage_gb: int = 0
+    """At least so large a disk; 0: as the image says."""
     tags: Mapping[str, str] | None = None
 
 
@@ -82,6 +86,12 @@ class MachineInfo:
 
 class Provider(Protocol):
     """Lends machines. Every call may raise `ProviderUnavailable`, `Throttled` and `Unauthorized`."""
+
+    @property
+    def permanent(self) -> bool:
+        """Its machines outlive their end: a host that was terminated comes back as it was, with its password and whatever
+        still ran on it, so it is emptied first."""
+        ...
 
     async def launch(self, order: LaunchOrder) -> MachineInfo:
         """A new machine, or the one that this token made before. Raises `InsufficientCapacity`."""

@@ -39,6 +39,8 @@ class SimulatedProvider:
             trust_env=False,
         )
 
+    permanent = False
+
     async def launch(self, order: LaunchOrder) -> MachineInfo:
         body = {
             "clientToken": order.client_token,

@@ -35,7 +35,7 @@ class Ec2Settings(Settings):
 
     model_config = Settings.model_config | {"env_prefix": "EC2_", "populate_by_name": True}
 
-    region: str = Field(default="", validation_alias="AWS_REGION")
+    region: str = Field(default="", validation_alias=AliasChoices("AWS_REGION"))
     """Of pools that name none."""
     subnet_id: str = ""
     security_group_ids: str = ""

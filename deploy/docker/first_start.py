@@ -66,7 +66,9 @@ def shares(ring: DataFolder, url: str, outside: str) -> Mapping[str, Mapping[str
         "nats": {"nats.conf": nats_config(keys)},
         "s3": s3,
         "cloud": cloud,
-        Service.GATEWAY: nats[Service.GATEWAY] | s3 | {"api-tokens.json": hashes},
+        Service.GATEWAY: nats[Service.GATEWAY]
+        | s3
+        | {"api-tokens.json": hashes, "webhooks.keys": keys.webhooks.read_text(encoding="utf-8")},
         Service.SCHEDULER: nats[Service.SCHEDULER],
         Service.WORKERS: nats[Service.WORKERS]
         | s3

@@ -57,6 +57,11 @@ class KeyRing:
         return self.path("at-rest.keys", lambda: new_key_line("local-1"))
 
     @property
+    def webhooks(self) -> Path:
+        """The key file for the signing secrets of webhook subscriptions."""
+        return self.path("webhooks.keys", lambda: new_key_line("local-1"))
+
+    @property
     def cml_password(self) -> Path:
         return self.path("cml.password", lambda: secrets.token_urlsafe(16))
 

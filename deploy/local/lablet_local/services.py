@@ -94,6 +94,8 @@ def _process(
             "GATEWAY_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(site.ports.gateway(number)),
             "API_TOKENS_FILE": str(secrets.api_tokens),
+            "SECRETS_KEY_FILE": str(site.keys.webhooks),
+            "WEBHOOK_ALLOW_PRIVATE": "true",
         }
     if service is Service.WORKERS:
         env |= {

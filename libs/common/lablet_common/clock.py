@@ -193,6 +193,11 @@ def _real_time() -> ClockOrigin:
     return ClockOrigin(real=now, lab=now, speed=1.0)
 
 
+def real_clock() -> ScaledClock:
+    """Real time, for what goes by it and is tested with a manual clock."""
+    return ScaledClock(_real_time())
+
+
 async def load_clock(store: Store) -> ScaledClock:
     """The shared clock as it stands in etcd; where none is set, real time. Raises `StoreUnavailable`."""
     origin, _, _ = await _read(store)

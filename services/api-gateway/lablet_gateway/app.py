@@ -27,11 +27,13 @@ from lablet_common.resources.kinds import (
     POOL,
     REQUEST,
     RESERVATION,
+    SUBSCRIPTION,
     TEMPLATE,
     WORKER,
     Service,
     owned_by,
 )
+from lablet_common.secrets import SecretBox
 from lablet_common.service import Runtime, run
 from lablet_common.store.cache import Caches
 from lablet_common.telemetry.health import EmbeddedServer
@@ -49,11 +51,13 @@ from lablet_gateway.api import (
     quotas,
     requests,
     reservations,
+    subscriptions,
     system,
     templates,
     workers,
 )
 from lablet_gateway.expiry import Expiry
+from lablet_gateway.graveyard import Graveyard
 from lablet_gateway.identity.keys import KeyCare
 from lablet_gateway.identity.sources import Identities
 from lablet_gateway.jetstream import JetStreamDeadLetters, JetStreamLog
@@ -63,11 +67,16 @@ from lablet_gateway.parts import Parts
 from lablet_gateway.rights import OPEN, PREFIX, RIGHTS
 from lablet_gateway.settings import GatewaySettings
 from lablet_gateway.streams import Hub
+from lablet_gateway.webhooks.dispatcher import Dispatcher
+from lablet_gateway.webhooks.preset import Preset
+from lablet_gateway.webhooks.sender import HttpSender
 
-CACHED = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT, KEY)
+CACHED = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT, KEY, SUBSCRIPTION)
 _BRIDGE = "bridge-"
 _COMPACTOR = "compactor"
 _INGRESS = "ingress"
+_PRESET = "webhooks"
+_WEBHOOK = "webhook-"
 _STOP_SECONDS = 3.0
 """Real seconds that requests under way get to end when the process stops."""
 _DESCRIPTION = """Reserve seats of network labs, follow them, and run the fleet that hosts them.
@@ -92,7 +101,7 @@ def create_app(parts: Parts) -> FastAPI:
     faults.install(app)
     for module in (
         requests, reservations, definitions, instances, artifacts, workers, pools, templates, events, dead_letters,
-        quotas, keys, system,
+        quotas, keys, subscriptions, system,
     ):  # fmt: skip
         check_rights(module.router.routes)
         app.include_router(module.router)
@@ -153,7 +162,10 @@ class Gateway:
             hub=Hub(log, settings.gateway_stream_buffer),
             dead_letters=JetStreamDeadLetters(runtime.bus),
             health=runtime.health,
+            secrets=SecretBox.from_file(settings.secrets_key_file) if settings.secrets_key_file else None,
         )
+        self._sender = HttpSender()
+        self._dispatcher = Dispatcher(self._parts, runtime.bus, self._sender, self._parts.real_time)
 
     async def run(self) -> None:
         """Serves until the process is asked to stop."""
@@ -162,13 +174,14 @@ class Gateway:
             Service.GATEWAY,
             self._runtime.replica,
             ttl_seconds=self._settings.ownership_lease_ttl_seconds,
-            shards=lambda: [_COMPACTOR, _INGRESS, *(f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.GATEWAY))],
+            shards=self._shards,
         )
         self._runtime.health.add("s3", self._objects.ensure_bucket, required=False)
         self._identities.watch_over(self._runtime.health)
         try:
-            async with self._caches:
+            async with self._caches, self._sender:
                 await self._caches.wait_synced()
+                self._caches[SUBSCRIPTION].subscribe(lambda *_: ownership.refresh())
                 care = KeyCare(self._parts.store, self._caches, self._parts.key_uses)
                 self._runtime.spawn("keys", care.run())
                 self._runtime.spawn("events", self._parts.hub.run())
@@ -177,6 +190,11 @@ class Gateway:
         finally:
             await self._identities.close()
             await self._objects.close()
+
+    def _shards(self) -> list[str]:
+        bridges = [f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.GATEWAY)]
+        webhooks = [f"{_WEBHOOK}{subscription.id}" for subscription in self._caches[SUBSCRIPTION].items()]
+        return [_COMPACTOR, _INGRESS, _PRESET, *bridges, *webhooks]
 
     async def _serve(self) -> None:
         config = uvicorn.Config(
@@ -212,6 +230,14 @@ class Gateway:
             return
         if shard == _INGRESS:
             await NatsIngress(self._parts, self._runtime.bus, self._runtime.source).run()
+            return
+        if shard == _PRESET:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(Preset(self._parts).keep())
+                tasks.create_task(Graveyard(self._parts.dead_letters).count_for_ever())
+            return
+        if shard.startswith(_WEBHOOK):
+            await self._dispatcher.serve(shard.removeprefix(_WEBHOOK), fence)
             return
         kind = KINDS[shard.removeprefix(_BRIDGE)]
         runtime = self._runtime

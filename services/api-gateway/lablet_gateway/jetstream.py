@@ -15,12 +15,13 @@ from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from lablet_common.bus import Bus, BusUnavailable, Received
+from lablet_common.bus.consumer import epoch_of
 from lablet_common.bus.messages import DeadLetter
 from lablet_common.bus.streams import DLQ_STREAM, EVENTS_STREAM
 from lablet_common.events import InvalidEvent, subjects
 from lablet_common.events.binding import decode
 from lablet_common.tasks import heeding_cancellation
-from lablet_gateway.deadletters import Buried
+from lablet_gateway.deadletters import Buried, destination
 from lablet_gateway.eventlog import Bounds, EventLogUnavailable, Handler, Logged
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ _IDLE_SECONDS = 30.0
 _CALL_SECONDS = 5.0
 _BATCH = 500
 _EVERYTHING = "lablet.event.>"
+_NO_MESSAGE = 10043
+"""JetStream's code for a message that is not there (any more)."""
 
 
 @contextmanager
@@ -50,8 +53,7 @@ class JetStreamLog:
         with _reaching():
             async with asyncio.timeout(_CALL_SECONDS):
                 info = await self._bus.connection.js.stream_info(EVENTS_STREAM)
-        epoch = f"{info.created.timestamp():.6f}".replace(".", "") if info.created else "0"
-        return Bounds(epoch, info.state.first_seq, info.state.last_seq)
+        return Bounds(epoch_of(info), info.state.first_seq, info.state.last_seq)
 
     async def follow(self, after: int, handler: Handler) -> None:
         async def take(received: Received) -> None:
@@ -75,8 +77,12 @@ class JetStreamDeadLetters:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
-    async def list(self, after: int, limit: int) -> Sequence[Buried]:
-        config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
+    async def list(self, after: int, limit: int, consumer: str | None = None) -> Sequence[Buried]:
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+            opt_start_seq=after + 1,
+            filter_subject=_of(consumer) if consumer else None,
+        )
         found = []
         for message in await _pull(self._bus, DLQ_STREAM, config, limit):
             number = message.metadata.sequence.stream
@@ -93,10 +99,39 @@ class JetStreamDeadLetters:
         letter = _letter(number, message.headers, message.data or b"")
         return None if letter is None else Buried(number, letter)
 
-    async def replay(self, letter: DeadLetter) -> None:
-        subject, headers, payload = letter.original()
+    async def replay(self, buried: Buried) -> None:
+        _, headers, payload = buried.letter.original()
         with _reaching():
+            subject = destination(buried.letter)
             await self._bus.connection.js.publish(subject, payload, headers=headers, timeout=_CALL_SECONDS)
+        await self.remove(buried.number)
+
+    async def remove(self, number: int) -> None:
+        with _reaching():
+            try:
+                await self._bus.connection.js.delete_msg(DLQ_STREAM, number)
+            except nats.js.errors.NotFoundError:
+                _log.debug("the dead letter is gone already", extra={"number": number})
+            except nats.js.errors.APIError as error:
+                if error.err_code != _NO_MESSAGE:
+                    raise
+
+    async def purge(self, consumer: str | None = None) -> int:
+        with _reaching():
+            info = await self._bus.connection.js.stream_info(DLQ_STREAM)
+            wanted = _of(consumer) if consumer else None
+            await self._bus.connection.js.purge_stream(DLQ_STREAM, seq=info.state.last_seq + 1, subject=wanted)
+            left = await self._bus.connection.js.stream_info(DLQ_STREAM)
+        return max(0, info.state.messages - left.state.messages)
+
+    async def count(self) -> int:
+        with _reaching():
+            return (await self._bus.connection.js.stream_info(DLQ_STREAM)).state.messages
+
+
+def _of(consumer: str) -> str:
+    """The letters of a consumer, whichever service it belongs to."""
+    return f"lablet.dlq.*.{subjects.escape(consumer)}"
 
 
 def _letter(number: int, headers: Mapping[str, str] | None, payload: bytes) -> DeadLetter | None:

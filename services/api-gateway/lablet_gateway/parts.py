@@ -6,10 +6,11 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import Request as HttpRequest
 
-from lablet_common.clock import Clock
+from lablet_common.clock import Clock, real_clock
 from lablet_common.objects import ObjectStore
 from lablet_common.requests import Accepted
 from lablet_common.resources.request import Request
+from lablet_common.secrets import SecretBox
 from lablet_common.store import Store
 from lablet_common.store.cache import Caches
 from lablet_common.telemetry.health import Health
@@ -37,6 +38,9 @@ class Parts:
     hub: Hub
     dead_letters: DeadLetters
     health: Health
+    secrets: SecretBox | None = None
+    """What signing secrets are sealed with; None: no key file is set."""
+    real_time: Clock = field(default_factory=real_clock)
     acceptance: Gathering[Request, Accepted] = field(init=False)
     lookups: Gathering[Lookup, Found] = field(init=False)
     decisions: Decisions = field(init=False)

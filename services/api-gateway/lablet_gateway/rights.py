@@ -60,6 +60,7 @@ _ADMIN_FLEET = Right(_ALL, _NO, _NO, _NO, fleet=True)
 _AUTHORS = Right(_ALL, _NO, _ALL, _NO, machine=_ALL)
 _TEACHERS = Right(_ALL, _NO, _ALL, _NO)
 _BOOKING = Right(_ALL, _ALL, _ALL, _OWN, machine=_ALL)
+_SUBSCRIBERS = Right(_ALL, _ALL, _OWN, _NO, machine=_OWN)
 _SEAT_HOLDER = Right(_ALL, _OWN, _OWN, _OWN)
 
 RIGHTS: Mapping[tuple[str, str], Right] = {
@@ -126,6 +127,15 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/dead-letters", _OPERATIONS),
         ("GET", "/dead-letters/{sequence}", _OPERATIONS),
         ("POST", "/dead-letters/{sequence}/replay", _OPERATIONS),
+        ("DELETE", "/dead-letters/{sequence}", _OPERATIONS),
+        ("DELETE", "/dead-letters", _OPERATIONS),
+        ("POST", "/subscriptions", _SUBSCRIBERS),
+        ("GET", "/subscriptions", _SUBSCRIBERS),
+        ("GET", "/subscriptions/{name}", _SUBSCRIBERS),
+        ("PATCH", "/subscriptions/{name}", _SUBSCRIBERS),
+        ("DELETE", "/subscriptions/{name}", _SUBSCRIBERS),
+        ("POST", "/subscriptions/{name}/rotate-secret", _SUBSCRIBERS),
+        ("POST", "/subscriptions/{name}/redeliver", _SUBSCRIBERS),
         ("GET", "/quotas/{tenant}", _ADMIN_FLEET),
         ("PUT", "/quotas/{tenant}", _ADMIN_FLEET),
         ("GET", "/usage", Right(_ALL, _ALL, _ALL, _NO)),

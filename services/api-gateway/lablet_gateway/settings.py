@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from lablet_common.settings import CommonSettings, Settings
@@ -102,3 +102,11 @@ class GatewaySettings(CommonSettings):
     """Real minutes of etcd's history that are always kept for lists that are being paged."""
     events_accept_unknown: bool = False
     """Ignore unknown event types instead of refusing them."""
+    secrets_key_file: Path | None = None
+    """Key file for secrets stored in etcd (see .env.example). Without it no subscription can be made."""
+    webhook_allow_private: bool = False
+    """Sinks of subscriptions may have private and loopback addresses."""
+    cloudevents_sink_url: str | None = None
+    """Every event of every tenant is sent there: the preset subscription `cloudevents-sink`. None: there is none."""
+    cloudevents_sink_secret: SecretStr | None = None
+    """Signs what is sent there (`whsec_…`, Standard Webhooks); None: unsigned."""

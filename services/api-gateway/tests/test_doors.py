@@ -9,6 +9,7 @@ import pytest
 from lablet_common.bus.messages import DeadLetter
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_gateway.expiry import Expiry
+from lablet_gateway.graveyard import Graveyard
 
 
 async def test_every_answer_has_a_request_id_and_security_headers(world: Any) -> None:
@@ -77,7 +78,8 @@ async def test_dead_letters_are_listed_read_and_replayed(world: Any) -> None:
     rest = (await client.get("/api/v1/dead-letters", params={"cursor": page["nextCursor"]})).json()
     assert [(item["sequence"], item["reason"]) for item in rest["items"]] == [(4, "poison")]
     assert (await client.post("/api/v1/dead-letters/4/replay")).status_code == 200
-    assert world.dead.replayed == [letter]
+    assert world.dead.replayed == [(letter.subject, letter)]
+    assert list(world.dead.letters) == [3], "what was sent again leaves the queue"
     assert (await client.post("/api/v1/dead-letters/9/replay")).status_code == 404
 
 
@@ -141,3 +143,32 @@ async def test_every_operation_documents_its_answers(world: Any) -> None:
                     content = answer.get("content", {})
                     assert content, (method, path, status)
                     assert all(media["schema"] for media in content.values()), (method, path, status)
+
+
+def _letter(consumer: str) -> DeadLetter:
+    return DeadLetter(
+        subject="lablet.event.default.reservation.default.rsv-a", headers={}, payload=b"{}", stream="EVENTS",
+        stream_sequence=5, consumer=consumer, reason="poison", attempts=5, at=datetime(2027, 3, 1, tzinfo=UTC),
+    )  # fmt: skip
+
+
+async def test_dead_letters_are_narrowed_forgotten_and_purged(world: Any) -> None:
+    world.dead.letters = {number: _letter("webhook-lms" if number % 2 else "scheduler") for number in range(1, 7)}
+    client, path = world.client("operator@default"), "/api/v1/dead-letters"
+    listed = (await client.get(path, params={"consumer": "webhook-lms"})).json()["items"]
+    assert [item["sequence"] for item in listed] == [1, 3, 5]
+    assert (await client.delete(f"{path}/1")).status_code == 204
+    assert (await client.delete(f"{path}/1")).status_code == 404
+    assert (await client.delete(path, params={"consumer": "webhook-lms"})).json() == {"purged": 2}
+    assert sorted(world.dead.letters) == [2, 4, 6]
+    assert (await client.delete(path)).json() == {"purged": 3}
+    assert world.dead.letters == {}
+
+
+async def test_how_many_dead_letters_there_are_is_a_metric(world: Any) -> None:
+    world.dead.letters = {1: _letter("scheduler"), 2: _letter("scheduler")}
+    await Graveyard(world.dead).count()
+    assert REGISTRY.get_sample_value("lablet_dead_letters") == 2
+    world.dead.unavailable = True
+    await Graveyard(world.dead).count()
+    assert REGISTRY.get_sample_value("lablet_dead_letters") == 2, "what cannot be counted is not zero"

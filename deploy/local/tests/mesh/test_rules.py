@@ -161,7 +161,10 @@ def test_secrets_are_made_once_and_only_the_owner_can_read_them(tmp_path: Path) 
     folder = DataFolder(tmp_path / "data")
     folder.create()
     keys = KeyRing(folder)
-    paths = [keys.s3_access_key, keys.s3_secret_key, keys.at_rest, keys.cml_password, keys.cloud_token]
+    paths = [
+        *(keys.s3_access_key, keys.s3_secret_key, keys.at_rest, keys.webhooks),
+        *(keys.cml_password, keys.cloud_token),
+    ]
     first = [path.read_text() for path in paths]
     again = KeyRing(folder)
     assert [again.path(path.name).read_text() for path in paths] == first

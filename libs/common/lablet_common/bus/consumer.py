@@ -20,7 +20,7 @@ from typing import Literal
 import nats.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
 from nats.js.errors import BadRequestError, NotFoundError
 from prometheus_client import Counter
 
@@ -34,7 +34,17 @@ from lablet_common.events.binding import InvalidEvent
 from lablet_common.tasks import heeding_cancellation
 from lablet_common.telemetry.metrics import DEAD_LETTERED, REGISTRY
 
-Start = Literal["all", "new"]
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """Begin behind this message of the very stream that was made at `epoch` (see `epoch_of`); of one that has been made
+    anew, everything is behind it."""
+
+    epoch: str
+    number: int
+
+
+Start = Literal["all", "new"] | After
 
 ACK_WAIT_SECONDS = 30.0
 """After which the server delivers again what nobody spoke about; work under way is reported three times as often."""
@@ -136,20 +146,34 @@ class Consumer:
     async def _pull_once(self) -> str:
         js = self._connection.js
         try:
-            await ensure_consumer(js, self.stream, self._config())
+            await ensure_consumer(js, self.stream, self._config(await self._begin(js)))
         except NotFoundError:
             await self._restore(self.stream)
-            await ensure_consumer(js, self.stream, self._config())
+            await ensure_consumer(js, self.stream, self._config(await self._begin(js)))
         self._pull = Pull(self._connection.client, self.stream, self.durable, room=self._room, take=self._take)
         self.pulling = True
         return await self._pull.run()
 
-    def _config(self) -> ConsumerConfig:
+    async def _begin(self, js: JetStreamContext) -> int:
+        """The first message that a new consumer gets; 0: all, -1: what comes."""
+        match self._start:
+            case After(epoch, number):
+                with heeding_cancellation():
+                    info = await js.stream_info(self.stream)
+                return number + 1 if epoch_of(info) == epoch else 0
+            case "new":
+                return -1
+            case _:
+                return 0
+
+    def _config(self, begin: int) -> ConsumerConfig:
         one = len(self._filters) == 1
+        policy = {0: DeliverPolicy.ALL, -1: DeliverPolicy.NEW}.get(begin, DeliverPolicy.BY_START_SEQUENCE)
         return ConsumerConfig(
             name=self.durable,
             durable_name=self.durable,
-            deliver_policy=DeliverPolicy.NEW if self._start == "new" else DeliverPolicy.ALL,
+            deliver_policy=policy,
+            opt_start_seq=begin if begin > 0 else None,
             ack_policy=AckPolicy.EXPLICIT,
             ack_wait=self._ack_wait,
             max_deliver=self._policy.attempts + _SPARE_DELIVERIES,
@@ -256,6 +280,11 @@ class Consumer:
     def _on_loss(self, reason: str) -> None:
         if self._pull is not None:
             self._pull.end(reason)
+
+
+def epoch_of(info: StreamInfo) -> str:
+    """Which stream it is: another one of the same name, made later, has another epoch."""
+    return f"{info.created.timestamp():.6f}".replace(".", "") if info.created else "0"
 
 
 async def ensure_consumer(js: JetStreamContext, stream: str, config: ConsumerConfig) -> None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from lablet_common.bus import streams
 from lablet_common.bus.connection import BusUnavailable
-from lablet_common.bus.consumer import ACK_WAIT_SECONDS, Start
+from lablet_common.bus.consumer import ACK_WAIT_SECONDS, After, Start
 from lablet_common.bus.handling import Again, Done, GiveUp, Handler, RetryPolicy, handle
 from lablet_common.bus.lanes import Lanes
 from lablet_common.bus.messages import DeadLetter, Received, publishable, received
@@ -59,9 +59,10 @@ class MemoryBus:
         """What was stored, repeats left out, in order."""
         self.told: list[Outgoing] = []
         self.dead: list[DeadLetter] = []
+        self.epoch = "m1"
         self._streams: dict[str, list[_Stored]] = {}
         self._ids: set[tuple[str, str]] = set()
-        self._durables: dict[tuple[str, str], _Durable] = {}
+        self.durables: dict[tuple[str, str], _Durable] = {}
         self._changed = asyncio.Condition()
 
     async def connect(self) -> None:
@@ -89,7 +90,7 @@ class MemoryBus:
         stored = self._streams.setdefault(name, [])
         message = _Stored(subject, headers, payload, len(stored) + 1)
         stored.append(message)
-        for (stream, _), durable in self._durables.items():
+        for (stream, _), durable in self.durables.items():
             if stream == name and _fits(durable.filters, subject):
                 durable.add(_copy(message))
         await self._notify()
@@ -116,12 +117,14 @@ class MemoryBus:
         ack_wait: float = ACK_WAIT_SECONDS,  # noqa: ARG002 - nothing is delivered twice by time here
     ) -> "MemoryConsumer":
         events = stream == streams.EVENTS_STREAM
-        state = self._durables.get((stream, durable))
+        state = self.durables.get((stream, durable))
         if state is None:
-            state = self._durables[stream, durable] = _Durable(tuple(filters))
-            if (start or ("new" if events else "all")) == "all":
+            state = self.durables[stream, durable] = _Durable(tuple(filters))
+            begin = start or ("new" if events else "all")
+            if begin != "new":
+                after = begin.number if isinstance(begin, After) and begin.epoch == self.epoch else 0
                 for message in self._streams.get(stream, ()):
-                    if _fits(state.filters, message.subject):
+                    if message.sequence > after and _fits(state.filters, message.subject):
                         state.add(_copy(message))
         return MemoryConsumer(
             self,
@@ -142,13 +145,13 @@ class MemoryBus:
         return MemoryFollower(self, tuple(filters), handler, len(stored) if after is None else after)
 
     async def remove_consumer(self, stream: str, durable: str) -> None:
-        self._durables.pop((stream, durable), None)
+        self.durables.pop((stream, durable), None)
 
     async def settle(self) -> None:
         """Waits until every consumer has dealt with everything. Only of use while they run."""
         async with self._changed:
             await self._changed.wait_for(
-                lambda: all(not one.waiting and not one.under_way for one in self._durables.values())
+                lambda: all(not one.waiting and not one.under_way for one in self.durables.values())
             )
 
     async def events_after(self, sequence: int) -> list[_Stored]:

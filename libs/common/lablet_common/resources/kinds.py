@@ -16,6 +16,7 @@ from lablet_common.resources.model import Resource
 from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.series import Series
+from lablet_common.resources.subscription import Subscription
 from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
 
 
@@ -66,9 +67,13 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
+SUBSCRIPTION = Kind("subscription", Subscription, Service.GATEWAY, "/subscriptions/")
+"""Not in the table: no bridge tells of it, or delivering an event would make another one."""
+
+
 def kind_of(resource: Resource[Any, Any]) -> Kind:
-    """The table's row for a resource."""
-    return next(kind for kind in KINDS.values() if kind.model is type(resource))
+    """The row for a resource."""
+    return next(kind for kind in (*KINDS.values(), SUBSCRIPTION) if kind.model is type(resource))
 
 
 def owned_by(service: Service) -> tuple[Kind, ...]:

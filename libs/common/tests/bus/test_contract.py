@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lablet_common.bus import EVENTS_STREAM, Bus, MemoryBus, Received, RetryPolicy, intents_stream
+from lablet_common.bus.consumer import After, epoch_of
 from lablet_common.bus.messages import publishable
 from lablet_common.events import Outgoing, data_of, subjects
 from lablet_common.resources import Service
@@ -281,3 +282,29 @@ async def dead_letters(bus: AnyBus) -> Callable[[], list[Any]]:
     await bus.connection.client.subscribe("lablet.dlq.>", cb=note)
     await bus.connection.client.flush()
     return lambda: found
+
+
+async def test_a_new_consumer_begins_behind_a_place_and_at_the_beginning_of_a_stream_made_anew(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    async def begin() -> str:
+        if isinstance(bus, MemoryBus):
+            return bus.epoch
+        return epoch_of(await bus.connection.js.stream_info(EVENTS_STREAM))
+
+    events = [make(f"rsv-{number}", number, state=True) for number in range(1, 5)]
+    for event in events[:3]:
+        await bus.publish(event)
+    for durable, start, wanted in (
+        ("behind", After(await begin(), 2), ["rsv-3", "rsv-4"]),
+        ("anew", After("another", 2), ["rsv-1", "rsv-2", "rsv-3", "rsv-4"]),
+    ):
+        got: list[str] = []
+
+        async def handler(message: Received, got: list[str] = got) -> None:
+            got.append(message.id)
+
+        async with running(bus.consumer(EVENTS_STREAM, durable, ["lablet.event.>"], handler, start=start)):
+            await bus.publish(events[3])
+            await until(lambda got=got: "rsv-4" in got)  # type: ignore[misc]
+        assert sorted(got) == wanted

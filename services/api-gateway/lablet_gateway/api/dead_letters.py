@@ -1,4 +1,4 @@
-"""Dead letters: what a consumer gave up on, why, and sending it once more."""
+"""Dead letters: what a consumer gave up on, why, sending it once more, and clearing up."""
 
 from typing import Annotated
 
@@ -14,7 +14,12 @@ from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.rights import PREFIX
 
 router = APIRouter(prefix=f"{PREFIX}/dead-letters", tags=["dead letters"])
-Sequence = Annotated[int, Path(ge=1, description="Its number in the queue")]
+_LAST = 2**63 - 1
+Sequence = Annotated[int, Path(ge=1, le=_LAST, description="Its number in the queue")]
+Consumer = Annotated[
+    str | None,
+    Query(min_length=1, max_length=128, description="Of this consumer only", examples=["webhook-lms"]),
+]
 
 
 class DeadLetterView(Model):
@@ -36,15 +41,22 @@ class DeadLetterList(Model):
     next_cursor: str | None = None
 
 
+class Purged(Model):
+    """How many there were."""
+
+    purged: int
+
+
 @router.get("", response_model=DeadLetterList, responses=refusals())
 async def list_dead_letters(
     parts: WithParts,
     _: WithCaller,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[int, Query(ge=0)] = 0,
+    cursor: Annotated[int, Query(ge=0, le=_LAST)] = 0,
+    consumer: Consumer = None,
 ) -> Response:
     """Oldest first."""
-    found = await parts.dead_letters.list(cursor, limit)
+    found = await parts.dead_letters.list(cursor, limit, consumer)
     following = str(found[-1].number) if len(found) == limit else None
     return model_response(DeadLetterList(items=tuple(_view(buried) for buried in found), next_cursor=following))
 
@@ -57,10 +69,25 @@ async def get_dead_letter(sequence: Sequence, parts: WithParts, _: WithCaller) -
 
 @router.post("/{sequence}/replay", response_model=DeadLetterView, responses=refusals(404))
 async def replay(sequence: Sequence, parts: WithParts, _: WithCaller) -> Response:
-    """Publishes the original to where it had been published."""
+    """Publishes the original to where it had been published (what a webhook's sink did not take: to that sink) and takes
+    it out of the queue. When it fails again, there is a new dead letter."""
     buried = await _require(parts, sequence)
-    await parts.dead_letters.replay(buried.letter)
+    await parts.dead_letters.replay(buried)
     return model_response(_view(buried))
+
+
+@router.delete("/{sequence}", status_code=204, response_class=Response, responses=refusals(404))
+async def forget_dead_letter(sequence: Sequence, parts: WithParts, _: WithCaller) -> Response:
+    """Forgets one of them for good."""
+    await _require(parts, sequence)
+    await parts.dead_letters.remove(sequence)
+    return Response(status_code=204)
+
+
+@router.delete("", response_model=Purged, responses=refusals())
+async def purge_dead_letters(parts: WithParts, _: WithCaller, consumer: Consumer = None) -> Response:
+    """Forgets all of them, or those of one consumer, for good."""
+    return model_response(Purged(purged=await parts.dead_letters.purge(consumer)))
 
 
 async def _require(parts: Parts, sequence: int) -> Buried:

@@ -75,12 +75,14 @@ class DeadLetters:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    async def list(self) -> Sequence[Mapping[str, Any]]:
-        """What could not be handled: the message, the reason, the attempts."""
+    async def list(self, consumer: str | None = None) -> Sequence[Mapping[str, Any]]:
+        """What could not be handled, by all consumers or this one: the message, the reason, the attempts."""
         items: list[Mapping[str, Any]] = []
         cursor: str | None = None
         while True:
-            body = (await self._transport.call("GET", "/dead-letters", params={"cursor": cursor})).json()
+            body = (
+                await self._transport.call("GET", "/dead-letters", params={"cursor": cursor, "consumer": consumer})
+            ).json()
             items += body["items"]
             cursor = body.get("nextCursor")
             if not cursor:
@@ -91,6 +93,15 @@ class DeadLetters:
         return found
 
     async def replay(self, letter: str) -> Mapping[str, Any]:
-        """Sends it to its consumer again."""
+        """Sends it to its consumer again, and takes it out of the queue."""
         found = (await self._transport.call("POST", f"/dead-letters/{letter}/replay")).json()
         return found if isinstance(found, dict) else {}
+
+    async def forget(self, letter: str) -> None:
+        """Deletes it for good."""
+        await self._transport.call("DELETE", f"/dead-letters/{letter}")
+
+    async def purge(self, consumer: str | None = None) -> int:
+        """Deletes all of them, or those of a consumer, for good; how many they were."""
+        answer = await self._transport.call("DELETE", "/dead-letters", params={"consumer": consumer})
+        return int(answer.json()["purged"])

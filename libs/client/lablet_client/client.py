@@ -26,6 +26,7 @@ from lablet_client.keys import Keys
 from lablet_client.requests import Requests
 from lablet_client.reservations import Reservations
 from lablet_client.retry import Retry
+from lablet_client.subscriptions import Subscriptions
 from lablet_client.transport import Transport
 from lablet_client.waiting import wait_for
 from lablet_common.resources.model import Resource
@@ -70,6 +71,7 @@ class Client:
         self.artifacts = Artifacts(self.transport)
         self.dead_letters = DeadLetters(self.transport)
         self.keys = Keys(self.transport)
+        self.subscriptions = Subscriptions(self.transport)
         self.events = Events(self.transport)
 
     async def __aenter__(self) -> Self:
@@ -92,6 +94,7 @@ class Client:
             "pool": self.pools,
             "template": self.templates,
             "key": self.keys,
+            "subscription": self.subscriptions,
         }
 
     def watch(

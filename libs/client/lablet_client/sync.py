@@ -23,6 +23,7 @@ from lablet_client import (
     keys,
     requests,
     reservations,
+    subscriptions,
 )
 from lablet_client.connection import Connection
 from lablet_client.retry import Retry
@@ -31,6 +32,7 @@ from lablet_common.resources.instance import Instance
 from lablet_common.resources.key import ApiKey
 from lablet_common.resources.model import Resource
 from lablet_common.resources.reservation import Reservation
+from lablet_common.resources.subscription import Subscription
 from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
 
 A = TypeVar("A")
@@ -176,6 +178,14 @@ class Keys(_Collection[ApiKey]):
     revoke = _blocking(keys.Keys.revoke)
 
 
+class Subscriptions(_Collection[Subscription]):
+    create = _blocking(subscriptions.Subscriptions.create)
+    change = _blocking(subscriptions.Subscriptions.change)
+    delete = _blocking(subscriptions.Subscriptions.delete)
+    rotate_secret = _blocking(subscriptions.Subscriptions.rotate_secret)
+    redeliver = _blocking(subscriptions.Subscriptions.redeliver)
+
+
 class Requests(_Room[requests.Requests]):
     get = _blocking(requests.Requests.get)
     settled = _blocking(requests.Requests.settled)
@@ -193,6 +203,8 @@ class DeadLetters(_Room[artifacts.DeadLetters]):
     list = _blocking(artifacts.DeadLetters.list)
     get = _blocking(artifacts.DeadLetters.get)
     replay = _blocking(artifacts.DeadLetters.replay)
+    forget = _blocking(artifacts.DeadLetters.forget)
+    purge = _blocking(artifacts.DeadLetters.purge)
 
 
 class Events(_Room[events.Events]):
@@ -228,6 +240,7 @@ class Client:
         self.artifacts = Artifacts(inner.artifacts, self._loop)
         self.dead_letters = DeadLetters(inner.dead_letters, self._loop)
         self.keys = Keys(inner.keys, self._loop)
+        self.subscriptions = Subscriptions(inner.subscriptions, self._loop)
         self.events = Events(inner.events, self._loop)
 
     def __enter__(self) -> Self:

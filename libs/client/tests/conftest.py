@@ -223,6 +223,7 @@ class Mesh:
         from lablet_common.objects import MemoryObjectStore
         from lablet_common.ownership import Fence
         from lablet_common.resources.kinds import DEFINITION, KINDS, RESERVATION, WORKER
+        from lablet_common.secrets import SecretBox
         from lablet_common.store import MemoryStore, Transaction
         from lablet_common.store.cache import Caches
         from lablet_common.telemetry.health import EmbeddedServer, Health
@@ -260,7 +261,7 @@ class Mesh:
         ]
         caches = Caches(self.store, list(CACHED))
         parts = Parts(
-            settings=GatewaySettings(gateway_heartbeat_seconds=0.2),
+            settings=GatewaySettings(gateway_heartbeat_seconds=0.2, webhook_allow_private=True),
             store=self.store,
             objects=self.objects,
             clock=self.clock,
@@ -270,6 +271,7 @@ class Mesh:
             hub=hub,
             dead_letters=self.letters,
             health=Health(),
+            secrets=SecretBox({"k1": b"k" * 32}),
         )
         config = uvicorn.Config(
             create_app(parts), host="127.0.0.1", port=self.port, lifespan="off", log_level="warning", ws="none",

@@ -12,6 +12,7 @@ from lablet_client.cli.definition import _name_of
 from lablet_client.cli.tables import COLUMNS, KINDS, STYLES, kind_word
 from lablet_client.instances import Port
 from lablet_common.resources.kinds import KINDS as RESOURCES
+from lablet_common.resources.kinds import SUBSCRIPTION
 
 # -- usage and exit codes ----------------------------------------------------------------------------------------------
 
@@ -286,7 +287,10 @@ def test_every_kind_and_alias_is_understood():
 
 def test_every_phase_of_every_kind_shown_has_a_style():
     for kind in COLUMNS:
-        assert RESOURCES[kind].model.machine.phases <= STYLES.keys() | {"Active", "Deleting"}
+        assert (RESOURCES | {"subscription": SUBSCRIPTION})[kind].model.machine.phases <= STYLES.keys() | {
+            "Active",
+            "Deleting",
+        }
 
 
 def test_a_file_name_becomes_a_name(tmp_path):

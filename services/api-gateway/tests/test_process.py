@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from typing import Any
 import httpx
 import nats
 import pytest
+from aiohttp import web
 
 from lablet_common.bus.messages import DeadLetter
 from lablet_common.bus.permissions import NatsUser, Permissions, external_user, service_user
 from lablet_common.events import subjects
 from lablet_common.resources.kinds import Service, kind_of
+from lablet_common.secrets import new_key_line
 from lablet_common.store import EtcdStore
 from lablet_common.store.repository import Repository
 from lablet_common.testing.etcd import EtcdServer, find_etcd, free_ports
@@ -67,8 +69,10 @@ async def mesh(tmp_path: Path, world: Any) -> AsyncIterator[Mesh]:
             "ETCD_ENDPOINTS": etcd.endpoint, "NATS_URL": server.url, "NATS_USER": "api-gateway", "NATS_PASSWORD": "g",
             "GATEWAY_PORT": str(port),
             "API_TOKENS_FILE": str(tokens), "OWNERSHIP_LEASE_TTL_SECONDS": "2", "LOG_LEVEL": "INFO",
+            "SECRETS_KEY_FILE": str(tmp_path / "webhooks.keys"), "WEBHOOK_ALLOW_PRIVATE": "true",
             "GATEWAY_HEARTBEAT_SECONDS": "1", "ARTIFACT_STORAGE_ENDPOINT": "http://127.0.0.1:9",
         }  # fmt: skip
+        (tmp_path / "webhooks.keys").write_text(new_key_line("k1"))
         with (tmp_path / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "lablet_gateway", env=os.environ | settings, stderr=log
@@ -234,3 +238,57 @@ async def test_an_outside_system_asks_over_nats_and_hears_what_is_refused(mesh: 
         assert len(found.items) == 1, "the same event twice is one request"
     finally:
         await outside.close()
+
+
+async def test_a_subscription_is_served_and_what_its_sink_refused_is_sent_again(mesh: Mesh) -> None:
+    """Real rights on NATS: the gateway makes the consumers, buries, lists, replays, purges and removes."""
+    taken: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def take(request: web.Request) -> web.Response:
+        taken.put_nowait(json.loads(await request.read()))
+        return web.Response(status=204)
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    connection = await mesh.everything()
+    js = connection.jetstream()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        sink = f"http://127.0.0.1:{runner.addresses[0][1]}/"
+        async with asyncio.timeout(40):
+            made = await mesh.client.post("/api/v1/subscriptions", json={"name": "lms", "sink": sink,
+                                          "types": ["io.lablet.request.accepted"], "subjects": ["request/"]})  # fmt: skip
+            assert made.status_code == 201, made.text
+            subject = f"request/{(await mesh.book()).json()['metadata']['id']}"
+            event = await taken.get()
+            assert (event["type"], event["subject"]) == ("io.lablet.request.accepted.v1", subject)
+            lost = {"id": "7", "type": "io.lablet.request.accepted.v1", "source": "/x", "specversion": "1.0",
+                    "subject": "request/r"}  # fmt: skip
+            message = DeadLetter("lablet.event.default.request.-.r", {f"ce-{name}": value for name, value in lost.items()},
+                                 b"{}", "EVENTS", 3, "webhook-lms", "the sink was ill", 9, datetime.now(UTC))  # fmt: skip
+            for number, consumer in enumerate(("webhook-lms", "webhook-lms", "scheduler-default")):
+                letter = replace(message, consumer=consumer, stream_sequence=number)
+                headers, payload = letter.message()
+                await js.publish(subjects.dlq_subject("api-gateway", consumer), payload, headers=headers)
+            only = {"consumer": "webhook-lms"}
+            listed = (await mesh.client.get("/api/v1/dead-letters", params=only)).json()["items"]
+            assert [item["reason"] for item in listed] == ["the sink was ill"] * 2
+            answer = await mesh.client.post("/api/v1/subscriptions/lms/redeliver")
+            assert answer.json() == {"redelivered": 2}
+            assert [(await taken.get())["id"] for _ in range(2)] == ["7", "7"]
+            assert (await mesh.client.get("/api/v1/dead-letters", params=only)).json()["items"] == []
+            (left,) = (await mesh.client.get("/api/v1/dead-letters")).json()["items"]
+            path = f"/api/v1/dead-letters/{left['sequence']}"
+            assert (await mesh.client.delete(path)).status_code == 204
+            assert (await mesh.client.delete(path)).status_code == 404
+            assert (await mesh.client.delete("/api/v1/dead-letters")).json() == {"purged": 0}
+            assert (await mesh.client.delete("/api/v1/subscriptions/lms")).status_code == 204
+            while await mesh.store.get("/subscriptions/lms") is not None:
+                await asyncio.sleep(0.05)
+            for stream in ("EVENTS", "INTENTS_API_GATEWAY"):
+                assert [c.name for c in await js.consumers_info(stream) if (c.name or "").startswith("webhook-")] == []
+    finally:
+        await connection.close()
+        await runner.cleanup()

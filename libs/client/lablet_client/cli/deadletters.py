@@ -12,13 +12,14 @@ if TYPE_CHECKING:
     from lablet_client.client import Client
 
 app = typer.Typer(no_args_is_help=True)
+Consumer = Annotated[str | None, typer.Option(help="Only of this consumer (a webhook's is webhook-NAME).")]
 
 
 @app.command(name="list")
-def list_letters(context: typer.Context, output: Output = Format.TABLE) -> None:
+def list_letters(context: typer.Context, consumer: Consumer = None, output: Output = Format.TABLE) -> None:
     """List them."""
     run = session(context)
-    found = run.run(lambda client: client.dead_letters.list())
+    found = run.run(lambda client: client.dead_letters.list(consumer))
     if output in (Format.JSON, Format.YAML):
         write_data(run.console, list(found), output)
         return
@@ -63,6 +64,31 @@ def replay(
 
     if not run.run(work):
         run.console.print("no dead letters")
+
+
+@app.command()
+def purge(
+    context: typer.Context,
+    letters: Annotated[list[str] | None, typer.Argument(metavar="ID…")] = None,
+    consumer: Consumer = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+) -> None:
+    """Delete them for good."""
+    from lablet_client.cli.failures import WrongUsage
+
+    run = session(context)
+    if sum((bool(letters), consumer is not None, everything)) != 1:
+        raise WrongUsage("say which: ids, --consumer NAME, or --all")
+
+    async def work(client: "Client") -> int:
+        if not letters:
+            return await client.dead_letters.purge(consumer)
+        for letter in letters:
+            await client.dead_letters.forget(letter)
+        return len(letters)
+
+    count = run.run(work)
+    run.console.print(f"{count} dead letter{'' if count == 1 else 's'} deleted")
 
 
 _COLUMNS = (

@@ -23,6 +23,7 @@ from lablet_client.cli import (
     key,
     look,
     simulate,
+    subscription,
     worker,
 )
 from lablet_client.cli.session import Session
@@ -90,6 +91,7 @@ app.add_typer(artifact.app, name="artifact", help="What labs have left behind: l
 app.add_typer(worker.app, name="worker", help="Drain, cordon and look after workers.")
 app.add_typer(events.app, name="events", help="Follow, look up and send CloudEvents.")
 app.add_typer(key.app, name="key", help="Keys for machines.")
+app.add_typer(subscription.app, name="subscription", help="Webhooks: events sent to an address of yours.")
 app.add_typer(deadletters.app, name="dlq", help="Messages that nobody could handle.")
 app.add_typer(admin.app, name="admin", help="For operators of the parts underneath.")
 

@@ -16,11 +16,11 @@ STYLES: Mapping[str, str] = {
     **dict.fromkeys(("Active", "Running", "Ready", "Published", "Decided", "Placed"), "green"),
     **dict.fromkeys(("Scheduled", "Held", "Stored"), "cyan"),
     **dict.fromkeys(("Pending", "Waitlisted", "Provisioning", "Starting", "Licensing", "Instantiating"), "yellow"),
-    **dict.fromkeys(("Collecting", "Grading", "Stopping", "Draining", "Accepted", "Terminating"), "yellow"),
-    **dict.fromkeys(("Failed", "Rejected", "Refused", "Expired"), "red"),
     **dict.fromkeys(
         ("Completed", "Cancelled", "Revoked", "Terminated", "Exported", "Stopped", "Offline", "Archived"), "dim"
     ),
+    **dict.fromkeys(("Collecting", "Grading", "Stopping", "Draining", "Accepted", "Terminating", "Paused"), "yellow"),
+    **dict.fromkeys(("Failed", "Rejected", "Refused", "Expired", "Failing"), "red"),
     "Deprecated": "dim",
 }
 
@@ -245,6 +245,16 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("DIGEST", lambda document, _: at(document, "digest", "")[:12]),
         Column("ATTEMPT", _text("attempt"), wide=True, right=True),
         Column("TYPE", _text("mediaType"), wide=True),
+    ),
+    "subscription": (
+        NAME,
+        Column("SINK", _text("spec.sink")),
+        PHASE,
+        Column("DELIVERED", _text("status.delivered"), right=True),
+        Column("DEAD", _text("status.deadLettered"), right=True, wide=True),
+        Column("TYPES", lambda document, _: ", ".join(at(document, "spec.types", [])), wide=True),
+        Column("ERROR", _text("status.lastError.message")),
+        AGE,
     ),
 }
 ALIASES: Mapping[str, str] = {

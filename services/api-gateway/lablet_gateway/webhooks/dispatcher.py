@@ -29,8 +29,8 @@ from lablet_common.store import Conflict, StoreUnavailable, Transaction
 from lablet_common.store.changes import delete_in, update_in
 from lablet_common.store.repository import Repository
 from lablet_common.telemetry.metrics import DEAD_LETTERED, REGISTRY
-from lablet_gateway.deeds import SOURCE
 from lablet_gateway.deadletters import redelivery_subject, webhook_consumer
+from lablet_gateway.deeds import SOURCE
 from lablet_gateway.parts import Parts
 from lablet_gateway.webhooks.delivery import Sink, Try, Wanted
 from lablet_gateway.webhooks.registry import PRESET, secrets_of

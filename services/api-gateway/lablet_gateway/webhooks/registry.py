@@ -200,9 +200,7 @@ class Registry:
             self._trace(txn, caller, verb, changed.id, data, before=before, after=after)
         return await self._committed(txn, changed)
 
-    def _trace(
-        self, txn: Transaction, caller: Caller, verb: str, name: str, data: dict[str, Any], **more: Any
-    ) -> None:
+    def _trace(self, txn: Transaction, caller: Caller, verb: str, name: str, data: dict[str, Any], **more: Any) -> None:
         subject = f"{SUBSCRIPTION.name}/{name}"
         deed_in(txn, caller, f"{SUBSCRIPTION.name}.{verb}", subject, data, at=self._parts.clock.now(), **more)
 

@@ -1,0 +1,154 @@
+"""`lablet subscription …`: events sent to an address of yours."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lablet_client.cli.output import Format, Output, pairs, table_of, write_data
+from lablet_client.cli.session import Session, session
+
+if TYPE_CHECKING:
+    from lablet_client.client import Client
+    from lablet_common.resources.subscription import Subscription, SubscriptionSecret
+
+app = typer.Typer(no_args_is_help=True)
+Name = Annotated[str, typer.Argument(metavar="NAME")]
+SecretFile = Annotated[
+    Path | None, typer.Option("--secret-file", help="Write the signing secret there instead of showing it.")
+]
+
+
+@app.command()
+def create(
+    context: typer.Context,
+    name: Name,
+    sink: Annotated[str, typer.Argument(metavar="URL", help="http or https.")],
+    types: Annotated[
+        list[str] | None, typer.Option("--type", help='Only types that begin so: "io.lablet.reservation.".')
+    ] = None,
+    subjects: Annotated[
+        list[str] | None, typer.Option("--subject", help='Only subjects that begin so: "reservation/".')
+    ] = None,
+    label: Annotated[str, typer.Option("--label", "-l", help="Only resources with these labels (a selector).")] = "",
+    binary: Annotated[bool, typer.Option("--binary", help="Attributes as headers, the data as the body.")] = False,
+    secret_file: SecretFile = None,
+) -> None:
+    """Send events to an address, from now on."""
+    run = session(context)
+
+    async def work(client: "Client") -> "SubscriptionSecret":
+        return await client.subscriptions.create(
+            name,
+            sink,
+            types=types or (),
+            subjects=subjects or (),
+            label_selector=label,
+            mode="binary" if binary else "structured",
+        )
+
+    made = run.run(work)
+    run.console.print(f"{name} sends to {sink}", markup=False)
+    _tell_secret(run, made, secret_file)
+
+
+@app.command(name="list")
+def list_subscriptions(context: typer.Context, output: Output = Format.TABLE) -> None:
+    """List them."""
+    run = session(context)
+
+    async def work(client: "Client") -> "tuple[list[Subscription], Any]":
+        return [found async for found in client.subscriptions.list()], (await client.lab_time()).now
+
+    found, now = run.run(work)
+    documents = [subscription.to_dict() for subscription in found]
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, documents, output)
+    elif not documents:
+        run.console.print("no subscriptions: `lablet subscription create NAME URL` makes one")
+    else:
+        run.console.print(table_of("subscription", documents, now, wide=output is Format.WIDE))
+
+
+@app.command()
+def get(context: typer.Context, name: Name, output: Output = Format.TABLE) -> None:
+    """Show one: what it hears, how sending goes, the last error."""
+    run = session(context)
+    found = run.run(lambda client: client.subscriptions.get(name))
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, found.to_dict(), output)
+        return
+    spec, status = found.spec, found.status
+    error = status.last_error
+    told = error and f"{error.message} ({error.subject}, try {error.attempts}, {error.at:%Y-%m-%d %H:%M:%S} UTC)"
+    run.console.print(
+        pairs(
+            [
+                ("name", found.id),
+                ("sink", spec.sink),
+                ("state", f"{status.phase}: {status.message or status.reason}" if status.reason else status.phase),
+                ("types", ", ".join(spec.types)),
+                ("subjects", ", ".join(spec.subjects)),
+                ("labels", spec.label_selector),
+                ("mode", spec.mode),
+                ("delivered", str(status.delivered)),
+                ("dead letters", str(status.dead_lettered) if status.dead_lettered else ""),
+                ("last error", told),
+            ]
+        )
+    )
+
+
+@app.command()
+def delete(context: typer.Context, name: Name) -> None:
+    """End it; what has not been sent is not sent any more."""
+    run = session(context)
+    run.run(lambda client: client.subscriptions.delete(name))
+    run.console.print(f"{name} is deleted", markup=False)
+
+
+@app.command()
+def redeliver(context: typer.Context, name: Name) -> None:
+    """Send its dead letters once more."""
+    run = session(context)
+    count = run.run(lambda client: client.subscriptions.redeliver(name))
+    words = (
+        f"{count} dead letter{'' if count == 1 else 's'} of {name} will be sent again" if count else "no dead letters"
+    )
+    run.console.print(words, markup=False)
+
+
+@app.command()
+def pause(context: typer.Context, name: Name) -> None:
+    """Send nothing for a while; what happens meanwhile is sent afterwards."""
+    _change(session(context), name, paused=True)
+
+
+@app.command()
+def resume(context: typer.Context, name: Name) -> None:
+    """Go on, also after the sink's 410 had paused it."""
+    _change(session(context), name, paused=False)
+
+
+@app.command(name="rotate-secret")
+def rotate_secret(context: typer.Context, name: Name, secret_file: SecretFile = None) -> None:
+    """Make a new signing secret; for a day the old one signs too."""
+    run = session(context)
+    _tell_secret(run, run.run(lambda client: client.subscriptions.rotate_secret(name)), secret_file)
+
+
+def _change(run: Session, name: str, *, paused: bool) -> None:
+    from lablet_common.resources.subscription import SubscriptionChange
+
+    changed = run.run(lambda client: client.subscriptions.change(name, SubscriptionChange(paused=paused)))
+    run.console.print(f"{name} is {changed.phase}", markup=False)
+
+
+def _tell_secret(run: Session, made: "SubscriptionSecret", path: Path | None) -> None:
+    if path is None:
+        run.console.print(f"the secret, shown this once: {made.secret}", markup=False)
+        return
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        file.write(f"{made.secret}\n")
+    run.console.print(f"the secret is in {path}", markup=False)

@@ -27,6 +27,7 @@ async def test_a_reservation_goes_the_whole_way(mesh: Any) -> None:
     assert {(a.role, a.name) for a in finished.status.artifacts} == {
         ("rendered", "lab.yaml"),
         ("collected", "r1.cfg"),
+        ("collected", "collection.json"),
         ("exported", "lab.yaml"),
     }
     assert (await mesh.reservation("rsv-a")).phase == "Completed"

@@ -8,7 +8,7 @@ from datetime import timedelta
 from lablet_common.clock import Clock
 from lablet_common.intake import Decision, refused, target_of, verb_of
 from lablet_common.requests import Undecided
-from lablet_common.resources.definition import CollectKind, Definition
+from lablet_common.resources.definition import FROM_RUNNING, Definition
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER
 from lablet_common.resources.reservation import Reservation
@@ -70,7 +70,7 @@ class Desk:
         definition = await self._definitions.get(instance.spec.definition, instance.tenant)
         if definition is None:
             definition = await self._definitions.get(instance.spec.definition, "public")
-        collects = definition is not None and CollectKind.CONFIGURATIONS in definition.spec.collect
+        collects = definition is not None and not FROM_RUNNING.isdisjoint(definition.spec.collect)
         return decide_instance(instance, collects, undecided, self._clock.now(), self._source)
 
     async def _assessment(self, undecided: Undecided) -> Decision:

@@ -42,4 +42,5 @@ def safe_name(name: str) -> str:
 
 
 def _media_type(name: str) -> str:
-    return "application/yaml" if name.endswith(".yaml") else "text/plain"
+    by_ending = {"yaml": "application/yaml", "json": "application/json"}
+    return by_ending.get(name.rpartition(".")[2], "text/plain")

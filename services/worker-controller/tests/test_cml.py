@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from lablet_common.resources.definition import CollectKind
+from lablet_workers.harvest import harvest
 from lablet_workers.probe import closed_ports
 from lablet_workers.runtimes.cml import CmlRuntime, CmlRuntimes
 from lablet_workers.runtimes.port import LabMissing, LoginRefused, RuntimeFault, RuntimeUnavailable
@@ -124,6 +126,14 @@ async def test_a_lab_goes_the_whole_way_on_a_real_controller(
     found = await runtime.configurations(first)
     assert set(found) == {"r1", "r2"}
     assert b"hostname r1" in found["r1"]
+    machine.faults(disconnected=["r2"])
+    await until(lambda: _is(runtime, first, "r2", "DISCONNECTED"))
+    given = await harvest(runtime, first, (CollectKind.CONFIGURATIONS, CollectKind.CONSOLES))
+    assert given.incomplete == ("r2",), "a node whose host is lost costs its own files alone"
+    assert b"hostname r1" in given.files()["r1.cfg"]
+    assert given.files()["r1.console.txt"], "the log of the console is kept beside the configuration"
+    machine.faults(disconnected=[])
+    await until(lambda: _converged(runtime, first))
     with pytest.raises(RuntimeFault):
         await runtime.deregister()
     await runtime.stop(first)
@@ -141,6 +151,10 @@ async def test_a_lab_goes_the_whole_way_on_a_real_controller(
 
 async def _converged(runtime: CmlRuntime, key: str) -> bool:
     return (await runtime.progress(key)).converged
+
+
+async def _is(runtime: CmlRuntime, key: str, node: str, state: str) -> bool:
+    return (await runtime.progress(key)).nodes[node] == state
 
 
 async def _stopped(runtime: CmlRuntime, key: str) -> bool:

@@ -39,6 +39,7 @@ async def test_a_lab_lives_through_its_phases_and_leaves_everything_behind_it_cl
     assert {(ref.role, ref.name) for ref in done.status.artifacts} == {
         ("rendered", "lab.yaml"),
         ("collected", "r1.cfg"),
+        ("collected", "collection.json"),
         ("exported", "lab.yaml"),
     }
     assert done.status.attempts[-1].ended_at is not None
@@ -207,10 +208,10 @@ async def test_a_collection_inside_the_slot_returns_to_running_and_the_last_one_
     back = await fleet.instance()
     assert back.phase == "Running"
     assert phases(back)[-2:] == ["Collecting", "Running"]
-    early = {ref.digest for ref in back.status.artifacts if ref.role == "collected"}
+    early = {ref.digest for ref in back.status.artifacts if ref.name == "r1.cfg"}
     lab.configurations = {"r1": b"hostname late\n"}
     await fleet.at(121)
-    late = {ref.digest for ref in (await fleet.instance()).status.artifacts if ref.role == "collected"}
+    late = {ref.digest for ref in (await fleet.instance()).status.artifacts if ref.name == "r1.cfg"}
     assert len(early) == 1
     assert late - early, "the configuration of the end is kept too"
 

@@ -55,7 +55,13 @@ class RuntimeNeeds(Model):
 
 class CollectKind(StrEnum):
     CONFIGURATIONS = "configurations"
+    CONSOLES = "consoles"
+    """What the consoles have shown, where the runtime keeps that."""
     EXPORT = "export"
+
+
+FROM_RUNNING = frozenset({CollectKind.CONFIGURATIONS, CollectKind.CONSOLES})
+"""What only a running lab can give."""
 
 
 class DefinitionSpec(Model):
@@ -70,7 +76,7 @@ class DefinitionSpec(Model):
     runtime: RuntimeNeeds = RuntimeNeeds()
     max_duration_minutes: Annotated[int, Field(ge=1, le=527_040)] = 1440
     warm_depth: Annotated[int, Field(ge=0)] = 0
-    collect: tuple[CollectKind, ...] = (CollectKind.CONFIGURATIONS, CollectKind.EXPORT)
+    collect: tuple[CollectKind, ...] = (CollectKind.CONFIGURATIONS, CollectKind.CONSOLES, CollectKind.EXPORT)
     until_completed: bool = False
     """A lab of it ends when its processes have ended, and brings their exit code. Said by its manifest."""
     grade: bool = False

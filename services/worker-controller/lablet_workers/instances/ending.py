@@ -1,16 +1,21 @@
 """From Running to Terminated: what a lab leaves is collected, then it is stopped, exported and removed."""
 
 from lablet_common.objects import ObjectMissing
-from lablet_common.resources.definition import CollectKind
+from lablet_common.resources.definition import FROM_RUNNING, CollectKind
 from lablet_common.resources.instance import ArtifactRef, Instance, InstancePhase, NodeState
+from lablet_common.resources.model import Condition
+from lablet_workers.harvest import REPORT, Harvest, harvest
 from lablet_workers.instances.context import Again, Situation
 from lablet_workers.instances.failing import no_orphan
 from lablet_workers.runtimes.port import LabMissing, RuntimeUnavailable
-from lablet_workers.staging import safe_name, stage, staged_files
+from lablet_workers.staging import stage, staged_files
 
 _P = InstancePhase
 
 COLLECT_REQUESTED = "CollectRequested"
+COLLECTION_INCOMPLETE = "CollectionIncomplete"
+"""Condition: some nodes have not given all that they have. The collected report says which, and why."""
+_NODES_NAMED = 5
 
 
 async def running(s: Situation) -> Instance | Again:
@@ -23,7 +28,7 @@ async def running(s: Situation) -> Instance | Again:
 
 
 def _end(s: Situation) -> Instance:
-    if s.definition is not None and CollectKind.CONFIGURATIONS in s.definition.spec.collect:
+    if s.definition is not None and not FROM_RUNNING.isdisjoint(s.definition.spec.collect):
         return s.move(_P.COLLECTING, "SlotEnded", deadline=s.now + s.times.collect, staged=None)
     return s.move(_P.STOPPING, "SlotEnded", deadline=s.now + s.times.stop)
 
@@ -38,19 +43,38 @@ async def collecting(s: Situation) -> Instance | Again:
     if staged is None or staged.role != "collected":
         if runtime is None:
             return Again(s.times.poll)
+        wanted = s.definition.spec.collect if s.definition is not None else tuple(FROM_RUNNING)
         try:
-            configurations = await runtime.configurations(lab.id)
+            given = await harvest(runtime, lab.id, wanted)
         except RuntimeUnavailable:
             return Again(s.times.poll)
         except LabMissing:
             return _after_collecting(s, "LabMissing", "the lab was no longer on its worker")
-        files = {f"{safe_name(label)}.cfg": text for label, text in configurations.items()}
+        if given.may_improve and s.now < instance.status.deadline - s.times.collect / 2:
+            return Again(s.times.poll * 4)
+        files = given.files()
         if not files:
             return _after_collecting(s, "NothingToCollect", "no node has a configuration to extract")
-        return instance.observed(staged=await stage(s.objects, instance, "collected", files))
+        staged = await stage(s.objects, instance, "collected", files)
+        return instance.observed(staged=staged, conditions=_completeness(s, given))
     if await _all_stored(s, "collected"):
         return _after_collecting(s, "Collected", None)
     return Again(s.times.poll * 4)
+
+
+def _completeness(s: Situation, given: Harvest) -> tuple[Condition, ...]:
+    """The condition that names the nodes which have not given everything, as long as there are any."""
+    missing = given.incomplete
+    if not missing and s.instance.status.condition(COLLECTION_INCOMPLETE) is None:
+        return s.instance.status.conditions
+    named = ", ".join(missing[:_NODES_NAMED]) + (", …" if len(missing) > _NODES_NAMED else "")
+    return s.instance.with_condition(
+        COLLECTION_INCOMPLETE,
+        bool(missing),
+        at=s.now,
+        reason="NodesRefused" if missing else "Complete",
+        message=f"not everything of {named}: see {REPORT}" if missing else None,
+    )
 
 
 def _after_collecting(s: Situation, reason: str, message: str | None) -> Instance:

@@ -13,8 +13,11 @@ from typing import Any
 
 import httpx
 
+from lablet_common.resources.definition import CollectKind
+from lablet_workers.harvest import harvest
 from lablet_workers.runtimes.port import (
     LabMissing,
+    LabNode,
     LabProgress,
     LicenseInfo,
     LoginRefused,
@@ -27,6 +30,7 @@ _NOT_READY = (502, 503, 504)
 _RUNNING = ("QUEUED", "STARTED", "BOOTED", "DISCONNECTED")
 _UP = "BOOTED"
 _ALREADY = "already"
+_REFUSED = (400, 404, 409)
 
 
 class CmlRuntimes:
@@ -147,17 +151,32 @@ class CmlRuntime:
         )
 
     async def configurations(self, lab: str) -> Mapping[str, bytes]:
+        given = await harvest(self, lab, (CollectKind.CONFIGURATIONS,))
+        return {node.node: data for node in given.nodes for data in node.files.values()}
+
+    async def nodes(self, lab: str) -> list[LabNode]:
         nodes = (await self._send("GET", f"/labs/{lab}/nodes", params=_LIGHT)).json()
-        found: dict[str, bytes] = {}
-        for node in nodes:
-            path = f"/labs/{lab}/nodes/{node['id']}"
-            extracted = await self._send("PUT", f"{path}/extract_configuration", accept=(400, 404, 409))
-            if extracted.status_code >= 400:
-                continue  # a node type that has no configuration to extract
-            text = _configuration((await self._send("GET", path)).json().get("configuration"))
-            if text:
-                found[str(node["label"])] = text.encode()
-        return found
+        return [LabNode(str(node["id"]), str(node["label"]), str(node.get("state") or "")) for node in nodes]
+
+    async def configuration(self, lab: str, node: LabNode) -> bytes | None:
+        path = f"/labs/{lab}/nodes/{node.id}"
+        extracted = await self._send("PUT", f"{path}/extract_configuration", accept=_REFUSED)
+        if extracted.status_code >= 400:
+            if node.state == _UP:
+                return None  # a node type that has no configuration to extract
+            raise RuntimeFault(f"the node is {node.state}: {_description(extracted)}")
+        text = _configuration((await self._send("GET", path)).json().get("configuration"))
+        return text.encode() if text else None
+
+    async def console_log(self, lab: str, node: LabNode) -> bytes | None:
+        answer = await self._send("GET", f"/labs/{lab}/nodes/{node.id}/consoles/0/log", accept=_REFUSED)
+        if answer.status_code >= 400:
+            return None  # no console, or none that has ever been opened
+        try:
+            text = str(answer.json())
+        except ValueError:
+            text = answer.text
+        return text.encode() or None
 
     async def export(self, lab: str) -> bytes:
         response = await self._send("GET", f"/labs/{lab}/download")

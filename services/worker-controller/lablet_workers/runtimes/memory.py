@@ -6,6 +6,7 @@ from itertools import count
 
 from lablet_workers.runtimes.port import (
     LabMissing,
+    LabNode,
     LabProgress,
     LicenseInfo,
     LoginRefused,
@@ -25,6 +26,7 @@ class MemoryLab:
     running: bool = False
     starts: int = 0
     configurations: dict[str, bytes] = field(default_factory=dict)
+    console_logs: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -45,7 +47,7 @@ class MemoryRuntime:
     faults: list[RuntimeFault] = field(default_factory=list)
     """Raised by the next calls."""
     refusals: dict[str, list[RuntimeFault]] = field(default_factory=dict)
-    """Call (such as `start`) → raised by the next calls of it."""
+    """Call (such as `start`, or `configuration r1`) → raised by the next calls of it."""
     _ids: "count[int]" = field(default_factory=count)
     _given: str = ""
 
@@ -120,6 +122,20 @@ class MemoryRuntime:
 
     async def configurations(self, lab: str) -> Mapping[str, bytes]:
         return self._lab(lab).configurations or {"r1": b"hostname r1\n"}
+
+    async def nodes(self, lab: str) -> list[LabNode]:
+        return [LabNode(label, label, "BOOTED") for label in await self.configurations(lab)]
+
+    async def configuration(self, lab: str, node: LabNode) -> bytes | None:
+        return (await self._of_node(lab, "configuration", node)).get(node.label)
+
+    async def console_log(self, lab: str, node: LabNode) -> bytes | None:
+        await self._of_node(lab, "console_log", node)
+        return self._lab(lab).console_logs.get(node.label)
+
+    async def _of_node(self, lab: str, call: str, node: LabNode) -> Mapping[str, bytes]:
+        self._enter(f"{call} {node.label}")
+        return await self.configurations(lab)
 
     async def export(self, lab: str) -> bytes:
         return self._lab(lab).topology

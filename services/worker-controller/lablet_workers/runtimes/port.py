@@ -4,9 +4,9 @@ Steps are asynchronous on the other side: `start` accepts, `progress` tells how 
 a step may be done again after a crash at any point. A lab is found again by its title, which is the instance's id.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class RuntimeFault(Exception):
@@ -112,6 +112,32 @@ class Runtime(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LabNode:
+    """One node of a lab on a worker."""
+
+    id: str
+    label: str
+    state: str
+
+
+@runtime_checkable
+class NodeByNode(Protocol):
+    """A runtime that gives what its nodes have one by one, so that a refusal costs one node. Every call may raise
+    `RuntimeUnavailable` and `LabMissing`."""
+
+    async def nodes(self, lab: str) -> Sequence[LabNode]: ...
+
+    async def configuration(self, lab: str, node: LabNode) -> bytes | None:
+        """What it is configured as at this moment; None for a node that has no configuration. Raises `RuntimeFault` when it
+        has one and does not give it."""
+        ...
+
+    async def console_log(self, lab: str, node: LabNode) -> bytes | None:
+        """What its console has shown; None for a node without one. Raises `RuntimeFault`."""
+        ...
 
 
 class Runtimes(Protocol):

@@ -170,7 +170,7 @@ async def mesh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
                 caches=workers,
                 clock=made.clock,
                 settings=WorkerControllerSettings(**settings),
-                provider=made.provider,
+                providers=lambda _pool, _template, chosen=made.provider: chosen,
                 runtimes=made.runtimes,
                 objects=made.objects,
                 box=SecretBox({"k1": b"0" * 32}),

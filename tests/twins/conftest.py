@@ -29,6 +29,7 @@ from lablet_common.resources.kinds import (
     INSTANCE,
     POOL,
     RESERVATION,
+    SERIES,
     TEMPLATE,
     WORKER,
     ownership_key,
@@ -148,7 +149,9 @@ async def mesh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
     made = Mesh(MemoryStore(), ManualClock(MORNING), MemoryObjectStore(), MemoryProvider(), MemoryRuntimes())
     async with contextlib.AsyncExitStack() as stack:
         await _seed(made)
-        scheduler = await _caches(stack, made, (RESERVATION, INSTANCE, WORKER, POOL, DEFINITION), lambda _: None)
+        scheduler = await _caches(
+            stack, made, (RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES), lambda _: None
+        )
         workers = await _caches(stack, made, WORKER_KINDS, add_indexes)
         artifacts = await _caches(stack, made, ARTIFACT_KINDS, add_artifact_indexes)
         settings = {"controller_probe_seconds": 60.0, "resync_seconds": 3600.0}

@@ -12,7 +12,6 @@ from math import isfinite
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from lablet_common.resources.artifact import ArtifactRole
 from lablet_common.resources.kinds import (
@@ -21,20 +20,16 @@ from lablet_common.resources.kinds import (
     INSTANCE,
     POOL,
     RESERVATION,
+    SERIES,
     TEMPLATE,
     WORKER,
     Kind,
     Service,
 )
-from lablet_common.resources.model import Instant, Labels, Minute, Model, Name
+from lablet_common.resources.model import Instant, Labels, Minute, Model, Name, fault
 from lablet_common.resources.reservation import MAX_SEATS, Explanation, Hold, RosterEntry, Slot
 from lablet_common.resources.worker import PoolSpec, TemplateSpec
-
-
-def _fault(field: str, message: str) -> PydanticCustomError:
-    """An error about several fields, laid at the door of one: its path is in the context, under `field`."""
-    return PydanticCustomError("fault", "{message}", {"field": field, "message": message})
-
+from lablet_common.terms import SeriesCancel, SeriesChange, SeriesRequested
 
 _Seats = Annotated[int, Field(ge=1, le=MAX_SEATS)]
 
@@ -60,23 +55,23 @@ class ReservationCreate(Model):
     @model_validator(mode="after")
     def _one_slot(self) -> Self:
         if self.pool is not None and self.pools:
-            raise _fault("pools", "give pool or pools, not both")
+            raise fault("pools", "give pool or pools, not both")
         if self.asap:
             if self.start is not None or self.end is not None:
-                raise _fault("asap", "asap finds the slot by itself: leave out start and end, give durationMinutes")
+                raise fault("asap", "asap finds the slot by itself: leave out start and end, give durationMinutes")
             if self.duration_minutes is None:
-                raise _fault("durationMinutes", "asap needs durationMinutes")
+                raise fault("durationMinutes", "asap needs durationMinutes")
             return self
         if self.start is None:
-            raise _fault(
+            raise fault(
                 "start", "start is missing: give start with end or durationMinutes, or asap with durationMinutes"
             )
         if (self.end is None) == (self.duration_minutes is None):
-            raise _fault("end", "give end or durationMinutes, one of the two")
+            raise fault("end", "give end or durationMinutes, one of the two")
         if self.end is not None and self.end <= self.start:
-            raise _fault("end", "end must be after start")
+            raise fault("end", "end must be after start")
         if any(entry.seat > self.seats for entry in self.roster):
-            raise _fault("roster", f"the roster names a seat above {self.seats}")
+            raise fault("roster", f"the roster names a seat above {self.seats}")
         return self
 
     @property
@@ -170,16 +165,20 @@ class Simulation(Model):
 
 
 class ReservationChange(Model):
-    """A new end (extend, shorten), a new start (move) or a new roster; what is left out stays."""
+    """A new end (extend, shorten), a new start (move), a new roster, or before it is set up other seats or another
+    definition; what is left out stays."""
 
     start: Minute | None = None
     end: Minute | None = None
     roster: tuple[RosterEntry, ...] | None = None
+    seats: _Seats | None = None
+    definition: Annotated[str, Field(min_length=1, max_length=160)] | None = None
+    """`name` or `name@version`; without a version the newest that is not deprecated."""
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if self.start is None and self.end is None and self.roster is None:
-            raise _fault("end", "nothing to change: give start, end or roster")
+        if all(part is None for part in (self.start, self.end, self.roster, self.seats, self.definition)):
+            raise fault("end", "nothing to change: give start, end, roster, seats or definition")
         return self
 
 
@@ -252,12 +251,12 @@ class AssessmentCompleted(Model):
         inside = self.score if isinstance(self.score, dict) else {}
         said = inside.get("passed")
         if said is not None and not isinstance(said, bool):
-            raise _fault("score.passed", "passed is true or false")
+            raise fault("score.passed", "passed is true or false")
         if said is not None and self.passed is not None and said != self.passed:
-            raise _fault("passed", "passed stands beside the score and inside it, and the two differ")
+            raise fault("passed", "passed stands beside the score and inside it, and the two differ")
         for name, value in (("points", self.points), ("maximum", self.maximum)):
             if value is not None and not _is_number(value):
-                raise _fault(f"score.{name}", f"{name} is a number")
+                raise fault(f"score.{name}", f"{name} is a number")
         return self
 
     @property
@@ -287,7 +286,7 @@ class GradingCompleted(AssessmentCompleted):
     @model_validator(mode="after")
     def _verdict_there(self) -> Self:
         if self.verdict is None:
-            raise _fault("passed", "give passed, beside the score or inside it")
+            raise fault("passed", "give passed, beside the score or inside it")
         return self
 
 
@@ -330,6 +329,9 @@ _ALL = (
     Intent(RESERVATION, "confirm.requested", Nothing),
     Intent(RESERVATION, "change.requested", ReservationChange),
     Intent(RESERVATION, "cancel.requested", Nothing),
+    Intent(SERIES, "requested", SeriesRequested),
+    Intent(SERIES, "change.requested", SeriesChange),
+    Intent(SERIES, "cancel.requested", SeriesCancel),
     Intent(INSTANCE, "start.requested", Nothing),
     Intent(INSTANCE, "stop.requested", Nothing),
     Intent(INSTANCE, "collect.requested", Nothing),

@@ -12,7 +12,17 @@ from lablet_common.events import subjects
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.removal import Removal
 from lablet_common.resources.definition import Definition
-from lablet_common.resources.kinds import DEFINITION, INSTANCE, KINDS, POOL, RESERVATION, WORKER, Service, owned_by
+from lablet_common.resources.kinds import (
+    DEFINITION,
+    INSTANCE,
+    KINDS,
+    POOL,
+    RESERVATION,
+    SERIES,
+    WORKER,
+    Service,
+    owned_by,
+)
 from lablet_common.service import Runtime, run
 from lablet_common.store.cache import Caches
 from lablet_common.tasks import together
@@ -29,7 +39,7 @@ class Scheduler:
     def __init__(self, runtime: Runtime, settings: SchedulerSettings) -> None:
         self._runtime = runtime
         self._settings = settings
-        self._caches = Caches(runtime.store, [RESERVATION, INSTANCE, WORKER, POOL, DEFINITION])
+        self._caches = Caches(runtime.store, [RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES])
         self._ownership = Ownership(
             runtime.store,
             Service.SCHEDULER,

@@ -5,6 +5,7 @@ calendar at once (`vacates`), so that its new one may overlap it.
 """
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from lablet_common.intents import ReservationChange
 from lablet_common.resources.kinds import INSTANCE
@@ -22,6 +23,12 @@ _OF_THE_OLD_SLOT = ("StartingSoon", "EndingSoon", AT_RISK)
 
 def decide_cancel(reservation: Reservation, request: Request, context: Context) -> Decision:
     """Cancels; cancelling what is cancelled already is no error."""
+    words = str(request.spec.data.get("reason") or "asked by its owner")
+    return cancelled(reservation, words, request.spec.event_id, context)
+
+
+def cancelled(reservation: Reservation, words: str, cause: str, context: Context) -> Decision:
+    """The reservation cancelled, for the reason in `words`; `cause`: the event that asked for it."""
     if reservation.status.phase is ReservationPhase.CANCELLED:
         return Decision(reason="AlreadyCancelled", about=reservation, result="cancelled")
     if reservation.is_final:
@@ -30,14 +37,13 @@ def decide_cancel(reservation: Reservation, request: Request, context: Context) 
             "Already ended",
             f"reservation {reservation.id} is {reservation.status.phase} and cannot be cancelled any more",
         )
-    words = str(request.spec.data.get("reason") or "asked by its owner")
     resource = reservation.moved(
         ReservationPhase.CANCELLED,
         at=context.now,
         by=context.by,
         reason="CancelRequested",
         message=words,
-        cause=request.spec.event_id,
+        cause=cause,
     )
     return Decision(reason="CancelRequested", resource=resource, result="cancelled", frees=True)
 
@@ -64,24 +70,37 @@ def decide_confirm(reservation: Reservation, request: Request, context: Context)
 
 
 def decide_change(state: PoolState, reservation: Reservation, request: Request, context: Context) -> Decision:
-    """A new end, a new start, a new roster. What does not fit is refused with the longest that would. Raises
-    `ValidationError` for a body that is none."""
+    """Raises `ValidationError` for a body that is none."""
     asked = ReservationChange.model_validate(request.spec.data)
+    return changed(state, reservation, asked, request.spec.event_id, context)
+
+
+def changed(
+    state: PoolState, reservation: Reservation, asked: ReservationChange, cause: str, context: Context
+) -> Decision:
+    """A new end, start or roster, other seats or another definition. What does not fit is refused, an extension with the
+    longest that would. `cause`: the event that asked for it."""
     if reservation.is_final:
         return refused(
             "illegal-transition", "Already ended", f"reservation {reservation.id} is {reservation.status.phase}"
         )
-    changed = reservation
-    if asked.roster is not None:
-        if any(entry.seat > reservation.spec.seats for entry in asked.roster):
-            return refused(
-                "invalid-roster", "Invalid roster", f"the roster names a seat above {reservation.spec.seats}",
-                status=422, path="roster",
-            )  # fmt: skip
-        changed = changed.respecified(cause=request.spec.event_id, roster=asked.roster)
+    seats = asked.seats or reservation.spec.seats
+    roster = reservation.spec.roster if asked.roster is None else asked.roster
+    if any(entry.seat > seats for entry in roster):
+        return refused(
+            "invalid-roster", "Invalid roster", f"the roster names a seat above {seats}", status=422, path="roster"
+        )
+    wanted: dict[str, Any] = {
+        "seats": seats,
+        "roster": roster,
+        "definition": asked.definition or reservation.spec.definition,
+    }
+    other = {name: value for name, value in wanted.items() if value != getattr(reservation.spec, name)}
+    anew = bool(other.keys() & {"seats", "definition"})
+    target = reservation.respecified(cause=cause, **other) if other else reservation
     slot = reservation.slot
     new = slot
-    if asked.start is not None or asked.end is not None:
+    if asked.start is not None or asked.end is not None or anew:
         if slot is None or not reservation.holds_capacity:
             return refused(
                 "illegal-transition",
@@ -93,15 +112,15 @@ def decide_change(state: PoolState, reservation: Reservation, request: Request, 
             return problem
         start = asked.start or slot.start
         new = Slot(start=start, end=asked.end or start + slot.duration)
-    if new == slot or slot is None or new is None:
-        if changed is reservation:
+    if slot is None or new is None or (new == slot and not anew):
+        if target is reservation:
             return Decision(reason="Unchanged", about=reservation, result="changed")
-        return Decision(reason="Changed", resource=changed, result="changed")
-    moves = new.start != slot.start
+        return Decision(reason="Changed", resource=target, result="changed")
+    moves = anew or new.start != slot.start
     outcome = (
-        _new_start(state, changed, new, context, request)
+        _new_place(state, target, new, context, cause)
         if moves
-        else _new_end(state, changed, slot, new.end, context, request)
+        else _new_end(state, target, slot, new.end, context, cause)
     )
     if isinstance(outcome, Decision):
         return outcome
@@ -142,7 +161,7 @@ def _slot_problem(
 
 
 def _new_end(
-    state: PoolState, reservation: Reservation, slot: Slot, end: datetime, context: Context, request: Request
+    state: PoolState, reservation: Reservation, slot: Slot, end: datetime, context: Context, cause: str
 ) -> Reservation | Decision:
     if end > slot.end:
         if not state.calendar.of(reservation.id):
@@ -159,16 +178,18 @@ def _new_end(
         for booking in answer.bookings:
             state.calendar.replace(booking)
     return _rescheduled(
-        reservation, Slot(start=slot.start, end=end), context, request, "Extended" if end > slot.end else "Shortened"
+        reservation, Slot(start=slot.start, end=end), context, cause, "Extended" if end > slot.end else "Shortened"
     )
 
 
-def _new_start(
-    state: PoolState, reservation: Reservation, slot: Slot, context: Context, request: Request
+def _new_place(
+    state: PoolState, reservation: Reservation, slot: Slot, context: Context, cause: str
 ) -> Reservation | Decision:
     if state.instances_of(reservation.id) or reservation.status.phase is ReservationPhase.ACTIVE:
         return refused(
-            "illegal-transition", "Already begun", f"reservation {reservation.id} is being set up: its start is fixed"
+            "illegal-transition",
+            "Already begun",
+            f"reservation {reservation.id} is being set up: its start and its place are fixed",
         )
     if slot.start < context.now:
         return refused(
@@ -186,19 +207,19 @@ def _new_start(
         explanation = explanation_of(answer, suggestion(state, answer, context))
         return refused("does-not-fit", "Move does not fit", explanation.summary, explanation=explanation.to_dict())
     state.calendar.book_all(answer.bookings())
-    moved = _rescheduled(reservation, slot, context, request, "Moved")
+    moved = _rescheduled(reservation, slot, context, cause, "Moved")
     return moved.observed(
         "moved",
-        cause=request.spec.event_id,
+        cause=cause,
         placement=seats_of(answer, reservation.id),
         explanation=explanation_of(answer),
     )
 
 
-def _rescheduled(reservation: Reservation, slot: Slot, context: Context, request: Request, reason: str) -> Reservation:
+def _rescheduled(reservation: Reservation, slot: Slot, context: Context, cause: str, reason: str) -> Reservation:
     phase = reservation.status.phase
     respec = reservation.respecified(
-        cause=request.spec.event_id,
+        cause=cause,
         start=slot.start,
         end=slot.end,
         duration_minutes=int(slot.duration / timedelta(minutes=1)),
@@ -208,14 +229,14 @@ def _rescheduled(reservation: Reservation, slot: Slot, context: Context, request
     extended = reservation.status.extended_minutes + longer
     conditions = tuple(c for c in respec.status.conditions if c.type not in _OF_THE_OLD_SLOT)
     if phase is ReservationPhase.HELD:
-        return respec.observed(cause=request.spec.event_id, slot=slot, conditions=conditions, extended_minutes=extended)
+        return respec.observed(cause=cause, slot=slot, conditions=conditions, extended_minutes=extended)
     return respec.moved(
         phase,
         at=context.now,
         by=context.by,
         reason=reason,
         fact="moved" if reason == "Moved" else "changed",
-        cause=request.spec.event_id,
+        cause=cause,
         slot=slot,
         conditions=conditions,
         extended_minutes=extended,

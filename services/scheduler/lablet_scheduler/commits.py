@@ -12,6 +12,7 @@ from datetime import datetime
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.requests import Undecided, decide_in, hand_on_in, refuse_in
 from lablet_common.resources.kinds import Service
+from lablet_common.resources.reservation import Reservation
 from lablet_common.store import Conflict, Get, Put, Store, Transaction
 from lablet_common.store.changes import create_in, unchanged_in, update_in
 from lablet_common.telemetry.metrics import STORE_CONFLICTS
@@ -34,7 +35,7 @@ class Step:
 
     @property
     def target(self) -> str | None:
-        """Id of the reservation that it is about."""
+        """Id of what it is about."""
         if self.decision.resource is not None:
             return self.decision.resource.id
         return None if self.undecided is None else target_of(self.undecided)
@@ -56,7 +57,7 @@ class Refused:
 
 
 def target_of(undecided: Undecided) -> str:
-    """Id of the reservation that a request is about."""
+    """Id of what a request is about."""
     return undecided.request.spec.subject.partition("/")[2]
 
 
@@ -116,7 +117,8 @@ async def write(
     txn.require(gate_key, mod_revision=gate)
     for step in group:
         txn.merge(step.txn)
-    ledgers = accounts.write_in(txn, [step.decision.resource for step in group if step.decision.resource is not None])
+    written = (step.decision.resource for step in group)
+    ledgers = accounts.write_in(txn, [one for one in written if isinstance(one, Reservation)])
     try:
         revision = (await txn.commit(store)).revision
     except Conflict as conflict:

@@ -16,6 +16,7 @@ from lablet_common.resources.instance import Instance
 from lablet_common.resources.model import Metadata, format_time
 from lablet_common.resources.request import Problem, Request
 from lablet_common.resources.reservation import Reservation, ReservationPhase, ReservationSpec, ReservationStatus
+from lablet_common.resources.series import Series
 from lablet_scheduler import engine
 from lablet_scheduler.state import PoolState
 from lablet_scheduler.views import explanation_of, seats_of, slot_of
@@ -45,8 +46,8 @@ class Decision:
     decide), or the request is granted."""
 
     reason: str
-    resource: Reservation | None = None
-    """The reservation as it is to be written; created if its revision is 0."""
+    resource: Reservation | Series | None = None
+    """The resource as it is to be written; created if its revision is 0."""
     problem: Problem | None = None
     hand_on: str | None = None
     unchanged: tuple[Instance, ...] = ()
@@ -57,8 +58,8 @@ class Decision:
     """For the metrics: placed, waitlisted, rejected, cancelled, changed, refused, handed-on."""
     answer: dict[str, Any] | None = None
     """What the request's outcome tells, where nothing is written."""
-    about: Reservation | None = None
-    """The reservation to be named in the request's outcome where nothing is written."""
+    about: Reservation | Series | None = None
+    """What is to be named in the request's outcome where nothing is written."""
     frees: bool = False
     """It gives capacity back: the wait list is worth a look."""
     vacates: bool = False
@@ -96,7 +97,7 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
         return _reject(draft.observed(pool=state.pool.id), context, "InvalidSlot", said)
     answer = find_place(state, draft, context)
     if isinstance(answer, engine.Placement):
-        return _granted(state, draft, answer, context)
+        return granted(state, draft, answer, context, held=draft.spec.hold is not None)
     following = _next_pool(asked.pools, state, answer, context)
     if following is not None:
         return Decision(reason="PoolFull", hand_on=following, result="handed-on")
@@ -174,10 +175,13 @@ def _place_soonest(state: PoolState, reservation: Reservation, context: Context)
     return engine.place_earliest(state.calendar, wanted, after, context.horizon)
 
 
-def _granted(state: PoolState, draft: Reservation, answer: engine.Placement, context: Context) -> Decision:
+def granted(
+    state: PoolState, draft: Reservation, answer: engine.Placement, context: Context, *, held: bool
+) -> Decision:
+    """The place is taken on the calendar; held, or for good."""
     state.calendar.book_all(answer.bookings())
     resource = draft.moved(
-        ReservationPhase.HELD if draft.spec.hold is not None else ReservationPhase.SCHEDULED,
+        ReservationPhase.HELD if held else ReservationPhase.SCHEDULED,
         at=context.now,
         by=context.by,
         reason="Placed",

@@ -81,7 +81,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
     "request": ("accepted", "decided", "refused"),
     "key": ("created", "revoked"),
     "definition": ("published", "approved", "deprecated", "archived"),
-    "series": ("placed", "refused", "cancelled"),
+    "series": ("placed", "refused", "cancelled", "completed"),
     "reservation": (
         "pending",
         "held",

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
 
 from lablet_common.resources.machine import StateMachine
 
@@ -33,6 +34,11 @@ class Model(BaseModel):
 
     def to_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def fault(field: str, message: str) -> PydanticCustomError:
+    """An error about several fields, laid at the door of one: its path is in the context, under `field`."""
+    return PydanticCustomError("fault", "{message}", {"field": field, "message": message})
 
 
 def _as_utc(value: datetime) -> datetime:

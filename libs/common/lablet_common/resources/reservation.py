@@ -54,6 +54,10 @@ class ReservationSpec(Model):
     worker_selector: Labels = {}
     roster: tuple[RosterEntry, ...] = ()
     hold: Hold | None = None
+    series: str | None = None
+    """The series that it is a date of."""
+    occurrence: str | None = None
+    """Which date of the series, by its local day."""
 
 
 class SeatState(StrEnum):

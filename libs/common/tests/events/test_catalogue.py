@@ -12,7 +12,7 @@ STATE = {
     "request": "accepted decided refused",
     "key": "created revoked",
     "definition": "published approved deprecated archived",
-    "series": "placed refused cancelled",
+    "series": "placed refused cancelled completed",
     "reservation": "pending held scheduled waitlisted rejected moved active completed cancelled expired failed "
     "starting-soon ending-soon",
     "instance": "pending instantiating running collecting grading graded stopping stopped exported terminated failed",

@@ -16,7 +16,17 @@ from lablet_common.clock import ManualClock
 from lablet_common.intents import INTENTS, Nothing, ReservationChange, ReservationRequested
 from lablet_common.ownership import Fence
 from lablet_common.requests import accept, build_request, digest_of, new_ids, request_key
-from lablet_common.resources import Definition, Instance, Metadata, Request, Reservation, Slot, Worker, WorkerPool
+from lablet_common.resources import (
+    Definition,
+    Instance,
+    Metadata,
+    Request,
+    Reservation,
+    Series,
+    Slot,
+    Worker,
+    WorkerPool,
+)
 from lablet_common.resources.definition import DefinitionPhase, DefinitionSpec, DefinitionStatus, NamedPort
 from lablet_common.resources.instance import InstancePhase, InstanceSpec, InstanceStatus, instance_id
 from lablet_common.resources.kinds import (
@@ -25,6 +35,7 @@ from lablet_common.resources.kinds import (
     POOL,
     REQUEST,
     RESERVATION,
+    SERIES,
     WORKER,
     Kind,
     gate_key,
@@ -46,6 +57,7 @@ from lablet_common.resources.worker import (
 from lablet_common.store import MemoryStore, OutcomeUnknown, Store, Transaction
 from lablet_common.store.cache import Caches
 from lablet_common.store.changes import decode, encode
+from lablet_common.terms import SeriesRequested
 from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 from lablet_scheduler.state import PoolState
@@ -89,7 +101,7 @@ class World:
         self.store = store
         self.seen = Counting(store)
         self.clock = ManualClock(AT)
-        self.caches = Caches(self.seen, [RESERVATION, INSTANCE, WORKER, POOL, DEFINITION])
+        self.caches = Caches(self.seen, [RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES])
         self.settings = SchedulerSettings(scheduler_lead_time_minutes=35, scheduler_notice_minutes=10)
         self.owners: dict[str, tuple[PoolOwner, asyncio.Task[None]]] = {}
         self.ended: list[asyncio.Task[None]] = []
@@ -214,9 +226,55 @@ class World:
         )
         return await self.tell("change", reservation, body)
 
-    async def _accept(self, verb: str, resource_id: str, body: Model, uuid: Any, pool: str, tenant: str) -> str:
+    async def ask_series(
+        self,
+        rule: str = "FREQ=WEEKLY;COUNT=4",
+        start: float = 60,
+        minutes: int = 60,
+        *,
+        definition: str = "ospf@1.0.0",
+        pools: tuple[str, ...] = ("default",),
+        timezone: str = "Europe/Berlin",
+        mode: str = "all",
+        labels: dict[str, str] | None = None,
+        except_dates: tuple[str, ...] = (),
+        key: str | None = None,
+        **options: Any,
+    ) -> str:
+        """Asks for a series whose first date begins at minute `start`, and returns its id."""
+        uuid = request_key("default", "anna", "POST /series", key or f"key-{next(_numbers)}")
+        _, series_id = new_ids(SERIES, uuid)
+        body = SeriesRequested.model_validate(
+            {
+                "id": series_id,
+                "owner": "anna",
+                "rule": rule,
+                "timezone": timezone,
+                "first": self.when(start),
+                "except_dates": except_dates,
+                "mode": mode,
+                "labels": labels or {},
+                "template": {"definition": definition, "pools": pools, "duration_minutes": minutes, **options},
+            }
+        )
+        await self._accept("requested", series_id, body, uuid, pools[0], "default", "series")
+        return series_id
+
+    async def tell_series(self, verb: str, series: str, body: Model, *, pool: str = "default") -> str:
+        """Asks something about a series (`change`, `cancel`) and returns the request's id."""
+        uuid = request_key("default", "anna", verb, f"key-{next(_numbers)}")
+        return await self._accept(f"{verb}.requested", series, body, uuid, pool, "default", "series")
+
+    async def series(self, name: str) -> Series:
+        found = await self.store.get(SERIES.key(name))
+        assert found is not None, f"there is no series {name}"
+        return decode(SERIES, found)  # type: ignore[return-value] # decode answers the kind's model
+
+    async def _accept(
+        self, verb: str, resource_id: str, body: Model, uuid: Any, pool: str, tenant: str, kind: str = "reservation"
+    ) -> str:
         request = build_request(
-            INTENTS[f"io.lablet.reservation.{verb}.v1"],
+            INTENTS[f"io.lablet.{kind}.{verb}.v1"],
             resource_id,
             body,
             key=uuid,
@@ -336,8 +394,8 @@ class World:
         return decode(REQUEST, found)  # type: ignore[return-value] # decode answers the kind's model
 
     async def of(self, reservation: str, tenant: str = "default") -> Request:
-        """The request that asked for a reservation."""
-        return await self.request(reservation.replace("rsv-", "req-"), tenant)
+        """The request that asked for a reservation or a series."""
+        return await self.request("req-" + reservation.partition("-")[2], tenant)
 
     async def phase(self, name: str) -> str:
         return str((await self.reservation(name)).phase)

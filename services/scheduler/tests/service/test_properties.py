@@ -230,6 +230,7 @@ def test_nothing_is_over_committed_and_the_calendar_is_what_the_store_says(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @given(_events)
 @settings(
     max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

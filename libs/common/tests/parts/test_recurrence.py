@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lablet_scheduler.recurrence import InvalidRecurrence, occurrences
+from lablet_common.recurrence import InvalidRecurrence, occurrences
 
 FIRST = datetime(2027, 3, 22, 8, 0, tzinfo=UTC)  # a Monday, 09:00 in Stockholm; summer time begins on the 28th
 

@@ -6,7 +6,8 @@ first. Not taken: rules by the hour or finer, and rules that bring more dates th
 
 import re
 from collections.abc import Collection
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -71,3 +72,30 @@ def _parts(rule: str) -> dict[str, str]:
     if finer:
         raise InvalidRecurrence("rule", f"{min(finer)} is not taken: the first date gives the time of day")
     return parts
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How far a date moves on the calendar on the wall: whole days, and minutes of the day."""
+
+    days: int = 0
+    minutes: int = 0
+
+    @classmethod
+    def between(cls, old: datetime, new: datetime, timezone: str) -> "Shift":
+        """From one instant to another, by the zone's clocks."""
+        zone = _zone(timezone)
+        before, after = (moment.astimezone(zone).replace(tzinfo=None) for moment in (old, new))
+        moved = after - datetime.combine(after.date(), before.time())
+        return cls((after.date() - before.date()).days, int(moved / timedelta(minutes=1)))
+
+    def of(self, start: datetime, timezone: str) -> datetime:
+        """Where a start comes to stand, in UTC: at nine it stays nine, whatever the clocks did in between."""
+        zone = _zone(timezone)
+        local = start.astimezone(zone).replace(tzinfo=None) + timedelta(days=self.days, minutes=self.minutes)
+        return local.replace(tzinfo=zone).astimezone(UTC)
+
+
+def day_of(moment: datetime, timezone: str) -> str:
+    """The local date, ISO."""
+    return moment.astimezone(_zone(timezone)).date().isoformat()

@@ -28,6 +28,7 @@ from lablet_common.resources.kinds import (
 )
 from lablet_common.resources.model import Instant, Labels, Minute, Model, Name, fault
 from lablet_common.resources.reservation import MAX_SEATS, Explanation, Hold, RosterEntry, Slot
+from lablet_common.resources.series import MAX_OCCURRENCES
 from lablet_common.resources.worker import PoolSpec, TemplateSpec
 from lablet_common.terms import SeriesCancel, SeriesChange, SeriesRequested
 
@@ -129,7 +130,7 @@ class SimulationCreate(Model):
 class SimulateRequested(Model):
     """The what-if as the scheduler gets it: definitions, pools and shapes resolved."""
 
-    wishes: Annotated[tuple[ReservationRequested, ...], Field(min_length=1, max_length=MAX_SIMULATED)]
+    wishes: Annotated[tuple[ReservationRequested, ...], Field(min_length=1, max_length=MAX_OCCURRENCES)]
     workers: int = 0
     shape: TemplateSpec | None = None
     """What all workers would be; None: what they are."""

@@ -110,6 +110,33 @@ class SeriesCancel(Model):
         return self
 
 
+class RehearsedDate(Model):
+    """How one date of a series would come out."""
+
+    date: Day
+    start: Minute
+    end: Minute
+    fits: bool
+    pool: Name | None = None
+    """Where it would be placed."""
+    reason: str = ""
+    """Why there, or what forbids it."""
+
+
+class SeriesRehearsal(Model):
+    """What would become of a series, in the order of its dates. Hours and cost are of power, boots included."""
+
+    dates: tuple[RehearsedDate, ...]
+    granted: bool
+    """The series as it is asked for would be placed."""
+    worker_hours_added: float = 0.0
+    cost_added_usd: float = 0.0
+
+    @property
+    def unfit(self) -> int:
+        return sum(not one.fits for one in self.dates)
+
+
 def _need_date(scope: Scope, date: str | None) -> None:
     if scope != "all" and date is None:
         raise fault("date", f"scope {scope} needs the date that is meant, as YYYY-MM-DD")

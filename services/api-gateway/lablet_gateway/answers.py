@@ -147,6 +147,8 @@ def path_of(subject: str) -> str | None:
         case "definition" if "@" in name:
             name, _, version = name.partition("@")
             return f"{PREFIX}/definitions/{name}/versions/{version}"
+        case "series":
+            return f"{PREFIX}/series/{name}"
         case "definition" | "artifact" | "reservation" | "instance" | "worker" | "pool" | "template" | "request":
             return f"{PREFIX}/{kind}s/{name}"
         case _:

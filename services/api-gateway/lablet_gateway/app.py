@@ -27,6 +27,7 @@ from lablet_common.resources.kinds import (
     POOL,
     REQUEST,
     RESERVATION,
+    SERIES,
     SUBSCRIPTION,
     TEMPLATE,
     WORKER,
@@ -51,6 +52,7 @@ from lablet_gateway.api import (
     quotas,
     requests,
     reservations,
+    series,
     subscriptions,
     system,
     templates,
@@ -71,7 +73,7 @@ from lablet_gateway.webhooks.dispatcher import Dispatcher
 from lablet_gateway.webhooks.preset import Preset
 from lablet_gateway.webhooks.sender import HttpSender
 
-CACHED = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT, KEY, SUBSCRIPTION)
+CACHED = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT, KEY, SUBSCRIPTION, SERIES)
 _BRIDGE = "bridge-"
 _COMPACTOR = "compactor"
 _INGRESS = "ingress"
@@ -100,8 +102,8 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.parts = parts
     faults.install(app)
     for module in (
-        requests, reservations, definitions, instances, artifacts, workers, pools, templates, events, dead_letters,
-        quotas, keys, subscriptions, system,
+        requests, reservations, series, definitions, instances, artifacts, workers, pools, templates, events,
+        dead_letters, quotas, keys, subscriptions, system,
     ):  # fmt: skip
         check_rights(module.router.routes)
         app.include_router(module.router)

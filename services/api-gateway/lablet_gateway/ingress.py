@@ -18,14 +18,16 @@ from lablet_common.intents import (
     DefinitionPublish,
     Intent,
     PoolApply,
+    ReservationChange,
     ReservationCreate,
     SimulateRequested,
     SimulationCreate,
     TemplateApply,
 )
-from lablet_common.resources.kinds import DEFINITION, POOL, RESERVATION, TEMPLATE
+from lablet_common.resources.kinds import DEFINITION, POOL, RESERVATION, SERIES, TEMPLATE
 from lablet_common.resources.model import Model
 from lablet_common.resources.request import Problem, Request
+from lablet_common.terms import SeriesCancel, SeriesChange, SeriesCreate
 from lablet_gateway import problems, simulation
 from lablet_gateway.answers import path_of
 from lablet_gateway.caller import Caller
@@ -35,6 +37,7 @@ from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import Parts
 from lablet_gateway.problems import Refused
 from lablet_gateway.rights import PREFIX
+from lablet_gateway.terms import SeriesIntake
 
 _ROUTE = "POST /events"
 _RESERVE = "io.lablet.reservation.requested.v1"
@@ -112,7 +115,18 @@ async def _accept(parts: Parts, caller: Caller, event: CloudEvent) -> Request | 
         raise problems.invalid("data", str(error)) from error
     if intent.body is SimulateRequested:
         return await simulation.ask(parts, caller.asking(intent.type), ask, _body(SimulationCreate, data))
+    if intent.kind is SERIES:
+        return await _ask_series(SeriesIntake(parts, caller.asking(intent.type), ask), intent, event, data)
     return await _ask(Intake(parts, caller.asking(intent.type), ask), intent, event, data)
+
+
+async def _ask_series(intake: SeriesIntake, intent: Intent, event: CloudEvent, data: dict[str, Any]) -> Request:
+    if intent.verb == "requested":
+        return await intake.book(_body(SeriesCreate, data))
+    name = _target(intent, event)
+    if intent.body is SeriesChange:
+        return await intake.alter(name, _body(SeriesChange, data))
+    return await intake.cancel(name, _body(SeriesCancel, data))
 
 
 async def _ask(intake: Intake, intent: Intent, event: CloudEvent, data: dict[str, Any]) -> Request:
@@ -125,6 +139,8 @@ async def _ask(intake: Intake, intent: Intent, event: CloudEvent, data: dict[str
         return await intake.apply(POOL, name, _body(PoolApply, data))
     if intent.body is TemplateApply:
         return await intake.apply(TEMPLATE, name, _body(TemplateApply, data))
+    if intent.body is ReservationChange:
+        return await intake.change(name, _body(ReservationChange, data))
     if intent.kind is DEFINITION and "@" not in name:
         raise problems.invalid("subject", f"{name} names no version", "write definition/name@version")
     if issubclass(intent.body, AssessmentCompleted):

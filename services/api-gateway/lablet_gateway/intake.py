@@ -5,7 +5,7 @@ A repeated key is answered before anything else is checked, so that a retry gets
 begun or the definition has changed since. What the owner alone can judge (does it fit?) is not judged here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -17,6 +17,7 @@ from lablet_common.intents import (
     DefinitionPublish,
     Intent,
     PoolApply,
+    ReservationChange,
     ReservationCreate,
     ReservationRequested,
     TemplateApply,
@@ -24,6 +25,7 @@ from lablet_common.intents import (
 from lablet_common.objects import digest_of as content_digest
 from lablet_common.requests import KeyReused, build_request, digest_of, new_ids, request_key
 from lablet_common.resources.artifact import staging_key
+from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import INSTANCE_PREFIX
 from lablet_common.resources.kinds import (
     ARTIFACT,
@@ -88,31 +90,11 @@ class Intake:
         intent = intent_of(RESERVATION, "requested")
         digest = digest_of(body.to_dict())
         pools = body.pools or (body.pool or DEFAULT_POOL,)
-        lookups = (
-            self._earlier(intent.kind),
-            *catalogue.reads_of(self._caller.tenant, body.definition),
-            *(Get(POOL.key(pool)) for pool in pools),
-        )
-        earlier, *found = await self._parts.lookups.ask(lookups)
-        if earlier:
-            return _same(earlier[0], digest)
-        definition = catalogue.choose(self._parts, body.definition, found[: -len(pools)])
-        errors = self._slot_errors(body)
-        if definition is None:
-            remedy = problems.nearest(body.definition, await catalogue.names(self._parts, self._caller.tenant))
-            errors.append(field_error("definition", f"there is no definition {body.definition}", remedy))
-        elif not definition.may_run:
-            said = f"{definition.id} runs processes on agents' hosts and no operator has approved it"
-            errors.append(
-                field_error("definition", said, f"ask an operator: lablet definition approve {definition.id}")
-            )
-        missing = [
-            (at, pool) for at, (pool, kvs) in enumerate(zip(pools, found[-len(pools) :], strict=True)) if not kvs
-        ]
-        if missing:
-            errors += await self._unknown_pools(missing, listed=bool(body.pools))
-        if errors or definition is None:
-            raise _invalid(errors)
+        expired = body.hold.expires_at if body.hold is not None else None
+        errors = self._slot_errors(body.start, expired)
+        definition = await self._resolve(intent.kind, digest, body.definition, pools, errors, listed=bool(body.pools))
+        if isinstance(definition, Request):
+            return definition
         _, reservation_id = new_ids(RESERVATION, self._key)
         data = ReservationRequested(
             id=reservation_id,
@@ -131,6 +113,62 @@ class Intake:
             hold=body.hold,
         )
         return await self._accept(intent, reservation_id, data, pools[0], digest)
+
+    async def _resolve(
+        self,
+        kind: Kind,
+        digest: str,
+        wanted: str,
+        pools: Sequence[str],
+        errors: list[dict[str, str]],
+        *,
+        listed: bool,
+    ) -> Definition | Request:
+        """The definition meant, or the request that the same key has brought before. Raises 422 for `errors`, and for a
+        definition or pool that there is not; `listed`: the caller gave pools and not one pool."""
+        lookups = (
+            self._earlier(kind),
+            *catalogue.reads_of(self._caller.tenant, wanted),
+            *(Get(POOL.key(pool)) for pool in pools),
+        )
+        earlier, *found = await self._parts.lookups.ask(lookups)
+        if earlier:
+            return _same(earlier[0], digest)
+        definition = catalogue.choose(self._parts, wanted, found[: -len(pools)])
+        errors = errors + await self._definition_errors(wanted, definition)
+        missing = [
+            (at, pool) for at, (pool, kvs) in enumerate(zip(pools, found[-len(pools) :], strict=True)) if not kvs
+        ]
+        if missing:
+            errors += await self._unknown_pools(missing, listed=listed)
+        if errors or definition is None:
+            raise invalid(errors)
+        return definition
+
+    async def _definition_errors(self, wanted: str, definition: Definition | None) -> list[dict[str, str]]:
+        """What forbids to run it."""
+        if definition is None:
+            remedy = problems.nearest(wanted, await catalogue.names(self._parts, self._caller.tenant))
+            return [field_error("definition", f"there is no definition {wanted}", remedy)]
+        if not definition.may_run:
+            said = f"{definition.id} runs processes on agents' hosts and no operator has approved it"
+            return [field_error("definition", said, f"ask an operator: lablet definition approve {definition.id}")]
+        return []
+
+    async def _definition_id(self, wanted: str | None) -> str | None:
+        """The id of the definition that a change names. Raises 422."""
+        if wanted is None:
+            return None
+        definition = await catalogue.find(self._parts, self._caller.tenant, wanted)
+        errors = await self._definition_errors(wanted, definition)
+        if errors or definition is None:
+            raise invalid(errors)
+        return definition.id
+
+    async def change(self, reservation_id: str, body: ReservationChange, *, must_match: bool = False) -> Request:
+        """Another slot, roster, number of seats or definition for a reservation. Raises what `act` does, and 422."""
+        body = body.model_copy(update={"definition": await self._definition_id(body.definition)})
+        return await self.act(RESERVATION, "change.requested", reservation_id, body, must_match=must_match)
 
     async def publish(self, name: str, version: str | None, topology: bytes, overrides: dict[str, Any]) -> Request:
         """A lab file: put into staging under the request's id, then asked for by its digest (claim check)."""
@@ -278,15 +316,15 @@ class Intake:
         found = (await self._parts.store.txn([], waits)).reads
         return next((pool for pool, kvs in zip(pools, found, strict=True) if kvs), pools[0])
 
-    def _slot_errors(self, body: ReservationCreate) -> list[dict[str, str]]:
+    def _slot_errors(self, start: datetime | None, hold_until: datetime | None = None) -> list[dict[str, str]]:
         now = self._parts.clock.now()
         errors = []
-        if body.start is not None and body.start < _whole_minute(now):
+        if start is not None and start < _whole_minute(now):
             errors.append(
-                field_error("start", f"{format_time(body.start)} has passed: it is {format_time(now)}", "start later")
+                field_error("start", f"{format_time(start)} has passed: it is {format_time(now)}", "start later")
             )
-        if body.hold is not None and body.hold.expires_at <= now:
-            errors.append(field_error("hold.expiresAt", f"{format_time(body.hold.expires_at)} has passed"))
+        if hold_until is not None and hold_until <= now:
+            errors.append(field_error("hold.expiresAt", f"{format_time(hold_until)} has passed"))
         return errors
 
     async def _unknown_pools(self, missing: Iterable[tuple[int, str]], *, listed: bool) -> list[dict[str, str]]:
@@ -307,7 +345,7 @@ class Intake:
                 field_error("spec.template", f"there is no template {template}", problems.nearest(template, known))
             )
         if errors:
-            raise _invalid(errors)
+            raise invalid(errors)
 
 
 async def _names_of(parts: Parts, kind: Kind) -> set[str]:
@@ -345,7 +383,7 @@ def _already_so(intent: Intent, resource: Resource[Any, Any]) -> bool:
     return intent.type in _FINAL_IS_FINE and resource.phase == ReservationPhase.CANCELLED
 
 
-def _invalid(errors: list[dict[str, str]]) -> problems.Refused:
+def invalid(errors: list[dict[str, str]]) -> problems.Refused:
     return problems.INVALID("; ".join(f"{error['path']}: {error['message']}" for error in errors), errors=errors)
 
 

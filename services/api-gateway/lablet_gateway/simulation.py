@@ -26,7 +26,6 @@ _INTENT = INTENTS["io.lablet.reservation.simulate.requested.v1"]
 
 async def ask(parts: Parts, caller: Caller, asked: Ask, body: SimulationCreate) -> Request:
     """Opens the request. Raises 422 for what is unknown, and for wishes that go to different pools."""
-    key = request_key(caller.tenant, caller.name, asked.route, asked.key or uuid4().hex)
     pools = {(wish.pools or (wish.pool or DEFAULT_POOL,))[0] for wish in body.reservations}
     if len(pools) > 1:
         raise problems.invalid("reservations", f"they go to {len(pools)} pools", "simulate one pool at a time")
@@ -44,6 +43,12 @@ async def ask(parts: Parts, caller: Caller, asked: Ask, body: SimulationCreate) 
         shape=shape if body.template else None,
         cost_per_hour_usd=shape.cost_per_hour_usd if shape is not None else 0.0,
     )
+    return await put(parts, caller, asked, pool_name, data, digest_of(body.to_dict()))
+
+
+async def put(parts: Parts, caller: Caller, asked: Ask, pool: str, data: SimulateRequested, digest: str) -> Request:
+    """Puts the question to the owner of the pool."""
+    key = request_key(caller.tenant, caller.name, asked.route, asked.key or uuid4().hex)
     _, reservation_id = new_ids(RESERVATION, key)
     request = build_request(
         _INTENT,
@@ -52,8 +57,8 @@ async def ask(parts: Parts, caller: Caller, asked: Ask, body: SimulationCreate) 
         key=key,
         tenant=caller.tenant,
         principal=caller.name,
-        shard=pool_name,
-        digest=digest_of(body.to_dict()),
+        shard=pool,
+        digest=digest,
         at=parts.clock.now(),
         trace_parent=current_trace_parent(),
     )

@@ -41,6 +41,14 @@ from lablet_common.resources.reservation import (
     SeatPlacement,
     Slot,
 )
+from lablet_common.resources.series import (
+    Occurrence,
+    OccurrenceState,
+    Series,
+    SeriesPhase,
+    SeriesSpec,
+    SeriesStatus,
+)
 from lablet_common.resources.worker import (
     Capacity,
     PoolSpec,
@@ -196,6 +204,29 @@ class World:
             placement=placement if placed else (),
         )
         return Reservation(metadata=self.metadata(name, tenant, owner=owner, **metadata), spec=spec, status=status)
+
+    def series(
+        self, name: str = "ser-a", *, owner: str = "ina", tenant: str = "default", phase: str = "Placed"
+    ) -> Series:
+        """Two Mondays at ten in Berlin."""
+        first, length = NOW + timedelta(hours=1), timedelta(hours=2)
+        starts = (first, first + timedelta(weeks=1))
+        dates = tuple(
+            Occurrence(
+                date=f"{start:%Y-%m-%d}", start=start, end=start + length, state=OccurrenceState.PLACED, pool="default"
+            )
+            for start in starts
+        )
+        return Series(
+            metadata=self.metadata(name, tenant, owner=owner),
+            spec=SeriesSpec(
+                rule="FREQ=WEEKLY;COUNT=2",
+                timezone="Europe/Berlin",
+                first=first,
+                template=ReservationSpec(definition="ospf-basics@1.0.0", seats=2, duration_minutes=120),
+            ),
+            status=SeriesStatus(phase=SeriesPhase(phase), pool="default", occurrences=dates),
+        )
 
     def instance(self, reservation: Reservation, seat: int = 1, phase: str = "Running") -> Instance:
         slot = reservation.slot

@@ -34,6 +34,11 @@ EXPECTED = {
     "DELETE /reservations/{reservation_id}": "aoilm",
     "POST /reservations/{reservation_id}:confirm": "aoilm",
     "GET /reservations/{reservation_id}/explanation": "aoilm",
+    "POST /series": "aoim",
+    "GET /series": "aoim",
+    "GET /series/{series_id}": "aoim",
+    "PATCH /series/{series_id}": "aoim",
+    "DELETE /series/{series_id}": "aoim",
     "GET /instances": "aoilm",
     "GET /instances/{instance_id}": "aoilm",
     "POST /instances/{instance_id}/start": "aoilm",
@@ -100,7 +105,15 @@ FLEET_CHANGES = {
 }
 KEY_ID = f"key-{'a' * 26}"
 # Kinds of other tenants that a foreign caller must not find, although the role has the right.
-TENANTED = ("/requests/", "/reservations/", "/instances/", "/artifacts/", "/definitions/{name}", "/keys/{key_id}")
+TENANTED = (
+    "/requests/",
+    "/reservations/",
+    "/series/",
+    "/instances/",
+    "/artifacts/",
+    "/definitions/{name}",
+    "/keys/{key_id}",
+)
 
 
 def routes_of(world: Any) -> list[tuple[str, str]]:
@@ -117,6 +130,7 @@ def address(world: Any, path: str) -> str:
         "request_id": "req-a", "name": "ospf-basics" if "/definitions" in path else "default", "version": "1.0.0",
         "reservation_id": "rsv-a", "instance_id": "ins-a-1", "digest": world.topology_digest,
         "worker": "default-001", "sequence": "1", "tenant": "acme", "key_id": KEY_ID,
+        "series_id": "ser-a",
     }  # fmt: skip
     if "/templates" in path:
         names["name"] = "simulated"
@@ -126,6 +140,7 @@ def address(world: Any, path: str) -> str:
 async def seed(world: Any) -> None:
     reservation = world.reservation("rsv-a", owner="nobody")
     await world.add(reservation, world.instance(reservation), await world.artifact(b"hostname r1", "instance/ins-a-1"))
+    await world.add(world.series("ser-a", owner="nobody"))
 
 
 async def test_every_route_has_a_row_in_the_table_and_an_expectation_here(world: Any) -> None:
@@ -182,7 +197,7 @@ async def test_another_tenants_resources_are_not_there(world: Any, role: Role) -
             or f"{method} {path.removeprefix(PREFIX)}" in FLEET_CHANGES
         ):
             continue
-        change = {"end": "2027-03-01T12:00:00Z"} if method == "PATCH" else None
+        change = {"seats": 2} if method == "PATCH" else None
         answer = await client.request(method, address(world, path), headers={"If-Match": "*"}, json=change)
         assert answer.status_code == 404, (method, path, answer.text)
     for path in ("/reservations", "/instances", "/definitions", "/artifacts"):

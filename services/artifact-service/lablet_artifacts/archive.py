@@ -32,9 +32,10 @@ from lablet_common.objects import ObjectMismatch, ObjectStore, ObjectStoreError,
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.removal import MAX_ITEMS
 from lablet_common.resources.instance import Instance
-from lablet_common.resources.kinds import INSTANCE, RESERVATION, Kind
+from lablet_common.resources.kinds import INSTANCE, RESERVATION, SERIES, Kind
 from lablet_common.resources.model import Resource
 from lablet_common.resources.reservation import Reservation
+from lablet_common.resources.series import Series
 from lablet_common.store import Compacted, Conflict, Store, StoreUnavailable, Transaction
 from lablet_common.store.repository import Repository
 
@@ -61,6 +62,7 @@ class Archiver:
         self._seconds = look_seconds
         self._reservations: Repository[Reservation] = Repository(store, RESERVATION)
         self._instances: Repository[Instance] = Repository(store, INSTANCE)
+        self._series: Repository[Series] = Repository(store, SERIES)
 
     async def run(self) -> None:
         """Until cancelled. Raises `NotOwner` when the fence no longer stands."""
@@ -79,11 +81,12 @@ class Archiver:
         instances = await _all(self._instances)
         running = {one.id for one in reservations if not one.is_final}
         peopled = {one.spec.reservation for one in instances}
-        asked = {kind.name: await self._asked(kind) for kind in (INSTANCE, RESERVATION)}
+        asked = {kind.name: await self._asked(kind) for kind in (INSTANCE, RESERVATION, SERIES)}
         ended = [one for one in instances if one.spec.reservation not in running]
         empty = [one for one in reservations if one.id not in peopled]
         done = await self._archive(INSTANCE, self._due(ended, asked[INSTANCE.name]))
-        return done + await self._archive(RESERVATION, self._due(empty, asked[RESERVATION.name]))
+        done += await self._archive(RESERVATION, self._due(empty, asked[RESERVATION.name]))
+        return done + await self._archive(SERIES, self._due(await _all(self._series), asked[SERIES.name]))
 
     def _due(self, resources: Iterable[Resource[Any, Any]], asked: set[tuple[str, int]]) -> list[Resource[Any, Any]]:
         before = self._clock.now() - self._after

@@ -13,8 +13,9 @@ from lablet_common.objects import MemoryObjectStore, ObjectMismatch, ObjectStore
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.removal import Removal
 from lablet_common.resources.instance import Instance
-from lablet_common.resources.kinds import INSTANCE, RESERVATION, ownership_key
+from lablet_common.resources.kinds import INSTANCE, RESERVATION, SERIES, ownership_key
 from lablet_common.resources.reservation import Reservation
+from lablet_common.resources.series import Series, SeriesPhase
 from lablet_common.store import MemoryStore, StoreUnavailable
 
 DAY = timedelta(hours=24)
@@ -155,6 +156,33 @@ async def test_a_reservation_leaves_only_after_its_instances(shelf: Any) -> None
     assert await archive.find(shelf.objects, RESERVATION, "rsv-a", "default") is None
     await owners(shelf)
     assert await names(shelf) == ["rsv-a"]
+
+
+async def test_a_series_that_has_ended_leaves_like_its_dates(shelf: Any) -> None:
+    series = Series.model_validate(
+        {
+            "metadata": {"id": "ser-a", "uid": "ser-a", "createdAt": shelf.clock.now(), "finalizers": ["archive"]},
+            "spec": {
+                "rule": "FREQ=WEEKLY;COUNT=2",
+                "timezone": "UTC",
+                "first": shelf.clock.now(),
+                "template": {"definition": "small@1.0.0", "durationMinutes": 60},
+            },
+            "status": {"phase": "Placed"},
+        }
+    )
+    made = await shelf.all(SERIES).create(series)
+    await shelf.clock.advance(DAY)
+    await (await archiver(shelf)).look()
+    await (await removal(shelf, SERIES)).look()
+    assert [one.id for one in (await shelf.all(SERIES).list()).items] == ["ser-a"], "it has not ended"
+    ended = made.moved(SeriesPhase.COMPLETED, at=shelf.clock.now(), by="/lablet/scheduler", reason="LastDateOver")
+    ended = await shelf.all(SERIES).update(ended)
+    await shelf.clock.advance(DAY)
+    await (await archiver(shelf)).look()
+    await (await removal(shelf, SERIES)).look()
+    assert (await shelf.all(SERIES).list()).items == ()
+    assert await archive.find(shelf.objects, SERIES, "ser-a", "default") == ended
 
 
 async def test_nothing_is_asked_of_an_owner_while_the_archive_does_not_read_back(shelf: Any) -> None:

@@ -107,11 +107,10 @@ async def change(
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response:
-    """A new end, start or roster; what is left out stays. What does not fit is refused with the longest that would."""
+    """A new end, start or roster, and before it is set up other seats or another definition; what is left out stays. What
+    does not fit is refused with the longest that would."""
     ask = Ask(f"PATCH /reservations/{reservation_id}", key, if_match)
-    request = await Intake(parts, caller, ask).act(
-        RESERVATION, "change.requested", reservation_id, body, must_match=True
-    )
+    request = await Intake(parts, caller, ask).change(reservation_id, body, must_match=True)
     return await outcome_response(parts, request, prefer)
 
 

@@ -1,0 +1,98 @@
+"""The dry run of a series: every date with its fit, in the pools of its list, and what the whole would cost.
+
+Each pool is asked for the dates that the ones before it could not take, as it would be in earnest. Not rehearsed: quotas.
+"""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from lablet_common.intents import ReservationRequested, SimulateRequested, Simulation
+from lablet_common.recurrence import day_of, occurrences
+from lablet_common.requests import digest_of
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.kinds import POOL, TEMPLATE
+from lablet_common.resources.request import Request, RequestPhase
+from lablet_common.resources.worker import WorkerPool, WorkerTemplate
+from lablet_common.terms import RehearsedDate, SeriesCreate, SeriesRehearsal
+from lablet_gateway import answers, problems, reads, simulation
+from lablet_gateway.caller import Caller
+from lablet_gateway.intake import Ask
+from lablet_gateway.parts import Parts
+from lablet_gateway.terms import SeriesIntake, pools_of
+
+
+async def rehearse(parts: Parts, caller: Caller, asked: Ask, body: SeriesCreate) -> SeriesRehearsal:
+    """Raises 422 as the real thing would, and 503 when an owner does not answer in time."""
+    definition = await SeriesIntake(parts, caller, replace(asked, key=None)).check(body)
+    length = timedelta(minutes=body.minutes)
+    starts = occurrences(body.rule, body.timezone, body.start, body.except_dates)
+    found = {
+        start: RehearsedDate(date=day_of(start, body.timezone), start=start, end=start + length, fits=False)
+        for start in starts
+    }
+    hours = cost = 0.0
+    for number, pool in enumerate(pools_of(body)):
+        left = [one for one in found.values() if not one.fits]
+        if not left:
+            break
+        ask = replace(asked, route=f"{asked.route} {number}")
+        answer = await _simulated(parts, caller, ask, body, definition, pool, left)
+        for one, said in zip(left, answer.reservations, strict=True):
+            fits = said.outcome == "placed"
+            told = {"fits": fits, "pool": pool if fits else None, "reason": said.explanation.summary}
+            found[one.start] = one.model_copy(update=told)
+        hours += answer.worker_hours_added
+        cost += answer.cost_added_usd
+    dates = tuple(found.values())
+    fitting = sum(one.fits for one in dates)
+    granted = fitting == len(dates) or (body.mode == "fits" and fitting > 0)
+    return SeriesRehearsal(
+        dates=dates, granted=granted, worker_hours_added=round(hours, 2), cost_added_usd=round(cost, 2)
+    )
+
+
+async def _simulated(
+    parts: Parts,
+    caller: Caller,
+    asked: Ask,
+    body: SeriesCreate,
+    definition: Definition,
+    pool: str,
+    dates: list[RehearsedDate],
+) -> Simulation:
+    wishes = tuple(
+        ReservationRequested(
+            id=f"what-if-{number}",
+            owner=caller.name,
+            definition=definition.id,
+            pools=(pool,),
+            seats=body.seats,
+            start=one.start,
+            end=one.end,
+            duration_minutes=body.minutes,
+            priority=body.priority,
+            worker_selector=body.worker_selector,
+        )
+        for number, one in enumerate(dates, 1)
+    )
+    data = SimulateRequested(wishes=wishes, cost_per_hour_usd=await _cost(parts, pool))
+    digest = digest_of({"pool": pool, "series": body.to_dict()})
+    request = await simulation.put(parts, caller, asked, pool, data, digest)
+    if not request.is_final:
+        request = await parts.decisions.wait(request, simulation.WAIT_SECONDS)
+    return _answer(request, pool)
+
+
+def _answer(request: Request, pool: str) -> Simulation:
+    if request.status.phase is RequestPhase.REFUSED:
+        raise answers.refusal_in(request)
+    if request.status.answer is None:
+        words = f"nobody has answered for pool {pool} within {simulation.WAIT_SECONDS:g} seconds"
+        raise problems.unavailable("scheduler", words)
+    return Simulation.model_validate(request.status.answer)
+
+
+async def _cost(parts: Parts, pool_name: str) -> float:
+    pool = await reads.get(parts, POOL, pool_name)
+    template = await reads.get(parts, TEMPLATE, pool.spec.template) if isinstance(pool, WorkerPool) else None
+    return template.spec.cost_per_hour_usd if isinstance(template, WorkerTemplate) else 0.0

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from lablet_client.artifacts import Artifacts, DeadLetters
+from lablet_client.audit import Audit
 from lablet_client.collection import Collection
 from lablet_client.connection import Connection, find_connection
 from lablet_client.definitions import Definitions
@@ -72,6 +73,7 @@ class Client:
         self.dead_letters = DeadLetters(self.transport)
         self.keys = Keys(self.transport)
         self.subscriptions = Subscriptions(self.transport)
+        self.audit = Audit(self.transport)
         self.events = Events(self.transport)
 
     async def __aenter__(self) -> Self:

@@ -14,6 +14,7 @@ import httpx
 
 from lablet_client import (
     artifacts,
+    audit,
     client,
     collection,
     definitions,
@@ -186,6 +187,11 @@ class Subscriptions(_Collection[Subscription]):
     redeliver = _blocking(subscriptions.Subscriptions.redeliver)
 
 
+class Audit(_Room[audit.Audit]):
+    list = _iterating(audit.Audit.list)
+    get = _blocking(audit.Audit.get)
+
+
 class Requests(_Room[requests.Requests]):
     get = _blocking(requests.Requests.get)
     settled = _blocking(requests.Requests.settled)
@@ -241,6 +247,7 @@ class Client:
         self.dead_letters = DeadLetters(inner.dead_letters, self._loop)
         self.keys = Keys(inner.keys, self._loop)
         self.subscriptions = Subscriptions(inner.subscriptions, self._loop)
+        self.audit = Audit(inner.audit, self._loop)
         self.events = Events(inner.events, self._loop)
 
     def __enter__(self) -> Self:

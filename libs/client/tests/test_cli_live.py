@@ -141,3 +141,24 @@ def test_a_machine_gets_a_key_uses_it_and_loses_it(typed, tmp_path):
     assert "did you mean lms-sync" in typed.stderr
     assert "is revoked" in typed("key", "revoke", "lms-sync", "--reason", "moved")
     assert "Revoked" in typed("get", "keys")
+
+
+def test_the_audit_tells_who_changed_which_field(typed, definition):
+    definition()
+    booked = json.loads(typed("reserve", "ospf-basics", "-s", "tomorrow 09:00", "-d", "2h", "-o", "json"))
+    name = booked["metadata"]["id"]
+    typed("--as", "instructor", "extend", name, "--by", "30m")
+    entries = json.loads(typed("audit", "--subject", f"reservation/{name}", "-o", "json"))["items"]
+    assert [(entry["action"], entry["principal"]) for entry in entries] == [
+        ("reservation.create", "a-admin"),
+        ("reservation.change", "a-instructor"),
+    ]
+    shown = typed("audit", "--since", "1h ago", "--who", "a-instructor")
+    assert "reservation.change" in shown
+    assert entries[1]["request"] in shown
+    field = typed("audit", entries[1]["request"])
+    assert "status.slot.end" in field
+    assert "a-instructor, instructor" in field
+    typed("audit", "--since", "soonish", code=2)
+    assert "'soonish'" in typed.stderr
+    typed("--as", "learner", "audit", code=1)

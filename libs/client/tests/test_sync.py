@@ -39,7 +39,7 @@ def test_an_iteration_may_be_left_early(blocking, scripted, reservation):
     "room",
     [
         *("reservations", "definitions", "instances", "workers", "pools", "templates"),
-        *("requests", "artifacts", "dead_letters", "events", "keys"),
+        *("requests", "artifacts", "dead_letters", "events", "keys", "audit"),
     ],
 )
 def test_every_public_method_has_its_blocking_twin(room, client, blocking):

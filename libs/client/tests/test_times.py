@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lablet_client.cli.times import WrongTime, parse_span, parse_time, show_age, show_slot, show_span, show_time
+from lablet_client.cli.times import (
+    WrongTime,
+    parse_past,
+    parse_span,
+    parse_time,
+    show_age,
+    show_slot,
+    show_span,
+    show_time,
+)
 
 ZURICH = ZoneInfo("Europe/Zurich")
 NOW = datetime(2027, 3, 3, 13, 30, 20, tzinfo=UTC)  # a Wednesday, 14:30:20 in Zurich
@@ -95,3 +104,17 @@ def test_times_are_shown_as_people_say_them():
     assert show_span(timedelta(hours=2, minutes=5)) == "2 h 05 min"
     assert show_age(NOW - timedelta(minutes=12), NOW) == "12 min ago"
     assert show_age(NOW + timedelta(days=2), NOW) == "in 2 d"
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("2h", "2027-03-03T12:30:20"),
+        ("90m ago", "2027-03-03T13:00:20"),
+        ("yesterday", "2027-03-02T00:00"),
+        ("today 08:00", "2027-03-03T08:00"),
+        ("2027-02-01T10:00", "2027-02-01T10:00"),
+    ],
+)
+def test_moments_to_look_back_to(text: str, meant: str) -> None:
+    assert parse_past(text, NOW, ZURICH) == at(meant)

@@ -43,6 +43,7 @@ from lablet_gateway import console, faults
 from lablet_gateway.answers import ProblemDocument
 from lablet_gateway.api import (
     artifacts,
+    audit,
     dead_letters,
     definitions,
     events,
@@ -103,7 +104,7 @@ def create_app(parts: Parts) -> FastAPI:
     faults.install(app)
     for module in (
         requests, reservations, series, definitions, instances, artifacts, workers, pools, templates, events,
-        dead_letters, quotas, keys, subscriptions, system,
+        dead_letters, quotas, keys, subscriptions, audit, system,
     ):  # fmt: skip
         check_rights(module.router.routes)
         app.include_router(module.router)

@@ -12,7 +12,7 @@ from lablet_common.requests import digest_of, new_ids
 from lablet_common.resources.kinds import REQUEST, Service
 from lablet_common.resources.model import Fact, Metadata, Model
 from lablet_common.resources.request import Changed, Request, RequestPhase, RequestSpec, RequestStatus
-from lablet_common.store import Transaction
+from lablet_common.store import Store, Transaction
 from lablet_common.store.changes import create_in
 from lablet_gateway.caller import Caller
 
@@ -67,3 +67,14 @@ def deed_in(
     )
     create_in(txn, decided)
     return decided
+
+
+async def deed(
+    store: Store, caller: Caller, action: str, subject: str, data: dict[str, Any], *, at: datetime
+) -> Request:
+    """The trace of something that was done outside the store, written once it is done. Raises `StoreUnavailable`: then it
+    is done and leaves no trace, and doing it again is the caller's to choose."""
+    txn = Transaction()
+    told = deed_in(txn, caller, action, subject, data, at=at)
+    await txn.commit(store)
+    return told

@@ -51,6 +51,10 @@ class EventLog(Protocol):
         """Up to `limit` events above `after`; none when that is the end."""
         ...
 
+    async def of_kind(self, tenant: str, kind: str, after: int, limit: int) -> Sequence[Logged]:
+        """Up to `limit` events above `after` of one kind of a tenant's resources; none when that is the end."""
+        ...
+
     async def story(self, tenant: str, kind: str, resource_id: str, limit: int) -> Sequence[Logged]:
         """What was published about one resource, oldest first."""
         ...
@@ -107,6 +111,16 @@ class MemoryEventLog:
     async def read(self, after: int, limit: int) -> Sequence[Logged]:
         self._check()
         return [logged for logged in self.events if logged.number > after][:limit]
+
+    async def of_kind(self, tenant: str, kind: str, after: int, limit: int) -> Sequence[Logged]:
+        self._check()
+        return [
+            logged
+            for logged in self.events
+            if logged.number > after
+            and kind_and_id(logged.event)[0] == kind
+            and logged.event.get_extension("tenant") == tenant
+        ][:limit]
 
     async def story(self, tenant: str, kind: str, resource_id: str, limit: int) -> Sequence[Logged]:
         self._check()

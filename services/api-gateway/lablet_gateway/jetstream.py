@@ -65,6 +65,13 @@ class JetStreamLog:
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
         return _read(await _pull(self._bus, EVENTS_STREAM, config, limit))
 
+    async def of_kind(self, tenant: str, kind: str, after: int, limit: int) -> Sequence[Logged]:
+        wanted = subjects.event_filter(kind, tenant=tenant)
+        config = ConsumerConfig(
+            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1, filter_subject=wanted
+        )
+        return _read(await _pull(self._bus, EVENTS_STREAM, config, limit))
+
     async def story(self, tenant: str, kind: str, resource_id: str, limit: int) -> Sequence[Logged]:
         wanted = subjects.event_filter(kind, tenant=tenant, resource_id=resource_id)
         config = ConsumerConfig(deliver_policy=DeliverPolicy.ALL, filter_subject=wanted)

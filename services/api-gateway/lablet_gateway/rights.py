@@ -144,6 +144,8 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/quotas/{tenant}", _ADMIN_FLEET),
         ("PUT", "/quotas/{tenant}", _ADMIN_FLEET),
         ("GET", "/usage", Right(_ALL, _ALL, _ALL, _NO)),
+        ("GET", "/audit", _ADMIN),
+        ("GET", "/audit/{request_id}", _ADMIN),
         ("POST", "/keys", _ADMIN),
         ("GET", "/keys", _ADMIN),
         ("GET", "/keys/{key_id}", _ADMIN),

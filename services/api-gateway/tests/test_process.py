@@ -190,6 +190,10 @@ async def test_a_dead_letter_goes_back_to_where_it_came_from(mesh: Mesh) -> None
         waiting = await js.pull_subscribe(subject, stream="INTENTS_SCHEDULER")
         (message,) = await waiting.fetch(1, timeout=5)
     assert (message.headers["ce-id"], message.data) == ("7", b"{}")
+    async with asyncio.timeout(10):
+        while not (entries := (await mesh.client.get("/api/v1/audit?action=dead-letter")).json()["items"]):
+            await asyncio.sleep(0.05)
+    assert [(entry["principal"], entry["action"]) for entry in entries] == [("root", "dead-letter.replay")]
     await connection.close()
 
 

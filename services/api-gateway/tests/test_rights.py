@@ -91,6 +91,8 @@ EXPECTED = {
     "GET /quotas/{tenant}": "a",
     "PUT /quotas/{tenant}": "a",
     "GET /usage": "aoi",
+    "GET /audit": "a",
+    "GET /audit/{request_id}": "a",
     "POST /keys": "a",
     "GET /keys": "a",
     "GET /keys/{key_id}": "a",

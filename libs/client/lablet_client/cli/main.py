@@ -15,6 +15,7 @@ from lablet_client.cli import (
     admin,
     apply,
     artifact,
+    audit,
     booking,
     calendar,
     deadletters,
@@ -84,7 +85,7 @@ def connect(
     context.obj = given
 
 
-for part in (booking, look, apply, calendar, simulate):
+for part in (booking, look, apply, calendar, simulate, audit):
     app.registered_commands.extend(part.app.registered_commands)
 app.add_typer(definition.app, name="definition", help="Publish labs and look at them.")
 app.add_typer(artifact.app, name="artifact", help="What labs have left behind: list, fetch, delete.")

@@ -56,6 +56,18 @@ def parse_time(text: str, now: datetime, zone: tzinfo | None = None) -> datetime
     return _spoken(word, text, now, zone).astimezone(UTC)
 
 
+def parse_past(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
+    """A moment to look back to: `2h` or `2h ago` before now, a day (`yesterday`), else as `parse_time`. Raises
+    `WrongTime`."""
+    word = text.strip().lower()
+    try:
+        return now - parse_span(word.removesuffix("ago").strip())
+    except WrongTime:
+        if word in _NEAR or word in _DAYS:
+            return parse_time(f"{word} 00:00", now, zone)
+        return parse_time(text, now, zone)
+
+
 def show_time(moment: datetime, now: datetime, zone: tzinfo | None = None) -> str:
     """`today 09:00`, `tomorrow 09:00`, `Mon 01 Mar 09:00`, with the year where it is another one."""
     local, today = moment.astimezone(zone), now.astimezone(zone)

@@ -10,6 +10,7 @@ from lablet_gateway import problems
 from lablet_gateway.answers import model_response, refusals
 from lablet_gateway.caller import WithCaller
 from lablet_gateway.deadletters import Buried
+from lablet_gateway.deeds import deed
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.rights import PREFIX
 
@@ -68,26 +69,35 @@ async def get_dead_letter(sequence: Sequence, parts: WithParts, _: WithCaller) -
 
 
 @router.post("/{sequence}/replay", response_model=DeadLetterView, responses=refusals(404))
-async def replay(sequence: Sequence, parts: WithParts, _: WithCaller) -> Response:
+async def replay(sequence: Sequence, parts: WithParts, caller: WithCaller) -> Response:
     """Publishes the original to where it had been published (what a webhook's sink did not take: to that sink) and takes
     it out of the queue. When it fails again, there is a new dead letter."""
     buried = await _require(parts, sequence)
     await parts.dead_letters.replay(buried)
+    about = {"consumer": buried.letter.consumer, "subject": buried.letter.subject}
+    await deed(parts.store, caller, "dead-letter.replay", f"dead-letter/{sequence}", about, at=parts.clock.now())
     return model_response(_view(buried))
 
 
 @router.delete("/{sequence}", status_code=204, response_class=Response, responses=refusals(404))
-async def forget_dead_letter(sequence: Sequence, parts: WithParts, _: WithCaller) -> Response:
+async def forget_dead_letter(sequence: Sequence, parts: WithParts, caller: WithCaller) -> Response:
     """Forgets one of them for good."""
-    await _require(parts, sequence)
+    buried = await _require(parts, sequence)
     await parts.dead_letters.remove(sequence)
+    about = {"consumer": buried.letter.consumer, "subject": buried.letter.subject}
+    await deed(parts.store, caller, "dead-letter.forget", f"dead-letter/{sequence}", about, at=parts.clock.now())
     return Response(status_code=204)
 
 
 @router.delete("", response_model=Purged, responses=refusals())
-async def purge_dead_letters(parts: WithParts, _: WithCaller, consumer: Consumer = None) -> Response:
+async def purge_dead_letters(parts: WithParts, caller: WithCaller, consumer: Consumer = None) -> Response:
     """Forgets all of them, or those of one consumer, for good."""
-    return model_response(Purged(purged=await parts.dead_letters.purge(consumer)))
+    purged = await parts.dead_letters.purge(consumer)
+    about = {"consumer": consumer, "purged": purged}
+    await deed(
+        parts.store, caller, "dead-letter.purge", f"dead-letter/{consumer or 'all'}", about, at=parts.clock.now()
+    )
+    return model_response(Purged(purged=purged))
 
 
 async def _require(parts: Parts, sequence: int) -> Buried:

@@ -29,6 +29,7 @@ from lablet_gateway.answers import (
 )
 from lablet_gateway.caller import Caller, WithCaller
 from lablet_gateway.deadletters import everything_of, webhook_consumer
+from lablet_gateway.deeds import deed
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.reads import ListOf, WithListQuery
 from lablet_gateway.rights import PREFIX
@@ -116,6 +117,8 @@ async def redeliver(name: SubscriptionName, parts: WithParts, caller: WithCaller
     async for buried in everything_of(parts.dead_letters, webhook_consumer(name)):
         await parts.dead_letters.replay(buried)
         sent += 1
+    about = {"redelivered": sent}
+    await deed(parts.store, caller, "subscription.redeliver", f"subscription/{name}", about, at=parts.clock.now())
     return model_response(Redelivered(redelivered=sent))
 
 

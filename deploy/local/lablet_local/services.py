@@ -94,6 +94,7 @@ def _process(
             "GATEWAY_HOST": "127.0.0.1",
             "GATEWAY_PORT": str(site.ports.gateway(number)),
             "API_TOKENS_FILE": str(secrets.api_tokens),
+            "GATEWAY_RATE_LIMIT": os.environ.get("GATEWAY_RATE_LIMIT", "0"),
             "SECRETS_KEY_FILE": str(site.keys.webhooks),
             "WEBHOOK_ALLOW_PRIVATE": "true",
         }

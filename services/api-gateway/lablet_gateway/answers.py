@@ -83,7 +83,7 @@ def refusals(*statuses: int) -> Responses:
     """OpenAPI entries of the problems that a route answers, beside those that all do."""
     return {
         status: {"description": _WORDS[status], "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}}
-        for status in sorted({401, 403, 422, 503, *statuses})
+        for status in sorted({401, 403, 422, 429, 503, *statuses})
     }
 
 

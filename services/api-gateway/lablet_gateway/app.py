@@ -70,6 +70,7 @@ from lablet_gateway.parts import Parts
 from lablet_gateway.rights import OPEN, PREFIX, RIGHTS
 from lablet_gateway.settings import GatewaySettings
 from lablet_gateway.streams import Hub
+from lablet_gateway.throttle import Buckets, RateLimit
 from lablet_gateway.webhooks.dispatcher import Dispatcher
 from lablet_gateway.webhooks.preset import Preset
 from lablet_gateway.webhooks.sender import HttpSender
@@ -114,6 +115,8 @@ def create_app(parts: Parts) -> FastAPI:
     settings = parts.settings
     uploads = {("POST", f"{PREFIX}/definitions"): settings.gateway_max_upload_bytes}
     app.add_middleware(BodyLimit, limit=settings.gateway_max_body_bytes, larger=uploads)
+    if settings.gateway_rate_limit:
+        app.add_middleware(RateLimit, buckets=Buckets(settings.gateway_rate_limit, settings.gateway_rate_burst))
     app.add_middleware(Authentication, verifier=parts.proof)
     app.add_middleware(RequestContext)
     return app

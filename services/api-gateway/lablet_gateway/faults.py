@@ -24,6 +24,7 @@ from lablet_common.store.repository import InvalidCursor, NotFound
 from lablet_common.store.selectors import SelectorError
 from lablet_gateway import problems
 from lablet_gateway.eventlog import EventLogUnavailable
+from lablet_gateway.gathering import Overloaded
 from lablet_gateway.problems import Refused, field_error
 
 _log = logging.getLogger(__name__)
@@ -95,6 +96,10 @@ def refusal_of(error: Exception) -> Refused | None:
             return invalid_input(error.errors())
         case StoreUnavailable():
             return problems.unavailable("etcd", f"etcd does not answer: {error}")
+        case Overloaded():
+            return problems.unavailable(
+                "etcd", f"etcd is slower than what is asked of it: {error}; come back in a moment"
+            )
         case EventLogUnavailable():
             return problems.unavailable("nats", f"NATS does not answer: {error}")
         case ObjectMissing():
@@ -161,6 +166,7 @@ def install(app: FastAPI) -> None:
         RequestValidationError,
         ValidationError,
         StoreUnavailable,
+        Overloaded,
         EventLogUnavailable,
         ObjectStoreError,
         Compacted,

@@ -15,6 +15,8 @@ from lablet_common.store import Get, InvalidRequest, KeyValue, Store
 
 T = TypeVar("T")
 U = TypeVar("U")
+MANY = 5000
+"""Calls that wait together unless the settings say otherwise."""
 _GETS = 128
 """Keys that one transaction reads."""
 
@@ -24,16 +26,24 @@ Found = tuple[tuple[KeyValue, ...], ...]
 """What was found, an entry for each `Get`."""
 
 
-class Gathering(Generic[T, U]):
-    """`work` takes the items of a round and returns as many outcomes."""
+class Overloaded(Exception):
+    """More wait already than shall: coming later is better than waiting longer."""
 
-    def __init__(self, work: Callable[[Sequence[T]], Awaitable[Sequence[U | Exception]]]) -> None:
+
+class Gathering(Generic[T, U]):
+    """`work` takes the items of a round and returns as many outcomes. At most `most` wait for the next round."""
+
+    def __init__(self, work: Callable[[Sequence[T]], Awaitable[Sequence[U | Exception]]], most: int = MANY) -> None:
         self._work = work
+        self._most = most
         self._waiting: list[tuple[T, asyncio.Future[U]]] = []
         self._rounds: asyncio.Task[None] | None = None
 
     async def ask(self, item: T) -> U:
-        """The outcome of the item. Raises the error that stands for it, or that the whole round met."""
+        """The outcome of the item. Raises the error that stands for it, or that the whole round met, and `Overloaded`
+        at once when too many wait."""
+        if len(self._waiting) >= self._most:
+            raise Overloaded(f"{self._most} calls wait for an answer already")
         future: asyncio.Future[U] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
         if self._rounds is None:
@@ -66,7 +76,7 @@ class Gathering(Generic[T, U]):
                 future.set_result(outcome)
 
 
-def acceptance(store: Store) -> Gathering[Request, Accepted]:
+def acceptance(store: Store, most: int = MANY) -> Gathering[Request, Accepted]:
     """Accepts requests, those of a round together."""
 
     async def work(requests: Sequence[Request]) -> Sequence[Accepted | Exception]:
@@ -75,7 +85,7 @@ def acceptance(store: Store) -> Gathering[Request, Accepted]:
         except InvalidRequest:
             return [await _alone(store, request) for request in requests]  # only the one at fault is to hear of it
 
-    return Gathering(work)
+    return Gathering(work, most)
 
 
 async def _alone(store: Store, request: Request) -> Accepted | Exception:
@@ -85,7 +95,7 @@ async def _alone(store: Store, request: Request) -> Accepted | Exception:
         return error
 
 
-def lookups(store: Store) -> Gathering[Lookup, Found]:
+def lookups(store: Store, most: int = MANY) -> Gathering[Lookup, Found]:
     """Reads keys linearizably, those of a round together, and what several want once."""
 
     async def work(wanted: Sequence[Lookup]) -> Sequence[Found]:
@@ -100,7 +110,7 @@ def lookups(store: Store) -> Gathering[Lookup, Found]:
             keys.update(lookup)
         return found + await _read(store, group)
 
-    return Gathering(work)
+    return Gathering(work, most)
 
 
 async def _read(store: Store, group: Sequence[Lookup]) -> list[Found]:

@@ -50,8 +50,8 @@ class Parts:
 
     def __post_init__(self) -> None:
         """What all callers share of the store."""
-        object.__setattr__(self, "acceptance", acceptance(self.store))
-        object.__setattr__(self, "lookups", lookups(self.store))
+        object.__setattr__(self, "acceptance", acceptance(self.store, self.settings.gateway_max_waiting))
+        object.__setattr__(self, "lookups", lookups(self.store, self.settings.gateway_max_waiting))
         object.__setattr__(self, "decisions", Decisions(self.store))
         object.__setattr__(self, "key_uses", KeyUses(self.store))
         keys = KeyVerifier(self.caches, self.lookups, self.key_uses)

@@ -88,6 +88,12 @@ class GatewaySettings(CommonSettings):
     """Largest request body; uploads of lab files have a limit of their own."""
     gateway_max_upload_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
     """Largest body of POST /definitions."""
+    gateway_rate_limit: float = Field(default=300.0, ge=0)
+    """Calls a second that one caller may make of one replica, in the long run; 0: as many as they like."""
+    gateway_rate_burst: int = Field(default=600, ge=1)
+    """Calls that a caller who has rested may make at once."""
+    gateway_max_waiting: int = Field(default=5000, ge=1)
+    """Calls that wait for etcd at the same time; more are answered 503 at once, until it is quicker."""
     gateway_max_wait_seconds: float = Field(default=30.0, ge=0)
     """Longest `Prefer: wait` that is honoured (real seconds)."""
     gateway_heartbeat_seconds: float = Field(default=15.0, gt=0)

@@ -305,6 +305,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     store, log, objects, dead = MemoryStore(), MemoryEventLog(), MemoryObjectStore(), MemoryDeadLetters()
     clock = ManualClock(NOW)
     settings = GatewaySettings(
+        gateway_rate_limit=0,
         gateway_max_body_bytes=4096,
         gateway_max_upload_bytes=8192,
         gateway_stream_buffer=10,

@@ -23,6 +23,14 @@ class ObjectStoreUnavailable(ObjectStoreError):
     """No answer, or one that says: later."""
 
 
+class ObjectStoreDenied(ObjectStoreUnavailable):
+    """Our keys are wrong, or may not do this: work waits until an operator has put that right."""
+
+
+class ObjectStoreFull(ObjectStoreUnavailable):
+    """No room left: work waits until there is some."""
+
+
 class ObjectMissing(ObjectStoreError):
     def __init__(self, key: str) -> None:
         super().__init__(f"no object under {key}")
@@ -136,11 +144,18 @@ class MemoryObjectStore:
         return None
 
 
-class S3ObjectStore:
-    """AWS S3 and compatible servers, through aiobotocore. The client is made at the first call."""
+_FULL = frozenset({"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "XMinioAdminBucketQuotaExceeded"})
+_LATER = frozenset({"SlowDown", "Throttling", "RequestTimeout", "RequestTimeTooSkewed"})
 
-    def __init__(self, settings: StorageSettings) -> None:
+
+class S3ObjectStore:
+    """AWS S3 and compatible servers, through aiobotocore. The client is made at the first call. `silence_seconds`: how long
+    an answer may stop before it counts as none; `tries`: of each call, before it is given back to the caller."""
+
+    def __init__(self, settings: StorageSettings, *, silence_seconds: float = 30, tries: int = 3) -> None:
         self._settings = settings
+        self._tries = tries
+        self._silence_seconds = silence_seconds
         self._stack = AsyncExitStack()
         self._client: Any = None
 
@@ -163,9 +178,9 @@ class S3ObjectStore:
                         signature_version="s3v4",
                         s3={"addressing_style": "path"},
                         connect_timeout=3,
-                        read_timeout=30,
+                        read_timeout=self._silence_seconds,
                         max_pool_connections=32,
-                        retries={"mode": "standard", "max_attempts": 3},
+                        retries={"mode": "standard", "max_attempts": self._tries},
                         request_checksum_calculation="when_required",
                         response_checksum_validation="when_required",
                     ),
@@ -189,9 +204,17 @@ class S3ObjectStore:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if status == 404 or code in ("NoSuchKey", "404", "NotFound"):
                 raise ObjectMissing(key) from error
-            if status >= 500 or code in ("SlowDown", "Throttling", "RequestTimeout"):
-                raise ObjectStoreUnavailable(f"{what} {key}: the object store answered {status} {code}") from error
-            raise ObjectStoreError(f"{what} {key}: the object store answered {status} {code}") from error
+            said = f"{what} {key}: the object store at {self._settings.url} answered {status} {code}"
+            if status == 507 or code in _FULL:
+                raise ObjectStoreFull(f"{said}: it is full; make room there, or raise its quota") from error
+            if status in (401, 403):
+                raise ObjectStoreDenied(
+                    f"{said}: check ARTIFACT_STORAGE_ACCESS_KEY and ARTIFACT_STORAGE_SECRET_KEY, and what they may do with "
+                    f"the bucket {self._settings.bucket}"
+                ) from error
+            if status >= 500 or code in _LATER:
+                raise ObjectStoreUnavailable(said) from error
+            raise ObjectStoreError(said) from error
         except (BotoCoreError, ConnectionFault, OSError) as error:
             raise ObjectStoreUnavailable(f"{what} {key}: {type(error).__name__} at {self._settings.url}") from error
 

@@ -1,11 +1,11 @@
 """Wiring of the artifact-service: one active decider, a bridge per kind, and the object store."""
 
-import asyncio
 from datetime import timedelta
 
 from lablet_artifacts.archive import Archiver
 from lablet_artifacts.deleting import Deleter
 from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
+from lablet_artifacts.patience import with_patience
 from lablet_artifacts.publishing import Publisher
 from lablet_artifacts.references import References
 from lablet_artifacts.rendering import Renderer
@@ -15,7 +15,7 @@ from lablet_common.bridge import Bridge
 from lablet_common.bus import Received, intents_stream
 from lablet_common.events import subjects
 from lablet_common.intake import Decision, Intake, verb_of
-from lablet_common.objects import ObjectStoreError, ObjectStoreUnavailable, S3ObjectStore
+from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.requests import Undecided
 from lablet_common.resources.artifact import Artifact, ArtifactPhase
@@ -27,7 +27,6 @@ from lablet_common.tasks import together
 
 _CENTRAL = "-"
 _BRIDGE = "bridge-"
-_PAUSE_SECONDS = 0.5
 
 
 class ArtifactService:
@@ -57,21 +56,11 @@ class ArtifactService:
         try:
             async with self._caches:
                 await self._caches.wait_synced()
-                await self._bucket()
+                await with_patience(self._objects.ensure_bucket)
                 self._runtime.health.started = True
                 await self._ownership.run(self._serve)
         finally:
             await self._objects.close()
-
-    async def _bucket(self) -> None:
-        while True:
-            try:
-                await self._objects.ensure_bucket()
-            except ObjectStoreError as error:
-                self._runtime.log.warning("the object store does not answer yet", extra={"cause": str(error)})
-                await asyncio.sleep(_PAUSE_SECONDS)
-            else:
-                return
 
     async def _serve(self, shard: str, fence: Fence) -> None:
         runtime = self._runtime
@@ -101,7 +90,7 @@ class ArtifactService:
             if verb_of(undecided)[0] == ARTIFACT.name:
                 await self._caught_up(undecided.pointer.create_revision)
                 return await deleter.decide(undecided, runtime.clock.now())
-            return await self._decide(undecided)
+            return await with_patience(lambda: self._publisher.decide(undecided, runtime.clock.now(), runtime.source))
 
         intake = Intake(
             Service.ARTIFACTS,
@@ -160,15 +149,6 @@ class ArtifactService:
             await self._caches.reached(revision)
         except TimeoutError as error:
             raise StoreUnavailable(f"the cache of artifacts has not come to revision {revision}") from error
-
-    async def _decide(self, undecided: Undecided) -> Decision:
-        """A request stays undecided while the object store is down: it is tried again, never refused for that."""
-        while True:
-            try:
-                return await self._publisher.decide(undecided, self._runtime.clock.now(), self._runtime.source)
-            except ObjectStoreUnavailable as error:
-                self._runtime.log.warning("a request waits for the object store", extra={"cause": str(error)})
-                await asyncio.sleep(_PAUSE_SECONDS)
 
 
 def main() -> None:

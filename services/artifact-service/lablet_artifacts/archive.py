@@ -10,7 +10,8 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
@@ -34,10 +35,8 @@ from lablet_common.removal import MAX_ITEMS
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, RESERVATION, SERIES, Kind
 from lablet_common.resources.model import Resource
-from lablet_common.resources.reservation import Reservation
-from lablet_common.resources.series import Series
-from lablet_common.store import Compacted, Conflict, Store, StoreUnavailable, Transaction
-from lablet_common.store.repository import Repository
+from lablet_common.store import Compacted, Conflict, KeyValue, Store, StoreUnavailable, Transaction
+from lablet_common.store.changes import decode
 
 log = logging.getLogger("lablet.artifacts.archive")
 
@@ -45,6 +44,20 @@ _RECORDS = 500
 """Resources of one file."""
 _PAGE = 500
 _PUTS_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What of a resource decides whether it is due."""
+
+    id: str
+    revision: int
+    final: bool
+    kept: bool
+    """It waits for the archive."""
+    moved: datetime
+    reservation: str
+    """Of an instance its reservation; of a reservation itself."""
 
 
 class Archiver:
@@ -60,9 +73,8 @@ class Archiver:
         self._clock = clock
         self._after = after
         self._seconds = look_seconds
-        self._reservations: Repository[Reservation] = Repository(store, RESERVATION)
-        self._instances: Repository[Instance] = Repository(store, INSTANCE)
-        self._series: Repository[Series] = Repository(store, SERIES)
+        self._known: dict[str, dict[str, _Known]] = {}
+        """Kind → key → what was read at the last look."""
 
     async def run(self) -> None:
         """Until cancelled. Raises `NotOwner` when the fence no longer stands."""
@@ -77,27 +89,46 @@ class Archiver:
     async def look(self) -> int:
         """One pass; returns how many resources were archived and asked for."""
         # Reservations first: an instance is made only for one that has not ended, so the later list has all of them.
-        reservations = await _all(self._reservations)
-        instances = await _all(self._instances)
-        running = {one.id for one in reservations if not one.is_final}
-        peopled = {one.spec.reservation for one in instances}
+        reservations = await self._scan(RESERVATION)
+        instances = await self._scan(INSTANCE)
+        running = {one.id for one, _ in reservations if not one.final}
+        peopled = {one.reservation for one, _ in instances}
         asked = {kind.name: await self._asked(kind) for kind in (INSTANCE, RESERVATION, SERIES)}
-        ended = [one for one in instances if one.spec.reservation not in running]
-        empty = [one for one in reservations if one.id not in peopled]
-        done = await self._archive(INSTANCE, self._due(ended, asked[INSTANCE.name]))
-        done += await self._archive(RESERVATION, self._due(empty, asked[RESERVATION.name]))
-        return done + await self._archive(SERIES, self._due(await _all(self._series), asked[SERIES.name]))
+        ended = [found for found in instances if found[0].reservation not in running]
+        empty = [found for found in reservations if found[0].id not in peopled]
+        done = await self._archive(INSTANCE, self._due(INSTANCE, ended, asked[INSTANCE.name]))
+        done += await self._archive(RESERVATION, self._due(RESERVATION, empty, asked[RESERVATION.name]))
+        return done + await self._archive(SERIES, self._due(SERIES, await self._scan(SERIES), asked[SERIES.name]))
 
-    def _due(self, resources: Iterable[Resource[Any, Any]], asked: set[tuple[str, int]]) -> list[Resource[Any, Any]]:
+    def _due(
+        self, kind: Kind, found: Iterable[tuple[_Known, KeyValue]], asked: set[tuple[str, int]]
+    ) -> list[Resource[Any, Any]]:
         before = self._clock.now() - self._after
         return [
-            one
-            for one in resources
-            if one.is_final
-            and FINALIZER in one.metadata.finalizers
-            and last_moved(one) <= before
-            and (one.id, one.revision) not in asked
+            decode(kind, kv)
+            for one, kv in found
+            if one.final and one.kept and one.moved <= before and (one.id, one.revision) not in asked
         ]
+
+    async def _scan(self, kind: Kind) -> list[tuple[_Known, KeyValue]]:
+        """Everything of a kind at one revision, page by page, so that others get a turn. What has not changed since the
+        last look is not read again: most of what etcd holds at any time waits for its day."""
+        before, now = self._known.get(kind.name, {}), {}
+        found: list[tuple[_Known, KeyValue]] = []
+        after, revision = "", 0
+        while True:
+            page = await self._store.range(kind.prefix, limit=_PAGE, start_after=after, revision=revision)
+            for kv in page.items:
+                one = before.get(kv.key)
+                if one is None or one.revision != kv.mod_revision:
+                    one = _known(decode(kind, kv))
+                now[kv.key] = one
+                found.append((one, kv))
+            if not page.more:
+                self._known[kind.name] = now
+                return found
+            after, revision = page.items[-1].key, revision or page.revision
+            await asyncio.sleep(0)
 
     async def _asked(self, kind: Kind) -> set[tuple[str, int]]:
         """What its owner has been asked to delete and has not deleted yet."""
@@ -148,14 +179,12 @@ class Archiver:
             raise NotOwner("the archive has another owner") from conflict
 
 
-async def _all(repository: Repository[Any]) -> list[Any]:
-    """Everything of a kind at one revision, page by page, so that others get a turn."""
-    found: list[Any] = []
-    cursor: str | None = None
-    while True:
-        page = await repository.list(limit=_PAGE, cursor=cursor)
-        found += page.items
-        if page.next_cursor is None:
-            return found
-        cursor = page.next_cursor
-        await asyncio.sleep(0)
+def _known(resource: Resource[Any, Any]) -> _Known:
+    return _Known(
+        id=resource.id,
+        revision=resource.revision,
+        final=resource.is_final,
+        kept=FINALIZER in resource.metadata.finalizers,
+        moved=last_moved(resource),
+        reservation=resource.spec.reservation if isinstance(resource, Instance) else resource.id,
+    )

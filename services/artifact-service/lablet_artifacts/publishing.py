@@ -19,7 +19,7 @@ from lablet_artifacts.rendering import SEAT_VALUES
 from lablet_artifacts.retiring import Retirement
 from lablet_common.intake import PROBLEMS, Decision, refused, target_of, verb_of
 from lablet_common.intents import DefinitionPublish
-from lablet_common.objects import ObjectMissing, ObjectStore, digest_of, get_content
+from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, digest_of, get_content
 from lablet_common.process_lab import RUNTIME
 from lablet_common.requests import Undecided
 from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference, object_key
@@ -142,7 +142,7 @@ class Publisher:
             return _taken(taken)
         try:
             data = await self._uploaded(asked, request.tenant, versions)
-        except ObjectMissing:
+        except (ObjectMissing, ObjectMismatch):
             return refused("upload-missing", "Upload missing", "the uploaded file is gone: upload it again", 422)
         if digest_of(data) != asked.digest:
             return refused("digest-mismatch", "Digest mismatch", "the uploaded file is not the one announced", 422)

@@ -12,6 +12,7 @@ import pytest
 
 from lablet_artifacts.deleting import Deleter
 from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
+from lablet_artifacts.patience import with_patience
 from lablet_artifacts.publishing import Publisher
 from lablet_artifacts.references import References
 from lablet_artifacts.rendering import Renderer
@@ -109,7 +110,7 @@ class Shelf:
         async def decide(undecided: Any) -> Any:
             if request.spec.subject.startswith("artifact/"):
                 return await deleter.decide(undecided, self.clock.now())
-            return await publisher.decide(undecided, self.clock.now(), SOURCE)
+            return await with_patience(lambda: publisher.decide(undecided, self.clock.now(), SOURCE))
 
         intake = Intake(
             Service.ARTIFACTS, "-", fence, decide, store=self.store, clock=self.clock, source=SOURCE, resync_seconds=60
@@ -122,7 +123,7 @@ class Shelf:
             return str((await self.all(REQUEST).get(request.id, request.tenant)).phase) != "Accepted"
 
         try:
-            await self.until(done)
+            await self.until(done, seconds=20)
         finally:
             await _end(task)
         return await self.all(REQUEST).get(request.id, request.tenant)
@@ -198,11 +199,11 @@ class Shelf:
             if reference.subject == subject
         }
 
-    async def has(self, role: str, name: str, count: int = 1) -> None:
+    async def has(self, role: str, name: str, count: int = 1, *, seconds: float = 5) -> None:
         async def there() -> bool:
             return sum(key == (role, name) for key in await self.files()) >= count
 
-        await self.until(there)
+        await self.until(there, seconds)
 
     def left_in_staging(self) -> list[str]:
         return [key for key in self.objects.objects if key.startswith("staging/default/ins-")]

@@ -1,12 +1,6 @@
 """One contract for the object store's twin and a real S3 server."""
 
 import asyncio
-import os
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import httpx
 import pytest
@@ -24,34 +18,15 @@ from lablet_common.objects import (
 )
 from lablet_common.resources.artifact import object_key
 from lablet_common.settings import StorageSettings
+from lablet_common.testing.s3 import ACCESS_KEY, SECRET_KEY, s3_server
 
-KEY, SECRET = "lablet-test-access-key", "lablet-test-secret-key"
+KEY, SECRET = ACCESS_KEY, SECRET_KEY
 
 
-@pytest.fixture(scope="session")
-def s3_server(tmp_path_factory):
-    """rclone's S3 server on a free port."""
-    folder = tmp_path_factory.mktemp("s3")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    rclone = Path(sys.executable).with_name("rclone")
-    environment = os.environ | {"RCLONE_CONFIG": str(folder / "none.conf")}
-    command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", str(folder)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/", timeout=1, trust_env=False)
-                break
-            except httpx.HTTPError:
-                assert time.monotonic() < deadline, "rclone did not start"
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
+@pytest.fixture(scope="session", name="s3_server")
+def _s3_server(tmp_path_factory):
+    with s3_server(tmp_path_factory.mktemp("s3")) as url:
+        yield url
 
 
 @pytest.fixture(params=["memory", pytest.param("s3", marks=pytest.mark.integration)])

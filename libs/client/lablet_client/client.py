@@ -27,6 +27,7 @@ from lablet_client.keys import Keys
 from lablet_client.requests import Requests
 from lablet_client.reservations import Reservations
 from lablet_client.retry import Retry
+from lablet_client.series import SeriesRoom
 from lablet_client.subscriptions import Subscriptions
 from lablet_client.transport import Transport
 from lablet_client.waiting import wait_for
@@ -63,6 +64,7 @@ class Client:
         self.connection = connection or find_connection(url, token)
         self.transport = Transport(self.connection, retry=retry, timeout=timeout, http=http)
         self.reservations = Reservations(self.transport)
+        self.series = SeriesRoom(self.transport)
         self.definitions = Definitions(self.transport)
         self.instances = Instances(self.transport)
         self.workers = Workers(self.transport)
@@ -90,6 +92,7 @@ class Client:
         """The rooms of the kinds that can be listed, by the kind's word."""
         return {
             "reservation": self.reservations,
+            "series": self.series,
             "instance": self.instances,
             "definition": self.definitions,
             "worker": self.workers,

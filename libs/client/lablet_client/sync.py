@@ -24,6 +24,7 @@ from lablet_client import (
     keys,
     requests,
     reservations,
+    series,
     subscriptions,
 )
 from lablet_client.connection import Connection
@@ -33,6 +34,7 @@ from lablet_common.resources.instance import Instance
 from lablet_common.resources.key import ApiKey
 from lablet_common.resources.model import Resource
 from lablet_common.resources.reservation import Reservation
+from lablet_common.resources.series import Series
 from lablet_common.resources.subscription import Subscription
 from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
 
@@ -137,6 +139,14 @@ class Reservations(_Collection[Reservation]):
     explanation = _blocking(reservations.Reservations.explanation)
 
 
+class SeriesRoom(_Collection[Series]):
+    rehearse = _blocking(series.SeriesRoom.rehearse)
+    create = _blocking(series.SeriesRoom.create)
+    change = _blocking(series.SeriesRoom.change)
+    cancel = _blocking(series.SeriesRoom.cancel)
+    dates = _blocking(series.SeriesRoom.dates)
+
+
 class Definitions(_Collection[Definition]):
     publish = _blocking(definitions.Definitions.publish)
     topology = _blocking(definitions.Definitions.topology)
@@ -237,6 +247,7 @@ class Client:
         self._loop = _Loop()
         self.connection = inner.connection
         self.reservations = Reservations(inner.reservations, self._loop)
+        self.series = SeriesRoom(inner.series, self._loop)
         self.definitions = Definitions(inner.definitions, self._loop)
         self.instances = Instances(inner.instances, self._loop)
         self.workers = Workers(inner.workers, self._loop)

@@ -1,7 +1,7 @@
 """Booking: reserve, cancel, extend, confirm, and the way into one's seat."""
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,18 +42,53 @@ def reserve(
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher ones leave the wait list first.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Wait until the labs run.")] = False,
     timeout: Annotated[str, typer.Option(help="With --wait: how long to wait (real time).")] = "24h",
+    repeat: Annotated[
+        str | None, typer.Option(help='Every date of a rule (RFC 5545): "FREQ=WEEKLY;BYDAY=TU;COUNT=14".')
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="With --repeat: the zone of its hours (default: this machine's).")
+    ] = None,
+    except_dates: Annotated[
+        list[str] | None, typer.Option("--except", help="With --repeat: a date left out, YYYY-MM-DD. Repeatable.")
+    ] = None,
+    fits: Annotated[bool, typer.Option("--fits", help="With --repeat: the dates that fit, not all or none.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="With --repeat: book without showing and asking.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would come of it.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Book seats of a lab for a slot, or as soon as possible."""
+    """Book seats of a lab for a slot, as soon as possible, or for every date of a term."""
     from lablet_client.cli.progress import follow
     from lablet_client.cli.times import parse_span
     from lablet_common.resources.reservation import ReservationPhase
 
     run = session(context)
-    patience = _usage("--timeout", lambda: parse_span(timeout)).total_seconds()
-    entries = _roster(roster, seats) if roster else ()
+    patience = usage("--timeout", lambda: parse_span(timeout)).total_seconds()
+    entries = roster_of(roster, seats) if roster else ()
     given_labels, wanted = labels_of(labels or (), "--label"), labels_of(selector or (), "--worker")
+
+    if repeat is not None:
+        from lablet_client.cli.failures import WrongUsage
+        from lablet_client.cli.series import book, day, own_zone, term_of, zone_of
+
+        if wait or hold or start is None:
+            raise WrongUsage("--repeat needs --start and goes without --wait and --hold: a term is booked ahead")
+        zone = timezone or own_zone()
+        slot = _slot(start, end, duration, run.run(lambda client: client.lab_time()), zone_of(zone))
+        term = {
+            "definition": definition,
+            "seats": seats,
+            "pools": pools or (),
+            "labels": given_labels,
+            "worker_selector": wanted,
+            "priority": priority,
+            "roster": [{"seat": seat, "user": user} for seat, user in entries],
+            "rule": repeat,
+            "timezone": zone,
+            "except_dates": [day("--except", text) for text in except_dates or ()],
+            "mode": "fits" if fits else "all",
+        }
+        book(run, term_of(term | dict(slot)), dry_run=dry_run, yes=yes, output=output)
+        return
 
     def wish(now: "LabTime") -> "ReservationCreate":
         from lablet_client.cli.failures import WrongUsage
@@ -106,11 +141,25 @@ def reserve(
 @app.command()
 def cancel(
     context: typer.Context,
-    reservations: Annotated[list[str], typer.Argument(metavar="RESERVATION…")],
+    reservations: Annotated[list[str], typer.Argument(metavar="RESERVATION…", help="Or series: ser-…")],
     reason: Annotated[str, typer.Option(help="Kept in its history.")] = "",
+    date: Annotated[str | None, typer.Option("--date", help="Of a series: this date only, YYYY-MM-DD.")] = None,
+    following: Annotated[bool, typer.Option("--following", help="Of a series: --date and all after it.")] = False,
 ) -> None:
-    """Give seats back; labs that run are collected and stopped."""
+    """Give seats back; labs that run are collected and stopped. A series is given back as a whole, or by date."""
     run = session(context)
+    reservations = [name for name in reservations if name != "series"]
+    terms = [name for name in reservations if name.startswith("ser-")]
+    if (date is not None or following) and len(terms) != len(reservations):
+        from lablet_client.cli.failures import WrongUsage
+
+        raise WrongUsage("--date and --following are about series (ser-…)")
+    if terms:
+        from lablet_client.cli.series import give_back
+
+        for name in terms:
+            give_back(run, name, date, following, reason)
+        reservations = [name for name in reservations if name not in terms]
 
     async def work(client: "Client") -> None:
         for name in reservations:
@@ -152,10 +201,10 @@ def extend(
         if booking.slot is None:
             raise WrongUsage(f"{booking.id} has no slot yet: it waits for the first that is free")
         if by is not None:
-            span = _usage("--by", lambda: parse_span(by.removeprefix("-")))
+            span = usage("--by", lambda: parse_span(by.removeprefix("-")))
             wanted = booking.slot.end + (-span if by.startswith("-") else span)
         else:
-            wanted = _usage("--end", lambda: parse_time(end or "", now.now))
+            wanted = usage("--end", lambda: parse_time(end or "", now.now))
         _tell(run, await client.reservations.change(booking, end=wanted), now)
 
     run.run(work)
@@ -267,25 +316,37 @@ def _seats(count: int) -> str:
     return "1 seat" if count == 1 else f"{count} seats"
 
 
-def _slot(start: str | None, end: str | None, duration: str | None, now: "LabTime") -> Mapping[str, Any]:
-    """The slot's fields of the body. Raises `WrongUsage`."""
+def minutes_of(duration: str | None) -> int | None:
+    """A length in whole minutes. Raises `WrongUsage`."""
     from lablet_client.cli.failures import WrongUsage
-    from lablet_client.cli.times import parse_span, parse_time, show_slot
+    from lablet_client.cli.times import parse_span
 
-    length = _usage("--duration", lambda: parse_span(duration)) if duration is not None else None
-    if length is not None and length < timedelta(minutes=1):
+    if duration is None:
+        return None
+    length: timedelta = usage("--duration", lambda: parse_span(duration))
+    if length < timedelta(minutes=1):
         raise WrongUsage("--duration: a slot lasts a minute at least")
-    minutes = round(length.total_seconds() / 60) if length is not None else None
+    return round(length.total_seconds() / 60)
+
+
+def _slot(
+    start: str | None, end: str | None, duration: str | None, now: "LabTime", zone: tzinfo | None = None
+) -> Mapping[str, Any]:
+    """The slot's fields of the body; times without a zone are meant in `zone`. Raises `WrongUsage`."""
+    from lablet_client.cli.failures import WrongUsage
+    from lablet_client.cli.times import parse_time, show_slot
+
+    minutes = minutes_of(duration)
     if start is None:
         if end is not None or minutes is None:
             raise WrongUsage("how long? Give --duration (as soon as possible), or --start with --end or --duration")
         return {"asap": True, "duration_minutes": minutes}
-    begin = _usage("--start", lambda: parse_time(start, now.now))
+    begin = usage("--start", lambda: parse_time(start, now.now, zone))
     if (end is None) == (minutes is None):
         raise WrongUsage("give --end or --duration, one of the two")
     if minutes is not None:
         return {"start": begin, "duration_minutes": minutes}
-    until = _usage("--end", lambda: parse_time(end or "", now.now))
+    until = usage("--end", lambda: parse_time(end or "", now.now, zone))
     if until <= begin:
         raise WrongUsage(f"--end: the slot would end before it begins ({show_slot(begin, until, now.now)})")
     return {"start": begin, "end": until}
@@ -298,10 +359,11 @@ def _until(option: str, text: str, now: "LabTime") -> Any:
     try:
         return now.now + parse_span(text)
     except WrongTime:
-        return _usage(option, lambda: parse_time(text, now.now))
+        return usage(option, lambda: parse_time(text, now.now))
 
 
-def _usage(option: str, parse: Any) -> Any:
+def usage(option: str, parse: Any) -> Any:
+    """What `parse` gives. Raises `WrongUsage` naming the option."""
     from lablet_client.cli.failures import WrongUsage
     from lablet_client.cli.times import WrongTime
 
@@ -311,7 +373,7 @@ def _usage(option: str, parse: Any) -> Any:
         raise WrongUsage(f"{option}: {error}") from error
 
 
-def _roster(path: Path, seats: int) -> Sequence[tuple[int, str]]:
+def roster_of(path: Path, seats: int) -> Sequence[tuple[int, str]]:
     """A user a line, seats in order; or `seat,user` lines. Raises `WrongUsage` naming the line."""
     from lablet_client.cli.failures import WrongUsage
 

@@ -13,9 +13,10 @@ from lablet_client.cli.session import Session, session
 
 if TYPE_CHECKING:
     from lablet_client.client import Client, LabTime
+    from lablet_common.resources.reservation import Reservation
 
 app = typer.Typer()
-Kind = Annotated[str, typer.Argument(help="reservations, instances, definitions, workers, pools, templates …")]
+Kind = Annotated[str, typer.Argument(help="reservations, series, instances, definitions, workers, pools, templates …")]
 
 
 @app.command()
@@ -59,9 +60,12 @@ def describe(
 
     run = session(context)
     word = _kind(kind)
+    dates: list[Reservation] = []
 
     async def work(client: "Client") -> "tuple[Mapping[str, Any], Sequence[Any], LabTime]":
         document = (await _documents(client, word, name, None, None))[0]
+        if word == "series":
+            dates.extend(await client.series.dates(document["metadata"]["id"]))
         identity = document["metadata"]["id"]
         try:
             events = await client.events.history(f"{word}/{identity}")
@@ -75,6 +79,12 @@ def describe(
         write_data(run.console, {**document, "events": [event.document() for event in events]}, output)
         return
     _describe(run, document, events, now.now)
+    if word == "series":
+        from lablet_client.cli.series import tell_dates
+        from lablet_common.resources.series import Series
+
+        run.console.print("\n[bold]dates[/]")
+        tell_dates(run, Series.model_validate(document, extra="ignore"), dates)
 
 
 @app.command()
@@ -299,7 +309,9 @@ def _show_seats(run: Session, document: Mapping[str, Any]) -> None:
     run.console.print(table)
 
 
-_SHOWN_APART = frozenset({"placement", "phase", "history", "conditions", "lastFact", "reason", "message"})
+_SHOWN_APART = frozenset(
+    {"placement", "phase", "history", "conditions", "lastFact", "reason", "message", "occurrences"}
+)
 
 
 def _kind(text: str) -> str:

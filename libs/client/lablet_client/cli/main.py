@@ -23,6 +23,7 @@ from lablet_client.cli import (
     events,
     key,
     look,
+    series,
     simulate,
     subscription,
     worker,
@@ -88,6 +89,7 @@ def connect(
 for part in (booking, look, apply, calendar, simulate, audit):
     app.registered_commands.extend(part.app.registered_commands)
 app.add_typer(definition.app, name="definition", help="Publish labs and look at them.")
+app.add_typer(series.app, name="series", help="A term of classes: show, change and cancel by date.")
 app.add_typer(artifact.app, name="artifact", help="What labs have left behind: list, fetch, delete.")
 app.add_typer(worker.app, name="worker", help="Drain, cordon and look after workers.")
 app.add_typer(events.app, name="events", help="Follow, look up and send CloudEvents.")

@@ -136,6 +136,21 @@ def _lab(document: Document, now: datetime) -> str:  # noqa: ARG001 - columns ar
     return f"{up}/{len(nodes)}" if nodes else ""
 
 
+def _dates(document: Document, now: datetime) -> str:  # noqa: ARG001 - columns are called alike
+    """Placed ones of all."""
+    states = [one.get("state") for one in at(document, "status.occurrences", [])]
+    return f"{states.count('placed')}/{len(states)}" if states else ""
+
+
+def _next_date(document: Document, now: datetime) -> str:
+    spans = [
+        (datetime.fromisoformat(one["start"]), datetime.fromisoformat(one["end"]))
+        for one in at(document, "status.occurrences", [])
+        if one.get("state") == "placed"
+    ]
+    return next((show_slot(*span, now) for span in sorted(spans) if span[1] > now), "")
+
+
 def _reason(document: Document, now: datetime) -> str:  # noqa: ARG001 - columns are called alike
     return str(at(document, "status.message") or at(document, "status.reason", ""))
 
@@ -157,6 +172,19 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("POOL", _text("status.pool")),
         Column("OWNER", _text("metadata.owner"), wide=True),
         Column("WORKERS", _workers, wide=True),
+        REASON,
+        LABELS,
+    ),
+    "series": (
+        ID,
+        Column("DEFINITION", _text("spec.template.definition")),
+        Column("SEATS", _text("spec.template.seats"), right=True),
+        Column("RULE", _text("spec.rule")),
+        Column("DATES", _dates, right=True),
+        Column("NEXT", _next_date),
+        PHASE,
+        Column("ZONE", _text("spec.timezone"), wide=True),
+        Column("OWNER", _text("metadata.owner"), wide=True),
         REASON,
         LABELS,
     ),
@@ -259,6 +287,7 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
 }
 ALIASES: Mapping[str, str] = {
     "rsv": "reservation",
+    "ser": "series",
     "ins": "instance",
     "def": "definition",
     "lab": "instance",

@@ -149,7 +149,7 @@ def test_a_series_is_listed_and_shown_with_what_has_become_of_each_date(lablet, 
     first["metadata"]["id"] = "rsv-2027-03-23"
     first["spec"] |= {"series": "ser-a", "occurrence": "2027-03-23"}
     scripted.on("GET", "/reservations", {"items": [first], "resourceVersion": "7"})
-    scripted.on("GET", "/events", {"items": []})
+    scripted.on("GET", "/events", [])
     listed = lablet("get", "series")
     assert "2/2" in listed
     for command in (("series", "show", "ser-a"), ("describe", "series", "ser-a")):

@@ -136,7 +136,7 @@ def cancel(
         return _over(occurrence, reservation)
     if asked.scope != "this" and _begun(reservation, context.now):
         return Outcome(occurrence, kept="it has begun", begun=True)
-    words = asked.reason or "the series was cancelled"
+    words = asked.reason or ("the series was cancelled" if asked.scope == "all" else "this date was cancelled")
     decision = cancelled(reservation, words, cause, context)
     return Outcome(occurrence.model_copy(update={"state": OccurrenceState.CANCELLED, "reason": words}), decision)
 

@@ -241,7 +241,7 @@ def make_room(state: PoolState, overdue: Reservation, context: Context) -> set[s
 def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
     """Places those of the wait list for which there is room now, in the engine's order: nobody ahead is delayed."""
     waiting = {reservation.id: reservation for reservation in state.waiting() if state.demand(reservation) is not None}
-    requests = [_waiting(state, reservation, turn, context) for turn, reservation in enumerate(waiting.values())]
+    requests = [_waiting(state, reservation, context) for reservation in waiting.values()]
     if not requests:
         return
     for retried in engine.retry(state.calendar, requests, engine.minute_floor(context.now)):
@@ -264,8 +264,7 @@ def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
         yield Decision(reason="PlaceFreed", resource=resource, result="placed")
 
 
-def _waiting(state: PoolState, reservation: Reservation, turn: int, context: Context) -> engine.Waiting:
-    """`turn` stands for the time of the request, which the engine only knows by the minute."""
+def _waiting(state: PoolState, reservation: Reservation, context: Context) -> engine.Waiting:
     slot = reservation.slot
     latest = None
     if slot is None:
@@ -273,4 +272,5 @@ def _waiting(state: PoolState, reservation: Reservation, turn: int, context: Con
         slot = Slot(start=begin, end=begin + timedelta(minutes=reservation.spec.duration_minutes))
         latest = engine.minute_floor(context.now + context.suggestion_horizon)
     wanted = placement_request(state, reservation, slot.start, slot.end, context.now)
-    return engine.Waiting(wanted, requested_at=turn, latest_start=latest)
+    since = reservation.status.waiting_since or reservation.metadata.created_at
+    return engine.Waiting(wanted, requested_at=since, latest_start=latest)

@@ -3,7 +3,7 @@
 A worker is counted once, at the first filter that removes it. The binding constraint of a full slot is the dimension
 that limits the most workers; where no worker comes as far as capacity, it is the filter that removed the most. A
 refusal is permanent when the pool, empty and in order, could not take the seats either; failed and cordoned workers
-count as in order there, because they come back.
+count as in order there, because they come back. Its reasons are of that kind alone: nobody is "full" in it.
 """
 
 from __future__ import annotations
@@ -24,37 +24,7 @@ from .model import (
     Refusal,
     SeatChoice,
 )
-
-_REASONS: Mapping[str, str] = {
-    Filter.POOL: "in another pool",
-    Filter.EXCLUDED: "excluded by the request",
-    Filter.SELECTOR: "without the wanted labels",
-    Filter.RUNTIME: "with another runtime",
-    Filter.LICENCE: "with a licence kind that may not host it",
-    Filter.VERSION: "with a runtime version out of range",
-    Filter.NODE_DEFINITIONS: "without a needed node definition",
-    Filter.NODE_LIMIT: "with too small a node limit",
-    Filter.SIZE: "too small even when empty",
-    Filter.FAILED: "failed",
-    Filter.UNSCHEDULABLE: "cordoned",
-    Filter.BOOT: "not up in time",
-    Filter.MAINTENANCE: "in maintenance",
-    Filter.CAPACITY: "full",
-    Filter.PORTS: "without free ports",
-    Filter.LICENCE_COUNT: "without a free licence",
-}
-
-_QUANTITIES: Mapping[str, str] = {
-    Dimension.CPU: "CPU cores",
-    Dimension.MEMORY: "GB of memory",
-    Dimension.STORAGE: "GB of storage",
-    Dimension.NODES: "licensed nodes",
-    Dimension.PORTS: "ports",
-    Filter.MAINTENANCE: "minutes without maintenance",
-    Filter.LICENCE_COUNT: "licences",
-    Filter.BOOT: "minutes to boot and prepare",
-    Filter.DURATION: "minutes",
-}
+from .wording import REASONS, seat_count, sentence, what_is_short, why, worker_count
 
 
 def explain_placement(
@@ -62,10 +32,10 @@ def explain_placement(
 ) -> Explanation:
     """Why these workers."""
     feasible = int((view.seats > 0).sum())
-    parts = [_why(choice, packed) for choice in choices[:3]]
+    parts = [why(choice, packed) for choice in choices[:3]]
     if len(choices) > 3:
         parts.append(f"and {len(choices) - 3} more workers")
-    summary = f"{_seats(request.seats)} placed; {_workers(feasible)} had room. " + "; ".join(parts) + "."
+    summary = f"{seat_count(request.seats)} placed; {worker_count(feasible)} had room. " + "; ".join(parts) + "."
     return Explanation(
         summary=summary,
         considered=view.eligibility.considered,
@@ -95,6 +65,9 @@ def explain_refusal(
         return Refusal(
             request, True, Explanation(summary, considered, removed, Filter.DURATION, too_long, request.seats)
         )
+    possible = seats_ever(calendar, request, view)
+    if considered > 0 and possible < request.seats:
+        return _refused_for_ever(calendar, request, view, possible)
     removed = {**view.eligibility.removed, **view.removed}
     for name, count in _capacity_counts(calendar, request, view).items():
         removed[name] = removed.get(name, 0) + count
@@ -102,10 +75,9 @@ def explain_refusal(
         if columns:
             removed[name] = removed.get(name, 0) + len(columns)
     fitting = min(int(view.seats.sum()), request.seats) if placed is None else placed
-    permanent = considered > 0 and not fits_ever(calendar, request, view)
-    binding, miss = _binding(calendar, request, view, removed, no_ports, no_licence, permanent)
+    binding, miss = _binding(calendar, request, view, removed, no_ports, no_licence)
     explanation = Explanation(
-        summary=_sentence(request, removed, considered, fitting, binding, miss, permanent),
+        summary=sentence(request, removed, considered, fitting, binding, miss),
         considered=considered,
         removed=removed,
         binding=binding,
@@ -114,24 +86,72 @@ def explain_refusal(
         seats_fitting=fitting,
         feasible=int((view.seats > 0).sum()) - len(no_ports) - len(no_licence),
     )
-    return Refusal(request, permanent, explanation)
+    return Refusal(request, False, explanation)
 
 
-def fits_ever(calendar: Calendar, request: PlacementRequest, view: Survey) -> bool:
-    """True when the pool, with nothing booked and every worker in order, could take all seats."""
+def seats_ever(calendar: Calendar, request: PlacementRequest, view: Survey) -> int:
+    """The seats that the pool could take with nothing booked and every worker in order."""
     limits = calendar.policy(request.pool).licence_limits
     empty = view.eligibility.seats_when_empty
     if not limits:
-        return int(empty.sum()) >= request.seats
+        return int(empty.sum())
+    return sum(sum(seats[: limits.get(kind, len(seats))]) for kind, seats in _seats_by_licence(calendar, view).items())
+
+
+def _seats_by_licence(calendar: Calendar, view: Survey) -> dict[str, list[int]]:
+    """Licence kind → the seats of each of its workers when empty, the most first."""
     by_kind: dict[str, list[int]] = {}
     for column in np.flatnonzero(view.eligibility.ever):
         worker = calendar.fleet.view(int(column))
-        by_kind.setdefault(worker.licence, []).append(int(empty[column]))
-    total = 0
-    for kind, seats in by_kind.items():
-        seats.sort(reverse=True)
-        total += sum(seats[: limits.get(kind, len(seats))])
-    return total >= request.seats
+        by_kind.setdefault(worker.licence, []).append(int(view.eligibility.seats_when_empty[column]))
+    return {kind: sorted(seats, reverse=True) for kind, seats in by_kind.items()}
+
+
+def _refused_for_ever(calendar: Calendar, request: PlacementRequest, view: Survey, possible: int) -> Refusal:
+    """Only what never changes counts here: who is full, cordoned or failed at the moment is not the reason."""
+    considered = view.eligibility.considered
+    removed = {name: count for name, count in view.eligibility.removed.items() if name != Filter.FAILED}
+    admitted = int(view.eligibility.ever.sum())
+    binding: str
+    miss: NearestMiss | None
+    if admitted and int(view.eligibility.seats_when_empty.sum()) >= request.seats:
+        binding, miss = _short_licences(calendar, request, view)
+    elif admitted:
+        binding, miss = _short_dimension(calendar, request, view, empty=True)
+    else:
+        binding, miss = _short_filter(calendar, request, view, removed)
+    reasons = [f"{count} {REASONS[name]}" for name, count in removed.items()]
+    if admitted:
+        held = f"{seat_count(possible)} when nothing is booked"
+        which = "those that may host it hold" if reasons else "together they hold"
+        if admitted == 1:
+            which = "the one that may host it holds" if reasons else "it holds"
+        reasons.append(f"{which} {held}")
+    head = f"{seat_count(request.seats)} can never fit in pool {request.pool}"
+    summary = f"{head}: of {worker_count(considered)}, {', '.join(reasons)}." + what_is_short(binding, miss)
+    explanation = Explanation(
+        summary=summary,
+        considered=considered,
+        removed=removed,
+        binding=binding,
+        nearest=miss,
+        seats_wanted=request.seats,
+        seats_fitting=possible,
+    )
+    return Refusal(request, True, explanation)
+
+
+def _short_licences(calendar: Calendar, request: PlacementRequest, view: Survey) -> tuple[str, NearestMiss]:
+    """How many workers would have to be on at the same time, and how many may be."""
+    limits = calendar.policy(request.pool).licence_limits
+    by_kind = _seats_by_licence(calendar, view)
+    may = sum(min(limits.get(kind, len(seats)), len(seats)) for kind, seats in by_kind.items())
+    needed, held = 0, 0
+    for most in sorted((one for seats in by_kind.values() for one in seats), reverse=True):
+        if held >= request.seats:
+            break
+        needed, held = needed + 1, held + most
+    return Filter.LICENCE_COUNT, NearestMiss(None, Filter.LICENCE_COUNT, max(needed, may + 1), may)
 
 
 def _capacity_counts(calendar: Calendar, request: PlacementRequest, view: Survey) -> dict[str, int]:
@@ -159,7 +179,6 @@ def _binding(
     removed: Mapping[str, int],
     no_ports: Collection[int],
     no_licence: Collection[int],
-    permanent: bool,
 ) -> tuple[str, NearestMiss | None]:
     if no_licence:
         worker = calendar.fleet.view(min(no_licence, key=lambda column: calendar.fleet.rank[column]))
@@ -172,9 +191,15 @@ def _binding(
         while free < wanted and calendar.free_ports(worker, request.start, end, free + 1, ()) is not None:
             free += 1
         return Dimension.PORTS, NearestMiss(worker.name, Dimension.PORTS, wanted, free)
-    candidates = view.candidates if not permanent else view.eligibility.ever
-    if candidates.any():
-        return _short_dimension(calendar, request, view, permanent)
+    if view.candidates.any():
+        return _short_dimension(calendar, request, view, empty=False)
+    return _short_filter(calendar, request, view, removed)
+
+
+def _short_filter(
+    calendar: Calendar, request: PlacementRequest, view: Survey, removed: Mapping[str, int]
+) -> tuple[str, NearestMiss | None]:
+    """The filter that removed the most workers (of this pool, if it has any)."""
     counts = {name: count for name, count in removed.items() if name != Filter.POOL} or removed
     if not counts:
         return Filter.POOL, None
@@ -184,11 +209,12 @@ def _binding(
 
 
 def _short_dimension(
-    calendar: Calendar, request: PlacementRequest, view: Survey, permanent: bool
-) -> tuple[str, NearestMiss | None]:
-    """The dimension that limits most workers, and the worker that lacks the smallest share for one more seat."""
+    calendar: Calendar, request: PlacementRequest, view: Survey, *, empty: bool
+) -> tuple[str, NearestMiss]:
+    """The dimension that limits most workers (as if nothing were booked: `empty`), and the worker that lacks the
+    smallest share for one more seat."""
     fleet = calendar.fleet
-    if permanent:
+    if empty:
         free, columns = fleet.capacity, np.flatnonzero(view.eligibility.ever)
     else:
         free, columns = fleet.capacity - view.peaks, np.flatnonzero(view.candidates)
@@ -233,47 +259,3 @@ def _miss_before_capacity(calendar: Calendar, request: PlacementRequest, view: S
         if best is not None:
             return shortage(best[1], best[2], amounts[best[2]], best[3])
     return None
-
-
-def _sentence(
-    request: PlacementRequest,
-    removed: Mapping[str, int],
-    considered: int,
-    fitting: int,
-    binding: str,
-    miss: NearestMiss | None,
-    permanent: bool,
-) -> str:
-    if not considered:
-        return f"Pool {request.pool} has no workers."
-    if permanent:
-        head = f"{_seats(request.seats)} can never fit in pool {request.pool}"
-    elif fitting and fitting < request.seats:
-        head = f"Only {fitting} of {_seats(request.seats)} fit in this slot"
-    else:
-        head = f"No room for {_seats(request.seats)} in this slot"
-    reasons = [f"{count} {_REASONS[name]}" for name, count in removed.items()]
-    text = f"{head}: of {_workers(considered)}, " + (", ".join(reasons) if reasons else "all have too little") + "."
-    quantity = _QUANTITIES.get(binding)
-    if quantity is not None:
-        text += f" What is short: {quantity}."
-    if miss is not None and miss.worker is not None and miss.dimension in _QUANTITIES:
-        unit = _QUANTITIES[miss.dimension]
-        text += f" Nearest: {miss.worker} has {miss.free:g} of the {miss.needed:g} {unit} for one more seat."
-    return text
-
-
-def _why(choice: SeatChoice, packed: bool) -> str:
-    seats = ", ".join(str(seat) for seat in choice.seats[:5]) + (", …" if len(choice.seats) > 5 else "")
-    power = f"adds {choice.added_on_minutes} minutes of power" if choice.added_on_minutes else "is on anyway"
-    rank = "least added power, then fullest" if packed else "emptiest, then least added power"
-    late = f", ready {choice.late_minutes} minutes late" if choice.late_minutes else ""
-    return f"{choice.worker} takes seat {seats}: it {power}{late} and is then {choice.fullness:.0%} full ({rank})"
-
-
-def _seats(count: int) -> str:
-    return "1 seat" if count == 1 else f"{count} seats"
-
-
-def _workers(count: int) -> str:
-    return "1 worker" if count == 1 else f"{count} workers"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 import numpy as np
 
@@ -29,8 +30,9 @@ class Waiting:
     """A request on the wait list."""
 
     request: PlacementRequest
-    requested_at: Minute
-    """When it was made: the earlier one is ahead at equal priority."""
+    requested_at: datetime
+    """When it was made, to the instant (two of one minute have an order too): the earlier one is ahead at equal
+    priority."""
     latest_start: Minute | None = None
     """For "as soon as possible": it may start later than `request.start`, up to here. None: only in its slot."""
 

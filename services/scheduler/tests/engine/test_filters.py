@@ -87,6 +87,27 @@ def test_a_worker_that_only_this_filter_refuses_is_refused_and_counted_there(nam
     assert decision.permanent is not temporary
 
 
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        (Filter.SELECTOR, {"labels": {}}),
+        (Filter.LICENCE, {"licence": "enterprise"}),
+        (Filter.VERSION, {"version": "2.11.0"}),
+        (Filter.NODE_DEFINITIONS, {"node_definitions": frozenset()}),
+        (Filter.SIZE, {"cpu_cores": 3.9}),
+        (Filter.SIZE, {"storage_gb": 9}),
+        (Filter.SIZE, {"port_end": 2000}),
+        (Filter.UNSCHEDULABLE, {"unschedulable": True, "unschedulable_until": 6001}),
+        (Filter.MAINTENANCE, {"maintenance": (Span(5990, 6001),)}),
+    ],
+    ids=str,
+)
+def test_every_bound_of_a_filter_refuses_by_itself(name: Filter, change: dict[str, object]):
+    decision = decide(replace(GOOD, **change))
+    assert isinstance(decision, Refusal)
+    assert decision.explanation.removed == {name: 1}
+
+
 def test_an_excluded_worker_is_refused_but_not_for_ever():
     decision = decide(GOOD, replace(REQUEST, exclude=frozenset({"w-1"})))
     assert isinstance(decision, Refusal)
@@ -176,6 +197,10 @@ def test_counted_licences_refuse_the_worker_too_many():
     assert decision.explanation.removed == {Filter.CAPACITY: 1, Filter.LICENCE_COUNT: 1}
     assert not decision.permanent
     assert isinstance(place(calendar, replace(REQUEST, start=6300, end=6400)), Placement)
+    calendar.put_policy(replace(POLICY, licence_limits={"ENTERPRISE": 2}))
+    freed = place(calendar, REQUEST)
+    assert isinstance(freed, Placement), "nothing but the licence stood in the way"
+    assert freed.seats[0].worker == "w-2"
 
 
 def test_two_ten_is_newer_than_two_nine():
@@ -192,6 +217,36 @@ def test_more_seats_than_the_empty_pool_holds_are_refused_for_ever():
     assert isinstance(decision, Refusal)
     assert decision.permanent
     assert decision.explanation.seats_fitting == 2
+
+
+def test_what_can_never_fit_is_told_from_the_empty_pool_and_nobody_is_called_full():
+    small, lost = replace(GOOD, name="w-2", cpu_cores=2), replace(GOOD, name="w-3", failed=True)
+    calendar = Calendar([POLICY], [GOOD, small, lost, replace(GOOD, name="x", pool="other")])
+    calendar.book(Booking("r0", 1, "w-1", 6000, 6200, Demand(cpu_cores=8)))
+    decision = place(calendar, replace(REQUEST, seats=5))
+    assert isinstance(decision, Refusal)
+    assert decision.permanent
+    assert decision.explanation.removed == {Filter.SIZE: 1, Filter.POOL: 1}
+    assert decision.explanation.seats_fitting == 4
+    assert decision.explanation.binding == "cpuCores"
+    assert "those that may host it hold 4 seats when nothing is booked" in decision.explanation.summary
+    assert "full" not in decision.explanation.summary
+
+
+def test_licences_that_could_never_suffice_are_the_reason_that_is_told():
+    calendar = Calendar([replace(POLICY, licence_limits={"ENTERPRISE": 1})], [GOOD, replace(GOOD, name="w-2")])
+    decision = place(calendar, replace(REQUEST, seats=3))
+    assert isinstance(decision, Refusal)
+    assert decision.permanent
+    assert decision.explanation.binding == Filter.LICENCE_COUNT
+    assert "2 workers would have to be on at once, the licences allow 1" in decision.explanation.summary
+
+
+def test_no_licence_at_all_refuses_a_worker_that_nothing_else_would_refuse():
+    decision = decide(GOOD, licence_limits={"ENTERPRISE": 0})
+    assert isinstance(decision, Refusal)
+    assert decision.explanation.binding == Filter.LICENCE_COUNT
+    assert isinstance(decide(GOOD, licence_limits={"ENTERPRISE": 1}), Placement)
 
 
 def test_a_pool_without_workers_refuses_but_not_for_ever():

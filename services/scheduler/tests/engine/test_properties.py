@@ -21,6 +21,7 @@ from lablet_scheduler.engine import (
     WorkerView,
     earliest,
     extend,
+    from_minute,
     heal,
     move,
     overrun,
@@ -240,7 +241,7 @@ class Life(RuleBasedStateMachine):
     @rule(requests=st.lists(wishes, max_size=3))
     def wait(self, requests):
         waiting = [
-            Waiting(replace(request, reservation=f"w{self.count}-{i}"), requested_at=i)
+            Waiting(replace(request, reservation=f"w{self.count}-{i}"), requested_at=from_minute(i))
             for i, request in enumerate(requests)
         ]
         self.count += 1

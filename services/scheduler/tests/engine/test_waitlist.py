@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
-from lablet_scheduler.engine import Booking, Calendar, Demand, Placement, PoolPolicy, Waiting, retry
+from lablet_scheduler.engine import Booking, Calendar, Demand, Placement, PoolPolicy, Waiting, retry, waiting_order
 
 
 @pytest.fixture
@@ -14,6 +16,10 @@ def calendar(worker):
     return calendar
 
 
+def at(microseconds: int) -> datetime:
+    return datetime(2027, 3, 1, 9, tzinfo=UTC) + timedelta(microseconds=microseconds)
+
+
 def outcome(results):
     return {one.waiting.request.reservation: isinstance(one.decision, Placement) for one in results}
 
@@ -21,23 +27,30 @@ def outcome(results):
 def test_priority_goes_first_then_the_older_request(calendar, request_for):
     demand = Demand(cpu_cores=8)
     waiting = [
-        Waiting(request_for(start=7000, reservation=name, demand=demand, priority=priority), requested_at)
+        Waiting(request_for(start=7000, reservation=name, demand=demand, priority=priority), at(requested_at))
         for name, priority, requested_at in (("young", 0, 9), ("old", 0, 3), ("urgent", 1, 8))
     ]
     assert outcome(retry(calendar, waiting, now=5000)) == {"urgent": True, "old": True, "young": False}
 
 
+def test_of_two_requests_in_the_same_minute_the_earlier_one_is_ahead_whatever_their_names(request_for):
+    order = waiting_order(Waiting(request_for(reservation=name), at(when)) for name, when in (("a", 7), ("z", 6)))
+    assert [one.request.reservation for one in order] == ["z", "a"]
+    tied = waiting_order(Waiting(request_for(reservation=name), at(5)) for name in ("z", "a"))
+    assert [one.request.reservation for one in tied] == ["a", "z"]
+
+
 def test_a_smaller_request_does_not_eat_the_room_that_a_larger_one_waits_for(calendar, request_for):
-    large = Waiting(request_for(reservation="large", demand=Demand(8, 8)), 1)
-    small = Waiting(request_for(reservation="small", demand=Demand(2, 8)), 2)
+    large = Waiting(request_for(reservation="large", demand=Demand(8, 8)), at(1))
+    small = Waiting(request_for(reservation="small", demand=Demand(2, 8)), at(2))
     assert outcome(retry(calendar, [large, small], now=5000)) == {"large": False, "small": False}
     assert outcome(retry(calendar, [small], now=5000)) == {"small": True}
 
 
 def test_a_request_that_delays_nobody_ahead_overtakes_and_says_whom(calendar, request_for):
-    large = Waiting(request_for(reservation="large", demand=Demand(8, 8)), 1)
-    later = Waiting(request_for(start=6060, reservation="later", demand=Demand(2, 8)), 2)
-    other = Waiting(request_for(reservation="other", demand=Demand(2, 2)), 3)
+    large = Waiting(request_for(reservation="large", demand=Demand(8, 8)), at(1))
+    later = Waiting(request_for(start=6060, reservation="later", demand=Demand(2, 8)), at(2))
+    other = Waiting(request_for(reservation="other", demand=Demand(2, 2)), at(3))
     results = retry(calendar, [other, later, large], now=5000)
     assert outcome(results) == {"large": False, "later": True, "other": True}
     assert [one.overtook for one in results] == [(), ("large",), ("large",)]
@@ -46,16 +59,18 @@ def test_a_request_that_delays_nobody_ahead_overtakes_and_says_whom(calendar, re
 
 def test_as_soon_as_possible_may_start_later_but_not_too_late(calendar, request_for):
     wish = request_for(demand=Demand(8, 8))
-    (result,) = retry(calendar, [Waiting(wish, 1, latest_start=6060)], now=5000)
+    (result,) = retry(calendar, [Waiting(wish, at(1), latest_start=6060)], now=5000)
     assert result.decision.request.start == 6060
-    (result,) = retry(calendar, [Waiting(wish, 1, latest_start=6059)], now=5000)
+    (result,) = retry(calendar, [Waiting(wish, at(1), latest_start=6059)], now=5000)
     assert not isinstance(result.decision, Placement)
 
 
 def test_what_has_begun_is_not_tried_and_the_calendar_stays_as_it_is(calendar, request_for):
-    assert retry(calendar, [Waiting(request_for(), 1)], now=6001) == []
+    assert retry(calendar, [Waiting(request_for(), at(1))], now=6001) == []
     retry(
-        calendar, [Waiting(request_for(start=7000), 1), Waiting(request_for(reservation="x", demand=Demand(8)), 2)], 0
+        calendar,
+        [Waiting(request_for(start=7000), at(1)), Waiting(request_for(reservation="x", demand=Demand(8)), at(2))],
+        0,
     )
     assert [booking.reservation for booking in calendar.bookings()] == ["full"]
     assert calendar.timeline.peaks(0, 9000, 9000)[5].max() == 0

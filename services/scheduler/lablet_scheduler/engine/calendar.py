@@ -11,7 +11,7 @@ read back from the store, an overrun), so that the calendar can say how far a fa
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -130,32 +130,39 @@ class Calendar:
 
     def book(self, booking: Booking, *, check: bool = True) -> None:
         """Puts a seat on its worker. Raises Conflict when it does not fit, ValueError when it is already there."""
-        if any(other.seat == booking.seat for other in self._of.get(booking.reservation, ())):
-            raise ValueError(f"{booking.reservation}/{booking.seat} is booked already")
-        if check and (miss := self.conflict(booking)) is not None:
-            raise Conflict(booking, miss)
-        self._enter(booking)
-        self._of[booking.reservation] = (*self._of.get(booking.reservation, ()), booking)
+        self._book([booking], check)
 
     def book_all(self, bookings: Iterable[Booking], *, check: bool = True) -> None:
         """Puts all of them on the calendar, or none when one does not fit."""
         done: list[Booking] = []
         try:
-            for booking in bookings:
-                self.book(booking, check=check)
-                done.append(booking)
+            for alike in _alike(bookings):
+                for group in (alike,) if not check or self._fit(alike) else ([one] for one in alike):
+                    self._book(group, check)
+                    done += group
         except ValueError:
             for booking in done:
                 self.release(booking.reservation, booking.seat)
             raise
 
+    def _book(self, alike: list[Booking], check: bool) -> None:
+        """Seats of one reservation that are alike, which together fit or are a single one."""
+        booked = self._of.get(alike[0].reservation, ())
+        for number, booking in enumerate(alike):
+            if any(other.seat == booking.seat for other in (*booked, *alike[:number])):
+                raise ValueError(f"{booking.reservation}/{booking.seat} is booked already")
+        if check and len(alike) == 1 and (miss := self.conflict(alike[0])) is not None:
+            raise Conflict(alike[0], miss)
+        self._enter(alike, 1)
+        self._of[alike[0].reservation] = (*booked, *alike)
+
     def release(self, reservation: str, seat: int | None = None) -> tuple[Booking, ...]:
         """Takes one seat or all seats of a reservation off the calendar and returns them (none: nothing was there)."""
         booked = self._of.get(reservation, ())
         gone = tuple(booking for booking in booked if seat is None or booking.seat == seat)
-        for booking in gone:
-            self._leave(booking)
-        rest = tuple(booking for booking in booked if booking not in gone)
+        for alike in _alike(gone):
+            self._enter(alike, -1)
+        rest = () if seat is None else tuple(booking for booking in booked if booking.seat != seat)
         if rest:
             self._of[reservation] = rest
         else:
@@ -247,6 +254,30 @@ class Calendar:
             return NearestMiss(view.name, Filter.LICENCE_COUNT, (limit or 0) + 1, limit or 0)
         return None
 
+    def _fit(self, alike: list[Booking]) -> bool:
+        """Whether seats that are alike fit together (False may also mean: look at them one by one)."""
+        first = alike[0]
+        if len(alike) == 1 or first.worker not in self.fleet.columns:
+            return False
+        end = self.hold_end(first)
+        column = self.fleet.columns[first.worker]
+        peaks = self.timeline.peak(column, first.start, first.until, end)
+        for need, used, most in zip(amounts_of(first.demand), peaks, self.fleet.capacity[:, column], strict=True):
+            if used + len(alike) * need > most:
+                return False
+        numbers = [number for booking in alike for _, number in booking.ports]
+        view = self.fleet.view(column)
+        return (
+            len(set(numbers)) == len(numbers)
+            and all(view.port_start <= number <= view.port_end for number in numbers)
+            and self._lanes[view.name].ports_in_use(first.start, end).isdisjoint(numbers)
+            and self.licence_room(view, first.start, end, ())
+        )
+
+    def ports_in_use(self, view: WorkerView, start: Minute, end: Minute) -> set[int]:
+        """The port numbers of a worker that somebody holds at some instant of a span."""
+        return self._lanes[view.name].ports_in_use(start, end)
+
     def free_ports(
         self, view: WorkerView, start: Minute, end: Minute, count: int, taken: Iterable[int]
     ) -> tuple[int, ...] | None:
@@ -312,31 +343,30 @@ class Calendar:
     def _ledger(self, view: WorkerView) -> LicenceLedger:
         return self._ledgers.setdefault((view.pool, view.licence), LicenceLedger())
 
-    def _enter(self, booking: Booking) -> None:
-        view = self.worker(booking.worker)
-        end = self.hold_end(booking)
-        column = self.fleet.columns[view.name]
-        self.timeline.add(column, booking.start, booking.until, end, amounts_of(booking.demand))
-        self._hold(view, (booking.start, end, booking.reservation, booking.seat, booking), 1)
+    def _enter(self, alike: list[Booking], sign: int) -> None:
+        """Enters (or with sign −1 takes out) seats of one reservation that are alike, on one worker."""
+        first = alike[0]
+        view = self.worker(first.worker)
+        end = self.hold_end(first)
+        cpu, memory, storage, nodes, ports, blocked = amounts_of(first.demand)
+        n = len(alike)
+        amounts: Amounts = (n * cpu, n * memory, n * storage, n * nodes, n * ports, n * blocked)
+        self.timeline.add(self.fleet.columns[view.name], first.start, first.until, end, amounts, sign)
+        self._hold(view, [(first.start, end, one.reservation, one.seat, one) for one in alike], sign)
 
-    def _leave(self, booking: Booking) -> None:
-        view = self.worker(booking.worker)
-        end = self.hold_end(booking)
-        column = self.fleet.columns[view.name]
-        self.timeline.add(column, booking.start, booking.until, end, amounts_of(booking.demand), -1)
-        self._hold(view, (booking.start, end, booking.reservation, booking.seat, booking), -1)
-
-    def _hold(self, view: WorkerView, hold: Hold, sign: int) -> None:
+    def _hold(self, view: WorkerView, holds: list[Hold], sign: int) -> None:
         lane = self._own(view.name)
-        old, new = lane.add(hold) if sign > 0 else lane.take(hold)
-        if self.licence_limit(view) is not None and old != new:
+        old, new = lane.add(holds) if sign > 0 else lane.take(holds)
+        if old == new:
+            return
+        if self.licence_limit(view) is not None:
             lead = self.lead(view)
             ledger = self._ledger(view)
             ledger.add(powered(old, lead), -1)
             ledger.add(powered(new, lead))
-        if old != new:
-            reach = lane.bridge + 1
-            self.gaps.refresh(self.fleet.columns[view.name], lane.duties, hold[0] - reach, hold[1] + reach)
+        reach = lane.bridge + 1
+        start, end = holds[0][0], holds[0][1]
+        self.gaps.refresh(self.fleet.columns[view.name], lane.duties, start - reach, end + reach)
 
     def _mark(self, view: WorkerView, sign: int) -> None:
         """Enters (or takes out) what a worker's own state occupies: maintenance, and power that is on anyway."""
@@ -346,7 +376,7 @@ class Calendar:
             self.timeline.add(column, span.start, span.end, span.end, blocked, sign)
         idle = self._idle(view)
         if idle is not None:
-            self._hold(view, (idle.start, idle.end, "", 0, None), sign)
+            self._hold(view, [(idle.start, idle.end, "", 0, None)], sign)
 
     def _idle(self, view: WorkerView) -> Span | None:
         if view.on_since is None or view.on_until is None:
@@ -365,8 +395,18 @@ class Calendar:
             self._lanes[view.name] = Lane(self._owner, self.bridge(view))
         for view in views:
             self._mark(view, 1)
-        for booking in booked:
-            self._enter(booking)
+        for alike in _alike(booked):
+            self._enter(alike, 1)
+
+
+def _alike(bookings: Iterable[Booking]) -> Iterator[list[Booking]]:
+    """Neighbours in a row of bookings that are the same but for their seat and port numbers."""
+    for _, group in groupby(bookings, key=_same):
+        yield list(group)
+
+
+def _same(one: Booking) -> tuple[object, ...]:
+    return (one.reservation, one.worker, one.start, one.end, one.occupied_end, one.demand)
 
 
 def shortage(worker: str, row: int, need: int, free: int) -> NearestMiss:

@@ -8,7 +8,7 @@ a booking (it is on at the moment and will be for a while); such an idle hold ha
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from .model import Booking, Minute, Span
 from .power import join_needs, touched
@@ -38,37 +38,39 @@ class Lane:
         twin._longest = self._longest
         return twin
 
-    def add(self, hold: Hold) -> tuple[list[Span], list[Span]]:
-        """Puts a hold in; returns the duties that it replaced and those that stand there now."""
-        start, end = hold[0], hold[1]
-        insort(self.holds, hold)
+    def add(self, holds: Sequence[Hold]) -> tuple[list[Span], list[Span]]:
+        """Puts holds of one span in; returns the duties that they replaced and those that stand there now."""
+        start, end = holds[0][0], holds[0][1]
+        for hold in holds:
+            insort(self.holds, hold)
         self._longest = max(self._longest, end - start)
         first, last = touched(self.duties, start, end, self.bridge)
         old = self.duties[first:last]
         new = [Span(min(start, old[0].start), max(end, old[-1].end))] if old else [Span(start, end)]
-        self.duties[first:last] = new
+        if old != new:
+            self.duties[first:last] = new
         return old, new
 
-    def take(self, hold: Hold) -> tuple[list[Span], list[Span]]:
-        """Takes a hold out; returns the duty that it belonged to and those that are left of it."""
-        index = bisect_left(self.holds, hold[:4], key=lambda kept: kept[:4])
-        del self.holds[index]
-        first, last = touched(self.duties, hold[0], hold[1], 0)
+    def take(self, holds: Sequence[Hold]) -> tuple[list[Span], list[Span]]:
+        """Takes holds of one span out; returns the duty that they belonged to and those that are left of it."""
+        start, end = holds[0][0], holds[0][1]
+        for hold in holds:
+            # shorter than the hold itself, the key sorts just before it
+            del self.holds[bisect_left(self.holds, hold[:4])]
+        first, last = touched(self.duties, start, end, 0)
         old = self.duties[first:last]
-        begin = bisect_left(self.holds, old[0].start, key=lambda kept: kept[0])
-        close = bisect_left(self.holds, old[-1].end, key=lambda kept: kept[0])
+        begin = bisect_left(self.holds, (old[0].start,))
+        close = bisect_left(self.holds, (old[-1].end,))
         new = join_needs(((kept[0], kept[1]) for kept in self.holds[begin:close]), self.bridge)
-        self.duties[first:last] = new
+        if old != new:
+            self.duties[first:last] = new
         return old, new
 
-    def within(self, start: Minute, end: Minute) -> Iterator[Hold]:
+    def within(self, start: Minute, end: Minute) -> list[Hold]:
         """The holds that overlap `[start, end)`, in the order of their start."""
-        index = bisect_left(self.holds, start - self._longest, key=lambda kept: kept[0])
-        for hold in self.holds[index:]:
-            if hold[0] >= end:
-                return
-            if hold[1] > start:
-                yield hold
+        first = bisect_left(self.holds, (start - self._longest,))
+        last = bisect_left(self.holds, (end,))
+        return [hold for hold in self.holds[first:last] if hold[1] > start]
 
     def ports_in_use(self, start: Minute, end: Minute) -> set[int]:
         """The port numbers that somebody holds at some instant of `[start, end)`."""

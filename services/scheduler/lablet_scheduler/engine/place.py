@@ -21,9 +21,9 @@ import numpy as np
 from .calendar import Calendar
 from .explain import explain_placement, explain_refusal
 from .filters import Survey, survey
-from .fleet import Fleet, IntArray, amounts_of
+from .fleet import IntArray, amounts_of
 from .model import Placement, PlacementRequest, Refusal, SeatChoice, SeatPlacement, Span, Spreading
-from .ports import name_ports
+from .ports import lowest_free, name_ports
 from .score import REFUSED, FloatArray, LongArray, fullness, in_use, key_of, keys
 
 
@@ -36,7 +36,6 @@ class Selection:
     ports: list[tuple[int, ...]] = field(default_factory=list)
     added: dict[int, int] = field(default_factory=dict)
     """Column → minutes of power that its first seat added."""
-    full: dict[int, float] = field(default_factory=dict)
     no_ports: set[int] = field(default_factory=set)
     no_licence: set[int] = field(default_factory=set)
 
@@ -70,99 +69,128 @@ def simulate(calendar: Calendar, requests: Iterable[PlacementRequest]) -> list[P
 
 def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most_seats_first: bool) -> Selection:
     fleet, policy = calendar.fleet, calendar.policy(request.pool)
+    spreading = policy.spreading
     end = request.end + policy.turnaround
     amounts = amounts_of(request.demand)
-    added = calendar.gaps.added_minutes(request.start, end, fleet.lead, fleet.bridge)
-    full = fullness(fleet, view.peaks, amounts)
-    packs = policy.spreading is Spreading.PACK
-    used = in_use(fleet, view.peaks, amounts) if packs else full.copy()
-    weight = fleet.scale if packs else fleet.share
-    key = keys(policy.spreading, view.late, added, used, fleet)
+    roomy = Roomy.of(calendar, request, view)
+    # what one more seat adds to the use of each worker, as the score counts it
+    weight = fleet.scale if spreading is Spreading.PACK else fleet.share
+    together = spreading is Spreading.PACK and request.seats > 1 and not most_seats_first
+    key = roomy.keys_together(request.seats) if together else roomy.keys(spreading)
     if most_seats_first:
         # fewest licences: workers that are on anyway, then those that take most seats, then the rule
-        order = np.lexsort((key, -view.seats, added > 0))
-        key = np.empty_like(key)
+        order = np.lexsort((key, -roomy.seats, roomy.added > 0))
         key[order] = np.arange(len(order))
-    key = np.where(view.seats > 0, key, REFUSED)
+    most = int(roomy.seats.max(initial=0))
     counted = bool(policy.licence_limits)
-    together = packs and request.seats > 1 and not most_seats_first
-    if together:
-        key = _together(view, added, used, fleet, request.seats)
-    per_seat: dict[int, float] = {}
-    left: dict[int, int] = {}
-    taken: dict[int, list[int]] = {}
+    numbers_in_use: dict[int, set[int]] = {}
     powered: dict[str, list[Span]] = {}
     out = Selection()
-    while len(out.workers) < request.seats:
-        column = int(key.argmin())
-        if key[column] == REFUSED:
+    while len(out.workers) < request.seats and len(key):
+        place_in = int(key.argmin())
+        if key[place_in] == REFUSED:
             break
+        column = int(roomy.columns[place_in])
         worker = fleet.view(column)
         numbers: tuple[int, ...] = ()
         if request.demand.ports:
-            others = taken.get(column, [])
-            found = calendar.free_ports(worker, request.start, end, len(request.demand.ports), others)
+            used = numbers_in_use.get(column)
+            if used is None:
+                used = numbers_in_use[column] = calendar.ports_in_use(worker, request.start, end)
+            found = lowest_free(worker.port_start, worker.port_end, used, len(request.demand.ports))
             if found is None:
                 out.no_ports.add(column)
-                key[column] = REFUSED
+                key[place_in] = REFUSED
                 continue
             numbers = found
-        if column not in left:
-            if counted and added[column] > 0:
+        if column not in out.added:
+            if counted and roomy.added[place_in] > 0:
                 besides = powered.setdefault(worker.licence, [])
                 if not calendar.licence_room(worker, request.start, end, besides):
                     out.no_licence.add(column)
-                    key[column] = REFUSED
+                    key[place_in] = REFUSED
                     continue
                 besides.extend(calendar.added_power(worker, request.start, end))
-            left[column] = int(view.seats[column])
-            out.added[column] = int(added[column])
-            added[column] = 0  # it is on now
-            out.full[column] = float(full[column])
-            share = fleet.share[:, column]
-            per_seat[column] = float(sum(amounts[i] * share[i] for i in range(4)))
-        else:
-            out.full[column] += per_seat[column]
+            out.added[column] = int(roomy.added[place_in])
+            roomy.added[place_in] = 0  # it is on now
         if numbers:
-            taken.setdefault(column, []).extend(numbers)
+            numbers_in_use[column].update(numbers)
         out.workers.append(column)
         out.ports.append(numbers)
-        left[column] -= 1
-        if not left[column]:
-            key[column] = REFUSED
-            if together and len(out.workers) < request.seats:
-                fresh = _together(view, added, used, fleet, request.seats - len(out.workers))
-                key = np.where(key == REFUSED, REFUSED, fresh)
+        roomy.seats[place_in] -= 1
+        if not roomy.seats[place_in]:
+            key[place_in] = REFUSED
+            left = request.seats - len(out.workers)
+            if together and 0 < left < most:  # from here on a worker may take fewer than it could
+                key = np.where(key == REFUSED, REFUSED, roomy.keys_together(left))
         elif not most_seats_first:
-            late = 0 if view.late is None else int(view.late[column])
-            used[column] += float(sum(amounts[i] * weight[i, column] for i in range(4)))
-            key[column] = key_of(policy.spreading, late, 0, float(used[column]), int(fleet.rank[column]))
+            roomy.used[place_in] += sum(amounts[i] * weight[i, column] for i in range(4))
+            key[place_in] = roomy.key_when_on(spreading, place_in)
     return out
 
 
-def _together(view: Survey, added: IntArray, used: FloatArray, fleet: Fleet, wanted: int) -> LongArray:
-    """Keys for seats that come together: the power that a worker adds counts per seat that it would take."""
-    takes = np.clip(view.seats, 1, wanted)
-    share = keys(Spreading.PACK, view.late, -(-added // takes), used, fleet)
-    return np.where(view.seats > 0, share, REFUSED)
+@dataclass(slots=True)
+class Roomy:
+    """The workers that have room for a seat: what the score asks of them. Shrinking to them first makes the rest cheap."""
+
+    columns: LongArray
+    seats: IntArray
+    """Seats that still fit."""
+    added: IntArray
+    """Minutes of power that the next seat adds."""
+    used: FloatArray
+    """What is in use with one more seat, as the score counts it."""
+    late: IntArray | None
+    rank: LongArray
+
+    @classmethod
+    def of(cls, calendar: Calendar, request: PlacementRequest, view: Survey) -> Roomy:
+        """All of a survey."""
+        fleet, policy = calendar.fleet, calendar.policy(request.pool)
+        columns = np.flatnonzero(view.seats)
+        lead, bridge = fleet.lead.take(columns), fleet.bridge.take(columns)
+        use = in_use if policy.spreading is Spreading.PACK else fullness
+        return cls(
+            columns=columns,
+            seats=view.seats.take(columns),
+            added=calendar.gaps.added_minutes(request.start, request.end + policy.turnaround, lead, bridge, columns),
+            used=use(fleet, view.peaks.take(columns, axis=1), amounts_of(request.demand), columns),
+            late=None if view.late is None else view.late.take(columns),
+            rank=fleet.rank.take(columns),
+        )
+
+    def keys(self, spreading: Spreading) -> LongArray:
+        """Their keys for a single seat."""
+        return keys(spreading, self.late, self.added, self.used, self.rank)
+
+    def keys_together(self, wanted: int) -> LongArray:
+        """Keys for seats that come together: the power that a worker adds counts per seat that it would take."""
+        takes = np.minimum(np.maximum(self.seats, 1), wanted)
+        return keys(Spreading.PACK, self.late, -(-self.added // takes), self.used, self.rank)
+
+    def key_when_on(self, spreading: Spreading, place_in: int) -> int:
+        """The key of a worker that has got a seat just now, for the next one."""
+        late = 0 if self.late is None else int(self.late[place_in])
+        return key_of(spreading, late, 0, float(self.used[place_in]), int(self.rank[place_in]))
 
 
 def _placement(calendar: Calendar, request: PlacementRequest, view: Survey, chosen: Selection) -> Placement:
     fleet = calendar.fleet
+    names = {column: fleet.view(column).name for column in chosen.added}
     seats: list[SeatPlacement] = []
     by_worker: dict[int, list[int]] = {}
     for number, column, ports in zip(request.numbers, chosen.workers, chosen.ports, strict=True):
-        seats.append(SeatPlacement(number, fleet.view(column).name, name_ports(request.demand, ports)))
+        seats.append(SeatPlacement(number, names[column], name_ports(request.demand, ports)))
         by_worker.setdefault(column, []).append(number)
+    columns = list(by_worker)
+    needs = np.array(amounts_of(request.demand)[:4], dtype=np.int32)[:, None]
+    counts = np.array([len(numbers) for numbers in by_worker.values()], dtype=np.int32)
+    in_use_then = view.peaks[:4].take(columns, axis=1) + needs * counts
+    full = np.add.reduce(in_use_then * fleet.share.take(columns, axis=1), axis=0).round(4).tolist()
+    late = [0] * len(columns) if view.late is None else view.late.take(columns).tolist()
     choices = tuple(
-        SeatChoice(
-            worker=fleet.view(column).name,
-            seats=tuple(numbers),
-            added_on_minutes=chosen.added[column],
-            late_minutes=0 if view.late is None else int(view.late[column]),
-            fullness=round(chosen.full[column], 4),
-        )
-        for column, numbers in by_worker.items()
+        SeatChoice(names[column], tuple(by_worker[column]), chosen.added[column], late_by, full_then)
+        for column, late_by, full_then in zip(columns, late, full, strict=True)
     )
-    spreading = calendar.policy(request.pool).spreading
-    return Placement(request, tuple(seats), explain_placement(request, view, choices, spreading is Spreading.PACK))
+    packed = calendar.policy(request.pool).spreading is Spreading.PACK
+    return Placement(request, tuple(seats), explain_placement(request, view, choices, packed))

@@ -13,7 +13,7 @@ arrays and prices a slot on every worker at once. A gap that leaves only a bridg
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable
 
 import numpy as np
@@ -29,6 +29,7 @@ _FAR = np.iinfo(np.int16).max
 
 ShortArray = npt.NDArray[np.int16]
 IntArray = npt.NDArray[np.int32]
+LongArray = npt.NDArray[np.int64]
 
 
 def join_needs(needs: Iterable[tuple[Minute, Minute]], bridge: int) -> list[Span]:
@@ -55,9 +56,10 @@ def powered(duties: Iterable[Span], lead: int) -> list[Span]:
 
 def touched(duties: list[Span], start: Minute, end: Minute, bridge: int) -> tuple[int, int]:
     """Index range of the (sorted) duties that a need `[start, end)` overlaps or is bridged to."""
-    first = bisect_left(duties, start - bridge, key=lambda duty: duty.end)
-    last = bisect_right(duties, end + bridge, key=lambda duty: duty.start)
-    return first, max(first, last)
+    first = bisect_left(duties, (start - bridge,))
+    if first and duties[first - 1].end >= start - bridge:
+        first -= 1  # only the one before may reach so far: duties do not overlap
+    return first, max(first, bisect_left(duties, (end + bridge + 1,)))
 
 
 def added_power(duties: list[Span], start: Minute, end: Minute, lead: int, bridge: int) -> list[Span]:
@@ -113,11 +115,9 @@ class GapPage:
             self.start = np.concatenate([self.start, more])
             self.end = np.concatenate([self.end, more])
         self.count = max(self.count, len(gaps))
-        self.start[:, column] = _FAR
-        self.end[:, column] = _FAR
-        for row, gap in enumerate(gaps):
-            self.start[row, column] = gap.start
-            self.end[row, column] = gap.end
+        unused = [_FAR] * (self.start.shape[0] - len(gaps))
+        self.start[:, column] = [gap.start for gap in gaps] + unused
+        self.end[:, column] = [gap.end for gap in gaps] + unused
 
 
 class GapIndex:
@@ -161,9 +161,11 @@ class GapIndex:
                 continue
             self._own(number).write(column, gaps)
 
-    def added_minutes(self, start: Minute, end: Minute, lead: IntArray, bridge: IntArray) -> IntArray:
-        """For each worker the minutes of power that a need `[start, end)` adds."""
-        total: IntArray = np.zeros(self.columns, dtype=np.int32)
+    def added_minutes(
+        self, start: Minute, end: Minute, lead: IntArray, bridge: IntArray, columns: LongArray
+    ) -> IntArray:
+        """For each of some workers the minutes of power that a need `[start, end)` adds (`lead`, `bridge`: theirs)."""
+        total: IntArray = np.zeros(len(columns), dtype=np.int32)
         for number in range(start // PAGE, (end - 1) // PAGE + 1):
             base = number * PAGE
             opens, closes = start - base, end - base
@@ -174,22 +176,18 @@ class GapIndex:
                 if closes <= PAGE:
                     total += lead
                 continue
-            gap_start, gap_end = page.start[: page.count], page.end[: page.count]
+            gap_start, gap_end = page.start[: page.count].take(columns, axis=1), page.end[: page.count].take(columns, 1)
             inside = np.minimum(gap_end, last) - np.maximum(gap_start, first)
             hit = inside > 0
-            total += np.where(hit, inside, 0).sum(axis=0, dtype=np.int32)
+            np.maximum(inside, 0, out=inside)
+            total += np.add.reduce(inside, axis=0, dtype=np.int32)
+            begun = hit if opens >= 0 else hit & (gap_start >= 0)  # a gap of the day before is counted there
+            total -= lead * np.add.reduce(begun, axis=0, dtype=np.int32)
             if opens >= 0:
-                total -= lead * hit.sum(axis=0, dtype=np.int32)
-                rest = np.where((gap_start <= opens) & (gap_end > opens), opens - gap_start, 0).sum(
-                    axis=0, dtype=np.int32
-                )
+                rest = np.add.reduce((opens - gap_start) * (hit & (gap_start <= opens)), axis=0, dtype=np.int32)
                 total += np.where(rest <= bridge, rest, lead)
-            else:
-                total -= lead * (hit & (gap_start >= 0)).sum(axis=0, dtype=np.int32)
             if closes <= PAGE:
-                rest = np.where((gap_end >= closes) & (gap_start < closes), gap_end - closes, 0).sum(
-                    axis=0, dtype=np.int32
-                )
+                rest = np.add.reduce((gap_end - closes) * (hit & (gap_end >= closes)), axis=0, dtype=np.int32)
                 total += np.where(rest <= bridge, rest, lead)
         return total
 
@@ -224,7 +222,9 @@ class GapIndex:
 
 def _gaps_between(duties: list[Span], base: Minute, reach: int) -> list[Span]:
     """Gaps that meet the day beginning at `base`, as offsets, cut at `reach` outside it."""
-    index = bisect_right(duties, base, key=lambda duty: duty.end)
+    index = bisect_left(duties, (base,))
+    if index and duties[index - 1].end > base:
+        index -= 1
     gaps: list[Span] = []
     begin = -reach if index == 0 else max(duties[index - 1].end - base, -reach)
     while begin < PAGE:

@@ -32,23 +32,23 @@ _RANK_BITS, _FULL_BITS, _ADDED_BITS = 20, 12, 20
 _LATE_MOST, _ADDED_MOST = (1 << 11) - 1, (1 << _ADDED_BITS) - 1
 
 
-def fullness(fleet: Fleet, peaks: IntArray, amounts: Amounts) -> FloatArray:
-    """Share of each worker in use with one more seat."""
+def fullness(fleet: Fleet, peaks: IntArray, amounts: Amounts, columns: LongArray) -> FloatArray:
+    """Share of each of some workers in use with one more seat (`peaks`: theirs)."""
     needs = np.array(amounts[:4], dtype=np.int32)[:, None]
-    share: FloatArray = ((peaks[:4] + needs) * fleet.share).sum(axis=0)
+    share: FloatArray = np.add.reduce((peaks[:4] + needs) * fleet.share.take(columns, axis=1), axis=0)
     return share
 
 
-def in_use(fleet: Fleet, peaks: IntArray, amounts: Amounts) -> FloatArray:
+def in_use(fleet: Fleet, peaks: IntArray, amounts: Amounts, columns: LongArray) -> FloatArray:
     """What `pack` means by fuller: what is in use with one more seat, on the scale of the largest worker, and a little
     for the worker's size."""
     needs = np.array(amounts[:4], dtype=np.int32)[:, None]
-    used: FloatArray = ((peaks[:4] + needs) * fleet.scale).sum(axis=0)
-    return (used + _SIZE * fleet.size) / (1 + _SIZE)
+    used: FloatArray = np.add.reduce((peaks[:4] + needs) * fleet.scale.take(columns, axis=1), axis=0)
+    return (used + _SIZE * fleet.size.take(columns)) / (1 + _SIZE)
 
 
-def keys(spreading: Spreading, late: IntArray | None, added: IntArray, full: FloatArray, fleet: Fleet) -> LongArray:
-    """The keys of all workers at once."""
+def keys(spreading: Spreading, late: IntArray | None, added: IntArray, full: FloatArray, rank: LongArray) -> LongArray:
+    """The keys of several workers at once."""
     steps = np.minimum(full * _STEPS, _STEPS).astype(np.int64)
     minutes = np.minimum(added, _ADDED_MOST).astype(np.int64)
     key: LongArray
@@ -56,7 +56,7 @@ def keys(spreading: Spreading, late: IntArray | None, added: IntArray, full: Flo
         key = (minutes << (_FULL_BITS + _RANK_BITS)) | ((_STEPS - steps) << _RANK_BITS)
     else:
         key = (steps << (_ADDED_BITS + _RANK_BITS)) | (minutes << _RANK_BITS)
-    key |= fleet.rank
+    key |= rank
     if late is not None:
         key |= np.minimum(late, _LATE_MOST).astype(np.int64) << (_ADDED_BITS + _FULL_BITS + _RANK_BITS)
     return key

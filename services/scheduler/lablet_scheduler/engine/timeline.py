@@ -32,6 +32,8 @@ SOFT = 3
 ROWS = 6
 """cpu, memory, storage, nodes, ports, maintenance."""
 
+EVERY = slice(None)
+
 Amounts = tuple[int, int, int, int, int, int]
 """What a booking adds to each row."""
 
@@ -72,59 +74,36 @@ class Page:
         self.use = np.concatenate([self.use, np.zeros((ROWS, self.use.shape[1], fresh), dtype=np.int32)], axis=2)
         self.peak = np.concatenate([self.peak, np.zeros((ROWS, fresh), dtype=np.int32)], axis=1)
 
-    def add(self, column: int, start: int, soft_end: int, end: int, amounts: IntArray) -> None:
-        """Adds amounts in `[start, soft_end)` and `[start, end)` (offsets in the page, clipped by the caller)."""
+    def add(self, column: int, start: int, soft_end: int, end: int, amounts: IntArray, *, leaves: bool) -> None:
+        """Adds amounts in `[start, soft_end)` and `[start, end)` (offsets in the page, clipped by the caller). Where
+        something leaves, segments that have become alike are joined."""
         if start == 0 and soft_end == PAGE and end == PAGE:
             self.use[:, :, column] += amounts[:, None]
             self.peak[:, column] += amounts
             return
         steps: list[int] = self.bounds[:, column].tolist()
-        steps = steps[: bisect_left(steps, PAGE)]
-        for at in (start, soft_end, end):
-            if 0 < at < PAGE:
-                self._split(column, steps, at)
-        steps.append(PAGE)
-        first = bisect_left(steps, start)
-        soft, last = bisect_left(steps, soft_end), bisect_left(steps, end)
-        if soft > first:
-            self.use[:SOFT, first:soft, column] += amounts[:SOFT, None]
-        if last > first:
-            self.use[SOFT:, first:last, column] += amounts[SOFT:, None]
-        steps.pop()
-        if amounts.min() < 0:
-            for at in (end, soft_end, start):
-                if 0 < at < PAGE:
-                    self._join(column, steps, at)
-        self.peak[:, column] = self.use[:, : len(steps), column].max(axis=1)
-
-    def _split(self, column: int, steps: list[int], at: int) -> None:
-        where = bisect_left(steps, at)
-        count = len(steps)
-        if where < count and steps[where] == at:
-            return
-        if count + 1 >= self.bounds.shape[0]:
+        before = bisect_left(steps, PAGE)
+        steps = steps[:before]
+        begins = sorted({*steps, *(at for at in (start, soft_end, end) if at < PAGE)})
+        after = len(begins)
+        while after >= self.bounds.shape[0]:
             self._deepen()
-        self.bounds[where + 1 : count + 1, column] = steps[where:]
-        self.bounds[where, column] = at
-        column_use = self.use[:, :, column]
-        column_use[:, where + 1 : count + 1] = column_use[:, where:count].copy()
-        column_use[:, where] = column_use[:, where - 1]
-        steps.insert(where, at)
-        self.segments = max(self.segments, count + 1)
-
-    def _join(self, column: int, steps: list[int], at: int) -> None:
-        where = bisect_left(steps, at)
-        count = len(steps)
-        if where >= count or steps[where] != at:
-            return
-        column_use = self.use[:, :, column]
-        if (column_use[:, where] != column_use[:, where - 1]).any():
-            return
-        column_use[:, where : count - 1] = column_use[:, where + 1 : count].copy()
-        column_use[:, count - 1] = 0
-        self.bounds[where : count - 1, column] = steps[where + 1 :]
-        self.bounds[count - 1, column] = PAGE
-        del steps[where]
+        use: IntArray = self.use[:, [bisect_right(steps, at) - 1 for at in begins], column]
+        first = bisect_left(begins, start)
+        use[:SOFT, first : bisect_left(begins, soft_end)] += amounts[:SOFT, None]
+        use[SOFT:, first : bisect_left(begins, end)] += amounts[SOFT:, None]
+        if leaves:
+            rows = use.T.tolist()
+            kept = [number for number in range(after) if not number or rows[number] != rows[number - 1]]
+            if len(kept) < after:
+                begins, use, after = [begins[one] for one in kept], use[:, kept], len(kept)
+        self.use[:, :after, column] = use
+        self.bounds[:after, column] = begins
+        if after < before:
+            self.use[:, after:before, column] = 0
+            self.bounds[after:before, column] = PAGE
+        self.segments = max(self.segments, after)
+        np.maximum.reduce(use, axis=1, out=self.peak[:, column])
 
     def _deepen(self) -> None:
         rows, columns = self.bounds.shape
@@ -176,6 +155,7 @@ class Timeline:
                 min(max(soft_end - base, 0), PAGE),
                 min(max(end - base, 0), PAGE),
                 signed,
+                leaves=sign < 0,
             )
 
     def peaks(self, start: Minute, soft_end: Minute, end: Minute) -> IntArray:
@@ -191,20 +171,32 @@ class Timeline:
             if opens == 0 and soft == PAGE and hard == PAGE:
                 self.scanned += 1
                 np.maximum(out, page.peak, out=out)
-                continue
-            count = page.segments
-            self.scanned += count
-            lower, upper = page.bounds[:count], page.bounds[1 : count + 1]
-            begun = upper > opens
-            mask = np.negative(begun & (lower < hard), dtype=np.int32, casting="unsafe")
-            if soft == hard:
-                np.maximum(out, (page.use[:, :count] & mask).max(axis=1), out=out)
-                continue
-            np.maximum(out[SOFT:], (page.use[SOFT:, :count] & mask).max(axis=1), out=out[SOFT:])
-            if soft > opens:
-                mask = np.negative(begun & (lower < soft), dtype=np.int32, casting="unsafe")
-                np.maximum(out[:SOFT], (page.use[:SOFT, :count] & mask).max(axis=1), out=out[:SOFT])
+            elif soft == hard:
+                np.maximum(out, self._most(page, EVERY, opens, hard), out=out)
+            else:
+                np.maximum(out[SOFT:], self._most(page, slice(SOFT, None), opens, hard), out=out[SOFT:])
+                if soft > opens:
+                    np.maximum(out[:SOFT], self._most(page, slice(0, SOFT), opens, soft), out=out[:SOFT])
         return out
+
+    def _most(self, page: Page, rows: slice, opens: int, closes: int) -> IntArray:
+        """The most that is used of some rows in `[opens, closes)` of a page."""
+        if opens == 0 and closes == PAGE:
+            self.scanned += 1
+            return page.peak[rows]
+        count = page.segments
+        if closes < PAGE:
+            inside = page.bounds[:count] < closes
+            count = int(np.count_nonzero(inside.any(axis=1)))  # segments beyond are after everybody's end
+            inside = inside[:count]
+            if opens:
+                inside &= page.bounds[1 : count + 1] > opens
+        else:
+            inside = page.bounds[1 : count + 1] > opens  # rows that a worker does not use hold nothing
+        self.scanned += count
+        mask = np.negative(inside, dtype=np.int32, casting="unsafe")
+        most: IntArray = np.maximum.reduce(page.use[rows, :count] & mask, axis=1)
+        return most
 
     def peak(self, column: int, start: Minute, soft_end: Minute, end: Minute) -> list[int]:
         """The same for one worker."""

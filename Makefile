@@ -8,7 +8,7 @@ SOURCES := libs/common/lablet_common libs/client/lablet_client services/api-gate
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-all up down lint format bench lock proto validate-prereqs clean
+.PHONY: help setup demo test test-all up down lint format bench lock proto reference validate-prereqs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,6 +66,9 @@ lock: $(READY) ## solve the dependencies anew into requirements.lock (needs uv)
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --upgrade \
 	  $(PACKAGES:%=--no-emit-package $$(sed -n 's/^name = "\(.*\)"/\1/p' %/pyproject.toml)) \
 	  pyproject.toml $(PACKAGES:%=%/pyproject.toml) --group dev --output-file requirements.lock
+
+reference: $(READY) ## docs/reference (OpenAPI, AsyncAPI, JSON Schemas) from the code
+	@env -u CLOUDEVENTS_SCHEMA_BASE $(BIN)/python -m lablet_gateway.reference docs/reference
 
 clean: ## removes .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

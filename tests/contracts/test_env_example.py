@@ -25,6 +25,8 @@ SERVICES: tuple[type[Settings], ...] = (
 )
 ELSEWHERE = frozenset(
     {
+        # the catalogue of events, in every service
+        "CLOUDEVENTS_SCHEMA_BASE",
         # the command line and `lablet up`
         "LABLET_URL",
         "LABLET_TOKEN",

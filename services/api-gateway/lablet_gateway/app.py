@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Iterable
 from datetime import timedelta
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -40,7 +41,6 @@ from lablet_common.store.cache import Caches
 from lablet_common.telemetry.health import EmbeddedServer
 from lablet_common.version import __version__
 from lablet_gateway import console, faults
-from lablet_gateway.answers import ProblemDocument
 from lablet_gateway.api import (
     artifacts,
     audit,
@@ -53,6 +53,7 @@ from lablet_gateway.api import (
     quotas,
     requests,
     reservations,
+    schemas,
     series,
     subscriptions,
     system,
@@ -67,6 +68,7 @@ from lablet_gateway.jetstream import JetStreamDeadLetters, JetStreamLog
 from lablet_gateway.mailbox import NatsIngress
 from lablet_gateway.middleware import Authentication, BodyLimit, RequestContext
 from lablet_gateway.parts import Parts
+from lablet_gateway.reference.openapi import complete
 from lablet_gateway.rights import OPEN, PREFIX, RIGHTS
 from lablet_gateway.settings import GatewaySettings
 from lablet_gateway.streams import Hub
@@ -105,11 +107,12 @@ def create_app(parts: Parts) -> FastAPI:
     faults.install(app)
     for module in (
         requests, reservations, series, definitions, instances, artifacts, workers, pools, templates, events,
-        dead_letters, quotas, keys, subscriptions, audit, system,
+        dead_letters, quotas, keys, subscriptions, schemas, audit, system,
     ):  # fmt: skip
         check_rights(module.router.routes)
         app.include_router(module.router)
     app.include_router(system.health)
+    app.include_router(schemas.docs)
     app.router.routes.extend(console.routes())
     _describe(app)
     settings = parts.settings
@@ -133,15 +136,12 @@ def check_rights(routes: Iterable[BaseRoute]) -> None:
 
 
 def _describe(app: FastAPI) -> None:
-    """Adds the problem document, which answers refer to by name, to the schemas."""
+    """Completes the schema with problem documents and examples, once."""
     generate = app.openapi
 
-    def openapi() -> dict[str, object]:
+    def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = generate()
-            problem = ProblemDocument.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
-            schema["components"]["schemas"]["ProblemDocument"] = problem
-            app.openapi_schema = schema
+            app.openapi_schema = complete(generate())
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema

@@ -153,7 +153,8 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
     )
 }
 
-OPEN = frozenset({("GET", "/livez"), ("GET", "/readyz")})
+SCHEMAS = f"{PREFIX}/schemas"
+OPEN = frozenset({("GET", "/livez"), ("GET", "/readyz"), ("GET", SCHEMAS), ("GET", f"{SCHEMAS}/{{name}}")})
 """Routes that need no token."""
 
 ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {

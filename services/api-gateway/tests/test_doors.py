@@ -131,7 +131,7 @@ async def test_every_operation_documents_its_answers(world: Any) -> None:
     assert len(names) == len(set(names))
     for path, operations in schema["paths"].items():
         for method, operation in operations.items():
-            if path in ("/livez", "/readyz"):
+            if path in ("/livez", "/readyz") or path.startswith("/api/v1/schemas"):
                 continue
             assert {"401", "403", "422", "503"} <= set(operation["responses"]), (method, path)
             assert operation["description"], (method, path)

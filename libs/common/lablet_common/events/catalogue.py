@@ -4,6 +4,7 @@ State types come from the table of facts below; intent types from `lablet_common
 machines against this table.
 """
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,8 +14,9 @@ from lablet_common.resources.model import Instant, Model, Resource
 from lablet_common.resources.request import Problem
 
 PREFIX = "io.lablet"
-SCHEMA_BASE = "https://lablet.io/schemas/"
-"""`dataschema` is this and the type; the gateway publishes the same documents under its own address."""
+SCHEMA_BASE = os.environ.get("CLOUDEVENTS_SCHEMA_BASE") or "https://lablet.io/schemas/"
+"""`dataschema` is this, the type and `.json`. Every gateway serves the documents below `/api/v1/schemas/`; the variable
+makes its public address known to all services, and is the same for the whole life of a process."""
 
 
 class ScalingData(Model):

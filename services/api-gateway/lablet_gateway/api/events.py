@@ -27,7 +27,23 @@ _FLEET = frozenset({"pool", "template", "worker", "scaling"})
 _STORY_LIMIT = 10_000
 _PATIENCE_SECONDS = 2.0
 """How long a listener waits for a replica that has just started to see the log."""
-_EVENT = {"type": "object", "required": ["id", "source", "type", "specversion"], "additionalProperties": True}
+_TEXT = {"type": "string", "minLength": 1}
+_EVENT = {
+    "type": "object",
+    "required": ["id", "source", "type", "specversion"],
+    "properties": {"id": _TEXT, "source": _TEXT, "type": _TEXT, "specversion": {"const": "1.0"}, "data": {}},
+    "additionalProperties": True,
+    "examples": [
+        {
+            "specversion": "1.0",
+            "id": "course-7-1",
+            "source": "/lms",
+            "type": "io.lablet.reservation.requested.v1",
+            "correlationid": "course-7",
+            "data": {"definition": "ospf-basics", "asap": True, "durationMinutes": 60},
+        }
+    ],
+}
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,

@@ -87,7 +87,7 @@ async def patch_pool(
     name: str,
     parts: WithParts,
     caller: WithCaller,
-    patch: dict[str, Any] = Body(description="JSON merge patch of `{spec, labels}`"),
+    patch: dict[str, Any] = Body(description="JSON merge patch of `{spec, labels}`", examples=[{"spec": {"max": 6}}]),
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     prefer: Prefer = None,

@@ -68,7 +68,9 @@ async def patch_template(
     name: str,
     parts: WithParts,
     caller: WithCaller,
-    patch: dict[str, Any] = Body(description="JSON merge patch of `{spec, labels}`"),
+    patch: dict[str, Any] = Body(
+        description="JSON merge patch of `{spec, labels}`", examples=[{"spec": {"maxNodes": 60}}]
+    ),
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     prefer: Prefer = None,

@@ -8,7 +8,7 @@ SOURCES := libs/common/lablet_common libs/client/lablet_client services/api-gate
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-all up down lint format bench lock proto reference validate-prereqs clean
+.PHONY: help setup demo test test-all chaos up down lint format bench lock proto reference validate-prereqs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ test: $(READY) ## every test but the long tier (under ten minutes)
 
 test-all: $(READY) ## the long tier too
 	$(BIN)/python -m pytest
+
+chaos: $(READY) ## fault runs: four seeds under load, everything killed, paused and cut off (SEEDS=n for more)
+	@$(BIN)/lablet chaos --seeds $(or $(SEEDS),4)
 
 up: $(READY) ## the whole mesh on this machine; Ctrl-C stops it
 	@$(BIN)/lablet up

@@ -111,6 +111,19 @@ def rotate(
     raise typer.Exit(run_rotate(_folder(data), role))
 
 
+@app.command(hidden=True)
+def chaos(
+    seed: Annotated[int, typer.Option(help="The first seed", min=1)] = 1,
+    seeds: Annotated[int, typer.Option(help="How many, one after another", min=1)] = 1,
+    seconds: Annotated[float, typer.Option(help="Real seconds of faults in each", min=5)] = 30.0,
+    keep: Annotated[Path | None, typer.Option(help="Where the data of a failed seed stay", file_okay=False)] = None,
+) -> None:
+    """Run the mesh under load while its parts are killed, paused and cut off, and prove that nothing was lost or doubled."""
+    from lablet_local.chaos.command import ChaosOptions, run_chaos
+
+    raise typer.Exit(run_chaos(ChaosOptions(seed, seeds, seconds, keep)))
+
+
 @local.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,

@@ -57,8 +57,9 @@ class LocalMesh:
 
     `speed` (lab seconds per real second) and `port_base` are taken from the folder's last start when not given.
     `replicas` names services (`scheduler`, `gateway`, `workers`, `artifacts`); `environment` is added to every
-    service's. `lead_minutes` is the lab time before a slot at which instances are made; `start` sets the lab clock of a
-    fresh folder. Raises `AlreadyRunning`, `PortsBusy`, `TooFast`, `BinaryMissing`, `NotReady`, `TemplatesMissing`.
+    service's, `environments` to those of the services that it names. `lead_minutes` is the lab time before a slot at
+    which instances are made; `start` sets the lab clock of a fresh folder. Raises `AlreadyRunning`, `PortsBusy`,
+    `TooFast`, `BinaryMissing`, `NotReady`, `TemplatesMissing`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class LocalMesh:
         lease_ttl: float | None = None,
         start: datetime | None = None,
         environment: Mapping[str, str] | None = None,
+        environments: Mapping[str, Mapping[str, str]] | None = None,
         scenario: Path | None = None,
         announce: Callable[[str], None] = lambda _: None,
         pointer: bool = False,
@@ -85,6 +87,7 @@ class LocalMesh:
         self._port_base = port_base
         self._clock_start = start
         self._environment = dict(environment or {})
+        self._environments = dict(environments or {})
         self._scenario = scenario
         self._announce = announce
         self._pointer = pointer
@@ -278,7 +281,7 @@ class LocalMesh:
         self._supervisor.start(servers)
         await self._supervisor.wait_ready("etcd", timeout=self._ready_seconds)
         await self._set_clock()
-        self._supervisor.start(service_processes(site, self.pace, self._counts, secrets, self._environment))
+        self._supervisor.start(service_processes(site, self.pace, self._counts, secrets, self._environment_of))
         await self._supervisor.wait_ready(timeout=self._ready_seconds)
 
     async def _set_clock(self) -> None:
@@ -290,6 +293,9 @@ class LocalMesh:
             await set_clock(store, speed=self.pace.speed, start=self._clock_start)
         finally:
             await store.close()
+
+    def _environment_of(self, service: str) -> dict[str, str]:
+        return {**self._environment, **self._environments.get(service, {})}
 
     def addresses(self) -> dict[str, str]:
         """Process → the address at which it answers."""

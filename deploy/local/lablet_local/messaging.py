@@ -20,6 +20,8 @@ from lablet_local.ports import PortBlock
 
 OBSERVER = "observer"
 OUTSIDE = "outside"
+MAINTENANCE = "maintenance"
+"""With which an operator looks after streams; no service has its rights."""
 
 
 def write_nats_config(folder: DataFolder, ports: PortBlock, keys: KeyRing) -> Path:
@@ -31,6 +33,8 @@ def write_nats_config(folder: DataFolder, ports: PortBlock, keys: KeyRing) -> Pa
     users = [service_user(service, password(service)) for service in Service]
     users.append(external_user(OUTSIDE, "default", password(OUTSIDE)))
     users.append(NatsUser(OBSERVER, password(OBSERVER), observer_permissions()))
+    everything = Permissions(("$JS.API.>",), (f"{inbox_prefix(MAINTENANCE)}.>",))
+    users.append(NatsUser(MAINTENANCE, password(MAINTENANCE), everything))
     path = folder.nats / "nats.conf"
     text = render_config(users, port=ports.nats, monitor_port=ports.nats_monitor, store_dir=folder.nats / "store")
     write_config(path, text)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,11 +64,11 @@ def replica_counts(wanted: Mapping[str, int]) -> dict[str, int]:
 
 
 def service_processes(
-    site: Site, pace: Pace, counts: Mapping[str, int], secrets: Secrets, more: Mapping[str, str]
+    site: Site, pace: Pace, counts: Mapping[str, int], secrets: Secrets, more: Callable[[str], Mapping[str, str]]
 ) -> list[Process]:
-    """Every replica of every service. `more` wins over what the mesh sets."""
+    """Every replica of every service. What `more` gives for a service wins over what the mesh sets."""
     return [
-        _process(site, pace, service, number, secrets, more)
+        _process(site, pace, service, number, secrets, more(service))
         for service in Service
         for number in range(1, counts[service] + 1)
     ]

@@ -136,7 +136,7 @@ async def read_history(endpoint: str) -> tuple[Change, ...]:
             try:
                 async with asyncio.timeout(10):
                     async for line in answer.aiter_lines():
-                        changes += _changes(json.loads(line)["result"])
+                        changes += changes_in(json.loads(line)["result"])
                         if changes and changes[-1].revision >= last:
                             break
             except TimeoutError:
@@ -145,7 +145,8 @@ async def read_history(endpoint: str) -> tuple[Change, ...]:
     return tuple(changes)
 
 
-def _changes(result: Json) -> list[Change]:
+def changes_in(result: Json) -> list[Change]:
+    """The changes of one answer of etcd's watch. Raises `ValueError` for the end of a watch."""
     if result.get("canceled"):
         raise ValueError(f"etcd does not tell its history: {result.get('cancel_reason') or result}")
     found = []

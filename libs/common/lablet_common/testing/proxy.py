@@ -28,6 +28,8 @@ class FaultyProxy:
         """True: what the client sends does not arrive."""
         self.refuse = False
         """True: a new connection is closed at once."""
+        self.delay_seconds = 0.0
+        """How late everything comes, each way."""
         self.accepted = 0
         """Connections that were accepted so far."""
         self.swallowed_bytes = 0
@@ -84,6 +86,8 @@ class FaultyProxy:
             if self.swallow_answers if answers else self.swallow_requests:
                 self.swallowed_bytes += len(data)
                 continue
+            if self.delay_seconds:
+                await asyncio.sleep(self.delay_seconds)
             sink.write(data)
             await sink.drain()
         with contextlib.suppress(ConnectionError, OSError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import combinations
 from typing import Any
 
@@ -11,6 +12,7 @@ from lablet_local.demo.evidence import Evidence
 
 _SOURCE = "simulators"
 _DUST = 1e-6
+_LOST = "machine.lost"
 
 
 @dataclass(slots=True)
@@ -39,14 +41,17 @@ def checks(evidence: Evidence) -> list[Check]:
     seen = read(evidence)
     return [
         _where_placed(evidence, seen),
+        *never_doubled(evidence, seen),
+    ]
+
+
+def never_doubled(evidence: Evidence, seen: Ground) -> list[Check]:
+    """What holds whatever happens to the mesh: nothing twice, nothing left over, nothing beyond its means."""
+    crowded = "no machine ran more nodes than its licence, or opened a port twice"
+    return [
         _never_twice_at_a_time(seen),
         Check(_SOURCE, "nothing was left over: no lab, no running machine", len(evidence.machines), tuple(seen.left)),
-        Check(
-            _SOURCE,
-            "no machine ran more nodes than its licence, or opened a port twice",
-            seen.starts,
-            tuple(seen.crowded),
-        ),
+        Check(_SOURCE, crowded, seen.starts, tuple(seen.crowded)),
         _within_capacity(evidence, seen),
     ]
 
@@ -59,6 +64,16 @@ def read(evidence: Evidence) -> Ground:
     return ground
 
 
+def facts_of(machine: dict[str, Any]) -> list[dict[str, Any]]:
+    """A machine's log in its order; a simulator that was killed could not write its end, which the cloud saw."""
+    lost = [
+        {"fact": _LOST, "at": datetime.fromisoformat(move["at"]).timestamp()}
+        for move in machine.get("history", ())
+        if move["state"] == "stopped" and move["reason"]
+    ]
+    return sorted([*machine["facts"], *lost], key=lambda fact: float(fact["at"]))
+
+
 def _walk(machine: dict[str, Any], ground: Ground) -> None:
     worker = str(machine["name"])
     quota = 0
@@ -66,11 +81,17 @@ def _walk(machine: dict[str, Any], ground: Ground) -> None:
     ports: dict[int, tuple[str, str]] = {}
     labs: dict[str, str] = {}
     running: dict[str, Run] = {}
-    for fact in machine["facts"]:
+    for fact in facts_of(machine):
         kind, lab, node = fact["fact"], str(fact.get("lab", "")), (str(fact.get("lab", "")), str(fact.get("node", "")))
         if kind == "licence.registered":
             quota = int(fact.get("quota") or 0)
-        elif kind in ("controller.started", "controller.stopped"):  # what ran in an earlier life has ended with it
+        elif kind in (
+            "controller.started",
+            "controller.stopped",
+            _LOST,
+        ):  # what ran in an earlier life has ended with it
+            if kind != "controller.stopped":
+                labs.clear()  # they were in its memory only
             for run in running.values():
                 run.end = float(fact["at"])
             running.clear()

@@ -11,7 +11,7 @@ _NOT_COMPARED = ("previousPhase",)
 
 
 def checks(evidence: Evidence) -> list[Check]:
-    return [_all_said(evidence), _nothing_invented(evidence), _in_order(evidence), _same_end(evidence)]
+    return [_all_said(evidence), nothing_invented(evidence), in_order(evidence), _same_end(evidence)]
 
 
 def _subject(change: Change) -> str | None:
@@ -33,14 +33,14 @@ def _all_said(evidence: Evidence) -> Check:
     return Check(_SOURCE, claim, len(wanted), tuple(broken))
 
 
-def _nothing_invented(evidence: Evidence) -> Check:
+def nothing_invented(evidence: Evidence) -> Check:
     committed = {(_subject(change), change.revision) for change in evidence.history}
     ours = [told for told in evidence.events if told.kind in KINDS.values()]
     broken = [f"{told.type} {told.id}" for told in ours if (told.subject, told.sequence) not in committed]
     return Check(_SOURCE, "every event tells of a change that was committed", len(ours), tuple(broken))
 
 
-def _in_order(evidence: Evidence) -> Check:
+def in_order(evidence: Evidence) -> Check:
     last: dict[str, Told] = {}
     broken = []
     for told in sorted(evidence.events, key=lambda one: one.place):

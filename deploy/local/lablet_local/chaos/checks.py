@@ -1,0 +1,120 @@
+"""The verdict on a fault run, from what clients saw, etcd's history, the event stream and the simulators' logs. Pure.
+
+The demo's checks that hold whatever happens are used as they are; here stands what faults add. Every check counts what it
+compared: one that compared nothing has failed.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from lablet_local.chaos.load import Seen
+from lablet_local.demo.books import FINAL, Json, below, phase
+from lablet_local.demo.checks import ground, stream
+from lablet_local.demo.checks.check import Check
+from lablet_local.demo.checks.store import never_double_booked
+from lablet_local.demo.evidence import Evidence
+
+_DECIDED = ("Decided", "Refused")
+
+
+def judge(evidence: Evidence, seen: Seen, *, every_event: bool) -> list[Check]:
+    """`every_event`: neither history nor stream was made to forget, so each change must have been told."""
+    found = ground.read(evidence)
+    return [
+        answered(seen),
+        one_outcome(evidence),
+        kept(evidence, seen),
+        at_rest(evidence),
+        never_double_booked(evidence),
+        *ground.never_doubled(evidence, found),
+        one_machine_a_worker(evidence),
+        *(stream.checks(evidence) if every_event else [stream.in_order(evidence), stream.nothing_invented(evidence)]),
+    ]
+
+
+def answered(seen: Seen) -> Check:
+    """A patient client got an answer to everything."""
+    broken = [f"{one.what} {one.key} after {one.tries} tries" for one in seen.asked if not one.status]
+    return Check("clients", "every request was answered in the end", len(seen.asked), tuple(broken))
+
+
+def one_outcome(evidence: Evidence) -> Check:
+    """Each request was decided once, and its outcome never changed; no inbox holds anything."""
+    outcomes: dict[str, list[tuple[str, object]]] = defaultdict(list)
+    for change in evidence.history:
+        if change.key.startswith("/requests/") and isinstance(change.value, dict) and phase(change.value) in _DECIDED:
+            status = change.value["status"]
+            outcome = (phase(change.value), status.get("resource"))
+            if not outcomes[change.key] or outcomes[change.key][-1] != outcome:
+                outcomes[change.key].append(outcome)
+    asked = {change.key for change in evidence.history if change.key.startswith("/requests/")}
+    broken = [f"{key} came to {len(found)} outcomes" for key, found in outcomes.items() if len(found) > 1]
+    broken += [f"{key} was never decided" for key in sorted(asked - outcomes.keys())]
+    broken += [f"{key} still waits" for key in evidence.present if key.startswith("/inbox/")]
+    return Check("etcd", "every accepted request has exactly one outcome", len(asked), tuple(broken))
+
+
+def kept(evidence: Evidence, seen: Seen) -> Check:
+    """What clients were told was made was made, once."""
+    made: Counter[str] = Counter()
+    there: set[str] = set()
+    refused = {_subject(one) for one in below(evidence, "/requests/").values() if phase(one) == "Refused"}
+    for change in evidence.history:
+        if not change.key.startswith("/reservations/"):
+            continue
+        name = change.key.removeprefix("/reservations/")
+        if change.value is None:
+            there.discard(name)
+        elif name not in there:
+            there.add(name)
+            made[name] += 1
+    wanted = [one.resource for one in seen.accepted if one.what == "reserve" and one.resource]
+    broken = [f"{name} was accepted and never made" for name in wanted if not made[name] and name not in refused]
+    broken += [f"{name} was made {count} times" for name, count in made.items() if count > 1]
+    return Check("clients", "every accepted reservation was made exactly once", len(wanted), tuple(broken))
+
+
+def _subject(request: Json) -> str:
+    return str(request["spec"]["subject"]).partition("/")[2]
+
+
+def at_rest(evidence: Evidence) -> Check:
+    """When all is over nothing is under way."""
+    ended = {"/reservations/": FINAL, "/instances/": ("Terminated",), "/workers/": ("Offline",)}
+    broken: list[str] = []
+    looked_at = 0
+    for prefix, final in ended.items():
+        for name, document in below(evidence, prefix).items():
+            looked_at += 1
+            if phase(document) not in final:
+                broken.append(f"{prefix}{name} is {phase(document)}: {document['status'].get('reason')}")
+    return Check("etcd", "after the last fault everything comes to its end", looked_at, tuple(broken))
+
+
+def one_machine_a_worker(evidence: Evidence) -> Check:
+    """By the simulators' own logs: no two machines of one worker were up at a time."""
+    spans: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
+    for machine in evidence.machines:
+        for begin, end in _up(ground.facts_of(machine)):
+            spans[str(machine["name"])].append((begin, end, str(machine["id"])))
+    broken = []
+    for worker, found in spans.items():
+        found.sort()
+        for at, (_, end, one) in enumerate(found):
+            broken += [
+                f"{worker}: {one} and {other}" for begin, _, other in found[at + 1 :] if begin < end and other != one
+            ]
+    return Check("simulators", "no worker had two machines at a time", sum(map(len, spans.values())), tuple(broken))
+
+
+def _up(facts: Iterable[Json]) -> Iterable[tuple[float, float]]:
+    begun: float | None = None
+    for fact in facts:
+        at = float(fact["at"])
+        if begun is not None and fact["fact"] in ("controller.started", "controller.stopped", "machine.lost"):
+            yield begun, at
+            begun = None
+        if fact["fact"] == "controller.started":
+            begun = at
+    if begun is not None:
+        yield begun, float("inf")

@@ -1,0 +1,171 @@
+"""Carries out a plan: each fault at its time, each ended after its own, whatever becomes of the others."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+from collections import Counter
+from collections.abc import Sequence
+
+import httpx
+import nats
+from nats.errors import Error as NatsError
+
+from lablet_common.bus.permissions import inbox_prefix
+from lablet_common.bus.streams import EVENTS_STREAM
+from lablet_local.chaos.network import Network
+from lablet_local.chaos.schedule import Fault, Kind
+from lablet_local.mesh import LocalMesh
+from lablet_local.messaging import MAINTENANCE
+from lablet_local.supervisor import NotReady
+
+_log = logging.getLogger("lablet.chaos")
+_NO_SPACE = "NOSPACE"
+_LATE_SECONDS = 0.15
+
+
+class Injector:
+    """Counts what it has done by kind; `missed` are faults whose target was down at that moment."""
+
+    def __init__(self, mesh: LocalMesh, network: Network, seed: int) -> None:
+        self._mesh = mesh
+        self._network = network
+        self._rng = random.Random(seed ^ 0x5EED)
+        self._paused: set[int] = set()
+        self.done: Counter[str] = Counter()
+        self.missed = 0
+
+    async def run(self, faults: Sequence[Fault]) -> None:
+        """Returns when the last fault has ended and everything is let go."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for fault in faults:
+                    await asyncio.sleep(max(0.0, began + fault.at - loop.time()))
+                    tasks.create_task(self._inject(fault))
+        finally:
+            for pid in self._paused:
+                self._signal(pid, signal.SIGCONT)
+            self._network.heal()
+
+    async def _inject(self, fault: Fault) -> None:
+        try:
+            await self._carry_out(fault)
+        except (NotReady, httpx.HTTPError, NatsError, TimeoutError, ProcessLookupError, OSError) as error:
+            self.missed += 1
+            _log.info("a fault found nothing to break", extra={"fault": str(fault), "cause": str(error)})
+        else:
+            self.done[fault.kind] += 1
+
+    async def _carry_out(self, fault: Fault) -> None:
+        match fault.kind:
+            case Kind.KILL:
+                self._mesh.kill(fault.target)
+            case Kind.RESTART:
+                await self._mesh.restart(fault.target)
+            case Kind.PAUSE:
+                await self._pause(fault)
+            case Kind.CUT | Kind.SWALLOW | Kind.DELAY:
+                await self._disturb(fault)
+            case Kind.MACHINE:
+                await self._kill_a_machine()
+            case Kind.COMPACT:
+                await compact(self._mesh.etcd_endpoint)
+            case Kind.PURGE:
+                await self._purge()
+            case Kind.NO_SPACE:
+                await self._fill(fault)
+
+    async def _pause(self, fault: Fault) -> None:
+        pid = self._mesh.kill(fault.target, signal.SIGSTOP)
+        self._paused.add(pid)
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            self._paused.discard(pid)
+            self._signal(pid, signal.SIGCONT)
+
+    def _signal(self, pid: int, number: int) -> None:
+        import os
+
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    async def _disturb(self, fault: Fault) -> None:
+        proxy = self._network.between(fault.target)
+        if fault.kind is Kind.CUT:
+            proxy.refuse = True
+            proxy.break_off()
+        elif fault.kind is Kind.SWALLOW:
+            proxy.swallow_answers = True
+        else:
+            proxy.delay_seconds = _LATE_SECONDS
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            if fault.kind is Kind.CUT:
+                proxy.refuse = False
+            elif fault.kind is Kind.SWALLOW:
+                proxy.swallow_answers = False
+                proxy.break_off()
+            else:
+                proxy.delay_seconds = 0.0
+
+    async def _kill_a_machine(self) -> None:
+        running = [machine for machine in await self._mesh.machines() if machine["state"] == "running"]
+        if not running:
+            raise NotReady("no machine runs")
+        await self._mesh.kill_machine(str(self._rng.choice(running)["id"]))
+
+    async def _purge(self) -> None:
+        user, password = self._mesh.nats_login(MAINTENANCE)
+        connection = await nats.connect(
+            self._mesh.nats_url, user=user, password=password, inbox_prefix=inbox_prefix(MAINTENANCE).encode(),
+            allow_reconnect=False, connect_timeout=2,
+        )  # fmt: skip
+        try:
+            await connection.jetstream().purge_stream(EVENTS_STREAM)
+        finally:
+            await connection.close()
+
+    async def _fill(self, fault: Fault) -> None:
+        await alarm(self._mesh.etcd_endpoint, raised=True)
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            await self._until_there_is_room()
+
+    async def _until_there_is_room(self) -> None:
+        """etcd may be down at that very moment, and keeps the alarm over a restart."""
+        while True:
+            try:
+                await alarm(self._mesh.etcd_endpoint, raised=False)
+            except httpx.HTTPError:
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+
+async def compact(endpoint: str) -> None:
+    """Forgets everything before now."""
+    async with _etcd(endpoint) as http:
+        head = (await http.post("/v3/kv/range", json={"key": "AA==", "limit": "1"})).raise_for_status().json()["header"]
+        (await http.post("/v3/kv/compaction", json={"revision": head["revision"]})).raise_for_status()
+
+
+async def alarm(endpoint: str, *, raised: bool) -> None:
+    """Raises or clears the alarm that etcd raises by itself when its quota is full."""
+    async with _etcd(endpoint) as http:
+        status = (await http.post("/v3/maintenance/status", json={})).raise_for_status().json()
+        body = {
+            "action": "ACTIVATE" if raised else "DEACTIVATE",
+            "memberID": status["header"]["member_id"],
+            "alarm": _NO_SPACE,
+        }
+        (await http.post("/v3/maintenance/alarm", json=body)).raise_for_status()
+
+
+def _etcd(endpoint: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://{endpoint}", timeout=2, trust_env=False)

@@ -1,0 +1,204 @@
+"""Clients that ask for things all the time, as patient people do: the same idempotency key again until there is an answer.
+
+What they saw is what the checker holds the mesh to. They go to every gateway in turn, by HTTP alone.
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+
+_AGAIN_SECONDS = 0.15
+_UNANSWERED = (429, 500, 502, 503, 504)
+_WORKERS = 4
+"""Clients at once."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request as its client saw it."""
+
+    what: str
+    key: str
+    status: int = 0
+    """The answer's; 0: none came before the end."""
+    request: str = ""
+    """Path of the request, where it was accepted and not decided at once."""
+    resource: str = ""
+    """Id of what was made."""
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class Seen:
+    """Everything that clients saw."""
+
+    asked: list[Asked] = field(default_factory=list)
+    longest_unavailable: float = 0.0
+    """Real seconds without one read that was answered."""
+
+    @property
+    def accepted(self) -> list[Asked]:
+        return [one for one in self.asked if 200 <= one.status < 300]
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        return Counter(f"{one.what} {one.status or 'unanswered'}" for one in self.asked)
+
+
+class Load:
+    """Runs until `stop`; then no new request begins, and those under way are carried to their answer."""
+
+    def __init__(self, gateways: list[str], token: str, seed: int, speed: float, lab_file: bytes) -> None:
+        self._gateways = gateways
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self._seed = seed
+        self._speed = speed
+        self._lab_file = lab_file
+        self._turn = itertools.count()
+        self._numbers = itertools.count()
+        self._stopping = asyncio.Event()
+        self._booked: list[str] = []
+        self.seen = Seen()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(_WORKERS):
+                tasks.create_task(self._client(random.Random(self._seed * 31 + number)))
+            tasks.create_task(self._watch_availability())
+
+    async def publish_first(self) -> None:
+        """The lab that everything is about."""
+        await self._publish(random.Random(self._seed))
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    async def _client(self, rng: random.Random) -> None:
+        deeds: list[tuple[int, Callable[[random.Random], Any]]] = [
+            (10, self._reserve), (2, self._extend), (2, self._cancel), (1, self._drain), (1, self._publish),
+            (1, self._collect),
+        ]  # fmt: skip
+        while not self._stopping.is_set():
+            (deed,) = rng.choices([one for _, one in deeds], weights=[weight for weight, _ in deeds])
+            await deed(rng)
+            try:
+                async with asyncio.timeout(rng.uniform(0.05, 0.5)):
+                    await self._stopping.wait()
+            except TimeoutError:
+                continue
+
+    async def _reserve(self, rng: random.Random) -> None:
+        now = await self._now()
+        if now is None:
+            return
+        start = (now + timedelta(minutes=rng.randint(45, 75))).replace(second=0, microsecond=0)
+        body = {
+            "definition": "chaos", "seats": rng.choice((1, 1, 2, 3)), "start": start.isoformat(),
+            "durationMinutes": rng.choice((15, 20, 30)),
+        }  # fmt: skip
+        asked = await self._ask("reserve", "POST", "/reservations", body)
+        if asked is not None and asked.status in (200, 201, 202):
+            self._booked.append(asked.resource)
+
+    async def _extend(self, rng: random.Random) -> None:
+        found = await self._read(f"/reservations/{rng.choice(self._booked)}") if self._booked else None
+        slot = found and found["status"].get("slot")
+        if not found or not slot:
+            return
+        end = datetime.fromisoformat(slot["end"]) + timedelta(minutes=5)
+        version = f'"{found["metadata"]["resourceVersion"]}"'
+        path = f"/reservations/{found['metadata']['id']}"
+        await self._ask("extend", "PATCH", path, {"end": end.isoformat()}, {"If-Match": version})
+
+    async def _cancel(self, rng: random.Random) -> None:
+        if self._booked:
+            await self._ask("cancel", "DELETE", f"/reservations/{rng.choice(self._booked)}")
+
+    async def _drain(self, rng: random.Random) -> None:
+        worker = f"default-{rng.randint(1, 6):03d}"
+        await self._ask("drain", "POST", f"/workers/{worker}/drain", {"message": "chaos", "deadlineMinutes": 30})
+        await self._ask("cancel-drain", "POST", f"/workers/{worker}/cancel-drain", {})
+
+    async def _publish(self, rng: random.Random) -> None:
+        text = self._lab_file + f"# {rng.random()}\n".encode()
+        await self._ask("publish", "POST", "/definitions?name=chaos", text, {"Content-Type": "application/yaml"})
+
+    async def _collect(self, rng: random.Random) -> None:
+        page = await self._read("/instances?limit=100&fieldSelector=status.phase=Running")
+        if page and page["items"]:
+            instance = rng.choice(page["items"])["metadata"]["id"]
+            await self._ask("collect", "POST", f"/instances/{instance}/collect", {})
+
+    async def _now(self) -> datetime | None:
+        clock = await self._read("/clock")
+        return datetime.fromisoformat(clock["now"]).astimezone(UTC) if clock else None
+
+    async def _read(self, path: str) -> Any:
+        """None where there is no answer just now."""
+        try:
+            answer = await self._once("GET", path)
+        except httpx.HTTPError:
+            return None
+        return answer.json() if answer.status_code == 200 else None
+
+    async def _ask(
+        self, what: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> Asked | None:
+        """Until there is an answer that is one; None where none came for a minute."""
+        asked = Asked(what, f"chaos-{self._seed}-{next(self._numbers)}")
+        self.seen.asked.append(asked)
+        sent = {"Idempotency-Key": asked.key, "Prefer": "wait=2", **(headers or {})}
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            asked.tries += 1
+            try:
+                answer = await self._once(method, path, body, sent)
+            except httpx.HTTPError:
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
+            if answer.status_code in _UNANSWERED:
+                await asyncio.sleep(_AGAIN_SECONDS)
+                continue
+            asked.status = answer.status_code
+            document = answer.json() if answer.content else {}
+            if document.get("kind") == "Request":
+                asked.request = answer.headers.get("location", "")
+                asked.resource = str(document["spec"]["subject"]).partition("/")[2]
+            elif "metadata" in document:
+                asked.resource = str(document["metadata"]["id"])
+            return asked
+        return None
+
+    async def _once(
+        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+    ) -> httpx.Response:
+        base = self._gateways[next(self._turn) % len(self._gateways)]
+        async with _http(base) as http:
+            given = {"content": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
+            return await http.request(method, f"/api/v1{path}", headers=self._headers | (headers or {}), **given)
+
+    async def _watch_availability(self) -> None:
+        """How long nobody could read anything, at any gateway."""
+        last = time.monotonic()
+        while not self._stopping.is_set():
+            if await self._read("/pools") is not None:
+                self.seen.longest_unavailable = max(self.seen.longest_unavailable, time.monotonic() - last)
+                last = time.monotonic()
+            await asyncio.sleep(0.1)
+        self.seen.longest_unavailable = max(self.seen.longest_unavailable, time.monotonic() - last)
+
+
+@asynccontextmanager
+async def _http(base: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A connection of its own each time: a killed gateway must not poison the next request."""
+    async with httpx.AsyncClient(base_url=base, timeout=6, trust_env=False) as http:
+        yield http

@@ -1,0 +1,148 @@
+"""The fault runs' own rules: plans repeat for a seed, and the checker sees each kind of harm."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from lablet_common.resources.kinds import Service
+from lablet_local.chaos import checks
+from lablet_local.chaos.load import Asked, Seen
+from lablet_local.chaos.network import Network
+from lablet_local.chaos.schedule import SERVERS, Kind, plan
+from lablet_local.demo.evidence import Change, Evidence
+from lablet_local.ports import PortBlock
+
+REPLICAS = [f"{service}-{number}" for service in Service for number in (1, 2)]
+
+
+def test_a_seed_gives_the_same_faults_each_time_and_another_seed_others() -> None:
+    once, again, other = (plan(seed, 60, REPLICAS, 2.0, sound_etcd=True) for seed in (3, 3, 4))
+    assert once == again
+    assert once != other
+    assert [fault.at for fault in once] == sorted(fault.at for fault in once)
+
+
+def test_over_many_seeds_every_kind_comes_and_every_process_and_pair_is_hit() -> None:
+    faults = [fault for seed in range(60) for fault in plan(seed, 60, REPLICAS, 2.0, sound_etcd=True)]
+    assert {fault.kind for fault in faults} == set(Kind)
+    assert {fault.target for fault in faults if fault.kind is Kind.KILL} == {*REPLICAS, *SERVERS}
+    cut = {fault.target for fault in faults if fault.kind is Kind.CUT}
+    assert cut == {f"{service}→{server}" for service in Service for server in SERVERS} - {"scheduler→s3"}
+
+
+def test_a_paused_process_sleeps_past_its_lease() -> None:
+    paused = [
+        fault
+        for seed in range(20)
+        for fault in plan(seed, 60, REPLICAS, 2.0, sound_etcd=True)
+        if fault.kind is Kind.PAUSE
+    ]
+    assert paused
+    assert all(fault.seconds > 2.0 for fault in paused)
+
+
+def test_an_etcd_that_may_lose_writes_is_not_killed() -> None:
+    faults = [fault for seed in range(60) for fault in plan(seed, 60, REPLICAS, 2.0, sound_etcd=False)]
+    assert not [fault for fault in faults if fault.kind in (Kind.KILL, Kind.RESTART) and fault.target == "etcd"]
+
+
+def test_odd_seeds_forget_nothing_so_that_every_event_can_be_asked_for() -> None:
+    faults = [fault for seed in range(1, 60, 2) for fault in plan(seed, 60, REPLICAS, 2.0, sound_etcd=True)]
+    assert not [fault for fault in faults if fault.kind in (Kind.COMPACT, Kind.PURGE)]
+
+
+async def test_services_are_led_through_their_own_proxies_and_healing_lets_everything_through() -> None:
+    async with Network(PortBlock(20_000)) as network:
+        led = network.environments
+        assert len({endpoint for settings in led.values() for endpoint in settings.values()}) == 11
+        proxy = network.between("scheduler→etcd")
+        assert led["scheduler"]["ETCD_ENDPOINTS"] == proxy.endpoint
+        proxy.refuse, proxy.delay_seconds = True, 1.0
+        network.heal()
+        assert (proxy.refuse, proxy.delay_seconds) == (False, 0.0)
+
+
+async def test_a_slow_connection_brings_everything_late() -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.read(4))
+        await writer.drain()
+
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with Network(PortBlock(port - 4)) as network:
+        proxy = network.between("scheduler→nats")
+        proxy.delay_seconds = 0.05
+        host, _, number = proxy.endpoint.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(number))
+        began = asyncio.get_running_loop().time()
+        writer.write(b"here")
+        assert await reader.read(4) == b"here"
+        assert asyncio.get_running_loop().time() - began >= 0.1
+        writer.close()
+    server.close()
+
+
+def request(phase: str, resource: str | None = None, subject: str = "reservation/rsv-1") -> dict[str, Any]:
+    return {"spec": {"subject": subject}, "status": {"phase": phase, "resource": resource}}
+
+
+def history(*values: tuple[str, Any]) -> tuple[Change, ...]:
+    return tuple(Change(at, key, value) for at, (key, value) in enumerate(values, 2))
+
+
+def test_two_outcomes_of_one_request_and_none_are_seen() -> None:
+    good = history(("/requests/t/a", request("Accepted")), ("/requests/t/a", request("Decided", "reservation/rsv-1")))
+    assert checks.one_outcome(Evidence(history=good)).ok
+    changed = (*good, Change(9, "/requests/t/a", request("Decided", "reservation/rsv-2")))
+    assert "2 outcomes" in checks.one_outcome(Evidence(history=changed)).detail
+    assert "never decided" in checks.one_outcome(Evidence(history=good[:1])).detail
+    waiting = Evidence(history=good, present={"/inbox/scheduler/default/x": "t"})
+    assert "still waits" in checks.one_outcome(waiting).detail
+
+
+def test_a_lost_and_a_doubled_reservation_are_seen() -> None:
+    seen = Seen([Asked("reserve", "k", 201, resource="rsv-1")])
+    made = ("/reservations/rsv-1", {"status": {"phase": "Scheduled"}})
+    assert checks.kept(Evidence(history=history(made, made)), seen).ok
+    assert "never made" in checks.kept(Evidence(history=()), seen).detail
+    twice = history(made, ("/reservations/rsv-1", None), made)
+    assert "made 2 times" in checks.kept(Evidence(history=twice), seen).detail
+    refused = Evidence(present={"/requests/t/a": request("Refused")})
+    assert checks.kept(refused, Seen([Asked("reserve", "k", 202, resource="rsv-1")])).ok
+
+
+def test_what_was_never_answered_and_what_is_still_under_way_are_seen() -> None:
+    assert "after 7 tries" in checks.answered(Seen([Asked("reserve", "k", tries=7)])).detail
+    under_way = {"/instances/ins-1": {"status": {"phase": "Running", "reason": "EveryPortAnswers"}}}
+    assert "Running" in checks.at_rest(Evidence(present=dict(under_way))).detail
+
+
+@pytest.mark.parametrize(("begin", "ok"), [(4.0, True), (2.0, False)])
+def test_two_machines_of_one_worker_at_a_time_are_seen(begin: float, ok: bool) -> None:
+    def machine(name: str, start: float, end: float) -> dict[str, Any]:
+        facts = [{"fact": "controller.started", "at": start}, {"fact": "controller.stopped", "at": end}]
+        return {"name": "default-001", "id": name, "facts": facts}
+
+    evidence = Evidence(machines=(machine("m-1", 1, 3), machine("m-2", begin, 9)))
+    assert checks.one_machine_a_worker(evidence).ok is ok
+
+
+def test_a_killed_machine_ends_with_what_the_cloud_saw() -> None:
+    lost = {"state": "stopped", "reason": "lost", "at": "2027-03-01T09:00:00Z"}
+    killed = {
+        "name": "default-001",
+        "id": "m-1",
+        "state": "stopped",
+        "history": [lost],
+        "facts": [
+            {"fact": "controller.started", "at": 1.0},
+            {"fact": "lab.imported", "at": 2.0, "lab": "l", "title": "ins-1"},
+            {"fact": "lab.started", "at": 3.0, "lab": "l", "title": "ins-1"},
+        ],
+    }
+    from lablet_local.demo.checks import ground
+
+    found = ground.read(Evidence(machines=(killed,)))
+    assert not found.left
+    assert found.runs[0].end is not None

@@ -316,3 +316,23 @@ def test_bars_rise_with_the_share_and_never_hide_a_booking():
 def test_steps_are_round_and_fill_the_width():
     assert calendar.step_for(timedelta(days=1), 100) == timedelta(minutes=15)
     assert calendar.step_for(timedelta(days=7), 80) == timedelta(hours=3)
+
+
+def test_a_history_shows_the_moves_that_no_event_tells_any_more(lablet, scripted, reservation):
+    def event(revision, document, **more):
+        return {
+            "specversion": "1.0", "id": f"reservation/u/{revision}", "source": "/lablet/scheduler",
+            "type": "io.lablet.reservation.completed.v1", "subject": "reservation/rsv-a", "time": "2027-03-01T11:00:00Z",
+            "sequence": f"{revision:020}", "data": document, **more,
+        }  # fmt: skip
+
+    document = reservation("Completed", passed=("Scheduled", "Active"))
+    scripted.on("GET", "/events", [event(9, document, replayed="true")])
+    lines = [line.split() for line in lablet("events", "history", "rsv-a").splitlines()[1:]]
+    assert [line[-3] for line in lines[:2]] == ["Scheduled", "Active"]
+    assert "reservation.completed" in lines[2]
+    assert len(lines) == 3
+    scripted.on("GET", "/events", [event(9, document)])
+    assert len(lablet("events", "history", "rsv-a").splitlines()) == 1 + 3 + 1, (
+        "moves before the first event that is left"
+    )

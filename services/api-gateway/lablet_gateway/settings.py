@@ -86,8 +86,8 @@ class GatewaySettings(CommonSettings):
     """JSON list of `{name, role, tenant, sha256}`; read again when it changes. Without it every token is refused."""
     gateway_max_body_bytes: int = Field(default=1024 * 1024, ge=1024)
     """Largest request body; uploads of lab files have a limit of their own."""
-    gateway_max_upload_bytes: int = Field(default=8 * 1024 * 1024, ge=1024)
-    """Largest body of POST /definitions."""
+    gateway_max_upload_bytes: int = Field(default=11 * 1024 * 1024, ge=1024)
+    """Largest body of POST /definitions: a lab file of 10 MiB, with what a form puts around it."""
     gateway_rate_limit: float = Field(default=300.0, ge=0)
     """Calls a second that one caller may make of one replica, in the long run; 0: as many as they like."""
     gateway_rate_burst: int = Field(default=600, ge=1)

@@ -192,3 +192,37 @@ async def test_a_story_is_in_order_each_event_once_and_only_for_whom_it_concerns
     world.log.unavailable = True
     answer = await world.client("ann").get(path)
     assert (answer.status_code, answer.json()["dependency"]) == (503, "nats")
+
+
+async def test_a_story_goes_on_from_etcd_where_the_log_has_forgotten(world: Any) -> None:
+    booked = world.reservation("rsv-ann", owner="ann", phase="Scheduled")
+    await world.add(booked)
+    stored = await world.client("ann").get("/api/v1/reservations/rsv-ann")
+    revision = int(stored.json()["metadata"]["resourceVersion"])
+    (told,) = (await world.client("ann").get("/api/v1/events?subject=reservation/rsv-ann")).json()
+    assert (int(told["sequence"]), told["replayed"]) == (revision, "true")
+    assert told["id"] == f"reservation/uid-rsv-ann/{revision}"
+    assert told["source"] == "/lablet/scheduler"
+    assert told["data"]["status"]["phase"] == "Scheduled"
+    world.log.append(published(booked, revision))
+    (told,) = (await world.client("ann").get("/api/v1/events?subject=reservation/rsv-ann")).json()
+    assert "replayed" not in told, "what the log has is not told twice"
+    assert (await world.client("bob").get("/api/v1/events?subject=reservation/rsv-ann")).json() == []
+
+
+async def test_the_story_of_what_has_been_archived_is_whole_and_in_order(world: Any) -> None:
+    booked = world.reservation("rsv-a", phase="Scheduled", roster={1: "ann", 2: "bob"})
+    ended = booked.moved("Active", at=world.now, by="t", reason="Begun").moved(
+        "Completed", at=world.now, by="t", reason="SlotEnded"
+    )
+    seat = world.instance(booked, 1, "Terminated").at_revision(40)
+    world.log.append(published(booked, 7))
+    await world.archive(ended.at_revision(31), seat)
+    told = (await world.client("ann").get("/api/v1/events?subject=reservation/rsv-a")).json()
+    assert [int(event["sequence"]) for event in told] == [7, 31]
+    moves = told[-1]["data"]["status"]["history"]
+    assert [move["to"] for move in moves] == ["Active", "Completed"]
+    path = "/api/v1/events?subject=instance/ins-a-1"
+    assert [int(event["sequence"]) for event in (await world.client("ann").get(path)).json()] == [40]
+    assert (await world.client("bob").get(path)).json() == [], "another seat's"
+    assert (await world.client("admin@acme").get(path)).json() == []

@@ -1,7 +1,7 @@
 """`lablet events …`: follow what happens, look up what happened, send."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
@@ -78,6 +78,10 @@ def history(
         run.aside.print(f"no events of {full}")
         return
     table = plain_table("WHEN", "EVENT", "PHASE", "REASON", "SOURCE")
+    for move in _untold(found):
+        when = show_time(datetime.fromisoformat(str(move["at"])), now)
+        why = str(move.get("message") or move.get("reason") or "")
+        table.add_row(when, "", str(move["to"]), why, str(move.get("by", "")).removeprefix("/lablet/"))
     for event in found:
         phase, reason = _told(event)
         when = show_time(event.time, now) if event.time else ""
@@ -176,6 +180,16 @@ def _write(run: Session, event: "Event", form: Format) -> None:
     if reason:
         text.append(f"  {reason}", style="dim")
     run.console.print(text)
+
+
+def _untold(found: "Sequence[Event]") -> list[Mapping[str, Any]]:
+    """Moves that the resource remembers and no event tells any more: those before the first that is left. A state that is
+    told in place of forgotten events tells its last move itself."""
+    first, data = found[0], found[-1].data
+    moves = data.get("status", {}).get("history", ()) if isinstance(data, Mapping) else ()
+    if first.extensions.get("replayed"):
+        return list(moves[:-1])
+    return [move for move in moves if first.time is not None and datetime.fromisoformat(str(move["at"])) < first.time]
 
 
 def _told(event: "Event") -> tuple[str, str]:

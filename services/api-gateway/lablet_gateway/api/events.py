@@ -12,7 +12,7 @@ from lablet_common.resources.model import Model
 from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store.selectors import LabelSelector, SelectorError
-from lablet_gateway import envelopes, problems
+from lablet_gateway import envelopes, problems, story
 from lablet_gateway.answers import refusals
 from lablet_gateway.caller import Caller, WithCaller
 from lablet_gateway.identity import Role
@@ -106,13 +106,14 @@ async def publish_events(http: HttpRequest, parts: WithParts, caller: WithCaller
         **refusals(),
     },
 )
-async def story(
+async def tell_story(
     parts: WithParts,
     caller: WithCaller,
     subject: Annotated[str, Query(description="`<kind>/<id>`", examples=["reservation/rsv-…"])],
     limit: Annotated[int, Query(ge=1, le=_STORY_LIMIT)] = 1000,
 ) -> Response:
-    """What was published about one resource, in `sequence` order, each event once."""
+    """What was published about one resource, in `sequence` order, each event once; where the log has forgotten how it came
+    to its present or archived state, that state as a `replayed` event with the moves that led to it."""
     kind, _, name = subject.partition("/")
     if kind not in KINDS or not name:
         raise problems.invalid("subject", f"{subject!r} names no resource", "write <kind>/<id>")
@@ -120,10 +121,16 @@ async def story(
     tenants = {caller.tenant, _TENANT_OF.get(kind, FLEET_TENANT if kind in _FLEET else caller.tenant)}
     found: dict[tuple[str, str], Entry] = {}
     for tenant in sorted(tenants):
+        latest = await story.present(parts, tenant, kind, name)
+        if latest is not None and isinstance(latest[1], Instance):
+            owner = await story.seats_reservation(parts, latest[1])
+            sees.know(owner)
         for logged in await parts.events.story(tenant, kind, name, limit):
             entry = entry_of(logged, parts.hub.epoch)
             if entry is not None and sees(entry):
                 found.setdefault((entry.event.get_source(), entry.event.get_id()), entry)
+        if latest is not None and sees(latest[0]):
+            found.setdefault((latest[0].event.get_source(), latest[0].event.get_id()), latest[0])
     told = sorted(found.values(), key=lambda entry: str(entry.event.get_extension("sequence") or ""))
     documents = b",".join(entry.body for entry in told[:limit])
     return Response(b"[%b]" % documents, media_type=envelopes.BATCH)
@@ -176,6 +183,12 @@ class _Sight:
     def __init__(self, parts: Parts, caller: Caller) -> None:
         self._parts = parts
         self._caller = caller
+        self._known: dict[str, Reservation] = {}
+
+    def know(self, reservation: Reservation | None) -> None:
+        """One that may have left the cache: its seats can be judged by it."""
+        if reservation is not None:
+            self._known[reservation.id] = reservation
 
     def __call__(self, entry: Entry) -> bool:
         caller = self._caller
@@ -197,7 +210,8 @@ class _Sight:
                 instance = _read(Instance, data)
                 if instance is None:
                     return False
-                owner = self._parts.caches[RESERVATION].get(instance.spec.reservation)
+                name = instance.spec.reservation
+                owner = self._known.get(name) or self._parts.caches[RESERVATION].get(name)
                 return self._caller.sees_instance(instance, owner if isinstance(owner, Reservation) else None)
             case "request":
                 request = _read(Request, data)

@@ -42,6 +42,9 @@ def up(
     scenario: Annotated[
         Path | None, typer.Option(help="Faults of the simulated cloud (JSON)", exists=True, dir_okay=False)
     ] = None,
+    agents: Annotated[
+        int, typer.Option(min=0, max=16, metavar="N", help="Agents on this machine, in the pool `agents`")
+    ] = 0,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return once it is ready; `lablet down` stops it")
     ] = False,
@@ -49,7 +52,7 @@ def up(
     """Start the whole mesh on this machine: etcd, NATS, S3, a simulated cloud and the four services."""
     from lablet_local.up import UpOptions, run_detached, run_foreground
 
-    options = UpOptions(_folder(data), speed, _replicas(replicas or []), port_base, scenario)
+    options = UpOptions(_folder(data), speed, _replicas(replicas or []), port_base, scenario, agents)
     raise typer.Exit(run_detached(options) if detach else run_foreground(options))
 
 

@@ -6,7 +6,7 @@ API tokens stand in clear only in the connection file; the gateway gets a list o
 import hashlib
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from lablet_common.secrets import new_key_line
@@ -87,8 +87,11 @@ class KeyRing:
             raise UnknownRole(f"there is no role {role!r}; there are {', '.join(ROLES)}")
         return tokens | {role: _new_token()}
 
-    def write_token_hashes(self, tokens: dict[str, str], tenant: str = "default") -> Path:
-        """The gateway's token file: SHA-256 of each token, with its role and tenant."""
+    def write_token_hashes(
+        self, tokens: dict[str, str], tenant: str = "default", hosts: Mapping[str, str] | None = None
+    ) -> Path:
+        """The gateway's token file: SHA-256 of each token, with its role and tenant. `hosts`: worker → its agent's
+        token."""
         path = self._folder.secrets / "api-tokens.json"
         rows = [
             {
@@ -98,6 +101,10 @@ class KeyRing:
                 "sha256": hashlib.sha256(token.encode()).hexdigest(),
             }
             for role, token in tokens.items()
+        ]
+        rows += [
+            {"name": name, "role": "host", "tenant": tenant, "sha256": hashlib.sha256(token.encode()).hexdigest()}
+            for name, token in (hosts or {}).items()
         ]
         write_private(path, json.dumps(rows, indent=1))
         return path

@@ -19,6 +19,8 @@ from typing import Any, Self
 
 import httpx
 
+from lablet_common.resources.kinds import Service
+from lablet_local import agents as agents_module
 from lablet_local.binaries import Binary, find_etcd, find_nats, find_rclone
 from lablet_local.connection import point_away, point_here, write_connection
 from lablet_local.folder import DataFolder, Lock, read_json, write_private
@@ -58,8 +60,8 @@ class LocalMesh:
     `speed` (lab seconds per real second) and `port_base` are taken from the folder's last start when not given.
     `replicas` names services (`scheduler`, `gateway`, `workers`, `artifacts`); `environment` is added to every
     service's, `environments` to those of the services that it names. `lead_minutes` is the lab time before a slot at
-    which instances are made; `start` sets the lab clock of a fresh folder. Raises `AlreadyRunning`, `PortsBusy`,
-    `TooFast`, `BinaryMissing`, `NotReady`, `TemplatesMissing`.
+    which instances are made; `start` sets the lab clock of a fresh folder; `agents` join the pool `agents` from
+    this machine. Raises `AlreadyRunning`, `PortsBusy`, `TooFast`, `BinaryMissing`, `NotReady`, `TemplatesMissing`.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class LocalMesh:
         announce: Callable[[str], None] = lambda _: None,
         pointer: bool = False,
         ready_seconds: float = READY_SECONDS,
+        agents: int = 0,
     ) -> None:
         self.folder = DataFolder(data.expanduser().resolve())
         self.keys = KeyRing(self.folder)
         self._choices = read_json(self.folder.choices)
         self.pace: Pace = choose_pace(speed or float(self._choices.get("speed", 1.0)), lead_minutes, lease_ttl)
         self._counts = replica_counts(replicas or {})
+        self._agents = agents_module.workers(agents)
         self._port_base = port_base
         self._clock_start = start
         self._environment = dict(environment or {})
@@ -134,6 +138,7 @@ class LocalMesh:
         if self._pointer:
             point_away(self.folder)
         await self._supervisor.stop_all()
+        agents_module.remove_outside(self.folder)
         self._phase = "stopped"
         self._write_state()
         if self._client is not None:
@@ -269,9 +274,13 @@ class LocalMesh:
         self.etcd_binary = etcd
         self._announce(f"etcd {etcd.version} ({etcd.path}): {etcd.remark}")
         tokens = self.keys.api_tokens()
-        secrets = Secrets(self.keys.write_token_hashes(tokens), templates)
+        hosts = {name: agents_module.token(self.keys, name) for name in self._agents}
+        secrets = Secrets(self.keys.write_token_hashes(tokens, hosts=hosts), templates)
         write_connection(self.folder, self.url, tokens)
-        config = write_nats_config(self.folder, self.ports, self.keys)
+        config = write_nats_config(
+            self.folder, self.ports, self.keys, agents_module.nats_users(self.keys, self._agents)
+        )
+        agents_module.open_folders(self.folder, self._agents)
         servers = [
             etcd_process(site, etcd),
             nats_process(site, nats, config),
@@ -282,6 +291,8 @@ class LocalMesh:
         await self._supervisor.wait_ready("etcd", timeout=self._ready_seconds)
         await self._set_clock()
         self._supervisor.start(service_processes(site, self.pace, self._counts, secrets, self._environment_of))
+        replicas = self._counts[Service.WORKERS]
+        self._supervisor.start(agents_module.agent_processes(site, self._agents, tokens["operator"], replicas))
         await self._supervisor.wait_ready(timeout=self._ready_seconds)
 
     async def _set_clock(self) -> None:

@@ -1,6 +1,7 @@
 """The NATS server's users and configuration: one user per service with its own subjects, `outside` for a system of the
 tenant `default`, and `observer`, with which a person or a checker reads every event without being able to publish one."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lablet_common.bus.permissions import (
@@ -24,7 +25,7 @@ MAINTENANCE = "maintenance"
 """With which an operator looks after streams; no service has its rights."""
 
 
-def write_nats_config(folder: DataFolder, ports: PortBlock, keys: KeyRing) -> Path:
+def write_nats_config(folder: DataFolder, ports: PortBlock, keys: KeyRing, more: Sequence[NatsUser] = ()) -> Path:
     """Writes `nats.conf` (mode 0600: it holds the passwords) and returns its path."""
 
     def password(user: str) -> str:
@@ -35,6 +36,7 @@ def write_nats_config(folder: DataFolder, ports: PortBlock, keys: KeyRing) -> Pa
     users.append(NatsUser(OBSERVER, password(OBSERVER), observer_permissions()))
     everything = Permissions(("$JS.API.>",), (f"{inbox_prefix(MAINTENANCE)}.>",))
     users.append(NatsUser(MAINTENANCE, password(MAINTENANCE), everything))
+    users += more
     path = folder.nats / "nats.conf"
     text = render_config(users, port=ports.nats, monitor_port=ports.nats_monitor, store_dir=folder.nats / "store")
     write_config(path, text)

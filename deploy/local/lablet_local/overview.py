@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from lablet_local import agents
 from lablet_local.pace import Pace
 from lablet_local.ports import PortBlock
 from lablet_local.process import ProcessState
@@ -16,6 +17,10 @@ def health_url(ports: PortBlock, process: str) -> str:
     return f"http://127.0.0.1:{ports.health(service, int(number))}"
 
 
+def _has_health(state: ProcessState) -> bool:
+    return state.process.name not in _SERVERS and not state.process.name.startswith("agent-")
+
+
 def addresses_of(ports: PortBlock, states: Sequence[ProcessState]) -> dict[str, str]:
     """Process → the address at which it answers: a gateway's API, another service's internal port."""
     known = {
@@ -27,6 +32,9 @@ def addresses_of(ports: PortBlock, states: Sequence[ProcessState]) -> dict[str, 
     for name in (state.process.name for state in states):
         if name.startswith("api-gateway-"):
             known[name] = f"http://127.0.0.1:{ports.gateway(int(name.rpartition('-')[2]))}"
+        elif name.startswith("agent-"):
+            first, last = agents.ports_of(ports.base, int(name.rpartition("-")[2]) - 1)
+            known[name] = f"127.0.0.1:{first}-{last}"
         elif name not in known:
             known[name] = health_url(ports, name)
     return known
@@ -51,7 +59,7 @@ def overview(ports: PortBlock, pace: Pace, states: Sequence[ProcessState]) -> di
                 "lastEnd": state.last_end,
                 "missing": state.missing,
                 "address": addresses[state.process.name],
-                "readyz": None if state.process.name in _SERVERS else f"{health_url(ports, state.process.name)}/readyz",
+                "readyz": f"{health_url(ports, state.process.name)}/readyz" if _has_health(state) else None,
                 "log": str(state.process.log),
             }
             for state in states

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lablet_common.resources.kinds import Service
+from lablet_local.agents import LEASE_SECONDS
 from lablet_local.pace import Pace
 from lablet_local.ports import MOST_REPLICAS
 from lablet_local.probe import http_look, service_ready
@@ -21,7 +22,7 @@ MODULES: Mapping[Service, str] = {
 }
 _ALIASES = {"gateway": Service.GATEWAY, "workers": Service.WORKERS, "artifacts": Service.ARTIFACTS}
 _USES_S3 = frozenset({Service.GATEWAY, Service.WORKERS, Service.ARTIFACTS})
-_OURS = ("ETCD_", "NATS_", "ARTIFACT_STORAGE_", "AWS_", "CLOUD_", "CML_", "LABLET_")
+_OURS = ("AGENT_", "ETCD_", "NATS_", "ARTIFACT_STORAGE_", "AWS_", "CLOUD_", "CML_", "LABLET_")
 """Settings of the caller's environment that must not reach a service: the mesh itself decides them."""
 RESYNC_SECONDS = 5.0
 
@@ -105,6 +106,7 @@ def _process(
             "CML_PASSWORD_FILE": str(site.keys.cml_password),
             "CML_LICENSE_TOKEN_FILE": str(site.keys.cml_licence_token),
             "SECRETS_KEY_FILE": str(site.keys.at_rest),
+            "AGENT_LEASE_SECONDS": str(LEASE_SECONDS),
             "WORKER_TEMPLATES_CONFIG_PATH": str(secrets.templates),
         }
     return Process(

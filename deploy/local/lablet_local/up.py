@@ -38,12 +38,14 @@ class UpOptions:
     replicas: Mapping[str, int] = field(default_factory=dict)
     port_base: int | None = None
     scenario: Path | None = None
+    agents: int = 0
 
     def arguments(self) -> list[str]:
         """The same as a command line."""
         given = ["up", "--data", str(self.data)]
         given += ["--speed", f"{self.speed:g}"] if self.speed is not None else []
         given += ["--port-base", str(self.port_base)] if self.port_base is not None else []
+        given += ["--agents", str(self.agents)] if self.agents else []
         given += ["--scenario", str(self.scenario)] if self.scenario is not None else []
         return given + [part for name, count in self.replicas.items() for part in ("--replicas", f"{name}={count}")]
 
@@ -84,6 +86,7 @@ async def _live(options: UpOptions) -> int:
         replicas=options.replicas,
         port_base=options.port_base,
         scenario=options.scenario,
+        agents=options.agents,
         announce=say,
         pointer=True,
     )

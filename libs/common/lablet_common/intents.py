@@ -29,7 +29,7 @@ from lablet_common.resources.kinds import (
 from lablet_common.resources.model import Instant, Labels, Minute, Model, Name, fault
 from lablet_common.resources.reservation import MAX_SEATS, Explanation, Hold, RosterEntry, Slot
 from lablet_common.resources.series import MAX_OCCURRENCES
-from lablet_common.resources.worker import PoolSpec, TemplateSpec
+from lablet_common.resources.worker import Capacity, PoolSpec, PortRange, TemplateSpec
 from lablet_common.terms import SeriesCancel, SeriesChange, SeriesRequested
 
 _Seats = Annotated[int, Field(ge=1, le=MAX_SEATS)]
@@ -204,6 +204,19 @@ class DefinitionPublish(Model):
     """Agents may run it. Set by the gateway from the sender's role, whatever the sender says."""
 
 
+class WorkerRegister(Model):
+    """A host that joins a pool as the worker of that name: what it has for labs."""
+
+    pool: Name
+    host: Annotated[str, Field(min_length=1, max_length=253)]
+    """Where its labs' ports answer."""
+    capacity: Capacity
+    port_range: PortRange = PortRange()
+    labels: Labels = {}
+    version: Annotated[str, Field(max_length=64)] = ""
+    """Of the agent."""
+
+
 class WorkerDrain(Model):
     """Empty a worker for maintenance. Times are lab time."""
 
@@ -339,6 +352,7 @@ _ALL = (
     Intent(INSTANCE, "retry.requested", Nothing),
     Intent(INSTANCE, "collection.completed", AssessmentCompleted, "assessment"),
     Intent(INSTANCE, "grading.completed", GradingCompleted, "assessment"),
+    Intent(WORKER, "register.requested", WorkerRegister),
     Intent(WORKER, "drain.requested", WorkerDrain),
     Intent(WORKER, "drain-cancel.requested", Nothing),
     Intent(WORKER, "cordon.requested", WorkerCordon),

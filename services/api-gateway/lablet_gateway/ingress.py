@@ -23,6 +23,7 @@ from lablet_common.intents import (
     SimulateRequested,
     SimulationCreate,
     TemplateApply,
+    WorkerRegister,
 )
 from lablet_common.resources.kinds import DEFINITION, POOL, RESERVATION, SERIES, TEMPLATE
 from lablet_common.resources.model import Model
@@ -141,6 +142,8 @@ async def _ask(intake: Intake, intent: Intent, event: CloudEvent, data: dict[str
         return await intake.apply(TEMPLATE, name, _body(TemplateApply, data))
     if intent.body is ReservationChange:
         return await intake.change(name, _body(ReservationChange, data))
+    if intent.body is WorkerRegister:
+        return await intake.register(name, _body(WorkerRegister, data))
     if intent.kind is DEFINITION and "@" not in name:
         raise problems.invalid("subject", f"{name} names no version", "write definition/name@version")
     if issubclass(intent.body, AssessmentCompleted):

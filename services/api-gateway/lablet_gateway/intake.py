@@ -21,6 +21,7 @@ from lablet_common.intents import (
     ReservationCreate,
     ReservationRequested,
     TemplateApply,
+    WorkerRegister,
 )
 from lablet_common.objects import digest_of as content_digest
 from lablet_common.requests import KeyReused, build_request, digest_of, new_ids, request_key
@@ -49,9 +50,10 @@ from lablet_common.telemetry.traces import current_trace_parent
 from lablet_gateway import archive, catalogue, pending, problems, reads
 from lablet_gateway.answers import check_match
 from lablet_gateway.caller import Caller
+from lablet_gateway.identity.keys import OWNER_PREFIX
 from lablet_gateway.parts import Parts
 from lablet_gateway.problems import field_error
-from lablet_gateway.rights import approves
+from lablet_gateway.rights import Scope, approves
 
 DEFAULT_POOL = "default"
 NO_SHARD = "-"
@@ -218,6 +220,18 @@ class Intake:
                 phase=str(resource.phase),
             )
         return await self._accept(intent, resource.id, body, shard, digest)
+
+    async def register(self, name: str, body: WorkerRegister) -> Request:
+        """A host that joins as the worker of that name. Raises 403 for another's name, 422 for an unknown pool."""
+        if self._caller.scope is not Scope.ALL and self._caller.name.removeprefix(OWNER_PREFIX) != name:
+            raise problems.FORBIDDEN(f"this token is for the worker {self._caller.name}, not {name}")
+        digest = digest_of({"subject": name, "body": body.to_dict()})
+        if repeated := await self._repeated(WORKER, digest):
+            return repeated
+        if await reads.get(self._parts, POOL, body.pool) is None:
+            remedy = problems.nearest(body.pool, await _names_of(self._parts, POOL))
+            raise problems.invalid("pool", f"there is no pool {body.pool}", remedy)
+        return await self._accept(intent_of(WORKER, "register.requested"), name, body, body.pool, digest)
 
     async def assessed(self, intent: Intent, instance_id: str, body: AssessmentCompleted) -> Request:
         """What an assessment system did to an instance, which may have ended. Raises 404, and 422 for two instances."""

@@ -34,6 +34,7 @@ class Right:
     learner: Scope
     fleet: bool = False
     machine: Scope = Scope.NONE
+    host: Scope = Scope.NONE
 
     def scope(self, principal: Principal) -> Scope:
         """What the principal may reach through this route."""
@@ -45,6 +46,7 @@ class Right:
             Role.INSTRUCTOR: self.instructor,
             Role.LEARNER: self.learner,
             Role.MACHINE: self.machine,
+            Role.HOST: self.host,
         }
         return by_role[principal.role]
 
@@ -55,6 +57,7 @@ _OWN_SEATS = Right(_ALL, _ALL, _ALL, _OWN, machine=_ALL)
 _STAFF = Right(_ALL, _ALL, _ALL, _NO)
 _ASSESSORS = Right(_ALL, _ALL, _ALL, _NO, machine=_ALL)
 _OPERATIONS = Right(_ALL, _ALL, _NO, _NO, fleet=True)
+_JOINING = Right(_ALL, _ALL, _NO, _NO, fleet=True, host=_OWN)
 _ADMIN = Right(_ALL, _NO, _NO, _NO)
 _ADMIN_FLEET = Right(_ALL, _NO, _NO, _NO, fleet=True)
 _AUTHORS = Right(_ALL, _NO, _ALL, _NO, machine=_ALL)
@@ -109,6 +112,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/workers", _STAFF),
         ("GET", "/workers/{worker}", _STAFF),
         ("GET", "/workers/{worker}/calendar", _STAFF),
+        ("POST", "/workers/{worker}/register", _JOINING),
         ("POST", "/workers/{worker}/drain", _OPERATIONS),
         ("POST", "/workers/{worker}/cancel-drain", _OPERATIONS),
         ("POST", "/workers/{worker}/cordon", _OPERATIONS),
@@ -179,6 +183,7 @@ ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {
         ("instance.retry.requested", "POST", "/instances/{instance_id}/retry"),
         ("assessment.collection.completed", "GET", "/instances/{instance_id}/pod"),
         ("assessment.grading.completed", "GET", "/instances/{instance_id}/pod"),
+        ("worker.register.requested", "POST", "/workers/{worker}/register"),
         ("worker.drain.requested", "POST", "/workers/{worker}/drain"),
         ("worker.drain-cancel.requested", "POST", "/workers/{worker}/cancel-drain"),
         ("worker.cordon.requested", "POST", "/workers/{worker}/cordon"),

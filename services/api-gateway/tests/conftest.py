@@ -75,7 +75,7 @@ from lablet_gateway.settings import GatewaySettings
 from lablet_gateway.streams import Hub
 
 NOW = datetime(2027, 3, 1, 8, 0, tzinfo=UTC)
-ROLES = ("admin", "operator", "instructor", "learner", "machine")
+ROLES = ("admin", "operator", "instructor", "learner", "machine", "host")
 TENANTS = ("default", "acme")
 TOPOLOGY = b"lab:\n  title: OSPF basics\nnodes: []\nlinks: []\n"
 

@@ -10,7 +10,8 @@ from lablet_gateway.rights import OPEN, PREFIX, RIGHTS, ROUTE_OF_INTENT, Scope
 
 _METHODS = ("get", "post", "put", "patch", "delete")
 
-# Who may, by role: a = admin, o = operator, i = instructor, l = learner, m = machine. Written out here once more, so that
+# Who may, by role: a = admin, o = operator, i = instructor, l = learner, m = machine, h = an
+# agent's host. Written out here once more, so that
 # a change of the table has to be meant.
 EXPECTED = {
     "GET /whoami": "aoilm",
@@ -56,6 +57,7 @@ EXPECTED = {
     "GET /workers": "aoi",
     "GET /workers/{worker}": "aoi",
     "GET /workers/{worker}/calendar": "aoi",
+    "POST /workers/{worker}/register": "aoh",
     "POST /workers/{worker}/drain": "ao",
     "POST /workers/{worker}/cancel-drain": "ao",
     "POST /workers/{worker}/cordon": "ao",

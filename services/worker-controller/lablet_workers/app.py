@@ -3,14 +3,16 @@
 import asyncio
 import logging
 
+from lablet_common.agents import NEWS
 from lablet_common.bridge import Bridge
 from lablet_common.bus import Received, intents_stream
+from lablet_common.bus.line import NatsLine
 from lablet_common.events import subjects
 from lablet_common.intake import Intake
 from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.removal import Removal
-from lablet_common.resources.kinds import KINDS, POOL, TEMPLATE, Service, owned_by
+from lablet_common.resources.kinds import KINDS, POOL, TEMPLATE, WORKER, Service, owned_by
 from lablet_common.resources.worker import WorkerPool, WorkerTemplate
 from lablet_common.secrets import SecretBox, SecretError
 from lablet_common.service import Runtime, run
@@ -18,11 +20,13 @@ from lablet_common.store import StoreUnavailable
 from lablet_common.store.cache import Caches
 from lablet_common.store.repository import AlreadyExists, Repository
 from lablet_common.tasks import together
+from lablet_workers.agents.leases import Door, Leases, Presence
 from lablet_workers.controller import CACHED, PoolController, add_indexes
 from lablet_workers.estate import Estate
 from lablet_workers.intake import CENTRAL, Desk
 from lablet_workers.providers.choice import Providers
 from lablet_workers.runtimes.cml import CmlRuntimes
+from lablet_workers.runtimes.process import EveryRuntime
 from lablet_workers.seeding import read_seeds
 from lablet_workers.settings import WorkerControllerSettings
 
@@ -43,8 +47,16 @@ class WorkerController:
         add_indexes(self._caches)
         self._objects = S3ObjectStore(settings.storage)
         self._box = SecretBox.from_file(settings.secrets_key_file)
-        self._providers = Providers(settings)
-        self._runtimes = CmlRuntimes(settings.cml.username, settings.cml.ca_cert)
+        connection = runtime.bus.connection
+        leases = Leases(
+            runtime.store, settings.agent_lease_seconds, lambda worker: self._caches[WORKER].get(worker) is not None
+        )
+        self._door = Door(connection, leases)
+        self._line = NatsLine(connection, f"{Service.WORKERS}-{runtime.replica}")
+        self._presence = Presence(runtime.store)
+        self._providers = Providers(settings, leases)
+        self._runtimes = EveryRuntime(CmlRuntimes(settings.cml.username, settings.cml.ca_cert), self._line)
+        self._controllers: set[PoolController] = set()
         self._ownership = Ownership(
             runtime.store,
             Service.WORKERS,
@@ -60,6 +72,10 @@ class WorkerController:
             async with self._caches:
                 await self._caches.wait_synced()
                 self._caches[POOL].subscribe(lambda *_: self._ownership.refresh())
+                self._runtime.spawn("presence", self._presence.run())
+                await self._door.open()
+                await self._line.open()
+                await self._runtime.bus.connection.listen(NEWS, self._hear_news)
                 self._runtime.health.add("caches", self._caches_synced)
                 self._runtime.health.started = True
                 if not self._settings.controller_enabled:
@@ -72,6 +88,11 @@ class WorkerController:
     async def _caches_synced(self) -> None:
         if not self._caches.synced:
             raise LookupError("the caches have not been filled yet")
+
+    async def _hear_news(self, _: str, payload: bytes) -> None:
+        """An agent's lab has changed: its instance is looked at at once."""
+        for controller in tuple(self._controllers):
+            controller.look_at_instance(payload.decode(errors="replace"))
 
     async def _seed(self) -> None:
         """Makes the templates and pools of the file that do not exist yet."""
@@ -125,7 +146,12 @@ class WorkerController:
         if shard == CENTRAL:
             await together(intents.run(), intake.run())
         else:
-            await together(intents.run(), intake.run(), self._controller(shard, fence).run())
+            controller = self._controller(shard, fence)
+            self._controllers.add(controller)
+            try:
+                await together(intents.run(), intake.run(), controller.run())
+            finally:
+                self._controllers.discard(controller)
 
     def _controller(self, pool: str, fence: Fence) -> PoolController:
         estate = Estate(
@@ -141,7 +167,7 @@ class WorkerController:
             box=self._box,
             source=self._runtime.source,
         )
-        return PoolController(estate)
+        return PoolController(estate, self._presence)
 
 
 async def _make(

@@ -16,6 +16,7 @@ from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, POOL, 
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker
 from lablet_common.store.cache import Caches
+from lablet_workers.agents.leases import Presence
 from lablet_workers.estate import Estate
 from lablet_workers.fleet import Fleet
 from lablet_workers.labs import Labs
@@ -27,9 +28,11 @@ log = logging.getLogger("lablet.workers")
 class PoolController:
     """Keeps one pool as its calendar wants it, while it holds the estate's fence."""
 
-    def __init__(self, estate: Estate) -> None:
+    def __init__(self, estate: Estate, presence: Presence | None = None) -> None:
         self.estate = estate
-        self.fleet = Fleet(estate, self._wake_worker)
+        self.presence = presence
+        """Of agents; None: there are none."""
+        self.fleet = Fleet(estate, self._wake_worker, presence)
         self.labs = Labs(estate, self._wake_instance, self._wake_reservation)
         clock = estate.clock
         self._workers = Reconciler("workers", self.fleet.look_at_worker, clock=clock, concurrency=16)
@@ -57,6 +60,7 @@ class PoolController:
             caches[WORKER].subscribe(self._on_worker),
             caches[ARTIFACT].subscribe(self._on_artifact),
             caches[POOL].subscribe(lambda *_: self.fleet.replan()),
+            *([self.presence.subscribe(self._on_agent)] if self.presence is not None else []),
         ]
         log.info("pool taken over", extra={"pool": self.estate.pool, "fence": fence.create_revision})
         self._look_at_everything()
@@ -92,6 +96,18 @@ class PoolController:
                 self._reservations.add(reservation.id)
 
     # -- news ------------------------------------------------------------------------------------------------------
+
+    def look_at_instance(self, name: str) -> None:
+        """Somebody knows something new about its lab."""
+        if self.estate.caches[INSTANCE].get(name) is not None:
+            self._instances.add(name)
+
+    def _on_agent(self, worker: str) -> None:
+        """An agent has come or gone."""
+        known = self.estate.caches[WORKER].get(worker)
+        if known is not None and known.spec.pool == self.estate.pool:
+            self.fleet.replan()
+            self._workers.add(worker)
 
     def _on_reservation(self, old: Reservation | None, new: Reservation | None, _: int) -> None:
         reservation = new or old

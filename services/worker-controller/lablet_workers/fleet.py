@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from functools import partial
 
+from lablet_common.process_lab import RUNTIME
 from lablet_common.reconcile import Again
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, RESERVATION, TEMPLATE, WORKER
@@ -15,6 +16,7 @@ from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
 from lablet_common.store import Conflict
 from lablet_common.store.repository import Repository
 from lablet_common.telemetry.metrics import SCALING, WORKER_HOURS
+from lablet_workers.agents.leases import Presence
 from lablet_workers.estate import Estate
 from lablet_workers.machines.context import Look, Surroundings, pool_tags
 from lablet_workers.machines.steps import step as worker_step
@@ -45,8 +47,9 @@ class Fleet:
     """Keeps a pool's machines as its calendar wants them. `look_at_worker` is what a queue calls for each worker; `wake`
     puts one into that queue."""
 
-    def __init__(self, estate: Estate, wake: Callable[[str], None]) -> None:
+    def __init__(self, estate: Estate, wake: Callable[[str], None], presence: Presence | None = None) -> None:
         self._estate = estate
+        self._presence = presence
         self._wake = wake
         self._plan: dict[str, Wanted] = {}
         self._needs: Mapping[str, tuple[Need, ...]] | None = None
@@ -148,7 +151,14 @@ class Fleet:
             for cached in self._estate.caches[WORKER].items()
             if cached.spec.pool == self._estate.pool and (worker := self._estate.workers.get(cached.id)) is not None
         ]
-        return plan_power(pool.spec, workers, now, grace)
+        return plan_power(pool.spec, workers, now, grace) | {
+            one.worker.id: self._wanted_of_agent(one.worker) for one in workers if one.worker.spec.runtime == RUNTIME
+        }
+
+    def _wanted_of_agent(self, worker: Worker) -> Wanted:
+        """Its host comes and goes by itself: what is there is used."""
+        here = worker.is_on or (self._presence is not None and self._presence.has(worker.id))
+        return Wanted(here, "agent")
 
     async def keep_swept(self) -> None:
         """Looks at all machines of the pool at once and then again and again, and ends those that nobody accounts for."""

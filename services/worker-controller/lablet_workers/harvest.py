@@ -9,7 +9,7 @@ Not guaranteed: one instant for all nodes. They are asked a few at a time while 
 
 import asyncio
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from lablet_workers.staging import safe_name
 
 REPORT = "collection.json"
 _AT_ONCE = 8
+_ENDINGS: Mapping[CollectKind, str] = {CollectKind.CONFIGURATIONS: ".cfg", CollectKind.CONSOLES: ".console.txt"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class Harvest:
     """What the nodes gave, in the lab's order."""
 
     nodes: tuple[NodeHarvest, ...]
+    endings: Mapping[CollectKind, str] = field(default_factory=lambda: _ENDINGS)
 
     @property
     def incomplete(self) -> tuple[str, ...]:
@@ -54,7 +56,7 @@ class Harvest:
         for one in self.nodes:
             entry: dict[str, Any] = {"node": one.node}
             for kind, data in one.files.items():
-                name = _free_name(one.node, _ENDINGS[kind], found)
+                name = _free_name(one.node, self.endings[kind], found)
                 found[name] = data
                 entry[kind.value] = name
             if one.faults:
@@ -65,9 +67,6 @@ class Harvest:
         return found
 
 
-_ENDINGS = {CollectKind.CONFIGURATIONS: ".cfg", CollectKind.CONSOLES: ".console.txt"}
-
-
 async def harvest(runtime: Runtime, lab: str, wanted: Collection[CollectKind]) -> Harvest:
     """Asks every node for what is wanted. Raises `LabMissing`, and `RuntimeUnavailable` when not even the nodes can be
     listed."""
@@ -76,7 +75,8 @@ async def harvest(runtime: Runtime, lab: str, wanted: Collection[CollectKind]) -
         if CollectKind.CONFIGURATIONS not in kinds:
             return Harvest(())
         given = await runtime.configurations(lab)
-        return Harvest(tuple(NodeHarvest(node, {CollectKind.CONFIGURATIONS: text}) for node, text in given.items()))
+        nodes = tuple(NodeHarvest(node, {CollectKind.CONFIGURATIONS: text}) for node, text in given.items())
+        return Harvest(nodes, {CollectKind.CONFIGURATIONS: runtime.file_suffix})
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def ask(node: LabNode) -> NodeHarvest:

@@ -15,6 +15,7 @@ from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
 from lablet_common.store import Store
 from lablet_common.store.repository import Repository
+from lablet_workers.agents.registration import decide_registration
 from lablet_workers.assessment import decide_assessment
 from lablet_workers.handlers import decide_instance, decide_pool, decide_template, decide_worker, unknown
 
@@ -56,11 +57,19 @@ class Desk:
     async def _worker(self, undecided: Undecided) -> Decision:
         name = target_of(undecided)
         worker = await self._workers.get(name)
+        if verb_of(undecided)[1] == "register.requested":
+            return await self._register(name, worker, undecided)
         if worker is None:
             return unknown("worker", name)
         template = await self._templates.get(worker.spec.template)
         patience = timedelta(minutes=template.spec.drain_timeout_minutes if template is not None else _DRAIN_MINUTES)
         return decide_worker(worker, undecided, self._clock.now(), patience)
+
+    async def _register(self, name: str, worker: Worker | None, undecided: Undecided) -> Decision:
+        pool = await self._pools.get(str(undecided.request.spec.data.get("pool", "")))
+        template = await self._templates.get(pool.spec.template) if pool is not None else None
+        workers = [one for one in (await self._workers.list()).items if pool is not None and one.spec.pool == pool.id]
+        return decide_registration(name, worker, pool, template, len(workers), undecided, self._clock.now())
 
     async def _instance(self, undecided: Undecided) -> Decision:
         name = target_of(undecided)

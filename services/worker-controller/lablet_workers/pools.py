@@ -8,6 +8,7 @@ from collections.abc import Collection
 from datetime import datetime
 from uuid import uuid4
 
+from lablet_common.process_lab import RUNTIME
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.worker import (
     Cordon,
@@ -19,6 +20,9 @@ from lablet_common.resources.worker import (
     WorkerTemplate,
 )
 
+AGENTS = "agent"
+"""Provider of templates whose workers join by themselves."""
+
 
 def worker_names(pool: WorkerPool) -> list[str]:
     """`<pool>-001` to `<pool>-<max>`."""
@@ -26,7 +30,9 @@ def worker_names(pool: WorkerPool) -> list[str]:
 
 
 def is_surplus(worker: Worker, pool: WorkerPool) -> bool:
-    """Beyond the pool's size."""
+    """Beyond the pool's size. Hosts that joined by themselves were counted when they did."""
+    if worker.spec.runtime == RUNTIME:
+        return False
     prefix, _, number = worker.id.rpartition("-")
     within = prefix == pool.id and number.isdecimal() and 1 <= int(number) <= pool.spec.max
     return not (within and worker.id == f"{pool.id}-{int(number):03d}")
@@ -52,6 +58,8 @@ def missing_workers(
 ) -> list[Worker]:
     """Records that the pool should have and has not."""
     shape = template.spec
+    if shape.provider == AGENTS:
+        return []  # they come by themselves
     spec = WorkerSpec(
         pool=pool.id,
         template=template.id,

@@ -101,6 +101,9 @@ class WorkerControllerSettings(CommonSettings):
     """Failed tries of a lab's start on one worker before its instance has failed."""
     controller_port_seconds: float = Field(default=2.0, gt=0)
     """How long a port may take to accept a connection."""
+    agent_lease_seconds: float = Field(default=45.0, ge=4)
+    """Real seconds for which a heartbeat lets an agent run labs. An agent that is cut off stops its labs within that time,
+    and not before it they are run elsewhere; a mesh that is away for less is not noticed by them."""
     worker_templates_config_path: Path = Path("config/worker-templates.yaml")
     secrets_key_file: Path | None = None
 

@@ -12,13 +12,14 @@ Not guaranteed: that a publish which failed was not stored; message ids make a r
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import nats
 import nats.errors
 from faststream.nats import NatsBroker
 from faststream.nats.security import NatsCredentials, NatsSecurity, NatsUserPassword
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from lablet_common.bus.permissions import inbox_prefix
@@ -30,6 +31,9 @@ _RECONNECT_SECONDS = 1
 _PING_SECONDS = 5
 _DRAIN_SECONDS = 2
 _PENDING_BYTES = 16 * 1024 * 1024
+
+Listener = Callable[[str, bytes], Awaitable[None]]
+"""Gets subject and payload of a core message."""
 
 _log = logging.getLogger(__name__)
 
@@ -67,6 +71,8 @@ class Connection:
         self._first = True
         self._listeners: set[Callable[[str], None]] = set()
         self._reviving: asyncio.Task[None] | None = None
+        self._heard: list[tuple[str, str, Listener]] = []
+        """What is subscribed to, on this client and on each that takes its place."""
 
     @property
     def connected(self) -> bool:
@@ -107,6 +113,28 @@ class Connection:
         self._listeners.add(listener)
         return lambda: self._listeners.discard(listener)
 
+    async def listen(self, subject: str, listener: Listener, *, queue: str = "") -> None:
+        """Hears core messages on a subject for as long as this object lives, also over a new client; what is sent while
+        there is no connection is lost. With a `queue`, one of its members hears each message. A listener must not block
+        for long: the next message of its subject waits for it."""
+        self._heard.append((subject, queue, listener))
+        if self.connected:
+            await self._subscribe(self.client, subject, queue, listener)
+
+    async def say(self, subject: str, payload: bytes) -> None:
+        """Publishes to whoever listens now. Raises `BusUnavailable`."""
+        try:
+            await self.client.publish(subject, payload)
+        except nats.errors.Error as error:
+            raise BusUnavailable(f"NATS did not take {subject}: {error}") from error
+
+    @staticmethod
+    async def _subscribe(client: Client, subject: str, queue: str, listener: Listener) -> None:
+        async def hear(message: Msg) -> None:
+            await listener(message.subject, message.data)
+
+        await client.subscribe(subject, queue=queue, cb=hear)
+
     async def open(self) -> None:
         """Waits until the server is there, however long. Raises `BusRefused` when it refuses the login."""
         broker = self._make_broker()
@@ -118,6 +146,8 @@ class Connection:
             raise BusRefused(f"NATS at {self.url} refuses the user {self._user}") from error
         self._broker = broker
         self._js = broker.connection.jetstream(timeout=CALL_SECONDS)
+        for subject, queue, listener in self._heard:
+            await self._subscribe(broker.connection, subject, queue, listener)
         self._first = False
         self._up.set()
         _log.info("connected to NATS", extra={"url": self.url})

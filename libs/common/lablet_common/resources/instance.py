@@ -92,6 +92,8 @@ class InstanceStatus(Status):
     staged: Staged | None = None
     deadline: Instant | None = None
     """By when the present phase must end."""
+    exit_code: int | None = None
+    """Of a lab that ended by itself: 0, or the first of its nodes' that is not."""
     ran: bool = False
     """It was Running at least once."""
     released: bool = False

@@ -12,7 +12,7 @@ from lablet_common.resources.model import Instant, Model, Name, Resource, Status
 class KeySpec(Model):
     name: Name
     """What it is for; it acts as `key:<name>`."""
-    role: Literal["admin", "operator", "instructor", "learner", "machine"] = "machine"
+    role: Literal["admin", "operator", "instructor", "learner", "machine", "host"] = "machine"
     scopes: Annotated[tuple[str, ...], Field(max_length=64)] = ()
     """What it is narrowed to, such as `reservations:write`; empty: all that the role may."""
     expires_at: Instant

@@ -2,12 +2,12 @@
 
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from lablet_common.intents import Nothing, WorkerCordon, WorkerDrain
+from lablet_common.intents import Nothing, WorkerCordon, WorkerDrain, WorkerRegister
 from lablet_common.resources.kinds import POOL, WORKER
-from lablet_common.resources.model import Instant, Model
+from lablet_common.resources.model import NAME_PATTERN, Instant, Model
 from lablet_common.resources.worker import Worker, WorkerPool
 from lablet_common.store.repository import ResourcePage
 from lablet_gateway import bookings, problems, reads
@@ -87,6 +87,21 @@ async def _act(
     ask = Ask(f"POST /workers/{worker}/{verb}", key, if_match)
     request = await Intake(parts, caller, ask).act(WORKER, f"{verb}.requested", worker, body)
     return await outcome_response(parts, request, prefer)
+
+
+@router.post("/{worker}/register", status_code=202, response_model=None, responses=accepting(Worker, done=201))
+async def register(
+    worker: Annotated[str, Path(pattern=NAME_PATTERN)],
+    body: WorkerRegister,
+    parts: WithParts,
+    caller: WithCaller,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """An agent's host joins a pool, or says anew what it has. A host's own token is for one name."""
+    ask = Ask(f"POST /workers/{worker}/register", key)
+    request = await Intake(parts, caller, ask).register(worker, body)
+    return await outcome_response(parts, request, prefer, done=201)
 
 
 @router.post("/{worker}/drain", status_code=202, response_model=None, responses=accepting(Worker, 412))

@@ -16,6 +16,8 @@ class Role(StrEnum):
     LEARNER = "learner"
     MACHINE = "machine"
     """A system beside Lablet (LMS, CI, grader): its tenant's bookings and labs, never the fleet."""
+    HOST = "host"
+    """An agent's host: registers as the worker of its own name, and nothing else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,14 @@ class LabDriver(Protocol):
         """What is known of it now. Raises `NoSuchLab`."""
         ...
 
+    def ends(self, lab: str) -> bool:
+        """It is to end by itself. Raises `NoSuchLab`."""
+        ...
+
+    def manifest(self, lab: str) -> str:
+        """The seat's lab as it was imported. Raises `NoSuchLab`."""
+        ...
+
     def output(self, lab: str, node: str, position: int, limit: int) -> Piece:
         """Raises `NoSuchLab` for a lab or node that is not there."""
         ...
@@ -133,10 +141,11 @@ class ProcessDriver:
             raise NoSuchLab(f"{title!r} cannot be the name of a lab")
         if folder.plan.is_file():
             return name
-        await asyncio.to_thread(self._make_folder, folder, plan_of(name, title, lab, self._account, self._grace))
+        plan = plan_of(name, title, lab, self._account, self._grace)
+        await asyncio.to_thread(self._make_folder, folder, plan, lab)
         return name
 
-    def _make_folder(self, folder: LabFolder, plan: LabPlan) -> None:
+    def _make_folder(self, folder: LabFolder, plan: LabPlan, lab: SeatLab) -> None:
         for path in (folder.root, folder.root / "work", folder.root / "output"):
             path.mkdir(mode=0o711, parents=True, exist_ok=True)
         for node in plan.nodes:
@@ -144,6 +153,7 @@ class ProcessDriver:
             work.mkdir(mode=0o700, exist_ok=True)
             if self._account is not None and os.geteuid() == 0:
                 os.chown(work, self._account.user, self._account.group)
+        folder.manifest.write_bytes(lab.to_json())
         write_plan(folder, plan)  # last: without it the lab is not there
 
     async def start(self, lab: str) -> None:
@@ -180,6 +190,12 @@ class ProcessDriver:
                 node.pid = None
                 node.phase = node.phase if node.phase in ("EXITED", "SKIPPED") else "STOPPED"
         return found
+
+    def ends(self, lab: str) -> bool:
+        return read_plan(self.folder(lab)).until_completed
+
+    def manifest(self, lab: str) -> str:
+        return self.folder(lab).manifest.read_text(encoding="utf-8")
 
     def output(self, lab: str, node: str, position: int, limit: int) -> Piece:
         folder = self.folder(lab)

@@ -151,6 +151,11 @@ class LabFolder:
         return self.root / "plan.json"
 
     @property
+    def manifest(self) -> Path:
+        """The seat's lab as it was imported."""
+        return self.root / "manifest.json"
+
+    @property
     def state(self) -> Path:
         return self.root / "state.json"
 

@@ -8,7 +8,7 @@ from lablet_common.resources.instance import Attempt, Instance, InstancePhase, L
 from lablet_common.resources.worker import WorkerPhase
 from lablet_workers.instances.context import Again, Situation
 from lablet_workers.instances.room import in_the_way
-from lablet_workers.runtimes.port import LabMissing, RuntimeFault, RuntimeUnavailable
+from lablet_workers.runtimes.port import LabMissing, LabProgress, RuntimeFault, RuntimeUnavailable
 
 _P = InstancePhase
 
@@ -28,6 +28,8 @@ async def pending(s: Situation) -> Instance | Again | None:
     for report in s.files("report"):
         why = await get_content(s.objects, instance.tenant, report.digest)
         return s.fail("RenderFailed", why.decode(errors="replace")[:_LONGEST_REASON])
+    if s.definition is not None and not s.definition.may_run:
+        return s.fail("NotApproved", f"{s.definition.id} is not approved to run on agents' hosts")
     worker = s.worker
     if worker is None or worker.status.phase is not WorkerPhase.READY or not s.files("rendered"):
         return Again(min(instance.spec.end - s.now, timedelta(hours=1)))
@@ -90,6 +92,10 @@ async def _bring_up(s: Situation) -> Instance | Again:
         assert worker.status.machine is not None
         return instance.observed(lab=LabRef(id=lab_id, worker=worker.id, machine=worker.status.machine.id))
     progress = await runtime.progress(lab.id)
+    if progress.completed:
+        return _up(s, progress, "Completed")
+    if progress.failed:
+        return s.fail("NodeFailed", progress.failed)
     if progress.stopped and progress.nodes:
         await runtime.start(lab.id)
         return Again(s.times.poll)
@@ -101,10 +107,15 @@ async def _bring_up(s: Situation) -> Instance | Again:
     if closed:
         log.info("ports do not answer yet", extra={"instance": instance.id, "ports": closed})
         return Again(s.times.poll)
+    return _up(s, progress, "EveryPortAnswers")
+
+
+def _up(s: Situation, progress: LabProgress, reason: str) -> Instance:
+    """Running; also a lab that has come to its own end already: its slot goes the same way out."""
     return s.move(
         _P.RUNNING,
-        "EveryPortAnswers",
-        host=host,
+        reason,
+        host=s.worker.status.host if s.worker is not None else None,
         ran=True,
         deadline=None,
         nodes=tuple(NodeState(label=label, state=state) for label, state in sorted(progress.nodes.items())),

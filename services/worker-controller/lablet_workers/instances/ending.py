@@ -1,5 +1,7 @@
 """From Running to Terminated: what a lab leaves is collected, then it is stopped, exported and removed."""
 
+from dataclasses import replace
+
 from lablet_common.objects import ObjectMissing
 from lablet_common.resources.definition import FROM_RUNNING, CollectKind
 from lablet_common.resources.instance import ArtifactRef, Instance, InstancePhase, NodeState
@@ -23,14 +25,38 @@ async def running(s: Situation) -> Instance | Again:
     if s.abandoned:
         return s.move(_P.STOPPING, "Abandoned", "its reservation has ended", deadline=s.now + s.times.stop)
     if s.now < instance.spec.end:
+        if s.definition is not None and s.definition.spec.until_completed:
+            return await _completed(s)
         return Again(instance.spec.end - s.now)
     return _end(s)
 
 
-def _end(s: Situation) -> Instance:
+async def _completed(s: Situation) -> Instance | Again:
+    """The end of a lab that ends by itself, with its exit code. Its runtime tells when there is something new; asked all
+    the same, for news may be lost."""
+    lab, runtime = s.instance.status.lab, s.runtime
+    again = Again(min(s.times.poll * 4, s.instance.spec.end - s.now))
+    if lab is None or runtime is None:
+        return again
+    try:
+        progress = await runtime.progress(lab.id)
+    except RuntimeUnavailable:
+        return again
+    except LabMissing:
+        return s.fail("LabMissing", "its lab was no longer on its worker")
+    if progress.completed:
+        nodes = tuple(NodeState(label=label, state=state) for label, state in sorted(progress.nodes.items()))
+        ended = s.instance.observed(exit_code=progress.exit_code, nodes=nodes)
+        return _end(replace(s, instance=ended), "Completed")
+    if progress.stopped:
+        return s.fail("LabStopped", "its lab was stopped on its worker")
+    return again
+
+
+def _end(s: Situation, reason: str = "SlotEnded") -> Instance:
     if s.definition is not None and not FROM_RUNNING.isdisjoint(s.definition.spec.collect):
-        return s.move(_P.COLLECTING, "SlotEnded", deadline=s.now + s.times.collect, staged=None)
-    return s.move(_P.STOPPING, "SlotEnded", deadline=s.now + s.times.stop)
+        return s.move(_P.COLLECTING, reason, deadline=s.now + s.times.collect, staged=None)
+    return s.move(_P.STOPPING, reason, deadline=s.now + s.times.stop)
 
 
 async def collecting(s: Situation) -> Instance | Again:

@@ -8,6 +8,8 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from lablet_common.resources.worker import PoolSpec, TemplateSpec
+from lablet_workers.agents.leases import Leases
+from lablet_workers.providers.agent import AgentProvider
 from lablet_workers.providers.ec2 import Ec2Provider
 from lablet_workers.providers.port import LaunchOrder, Provider, ProviderError
 from lablet_workers.providers.simulated import SimulatedProvider
@@ -21,8 +23,9 @@ ChooseProvider = Callable[[PoolSpec, TemplateSpec], Provider]
 class Providers:
     """Makes each adapter once; calling it is a `ChooseProvider`."""
 
-    def __init__(self, settings: WorkerControllerSettings) -> None:
+    def __init__(self, settings: WorkerControllerSettings, leases: Leases | None = None) -> None:
         self._settings = settings
+        self._leases = leases
         self._made: dict[tuple[str, str], Provider] = {}
 
     def __call__(self, pool: PoolSpec, template: TemplateSpec) -> Provider:
@@ -36,6 +39,10 @@ class Providers:
         match provider:
             case "ec2":
                 return Ec2Provider(self._settings.ec2, region)
+            case "agent":
+                if self._leases is None:
+                    raise ProviderError("agents are not served here")
+                return AgentProvider(self._leases)
             case "static":
                 return StaticProvider(self._settings.static_hosts_file)
             case _:

@@ -47,6 +47,8 @@ class CmlRuntimes:
 class CmlRuntime:
     """One controller."""
 
+    file_suffix = ".cfg"
+
     def __init__(self, url: str, username: str, password: str, verify: ssl.SSLContext | bool = True) -> None:
         self._http = httpx.AsyncClient(
             base_url=f"{url}/api/v0",

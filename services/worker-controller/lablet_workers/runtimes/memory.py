@@ -33,6 +33,8 @@ class MemoryLab:
 class MemoryRuntime:
     """One worker's `Runtime`."""
 
+    file_suffix = ".cfg"
+
     instant: bool = True
     """Labs converge at once; else when the test sets `converged`."""
     password: str = "admin"  # noqa: S105 - the default of a fresh image

@@ -57,10 +57,21 @@ class LabProgress:
     """No node runs."""
     nodes: Mapping[str, str]
     """Node label → state."""
+    completed: bool = False
+    """It was to end by itself, and has: it is not started again."""
+    exit_code: int | None = None
+    """Of a completed lab."""
+    failed: str = ""
+    """Why it will never be up, where that is certain."""
 
 
 class Runtime(Protocol):
     """One worker's runtime. Every call may raise `RuntimeUnavailable`."""
+
+    @property
+    def file_suffix(self) -> str:
+        """Of the files that `configurations` gives, where their labels have none."""
+        ...
 
     async def info(self) -> RuntimeInfo:
         """Without login."""

@@ -198,7 +198,7 @@ async def test_a_program_that_is_not_there_says_so(host: Host) -> None:
 
 async def test_an_agent_started_anew_finds_its_labs_running(host: Host) -> None:
     lab = await host.run("adopt", sh("echo once; sleep 60"))
-    before = await host.until(lab, lambda record: node(record).phase == "RUNNING")
+    before = await host.until(lab, lambda record: node(record).written)
     host.driver = host.new_driver()
     assert host.driver.labs() == {"adopt": lab}
     after = host.driver.record(lab)

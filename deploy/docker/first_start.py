@@ -66,6 +66,7 @@ def shares(ring: DataFolder, url: str, outside: str) -> Mapping[str, Mapping[str
         "nats": {"nats.conf": nats_config(keys)},
         "s3": s3,
         "cloud": cloud,
+        "grafana": {"grafana.password": keys.path("grafana.password").read_text(encoding="utf-8")},
         Service.GATEWAY: nats[Service.GATEWAY]
         | s3
         | {"api-tokens.json": hashes, "webhooks.keys": keys.webhooks.read_text(encoding="utf-8")},

@@ -24,13 +24,13 @@ class NotInstalled(Exception):
 
 
 def locked(text: str) -> dict[str, str]:
-    """Name → its block of the lock: one requirement with its hashes."""
+    """Name → its part of the lock: a requirement with its hashes, or several where versions differ by Python."""
     blocks: dict[str, str] = {}
     name = ""
     for line in text.splitlines():
         if line and not line[0].isspace() and not line.startswith("#"):
             name = canonicalize_name(Requirement(line.rstrip(" \\")).name)
-            blocks[name] = ""
+            blocks.setdefault(name, "")
         if name:
             blocks[name] += line + "\n"
     return blocks

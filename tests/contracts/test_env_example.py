@@ -40,6 +40,7 @@ ELSEWHERE = frozenset(
         "LABLET_PORT",
         "LABLET_SPEED",
         "LABLET_IMAGE",
+        "LABLET_GRAFANA_PORT",
     }
 )
 

@@ -85,14 +85,24 @@ def open_store(settings: EtcdSettings) -> EtcdStore:
     )
 
 
-def run(service: Service, settings: CommonSettings, main: Callable[[Runtime], Awaitable[None]]) -> None:
-    """Runs the service until SIGTERM or SIGINT. Exits with 1 when a part of it crashed."""
+def run(
+    service: Service,
+    settings: CommonSettings,
+    main: Callable[[Runtime], Awaitable[None]],
+    *,
+    drain_seconds: float = 0.0,
+) -> None:
+    """Runs the service until SIGTERM or SIGINT. Exits with 1 when a part of it crashed.
+
+    `drain_seconds` (real): once asked to stop it says that it is not ready and goes on serving for so long, so that a
+    proxy sends what comes next elsewhere.
+    """
     configure_logging(settings.telemetry, service, settings.replica_id)
     gc.freeze()  # what has been imported stays
     gc.set_threshold(*_COLLECT)
     log = logging.getLogger(f"lablet.{service}")
     try:
-        uvloop.run(_live(service, settings, main, log))
+        uvloop.run(_live(service, settings, main, log, drain_seconds))
     except* Exception as crash:
         for error in crash.exceptions:
             log.exception("the service crashed and ends", exc_info=error)
@@ -100,7 +110,11 @@ def run(service: Service, settings: CommonSettings, main: Callable[[Runtime], Aw
 
 
 async def _live(
-    service: Service, settings: CommonSettings, main: Callable[[Runtime], Awaitable[None]], log: logging.Logger
+    service: Service,
+    settings: CommonSettings,
+    main: Callable[[Runtime], Awaitable[None]],
+    log: logging.Logger,
+    drain_seconds: float,
 ) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -121,6 +135,8 @@ async def _live(
             await asyncio.wait({life, waiting}, return_when=asyncio.FIRST_COMPLETED)
             log.info("stopping")
             health.started = False
+            if drain_seconds and not life.done():
+                await asyncio.wait({life}, timeout=drain_seconds)
             raise _Stop  # noqa: TRY301 - it has to be raised inside of the group to end it
     except* _Stop:
         pass

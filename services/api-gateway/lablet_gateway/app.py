@@ -262,4 +262,4 @@ def main() -> None:
     async def live(runtime: Runtime) -> None:
         await Gateway(runtime, settings).run()
 
-    run(Service.GATEWAY, settings, live)
+    run(Service.GATEWAY, settings, live, drain_seconds=settings.gateway_drain_seconds)

@@ -96,6 +96,9 @@ class GatewaySettings(CommonSettings):
     """Calls that wait for etcd at the same time; more are answered 503 at once, until it is quicker."""
     gateway_max_wait_seconds: float = Field(default=30.0, ge=0)
     """Longest `Prefer: wait` that is honoured (real seconds)."""
+    gateway_drain_seconds: float = Field(default=0.0, ge=0, le=300)
+    """Real seconds for which it goes on serving, not ready, once it was asked to stop: as long as the proxy in front of it
+    needs to notice."""
     gateway_heartbeat_seconds: float = Field(default=15.0, gt=0)
     """Real seconds of silence after which an event stream gets a comment."""
     gateway_max_streams: int = Field(default=1000, ge=1)

@@ -55,7 +55,7 @@ class Mesh:
 
 
 @pytest.fixture
-async def mesh(tmp_path: Path, world: Any) -> AsyncIterator[Mesh]:
+async def mesh(request: pytest.FixtureRequest, tmp_path: Path, world: Any) -> AsyncIterator[Mesh]:
     tokens = tmp_path / "tokens.json"
     digest = hashlib.sha256(b"t").hexdigest()
     tokens.write_text(json.dumps([{"name": "root", "role": "admin", "tenant": "default", "sha256": digest}]))
@@ -71,7 +71,7 @@ async def mesh(tmp_path: Path, world: Any) -> AsyncIterator[Mesh]:
             "API_TOKENS_FILE": str(tokens), "OWNERSHIP_LEASE_TTL_SECONDS": "2", "LOG_LEVEL": "INFO",
             "SECRETS_KEY_FILE": str(tmp_path / "webhooks.keys"), "WEBHOOK_ALLOW_PRIVATE": "true",
             "GATEWAY_HEARTBEAT_SECONDS": "1", "ARTIFACT_STORAGE_ENDPOINT": "http://127.0.0.1:9",
-        }  # fmt: skip
+        } | getattr(request, "param", {})  # fmt: skip
         (tmp_path / "webhooks.keys").write_text(new_key_line("k1"))
         with (tmp_path / "log").open("wb") as log:
             process = await asyncio.create_subprocess_exec(
@@ -296,3 +296,14 @@ async def test_a_subscription_is_served_and_what_its_sink_refused_is_sent_again(
     finally:
         await connection.close()
         await runner.cleanup()
+
+
+@pytest.mark.parametrize("mesh", [{"GATEWAY_DRAIN_SECONDS": "1.5"}], indirect=True)
+async def test_asked_to_stop_it_says_so_and_serves_until_the_proxy_has_noticed(mesh: Mesh) -> None:
+    mesh.process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(20):
+        while (await mesh.client.get("/readyz")).status_code == 200:
+            await asyncio.sleep(0.01)
+        assert (await mesh.client.get("/api/v1/version", headers={"connection": "close"})).status_code == 200
+        assert (await mesh.book()).status_code == 202
+        assert await mesh.process.wait() == 0

@@ -26,6 +26,8 @@ from lablet_common.resources.kinds import (
 from lablet_common.service import Runtime, run
 from lablet_common.store.cache import Caches
 from lablet_common.tasks import together
+from lablet_common.telemetry.census import keep_census
+from lablet_common.telemetry.metrics import RESERVATIONS
 from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 
@@ -57,6 +59,8 @@ class Scheduler:
             self._runtime.health.started = True
             if not self._settings.scheduler_enabled:
                 await asyncio.Event().wait()
+            counting = keep_census(lambda: self._ownership.owned, (RESERVATIONS, self._caches[RESERVATION].items))
+            self._runtime.spawn("census", counting)
             await self._ownership.run(self._serve)
 
     async def _caches_synced(self) -> None:

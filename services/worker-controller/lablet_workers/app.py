@@ -12,7 +12,7 @@ from lablet_common.intake import Intake
 from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.removal import Removal
-from lablet_common.resources.kinds import KINDS, POOL, TEMPLATE, WORKER, Service, owned_by
+from lablet_common.resources.kinds import INSTANCE, KINDS, POOL, TEMPLATE, WORKER, Service, owned_by
 from lablet_common.resources.worker import WorkerPool, WorkerTemplate
 from lablet_common.secrets import SecretBox, SecretError
 from lablet_common.service import Runtime, run
@@ -20,6 +20,8 @@ from lablet_common.store import StoreUnavailable
 from lablet_common.store.cache import Caches
 from lablet_common.store.repository import AlreadyExists, Repository
 from lablet_common.tasks import together
+from lablet_common.telemetry.census import keep_census
+from lablet_common.telemetry.metrics import INSTANCES, WORKERS
 from lablet_workers.agents.leases import Door, Leases, Presence
 from lablet_workers.controller import CACHED, PoolController, add_indexes
 from lablet_workers.estate import Estate
@@ -80,6 +82,12 @@ class WorkerController:
                 self._runtime.health.started = True
                 if not self._settings.controller_enabled:
                     await asyncio.Event().wait()
+                counting = keep_census(
+                    lambda: self._ownership.owned,
+                    (WORKERS, self._caches[WORKER].items),
+                    (INSTANCES, self._caches[INSTANCE].items),
+                )
+                self._runtime.spawn("census", counting)
                 await self._ownership.run(self._serve)
         finally:
             await self._providers.close()

@@ -3,10 +3,14 @@
 import asyncio
 import json
 import logging
+from datetime import UTC, datetime
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry, Gauge
 
+from lablet_common.resources.worker import Worker
+from lablet_common.telemetry.census import count
 from lablet_common.telemetry.health import Health
 from lablet_common.telemetry.logs import ConsoleFormatter, JsonFormatter
 from lablet_common.telemetry.traces import context_of, link_to
@@ -92,3 +96,31 @@ def test_a_phase_links_to_the_span_that_its_resource_was_made_in():
     assert f"{link.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
     assert link_to(None) == []
     assert context_of("nonsense") is None
+
+
+def worker(number, pool, phase):
+    spec = {
+        "pool": pool, "template": "simulated", "maxNodes": 20, "license": "PERSONAL",
+        "capacity": {"cpuCores": 8, "memoryGb": 32, "storageGb": 100},
+    }  # fmt: skip
+    metadata = {"id": f"{pool}-{number:03d}", "uid": f"u-{number}", "createdAt": datetime(2027, 3, 1, tzinfo=UTC)}
+    return Worker.model_validate({"kind": "Worker", "metadata": metadata, "spec": spec, "status": {"phase": phase}})
+
+
+def test_only_the_pools_that_are_owned_are_counted_and_a_phase_that_empties_goes_away():
+    gauge = Gauge("workers", "Workers", ["phase", "pool"], registry=CollectorRegistry())
+
+    def told():
+        (metric,) = gauge.collect()
+        return {(s.labels["pool"], s.labels["phase"]): s.value for s in metric.samples}
+
+    fleet = [
+        worker(1, "east", "Ready"),
+        worker(2, "east", "Ready"),
+        worker(3, "east", "Offline"),
+        worker(4, "west", "Ready"),
+    ]
+    count(gauge, fleet, {"east"})
+    assert told() == {("east", "Ready"): 2, ("east", "Offline"): 1}
+    count(gauge, fleet[:2], {"east", "west"})
+    assert told() == {("east", "Ready"): 2}

@@ -11,6 +11,9 @@ import pytest
 
 OURS = ("api-gateway", "scheduler", "worker-controller", "artifact-service")
 BELOW = ("etcd", "nats", "s3", "cloud")
+PROXY = "proxy"
+OBSERVERS = ("nats-metrics", "collector", "prometheus", "tempo", "grafana")
+"""Only with the profile obs."""
 ONCE = ("init", "pace", "cli")
 
 
@@ -31,12 +34,12 @@ def locked_version(root: Path, name: str) -> str:
 
 
 def test_it_has_the_mesh_and_nothing_unknown(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == {*OURS, *BELOW, *ONCE}
+    assert set(compose["services"]) == {*OURS, *BELOW, PROXY, *ONCE, *OBSERVERS}
 
 
-def test_only_the_api_is_published_and_only_on_this_machine(compose: dict[str, Any]) -> None:
+def test_only_what_people_open_is_published_and_only_on_this_machine(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
-        if name == "api-gateway":
+        if name in (PROXY, "grafana"):
             assert published(service)
             assert all(port.startswith("127.0.0.1:") for port in published(service))
         else:
@@ -63,10 +66,16 @@ def test_the_etcd_image_is_one_that_keeps_what_it_acknowledged(compose: dict[str
 
 
 def test_whatever_runs_on_has_a_health_check_and_comes_back(compose: dict[str, Any]) -> None:
-    for name in (*OURS, *BELOW):
+    for name in (*OURS, *BELOW, PROXY):
         service = compose["services"][name]
         assert service["healthcheck"]["test"], name
         assert service["restart"] == "unless-stopped", name
+
+
+def test_observers_start_with_their_profile_alone(compose: dict[str, Any]) -> None:
+    asked = {name for name, service in compose["services"].items() if "obs" in service.get("profiles", [])}
+    assert asked == set(OBSERVERS)
+    assert {name for name, service in compose["services"].items() if service.get("profiles")} == asked | {"cli"}
 
 
 def test_services_wait_for_health_not_for_mere_starts(compose: dict[str, Any]) -> None:
@@ -76,14 +85,42 @@ def test_services_wait_for_health_not_for_mere_starts(compose: dict[str, Any]) -
             assert how["condition"] == wanted, f"{name} → {needed}"
 
 
-def test_nothing_that_runs_on_is_root_or_may_become_it(compose: dict[str, Any], root: Path) -> None:
+def test_nothing_that_runs_on_stays_root_or_may_become_it(compose: dict[str, Any], root: Path) -> None:
     assert re.search(r"^USER 10001", (root / "deploy/docker/Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
     for name, service in compose["services"].items():
         assert service["cap_drop"] == ["ALL"], name
         assert "no-new-privileges:true" in service["security_opt"], name
-        if name != "init":
+        if name == "cloud":  # takes addresses of the network, then becomes the user that its command names
+            assert "--reach-as=10001" in service["command"]
+            assert set(service["cap_add"]) == {"NET_ADMIN", "SETGID", "SETUID"}
+        elif name != "init":
             assert service.get("user", "10001:10001") == "10001:10001", name
             assert "cap_add" not in service, name
+
+
+def test_whatever_runs_on_has_limits_and_its_log_an_end(compose: dict[str, Any]) -> None:
+    for name in (*OURS, *BELOW, PROXY, *OBSERVERS):
+        service = compose["services"][name]
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+        assert service["cpus"] > 0, name
+        assert service["pids_limit"] > 0, name
+        assert service["logging"]["options"]["max-size"], name
+
+
+def test_a_service_can_be_scaled(compose: dict[str, Any]) -> None:
+    for name in OURS:
+        service = compose["services"][name]
+        assert "ports" not in service, f"two of {name} cannot publish one port"
+        assert "container_name" not in service, name
+        assert "network_mode" not in service, name
+
+
+def test_the_proxy_leads_to_the_gateways_by_name(compose: dict[str, Any], root: Path) -> None:
+    config = (root / "deploy/proxy/haproxy.cfg").read_text(encoding="utf-8")
+    port = compose["services"]["api-gateway"]["environment"]["GATEWAY_PORT"]
+    assert set(re.findall(r"server-template gateway \d+ (\S+)", config)) == {f"api-gateway:{port}"}
+    assert "retry-on conn-failure empty-response\n" in config
+    assert "disable-l7-retry unless METH_GET\n" in config, "what changes something is repeated by nobody but the client"
 
 
 def test_each_part_mounts_its_own_keys_alone(compose: dict[str, Any]) -> None:

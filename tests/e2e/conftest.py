@@ -1,7 +1,8 @@
 """The mesh as a black box: a running one, reached by HTTP, console ports and the command line alone.
 
-`--mesh local` (the default) starts `lablet up`'s own mesh in a temporary folder and ends it. `--mesh URL` takes one that runs
-already, such as the compose file's (token in LABLET_TOKEN).
+`--mesh local` (the default) starts `lablet up`'s own mesh in a temporary folder and ends it; `--mesh compose` does the same
+with docker-compose.yml (the images must be on the engine: deploy/airgap/build.sh). `--mesh URL` takes one that runs already
+(token in LABLET_TOKEN).
 """
 
 import asyncio
@@ -9,7 +10,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,14 +20,19 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from lablet_common.testing.containers import ContainerMesh
 from lablet_local.mesh import LocalMesh
 
 SPEED = 240.0
-LABS = Path(__file__).resolve().parents[2] / "examples" / "labs"
+COMPOSE_SPEED = 120.0
+"""The compose file's leases are 5 s long: that allows 150."""
+SCALE = {"scheduler": 3, "worker-controller": 2, "api-gateway": 2, "artifact-service": 2}
+ROOT = Path(__file__).resolve().parents[2]
+LABS = ROOT / "examples" / "labs"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--mesh", default="local", help="`local`, or the URL of a running gateway")
+    parser.addoption("--mesh", default="local", help="`local`, `compose`, or the URL of a running gateway")
 
 
 @dataclass
@@ -38,6 +44,23 @@ class Door:
     speed: float
     http: httpx.AsyncClient
     mesh: LocalMesh | None = None
+    containers: ContainerMesh | None = None
+
+    async def machines(self) -> list[dict[str, Any]]:
+        """The simulated cloud's machines, terminated ones too; skips where the mesh is not ours to look into."""
+        if self.containers is not None:
+            return await asyncio.to_thread(self.containers.machines)
+        return await self._own().machines()
+
+    @property
+    def etcd_endpoint(self) -> str:
+        """host:port."""
+        return self.containers.etcd_endpoint if self.containers is not None else self._own().etcd_endpoint
+
+    def _own(self) -> LocalMesh:
+        if self.mesh is None:
+            pytest.skip("the mesh was not started by the tests: only its API is known")
+        return self.mesh
 
     async def call(self, method: str, path: str, **more: Any) -> httpx.Response:
         return await self.http.request(method, f"/api/v1{path}", **more)
@@ -129,9 +152,25 @@ async def _door(url: str, token: str, speed: float, mesh: LocalMesh | None) -> D
     return Door(url, token, speed, http, mesh)
 
 
+@pytest.fixture(scope="session")
+def containers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerMesh]:
+    """The compose file's mesh with several replicas of each service; skips unless it was asked for (`--mesh compose`)."""
+    if request.config.getoption("--mesh") != "compose":
+        pytest.skip("runs against the compose file only (--mesh compose)")
+    with ContainerMesh.start(ROOT, tmp_path_factory.mktemp("compose"), speed=COMPOSE_SPEED, scale=SCALE) as mesh:
+        yield mesh
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Door]:
     choice = request.config.getoption("--mesh")
+    if choice == "compose":
+        containers = request.getfixturevalue("containers")
+        opened = await _door(containers.url, containers.token("admin"), COMPOSE_SPEED, None)
+        opened.containers = containers
+        yield opened
+        await opened.http.aclose()
+        return
     if choice != "local":
         opened = await _door(choice, os.environ["LABLET_TOKEN"], SPEED, None)
         yield opened

@@ -1,9 +1,11 @@
 """One reservation goes the whole way: from a lab file to collected configurations, with a command typed in between."""
 
+import asyncio
 import json
 import subprocess
 from typing import Any
 
+import etcd3
 import pytest
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
@@ -48,7 +50,7 @@ async def test_two_seats_from_the_lab_file_to_the_collected_configuration(door: 
 
     worker = placement[0]["worker"]
     await door.until_phase(f"/workers/{worker}", "Offline")
-    state = [machine for machine in await door.mesh.machines() if machine["name"] == worker]
+    state = [machine for machine in await door.machines() if machine["name"] == worker]
     assert state[-1]["state"] == "stopped"
 
 
@@ -70,6 +72,24 @@ async def test_every_step_is_an_event_in_order(door: Any) -> None:
     ]
     sequences = [event["sequence"] for event in items]
     assert sequences == sorted(sequences)
+
+
+async def test_what_the_api_says_stands_in_etcd_by_another_clients_word(door: Any) -> None:
+    definition = await door.publish("ospf-basics")
+    made = (await door.reserve({"definition": definition, "seats": 1, **await door.slot(lead=900, minutes=30)})).json()
+    host, _, port = door.etcd_endpoint.rpartition(":")
+    found = await asyncio.to_thread(
+        lambda: etcd3.Client(host, int(port), timeout=10).range(f"/lablet/reservations/{made['metadata']['id']}")
+    )
+    (pair,) = found.kvs
+    stored = json.loads(pair.value)
+    assert stored["spec"]["seats"] == 1
+    assert stored["status"]["phase"] == "Scheduled"
+    assert [seat["worker"] for seat in stored["status"]["placement"]] == [
+        seat["worker"] for seat in made["status"]["placement"]
+    ]
+    assert str(pair.mod_revision) == made["metadata"]["resourceVersion"]
+    await door.call("DELETE", f"/reservations/{made['metadata']['id']}", headers={"if-match": "*"})
 
 
 async def test_the_command_line_books_explains_and_cancels(door: Any) -> None:

@@ -6,11 +6,14 @@ import argparse
 import json
 import logging
 import sys
+from ipaddress import IPv4Network
 from pathlib import Path
 
 import uvicorn
 
+from lablet_local.cloud.addresses import loopback
 from lablet_local.cloud.app import build_app
+from lablet_local.cloud.reach import NoNet, become, own_interface, take, upper_half
 from lablet_local.cloud.region import Pace, Region
 from lablet_local.cloud.scenario import Scenario, ScenarioError, parse_scenario
 from lablet_local.cloud.simulator import SimulatorOptions
@@ -24,6 +27,12 @@ def _options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="machines and their witness logs")
     parser.add_argument("--token-file", type=Path, required=True)
     parser.add_argument("--net", type=int, default=64, help="machines get addresses 127.<net>.y.z")
+    parser.add_argument(
+        "--reach-as",
+        type=int,
+        metavar="USER",
+        help="in a container: take machines' addresses from its network, so that others reach them; then become USER",
+    )
     parser.add_argument("--speed", type=float, default=1.0, help="lab seconds in one real second")
     parser.add_argument("--boot-minutes", type=float, default=1.0, help="lab minutes from pending to running")
     parser.add_argument("--controller-seconds", type=float, default=60.0, help="lab seconds of the controller's start")
@@ -44,12 +53,27 @@ def _scenario(path: Path | None) -> Scenario:
         sys.exit(f"the scenario {path} cannot be used: {error}")
 
 
+def _net(options: argparse.Namespace) -> IPv4Network:
+    if options.reach_as is None:
+        return loopback(options.net)
+    try:
+        _, own = own_interface()
+        net = upper_half(own)
+        take(net)
+    except (NoNet, OSError) as error:
+        sys.exit(f"machines cannot be given addresses that others reach: {error}")
+    become(options.reach_as)
+    logging.getLogger("lablet.cloud").info("machines answer on %s", net)
+    return net
+
+
 def main() -> None:
     options = _options()
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    net = _net(options)
     region = Region(
         options.data,
-        options.net,
+        net,
         Pace(speed=options.speed, boot_minutes=options.boot_minutes),
         SimulatorOptions(
             speed=options.speed,

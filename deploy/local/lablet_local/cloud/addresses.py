@@ -1,25 +1,36 @@
-"""Loopback addresses for machines: each its own in 127.<net>.0.0/16, free when it was handed out."""
+"""Addresses for machines: each its own in one net, free when it was handed out.
+
+The net is a part of the loopback (127.<net>.0.0/16) or, in a container, one that was taken from the container network
+(`reach`). Its first 256 addresses are left alone.
+"""
 
 import errno
 import socket
 from collections.abc import Iterable
+from ipaddress import IPv4Network
 
 CONTROLLER_PORT = 8080
+_BLOCK = 256
 
 
 class NoAddress(Exception):
     """Every address of the net is taken."""
 
 
-def next_address(net: int, taken: Iterable[str], port: int = CONTROLLER_PORT) -> str:
-    """The first address of 127.<net>.y.z that no machine has and on which nobody listens at `port`."""
+def loopback(net: int) -> IPv4Network:
+    """127.<net>.0.0/16."""
+    return IPv4Network(f"127.{net}.0.0/16")
+
+
+def next_address(net: IPv4Network, taken: Iterable[str], port: int = CONTROLLER_PORT) -> str:
+    """The first address of `net` that no machine has and on which nobody listens at `port`; none that ends in 0 or 255."""
     used = set(taken)
-    for y in range(1, 255):
-        for z in range(1, 255):
-            host = f"127.{net}.{y}.{z}"
+    for block in range(_BLOCK, min(net.num_addresses, 255 * _BLOCK), _BLOCK):
+        for last in range(1, 255):
+            host = str(net[block + last])
             if host not in used and is_free(host, port):
                 return host
-    raise NoAddress(f"all addresses of 127.{net}.0.0/16 are taken")
+    raise NoAddress(f"all addresses of {net} are taken")
 
 
 def is_free(host: str, port: int) -> bool:

@@ -15,6 +15,7 @@ import signal
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from lablet_local.cloud.addresses import CONTROLLER_PORT, next_address
@@ -65,7 +66,7 @@ class Region:
     def __init__(
         self,
         folder: Path,
-        net: int,
+        net: IPv4Network,
         pace: Pace,
         options: SimulatorOptions,
         *,
@@ -131,7 +132,6 @@ class Region:
                 raise Refused(409, "IdempotencyMismatch", f"the client token already made {present.id} otherwise")
             return present, False
         self._require_room(order.instance_type)
-        host = next_address(self._net, [m.host for m in self.machines if m.state is not State.TERMINATED])
         machine = Machine(
             id=f"m-{uuid.uuid4().hex[:12]}",
             client_token=order.client_token,
@@ -140,13 +140,16 @@ class Region:
             image=order.image,
             user_data=order.user_data,
             tags=order.tags,
-            host=host,
+            host=self._new_address(),
             port=CONTROLLER_PORT,
             launched_at=now_text(),
         )
         self._records.save(machine)
         self._begin(machine, self._boot)
         return machine, True
+
+    def _new_address(self) -> str:
+        return next_address(self._net, [m.host for m in self.machines if m.state is not State.TERMINATED])
 
     def start(self, id_or_name: str) -> Machine:
         """From `stopped`; a machine that is on already stays as it is."""
@@ -212,6 +215,9 @@ class Region:
 
     async def _boot(self, machine_id: str) -> None:
         machine = self.require(machine_id)
+        if IPv4Address(machine.host) not in self._net:  # the cloud came back on another network
+            machine = replace(machine, host=self._new_address())
+            self._records.save(machine)
         simulator = self._simulators.pop(machine_id, None)
         if simulator is not None:
             await simulator.end()

@@ -6,16 +6,17 @@ import socket
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from lablet_local.cloud.addresses import next_address
+from lablet_local.cloud.addresses import NoAddress, loopback, next_address
 from lablet_local.cloud.app import build_app
 from lablet_local.cloud.records import MOVES, IllegalMove, Machine, State
-from lablet_local.cloud.region import Pace, Region
+from lablet_local.cloud.region import LaunchOrder, Pace, Region
 from lablet_local.cloud.scenario import Scenario, ScenarioError, parse_scenario
 from lablet_local.cloud.simulator import SimulatorOptions
 from lablet_local.cloud.sizes import Size, SizesError, read_sizes
@@ -54,7 +55,7 @@ async def make_region(tmp_path: Path, machine_program: tuple[str, ...]) -> Async
     def make(*, reboot: bool = False, **scenario: Any) -> Region:
         options = SimulatorOptions(speed=FAST.speed, command=machine_program)
         sizes = {"simulated": Size(8, 32, 100)}
-        region = Region(tmp_path / "cloud", 201, FAST, options, sizes=sizes, reboot=reboot)
+        region = Region(tmp_path / "cloud", loopback(201), FAST, options, sizes=sizes, reboot=reboot)
         region.scenario = parse_scenario(scenario)
         made.append(region)
         return region
@@ -307,8 +308,31 @@ def test_an_address_on_which_somebody_listens_is_not_given() -> None:
     with socket.socket() as squatter:
         squatter.bind(("127.202.1.1", 8080))
         squatter.listen()
-        assert next_address(202, []) == "127.202.1.2"
-    assert next_address(202, ["127.202.1.1", "127.202.1.2"]) == "127.202.1.3"
+        assert next_address(loopback(202), []) == "127.202.1.2"
+    assert next_address(loopback(202), ["127.202.1.1", "127.202.1.2"]) == "127.202.1.3"
+
+
+async def test_a_machine_of_another_network_gets_an_address_of_this_one(
+    make_region: MakeRegion, eventually: Eventually, tmp_path: Path
+) -> None:
+    region = make_region()
+    await region.open()
+    machine, _ = region.launch(LaunchOrder("t-1", "default-001", "simulated", "", "", {}))
+    await region.close()
+    (record,) = (tmp_path / "cloud").rglob("machine.json")
+    record.write_text(record.read_text().replace(machine.host, "172.31.129.1"))
+    region = make_region(reboot=True)
+    await region.open()
+    await eventually(in_state(region, "default-001", State.RUNNING), "running")
+    assert region.require("default-001").host.startswith("127.201.")
+
+
+def test_a_small_net_is_used_up_and_then_says_so() -> None:
+    small = IPv4Network("127.203.0.0/23")
+    hosts = [f"127.203.1.{last}" for last in range(1, 255)]
+    assert next_address(small, hosts[:-1]) == hosts[-1]
+    with pytest.raises(NoAddress, match=r"127\.203\.0\.0/23"):
+        next_address(small, hosts)
 
 
 def test_the_same_seed_draws_the_same_faults() -> None:

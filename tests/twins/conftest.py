@@ -35,7 +35,7 @@ from lablet_common.resources.kinds import (
     ownership_key,
 )
 from lablet_common.resources.model import Metadata
-from lablet_common.resources.worker import PoolSpec, SimpleStatus, TemplateSpec, WorkerPool, WorkerTemplate
+from lablet_common.resources.worker import PoolSpec, PoolStatus, SimpleStatus, TemplateSpec, WorkerPool, WorkerTemplate
 from lablet_common.secrets import SecretBox
 from lablet_common.store import MemoryStore
 from lablet_common.store.cache import Caches
@@ -213,7 +213,7 @@ async def _seed(mesh: Mesh) -> None:
     )
     pool = PoolSpec(template="sim", max=3, preparation_minutes=5, turnaround_minutes=5, scale_down_grace_minutes=30)
     await mesh.repository(POOL).create(
-        WorkerPool(metadata=Metadata(id="default", uid="p", created_at=now), spec=pool, status=SimpleStatus())
+        WorkerPool(metadata=Metadata(id="default", uid="p", created_at=now), spec=pool, status=PoolStatus())
     )
 
 

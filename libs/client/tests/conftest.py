@@ -334,7 +334,7 @@ async def _outcome(mesh: Mesh, request: Any, now: datetime) -> tuple[Any, bool]:
     from lablet_common.resources.kinds import KINDS
     from lablet_common.resources.request import Problem
     from lablet_common.resources.reservation import ReservationSpec, ReservationStatus, SeatPlacement, Slot
-    from lablet_common.resources.worker import Cordon, PoolSpec, SimpleStatus
+    from lablet_common.resources.worker import Cordon, PoolSpec, PoolStatus
     from lablet_common.store.repository import Repository
 
     kind, _, name = request.spec.subject.partition("/")
@@ -394,7 +394,7 @@ async def _outcome(mesh: Mesh, request: Any, now: datetime) -> tuple[Any, bool]:
         if present is not None:
             return present.respecified(**body.spec.model_dump()).relabelled(body.labels), False
         meta = Metadata(id=name, uid=request.metadata.uid, created_at=now, labels=body.labels)
-        return WorkerPool(metadata=meta, spec=PoolSpec(**body.spec.model_dump()), status=SimpleStatus()), True
+        return WorkerPool(metadata=meta, spec=PoolSpec(**body.spec.model_dump()), status=PoolStatus()), True
     present = await Repository(mesh.store, KINDS[kind]).require(name)
     if verb == "cancel.requested":
         return present.moved("Cancelled", reason="Cancelled", message=data.get("reason") or None, **by), False

@@ -225,6 +225,39 @@ class WorkerDrain(Model):
     deadline_minutes: Annotated[int, Field(ge=0)] | None = None
     message: str = ""
     force: bool = False
+    """Labs that run are ended as soon as the drain begins, collected first."""
+
+    @model_validator(mode="after")
+    def _one_deadline(self) -> Self:
+        if self.force and self.deadline_minutes is not None:
+            raise fault("deadlineMinutes", "force ends labs at once: give force or deadlineMinutes, not both")
+        return self
+
+
+class WorkerReplace(Model):
+    """A new machine for a worker, as soon as it is empty."""
+
+    deadline_minutes: Annotated[int, Field(ge=0)] | None = None
+    """Labs that still run so long from now are ended; left out: the template's drain timeout."""
+    message: str = ""
+    force: bool = False
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _one_deadline(self) -> Self:
+        if self.force and self.deadline_minutes is not None:
+            raise fault("deadlineMinutes", "force ends labs at once: give force or deadlineMinutes, not both")
+        return self
+
+
+class PoolReplace(Model):
+    """New machines for all workers of a pool, so many at a time."""
+
+    max_unavailable: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Workers that may be without a machine, drained or failed at the same time."""
+    deadline_minutes: Annotated[int, Field(ge=0)] | None = None
+    """For each worker, from its turn on: when labs that still run are ended; left out: the template's drain timeout."""
+    message: str = ""
 
 
 class WorkerCordon(Model):
@@ -357,9 +390,11 @@ _ALL = (
     Intent(WORKER, "drain-cancel.requested", Nothing),
     Intent(WORKER, "cordon.requested", WorkerCordon),
     Intent(WORKER, "uncordon.requested", Nothing),
-    Intent(WORKER, "replace.requested", Nothing),
+    Intent(WORKER, "replace.requested", WorkerReplace),
     Intent(POOL, "apply.requested", PoolApply),
     Intent(POOL, "delete.requested", Nothing),
+    Intent(POOL, "replace.requested", PoolReplace),
+    Intent(POOL, "replace-cancel.requested", Nothing),
     Intent(TEMPLATE, "apply.requested", TemplateApply),
     Intent(TEMPLATE, "delete.requested", Nothing),
 )

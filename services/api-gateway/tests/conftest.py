@@ -52,6 +52,7 @@ from lablet_common.resources.series import (
 from lablet_common.resources.worker import (
     Capacity,
     PoolSpec,
+    PoolStatus,
     SimpleStatus,
     TemplateSpec,
     Worker,
@@ -154,7 +155,7 @@ class World:
 
     def pool(self, name: str = "default", **spec: Any) -> WorkerPool:
         return WorkerPool(
-            metadata=self.metadata(name), spec=PoolSpec(template="simulated", max=2, **spec), status=SimpleStatus()
+            metadata=self.metadata(name), spec=PoolSpec(template="simulated", max=2, **spec), status=PoolStatus()
         )
 
     def worker(self, name: str = "default-001", **status: Any) -> Worker:

@@ -57,6 +57,7 @@ class Estate:
         self.source = source
         self.workers: Ledger[Worker] = Ledger(store, fence, caches[WORKER], pool)
         self.instances: Ledger[Instance] = Ledger(store, fence, caches[INSTANCE], pool)
+        self.pools: Ledger[WorkerPool] = Ledger(store, fence, caches[POOL], pool)
         self.open: dict[str, tuple[str, Runtime]] = {}
         """Worker → the identity (address and sealed password) of its open connection, and the connection."""
 

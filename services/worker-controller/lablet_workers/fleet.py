@@ -13,17 +13,20 @@ from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, RESERVATION, TEMPLATE, WORKER
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
-from lablet_common.store import Conflict
+from lablet_common.store import Conflict, Transaction
+from lablet_common.store.changes import update_in
 from lablet_common.store.repository import Repository
 from lablet_common.telemetry.metrics import SCALING, WORKER_HOURS
 from lablet_workers.agents.leases import Presence
 from lablet_workers.estate import Estate
+from lablet_workers.handlers import replaced
 from lablet_workers.machines.context import Look, Surroundings, pool_tags
 from lablet_workers.machines.steps import step as worker_step
 from lablet_workers.needs import Need, Wanted, WorkerNeeds, is_live, needs_of, plan_power
 from lablet_workers.orphans import Sightings, end_orphans, faults_among
 from lablet_workers.pools import is_surplus, missing_workers, recordoned
 from lablet_workers.providers.port import MachineInfo, Provider, ProviderError
+from lablet_workers.rollout import next_turn
 from lablet_workers.runtimes.port import RuntimeFault
 
 log = logging.getLogger("lablet.workers")
@@ -73,6 +76,7 @@ class Fleet:
                 continue
             await self._make_workers(pool)
             await self._fit_workers(pool)
+            await self._roll_on(pool)
             began = time.monotonic()
             self._needs = self._needs_in(pool, self._estate.caches[RESERVATION].items())
             plan = self._planned(pool, self._needs)
@@ -120,6 +124,29 @@ class Fleet:
             except Conflict as conflict:
                 await self._estate.still_owner(conflict)
                 self._replan.set()
+
+    async def _roll_on(self, pool: WorkerPool) -> None:
+        """Asks the next worker of a rolling replacement, where its budget leaves one, in one transaction with the note that
+        it was asked. That note brings the next look."""
+        now = self._estate.clock.now()
+        busy = {instance.spec.worker for instance in self._instances() if is_live(instance, now)}
+        turn = next_turn(pool, self._estate.workers_here(), busy, now)
+        if turn is None:
+            return
+        try:
+            if turn.worker is None:
+                await self._estate.pools.commit(turn.pool)
+                return
+            patience = timedelta(minutes=self._estate.template_of(turn.worker).spec.drain_timeout_minutes)
+            marked = replaced(turn.worker, turn.asked, turn.by, now, patience)
+            note = Transaction()
+            update_in(note, turn.pool)
+            await self._estate.workers.commit(marked, gate=True, also=note)
+        except ProviderError as error:
+            log.warning("a replacement cannot be booked", extra={"pool": pool.id, "cause": str(error)})
+        except Conflict as conflict:
+            await self._estate.still_owner(conflict)
+            self._replan.set()
 
     async def _is_left_over(self, worker: Worker, pool: WorkerPool) -> bool:
         """A surplus worker that is off and booked by nobody; the bookings are read after its cordon has moved the gate."""
@@ -253,7 +280,13 @@ class Fleet:
             probe=timedelta(seconds=settings.controller_probe_seconds * self._estate.clock.speed),
             unknown=timedelta(minutes=settings.controller_unknown_minutes),
             stop=timedelta(minutes=settings.controller_stop_minutes),
+            retired=self._is_retired(worker, pool),
         )
+
+    def _is_retired(self, worker: Worker, pool: WorkerPool) -> bool:
+        if not is_surplus(worker, pool) or worker.status.phase is not WorkerPhase.OFFLINE:
+            return False
+        return not (self._needs or {}).get(worker.id) and not self._estate.instances_on(worker.id)
 
     def _tell_of_worker(self, before: Worker, after: Worker) -> None:
         if before.status.phase is not after.status.phase:

@@ -1,36 +1,27 @@
-"""Decisions on what is asked of workers, instances, pools and templates. Pure: request and present state in, outcome out.
+"""Decisions on what is asked of workers and instances. Pure: request and present state in, outcome out.
 
 A drain books a maintenance span and cordons the worker, so that nothing new comes; running labs stay until their end or the
-deadline. An intent that has been carried out already is granted again without a change.
+deadline. A cordon that somebody set before stands again when the drain is cancelled. A replacement is a drain after which
+the worker gets a new machine. An intent that has been carried out already is granted again without a change.
 """
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
+from lablet_common.drains import DRAIN, REPLACE, InvalidSpan, span_of
 from lablet_common.intake import Decision, refused, verb_of
-from lablet_common.intents import PoolApply, TemplateApply, WorkerCordon, WorkerDrain
+from lablet_common.intents import WorkerCordon, WorkerDrain, WorkerReplace
 from lablet_common.requests import Undecided
 from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.machine import IllegalTransition
-from lablet_common.resources.model import Metadata
 from lablet_common.resources.request import Request
-from lablet_common.resources.worker import (
-    Cordon,
-    Maintenance,
-    SimpleStatus,
-    Worker,
-    WorkerPhase,
-    WorkerPool,
-    WorkerTemplate,
-)
+from lablet_common.resources.reservation import Reservation, SeatState
+from lablet_common.resources.worker import Cordon, Replacement, Worker
 from lablet_common.store import Transaction
-from lablet_common.store.changes import delete_in
+from lablet_common.store.changes import unchanged_in
 from lablet_workers.instances.ending import COLLECT_REQUESTED
 from lablet_workers.ledger import move_gate_in
 
-_DRAIN = "drain"
 _STOP = "StopRequested"
 _ENDING = (
     InstancePhase.GRADING,
@@ -39,12 +30,6 @@ _ENDING = (
     InstancePhase.EXPORTED,
     InstancePhase.TERMINATED,
 )
-_MOST_RECORDS = 100
-"""Worker records that one transaction can delete beside its other parts."""
-
-
-def unknown(kind: str, name: str) -> Decision:
-    return refused(f"unknown-{kind}", f"Unknown {kind}", f"there is no {kind} {name}", 404)
 
 
 def _changed(reason: str, worker: Worker) -> Decision:
@@ -76,41 +61,75 @@ def decide_worker(worker: Worker, undecided: Undecided, now: datetime, drain_tim
         case "drain.requested":
             return _drain(worker, WorkerDrain.model_validate(request.spec.data), request, now, drain_timeout)
         case "drain-cancel.requested":
-            spans = tuple(span for span in worker.spec.maintenance if span.to <= now or span.reason != _DRAIN)
-            if spans == worker.spec.maintenance and worker.spec.unschedulable is None:
-                return Decision("NotDraining")
-            released = worker.respecified("drain-cancelled", cause=cause, unschedulable=None, maintenance=spans)
-            return _changed("DrainCancelled", released)
+            released = undrained(worker, now, fact="drain-cancelled", cause=cause)
+            return _changed("DrainCancelled", released) if released is not None else Decision("NotDraining")
+        case "replace.requested":
+            replace = WorkerReplace.model_validate(request.spec.data)
+            if worker.spec.replacing is not None:
+                return Decision("AlreadyReplacing")
+            by = request.spec.principal
+            return _changed("ReplacementBooked", replaced(worker, replace, by, now, drain_timeout, cause))
         case _:
             return refused("unknown-intent", "Unknown intent", f"{request.spec.type} is not known here", 422)
 
 
+def undrained(worker: Worker, now: datetime, *, fact: str = "changed", cause: str | None = None) -> Worker | None:
+    """The worker without its drains and replacement, and with the cordon that it had before; None: it has none."""
+    spec = worker.spec
+    spans = tuple(span for span in spec.maintenance if span.to <= now or span.reason not in (DRAIN, REPLACE))
+    drained = spec.unschedulable is not None and spec.unschedulable.drain
+    if spans == spec.maintenance and not drained and spec.replacing is None:
+        return None
+    changes: dict[str, Any] = {"maintenance": spans, "replacing": None}
+    if drained and spec.unschedulable is not None:
+        changes["unschedulable"] = spec.unschedulable.earlier
+    return worker.respecified(fact, cause=cause, **changes)
+
+
+def replaced(
+    worker: Worker, asked: WorkerReplace, by: str, now: datetime, patience: timedelta, cause: str | None = None
+) -> Worker:
+    """The worker on its way to a new machine: emptied as by a drain, from now on."""
+    span = span_of(asked, now, patience, REPLACE)
+    coming = [known for known in worker.spec.maintenance if known.to > now]
+    return worker.respecified(
+        "cordoned",
+        cause=cause,
+        maintenance=(*coming, span),
+        unschedulable=_drain_cordon(worker, asked.message or asked.reason or REPLACE, by, None),
+        replacing=Replacement(at=now, by=by),
+    )
+
+
+def _drain_cordon(worker: Worker, reason: str, by: str, until: datetime | None) -> Cordon:
+    known = worker.spec.unschedulable
+    earlier = known.earlier if known is not None and known.drain else known
+    return Cordon(reason=reason, by=by, until=until, drain=True, earlier=earlier)
+
+
 def _drain(worker: Worker, asked: WorkerDrain, request: Request, now: datetime, drain_timeout: timedelta) -> Decision:
-    begin = _minute(asked.at or now)
-    patience = timedelta(minutes=asked.deadline_minutes) if asked.deadline_minutes is not None else drain_timeout
-    end = _minute(asked.until) if asked.until is not None else begin + max(patience, timedelta(minutes=1))
-    if end <= begin:
-        return refused("invalid-span", "Invalid span", f"until {end.isoformat()} is not after {begin.isoformat()}", 422)
-    span = Maintenance.model_validate({"from": begin, "to": end, "reason": _DRAIN})
+    try:
+        span = span_of(asked, now, drain_timeout)
+    except InvalidSpan as invalid:
+        return refused("invalid-span", "Invalid span", str(invalid), 422)
     coming = [known for known in worker.spec.maintenance if known.to > now and known != span]
     changes: dict[str, Any] = {"maintenance": (*coming, span), "unschedulable": worker.spec.unschedulable}
     if asked.at is None:
-        changes["unschedulable"] = Cordon(reason=asked.message or _DRAIN, by=request.spec.principal, until=asked.until)
+        by = request.spec.principal
+        changes["unschedulable"] = _drain_cordon(worker, asked.message or DRAIN, by, asked.until)
     if changes == {"maintenance": worker.spec.maintenance, "unschedulable": worker.spec.unschedulable}:
         return Decision("AlreadyDraining")
     return _changed("DrainBooked", worker.respecified("cordoned", cause=request.spec.event_id, **changes))
 
 
-def _minute(moment: datetime) -> datetime:
-    return moment.replace(second=0, microsecond=0)
-
-
 # -- instances -----------------------------------------------------------------------------------------------------
 
 
-def decide_instance(instance: Instance, collects: bool, undecided: Undecided, now: datetime, by: str) -> Decision:
-    """stop and collect inside the slot. `collects`: its definition wants its configurations kept, so that a stop collects
-    first, as the end of the slot would. The phases' deadlines are set by the step machine."""
+def decide_instance(
+    instance: Instance, reservation: Reservation | None, collects: bool, undecided: Undecided, now: datetime, by: str
+) -> Decision:
+    """stop, start, collect and retry, inside the slot. `collects`: its definition wants something kept of a running lab, so
+    that a stop collects first, as the end of the slot would. The phases' deadlines are set by the step machine."""
     request = undecided.request
     _, verb = verb_of(undecided)
     cause = request.spec.event_id
@@ -138,84 +157,61 @@ def decide_instance(instance: Instance, collects: bool, undecided: Undecided, no
                     to, at=now, by=by, reason=COLLECT_REQUESTED, cause=cause, staged=None, deadline=None
                 )
                 return Decision(COLLECT_REQUESTED, moved)
+            case "start.requested":
+                return _start(instance, now, cause)
+            case "retry.requested":
+                return _retry(instance, reservation, now, by, cause)
             case _:
-                return refused(
-                    "not-supported", "Not supported", f"{request.spec.type} cannot be asked of a running mesh yet", 422
-                )
+                return refused("unknown-intent", "Unknown intent", f"{request.spec.type} is not known here", 422)
     except IllegalTransition as illegal:
         return refused("illegal-transition", "Illegal transition", str(illegal))
 
 
-# -- pools and templates -------------------------------------------------------------------------------------------
+_UP = (InstancePhase.INSTANTIATING, InstancePhase.RUNNING, InstancePhase.COLLECTING)
 
 
-def decide_pool(
-    name: str,
-    pool: WorkerPool | None,
-    template: WorkerTemplate | None,
-    workers: Sequence[Worker],
-    booked: Sequence[str],
-    undecided: Undecided,
-    now: datetime,
-) -> Decision:
-    """apply (make or change) and delete (only when every worker of it is off and nothing is booked; `booked`: reservations
-    that have a place in it). Its workers' records go with it."""
-    request = undecided.request
-    _, verb = verb_of(undecided)
-    if verb == "delete.requested":
-        if pool is None:
-            return Decision("AlreadyDeleted")
-        on = [worker.id for worker in workers if worker.phase is not WorkerPhase.OFFLINE]
-        if on:
-            return refused("in-use", "Pool in use", f"pool {name} has workers that are not Offline: {', '.join(on)}")
-        if booked:
-            return refused("in-use", "Pool in use", f"pool {name} has reservations: {', '.join(booked[:5])}")
-        if len(workers) > _MOST_RECORDS:
-            said = f"pool {name} has {len(workers)} workers: set its max to 0 first, which takes them away one by one"
-            return refused("in-use", "Pool in use", said)
-        records = Transaction()
-        for worker in workers:
-            delete_in(records, worker)
-        move_gate_in(records, name, name)
-        return Decision("Deleted", pool, delete=True, also=records)
-    asked = PoolApply.model_validate(request.spec.data)
-    if template is None:
-        return refused(
-            "unknown-template", "Unknown template", f"spec.template: there is no template {asked.spec.template}", 422
-        )
-    if pool is None:
-        made = WorkerPool(metadata=_metadata(name, request, now), spec=asked.spec, status=SimpleStatus())
-        return Decision("Created", made.observed("created", cause=request.spec.event_id))
-    if pool.spec == asked.spec and pool.metadata.labels == asked.labels:
-        return Decision("Unchanged")
-    changed = pool.relabelled(asked.labels).respecified(cause=request.spec.event_id, **asked.spec.model_dump())
-    return Decision("Changed", changed)
+def _start(instance: Instance, now: datetime, cause: str | None) -> Decision:
+    """A lab that was stopped inside its slot runs again: its step starts it and waits for its ports."""
+    if instance.phase in _UP or instance.status.restart:
+        return Decision("AlreadyStarted")
+    if instance.phase is not InstancePhase.STOPPED or instance.status.lab is None or instance.status.evicted:
+        said = f"instance {instance.id} is {instance.phase}: only a lab that was stopped inside its slot can be started"
+        return refused("illegal-transition", "Illegal transition", said)
+    if now >= instance.spec.end:
+        return refused("slot-over", "Slot over", f"the slot of instance {instance.id} has ended")
+    return Decision("StartRequested", instance.observed(cause=cause, restart=True, deadline=None))
 
 
-def decide_template(
-    name: str, template: WorkerTemplate | None, pools: Sequence[WorkerPool], undecided: Undecided, now: datetime
-) -> Decision:
-    """apply and delete (only when no pool uses it). Workers keep the shape that they were made with."""
-    request = undecided.request
-    _, verb = verb_of(undecided)
-    if verb == "delete.requested":
-        if template is None:
-            return Decision("AlreadyDeleted")
-        users = [pool.id for pool in pools if pool.spec.template == name]
-        if users:
-            return refused("in-use", "Template in use", f"template {name} is used by pool {', '.join(users)}")
-        return Decision("Deleted", template, delete=True)
-    asked = TemplateApply.model_validate(request.spec.data)
-    if template is None:
-        made = WorkerTemplate(metadata=_metadata(name, request, now), spec=asked.spec, status=SimpleStatus())
-        return Decision("Created", made.observed("created", cause=request.spec.event_id))
-    if template.spec == asked.spec and template.metadata.labels == asked.labels:
-        return Decision("Unchanged")
-    changed = template.relabelled(asked.labels).respecified(cause=request.spec.event_id, **asked.spec.model_dump())
-    return Decision("Changed", changed)
-
-
-def _metadata(name: str, request: Request, now: datetime) -> Metadata:
-    labels = request.spec.data.get("labels") or {}
-    correlation = request.metadata.correlation_id or request.id
-    return Metadata(id=name, uid=str(uuid4()), labels=labels, created_at=now, correlation_id=correlation)
+def _retry(instance: Instance, reservation: Reservation | None, now: datetime, by: str, cause: str | None) -> Decision:
+    """A failed seat tries its own worker once more, unless the scheduler has given it another place meanwhile."""
+    if instance.phase in (InstancePhase.PENDING, *_UP):
+        return Decision("AlreadyTrying")
+    seat = reservation.seat(instance.spec.seat) if reservation is not None and not reservation.is_final else None
+    if instance.phase is not InstancePhase.FAILED or seat is None or seat.state is not SeatState.PLACED:
+        said = f"instance {instance.id} is {instance.phase}: only a failed seat that still has its place can be tried again"
+        return refused("illegal-transition", "Illegal transition", said)
+    if now >= instance.spec.end:
+        return refused("slot-over", "Slot over", f"the slot of instance {instance.id} has ended")
+    if not instance.status.released:
+        said = f"the lab of instance {instance.id} is still being cleaned up: try again in a minute"
+        return refused("not-ready", "Not ready", said)
+    if seat.attempt > instance.status.attempt:
+        return Decision("AlreadyTrying")
+    rests = Transaction()
+    assert reservation is not None
+    unchanged_in(rests, reservation)
+    again = instance.moved(
+        InstancePhase.PENDING,
+        at=now,
+        by=by,
+        reason="RetryRequested",
+        cause=cause,
+        released=False,
+        evicted=False,
+        lab=None,
+        tries=0,
+        restarts=0,
+        staged=None,
+        deadline=None,
+    )
+    return Decision("RetryRequested", again, also=rests)

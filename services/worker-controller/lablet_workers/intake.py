@@ -17,7 +17,8 @@ from lablet_common.store import Store
 from lablet_common.store.repository import Repository
 from lablet_workers.agents.registration import decide_registration
 from lablet_workers.assessment import decide_assessment
-from lablet_workers.handlers import decide_instance, decide_pool, decide_template, decide_worker, unknown
+from lablet_workers.fleet_handlers import decide_pool, decide_template, unknown
+from lablet_workers.handlers import decide_instance, decide_worker
 
 CENTRAL = "-"
 _DRAIN_MINUTES = 240
@@ -80,7 +81,8 @@ class Desk:
         if definition is None:
             definition = await self._definitions.get(instance.spec.definition, "public")
         collects = definition is not None and not FROM_RUNNING.isdisjoint(definition.spec.collect)
-        return decide_instance(instance, collects, undecided, self._clock.now(), self._source)
+        reservation = await self._reservations.get(instance.spec.reservation, instance.tenant)
+        return decide_instance(instance, reservation, collects, undecided, self._clock.now(), self._source)
 
     async def _assessment(self, undecided: Undecided) -> Decision:
         name = target_of(undecided)
@@ -102,4 +104,6 @@ class Desk:
     async def _template(self, undecided: Undecided) -> Decision:
         name = target_of(undecided)
         pools = list((await self._pools.list()).items)
-        return decide_template(name, await self._templates.get(name), pools, undecided, self._clock.now())
+        workers = [worker for worker in (await self._workers.list()).items if worker.spec.template == name]
+        present = await self._templates.get(name)
+        return decide_template(name, present, pools, workers, undecided, self._clock.now())

@@ -159,6 +159,8 @@ class Labs:
                 collect=timedelta(minutes=settings.controller_collect_minutes),
                 grade=timedelta(minutes=settings.controller_grade_minutes),
                 stop=timedelta(minutes=settings.controller_stop_minutes),
+                watch=timedelta(seconds=settings.controller_watch_seconds * self._estate.clock.speed),
+                restart=timedelta(minutes=settings.controller_restart_minutes),
             ),
             tries=settings.controller_tries,
             closed_ports=self._closed_ports,

@@ -100,6 +100,8 @@ def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta, preparation:
     bridge = max(grace, boot + preparation)
     if one.busy and worker.is_on:
         return Wanted(True, "instance")
+    if worker.spec.replacing is not None:
+        return Wanted(False, "replacement")
     for span in worker.spec.maintenance:
         if span.frm <= now < span.to:
             return Wanted(False, "maintenance", span.to)
@@ -137,7 +139,7 @@ def _usable(one: WorkerNeeds, now: datetime) -> bool:
     in_maintenance = any(span.frm <= now < span.to for span in one.worker.spec.maintenance)
     cordon = one.worker.spec.unschedulable
     cordoned = cordon is not None and (cordon.until is None or now < cordon.until)
-    return not cordoned and not in_maintenance
+    return not cordoned and not in_maintenance and one.worker.spec.replacing is None
 
 
 def _needed(one: WorkerNeeds, now: datetime) -> bool:

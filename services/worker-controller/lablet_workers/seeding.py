@@ -17,6 +17,7 @@ from lablet_common.resources.model import Labels, Metadata, Name
 from lablet_common.resources.worker import (
     Capacity,
     PoolSpec,
+    PoolStatus,
     PortRange,
     SimpleStatus,
     TemplateSpec,
@@ -121,7 +122,7 @@ def read_seeds(path: Path, now: datetime) -> tuple[list[WorkerTemplate], list[Wo
             WorkerPool(
                 metadata=_metadata(one.name, now),
                 spec=PoolSpec.model_validate(one.model_dump(exclude={"name"})),
-                status=SimpleStatus(),
+                status=PoolStatus(),
             ).observed("created")
             for one in parsed.pools
         ]

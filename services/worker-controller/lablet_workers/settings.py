@@ -97,6 +97,10 @@ class WorkerControllerSettings(CommonSettings):
     controller_collect_minutes: float = Field(default=30.0, gt=0)
     controller_grade_minutes: float = Field(default=60.0, gt=0)
     controller_stop_minutes: float = Field(default=30.0, gt=0)
+    controller_restart_minutes: float = Field(default=15.0, ge=0)
+    """For how long a lab that was stopped on request inside its slot is kept for a start."""
+    controller_watch_seconds: float = Field(default=30.0, gt=0)
+    """Between looks at a lab that runs."""
     controller_tries: int = Field(default=3, ge=1)
     """Failed tries of a lab's start on one worker before its instance has failed."""
     controller_port_seconds: float = Field(default=2.0, gt=0)

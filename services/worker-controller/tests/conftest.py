@@ -38,7 +38,7 @@ from lablet_common.resources.kinds import (
 )
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.reservation import Reservation, SeatPlacement, Slot
-from lablet_common.resources.worker import PoolSpec, SimpleStatus, TemplateSpec, WorkerPool, WorkerTemplate
+from lablet_common.resources.worker import PoolSpec, PoolStatus, SimpleStatus, TemplateSpec, WorkerPool, WorkerTemplate
 from lablet_common.secrets import SecretBox
 from lablet_common.store import Conflict, MemoryStore
 from lablet_common.store.cache import Cache, Caches
@@ -101,7 +101,7 @@ class Fleet:
             WorkerPool(
                 metadata=Metadata(id="default", uid="p", created_at=now),
                 spec=PoolSpec.model_validate({"scale_down_grace_minutes": 30} | given),
-                status=SimpleStatus(),
+                status=PoolStatus(),
             )
         )
 

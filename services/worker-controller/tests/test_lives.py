@@ -189,12 +189,13 @@ async def test_a_stop_that_is_asked_for_collects_first(fleet: Any) -> None:
     await fleet.at(70)
     request = await fleet.ask("instance", "stop", "ins-a-1")
     assert request.phase == "Decided"
+    again = await fleet.ask("instance", "stop", "ins-a-1")
+    assert (again.phase, again.status.reason) == ("Decided", "AlreadyStopped")
+    await fleet.at(87)
     done = await fleet.instance()
     assert done.phase == "Terminated"
     assert phases(done)[2:4] == ["Collecting", "Stopping"]
-    again = await fleet.ask("instance", "stop", "ins-a-1")
-    assert (again.phase, again.status.reason) == ("Decided", "AlreadyStopped")
-    await fleet.at(80)
+    await fleet.at(97)
     assert (await fleet.worker()).phase == "Offline", "a seat that has ended needs no worker any more"
 
 

@@ -98,6 +98,12 @@ class InstanceStatus(Status):
     """It was Running at least once."""
     released: bool = False
     """A failed instance whose lab is proven gone from its worker: only then may the seat run elsewhere."""
+    evicted: bool = False
+    """Its worker is being emptied: its lab is collected and ended there before its slot is, and may run elsewhere."""
+    restart: bool = False
+    """Stopped inside its slot and asked to run again: its lab is being started."""
+    restarts: int = 0
+    """How often its lab was started again because it had stopped or vanished by itself, on this worker."""
     tries: int = 0
     """Failed tries of the present phase on this worker."""
 

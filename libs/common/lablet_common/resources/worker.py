@@ -95,7 +95,25 @@ class PoolSpec(Model):
     region: str = ""
 
 
-class WorkerPool(Resource[PoolSpec, SimpleStatus]):
+class Rollout(Model):
+    """New machines for all workers of a pool, a few at a time."""
+
+    at: Instant
+    by: str
+    max_unavailable: Annotated[int, Field(ge=1)] = 1
+    deadline_minutes: int | None = None
+    message: str = ""
+    waiting: tuple[Name, ...] = ()
+    """Workers whose turn has not come yet."""
+    finished_at: Instant | None = None
+
+
+class PoolStatus(Status):
+    phase: SimplePhase = SimplePhase.ACTIVE
+    rollout: Rollout | None = None
+
+
+class WorkerPool(Resource[PoolSpec, PoolStatus]):
     machine = table("WorkerPool", SimplePhase.ACTIVE, {SimplePhase.ACTIVE: set()})
     kind: Literal["WorkerPool"] = "WorkerPool"
 
@@ -106,6 +124,10 @@ class Cordon(Model):
     reason: str
     by: str
     until: Instant | None = None
+    drain: bool = False
+    """It came with a drain and goes with it."""
+    earlier: "Cordon | None" = None
+    """Somebody's own cordon that the drain found: it stands again when the drain is cancelled."""
 
 
 class Maintenance(Model):
@@ -114,6 +136,15 @@ class Maintenance(Model):
     frm: Minute = Field(alias="from")
     to: Minute
     reason: str = ""
+    deadline: Instant | None = None
+    """When labs that still run, and whose slot goes on, are ended; None: never."""
+
+
+class Replacement(Model):
+    """The worker gets a new machine as soon as it is empty. Until then nothing new begins on it."""
+
+    at: Instant
+    by: str
 
 
 class WorkerSpec(Model):
@@ -130,6 +161,7 @@ class WorkerSpec(Model):
     boot_minutes: int = 20
     unschedulable: Cordon | None = None
     maintenance: tuple[Maintenance, ...] = ()
+    replacing: Replacement | None = None
 
 
 class WorkerPhase(StrEnum):

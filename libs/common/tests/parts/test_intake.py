@@ -13,7 +13,7 @@ from lablet_common.ownership import Fence, NotOwner
 from lablet_common.requests import Inbox, accept, build_request, request_key
 from lablet_common.resources.kinds import POOL, REQUEST, ownership_key
 from lablet_common.resources.model import Metadata
-from lablet_common.resources.worker import PoolSpec, SimpleStatus, WorkerPool
+from lablet_common.resources.worker import PoolSpec, PoolStatus, WorkerPool
 from lablet_common.store import MemoryStore
 from lablet_common.store.repository import Repository
 from lablet_common.tasks import together
@@ -49,7 +49,7 @@ class Bench:
 
     def pool(self, name: str) -> WorkerPool:
         spec = PoolSpec(template="t", max=1)
-        return WorkerPool(metadata=Metadata(id=name, uid=name, created_at=NOW), spec=spec, status=SimpleStatus())
+        return WorkerPool(metadata=Metadata(id=name, uid=name, created_at=NOW), spec=spec, status=PoolStatus())
 
     def intake(self, fence: Fence, decide) -> Intake:
         return Intake(

@@ -48,8 +48,8 @@ from lablet_common.resources.worker import (
     Capacity,
     Maintenance,
     PoolSpec,
+    PoolStatus,
     PortRange,
-    SimpleStatus,
     WorkerPhase,
     WorkerSpec,
     WorkerStatus,
@@ -123,7 +123,7 @@ class World:
             template="simulated", max=workers, turnaround_minutes=0, preparation_minutes=0, scale_down_grace_minutes=0
         )
         spec = PoolSpec.model_validate(spec.model_dump() | options)
-        await self.put(WorkerPool(metadata=self._meta(name), spec=spec, status=SimpleStatus()))
+        await self.put(WorkerPool(metadata=self._meta(name), spec=spec, status=PoolStatus()))
         return [await self.worker(f"{name}-{number:03}", name, **shape) for number in range(1, workers + 1)]
 
     async def worker(

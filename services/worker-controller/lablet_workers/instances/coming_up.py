@@ -7,6 +7,7 @@ from lablet_common.objects import ObjectMismatch, ObjectMissing, get_content
 from lablet_common.resources.instance import Attempt, Instance, InstancePhase, LabRef, NodeState
 from lablet_common.resources.worker import WorkerPhase
 from lablet_workers.instances.context import Again, Situation
+from lablet_workers.instances.failing import DRAINED
 from lablet_workers.instances.room import in_the_way
 from lablet_workers.runtimes.port import LabMissing, LabProgress, RuntimeFault, RuntimeUnavailable
 
@@ -25,6 +26,9 @@ async def pending(s: Situation) -> Instance | Again | None:
         return s.move(_P.STOPPING, "Abandoned", "its reservation has ended", deadline=s.now + s.times.stop)
     if s.now >= instance.spec.end:
         return s.fail("NeverReady", "the slot ended before its worker and its lab file were ready")
+    kept_out = s.kept_out
+    if kept_out:
+        return s.fail(DRAINED, kept_out)
     for report in s.files("report"):
         why = await get_content(s.objects, instance.tenant, report.digest)
         return s.fail("RenderFailed", why.decode(errors="replace")[:_LONGEST_REASON])
@@ -101,13 +105,19 @@ async def _bring_up(s: Situation) -> Instance | Again:
         return Again(s.times.poll)
     if not progress.converged:
         return Again(s.times.poll)
-    host = worker.status.host
+    return await reachable(s, progress, "EveryPortAnswers")
+
+
+async def reachable(s: Situation, progress: LabProgress, reason: str) -> Instance | Again:
+    """Running, once every named port of a lab that has converged accepts a connection."""
+    instance = s.instance
+    host = s.worker.status.host if s.worker is not None else None
     assert host is not None
     closed = await s.closed_ports(host, dict(instance.spec.ports))
     if closed:
         log.info("ports do not answer yet", extra={"instance": instance.id, "ports": closed})
         return Again(s.times.poll)
-    return _up(s, progress, "EveryPortAnswers")
+    return _up(s, progress, reason)
 
 
 def _up(s: Situation, progress: LabProgress, reason: str) -> Instance:
@@ -117,6 +127,13 @@ def _up(s: Situation, progress: LabProgress, reason: str) -> Instance:
         reason,
         host=s.worker.status.host if s.worker is not None else None,
         ran=True,
+        restart=False,
+        staged=None,
         deadline=None,
-        nodes=tuple(NodeState(label=label, state=state) for label, state in sorted(progress.nodes.items())),
+        nodes=nodes_of(progress),
     )
+
+
+def nodes_of(progress: LabProgress) -> tuple[NodeState, ...]:
+    """The state of each node, by label."""
+    return tuple(NodeState(label=label, state=state) for label, state in sorted(progress.nodes.items()))

@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from lablet_common.clock import Clock
+from lablet_common.drains import evicted_at, in_the_way
 from lablet_common.objects import ObjectStore
 from lablet_common.resources.artifact import Artifact, ArtifactRole
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import ArtifactRef, Attempt, Instance, InstancePhase
+from lablet_common.resources.model import format_time
 from lablet_common.resources.reservation import Reservation, SeatPlacement
 from lablet_common.resources.worker import Worker, WorkerPhase
 from lablet_workers.instances.room import Neighbour
@@ -32,6 +34,10 @@ class Times:
     collect: timedelta
     grade: timedelta
     stop: timedelta
+    watch: timedelta = timedelta(minutes=1)
+    """Between looks at a lab that runs."""
+    restart: timedelta = timedelta(minutes=15)
+    """For how long a lab that was stopped inside its slot can be started again."""
 
 
 @dataclass(slots=True)
@@ -94,6 +100,29 @@ class Situation:
         if lab is not None and machine.id != lab.machine:
             return True
         return worker.status.lost_at is not None
+
+    @property
+    def evicted_at(self) -> datetime | None:
+        """When its lab, which has begun, is ended because its worker is being emptied; None: it may stay."""
+        attempts = self.instance.status.attempts
+        if self.worker is None or not attempts:
+            return None
+        return evicted_at(self.worker.spec, attempts[-1].began_at, self.instance.spec.end)
+
+    @property
+    def kept_out(self) -> str:
+        """Why its worker takes no lab in what is left of its slot; empty: it does."""
+        if self.worker is None:
+            return ""
+        spec = self.instance.spec
+        span = in_the_way(self.worker.spec, max(spec.start, self.now), spec.end)
+        return "" if span is None else f"worker {self.worker.id} is emptied from {format_time(span.frm)}"
+
+    @property
+    def being_drained(self) -> bool:
+        """Its worker takes nothing again before its drain is over."""
+        cordon = self.worker.spec.unschedulable if self.worker is not None else None
+        return cordon is not None and cordon.drain and (cordon.until is None or self.now < cordon.until)
 
     @property
     def begun(self) -> bool:

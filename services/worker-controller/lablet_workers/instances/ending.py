@@ -1,14 +1,17 @@
 """From Running to Terminated: what a lab leaves is collected, then it is stopped, exported and removed."""
 
 from dataclasses import replace
+from datetime import datetime, timedelta
 
 from lablet_common.objects import ObjectMissing
+from lablet_common.process_lab import RUNTIME as PROCESSES
 from lablet_common.resources.definition import FROM_RUNNING, CollectKind
-from lablet_common.resources.instance import ArtifactRef, Instance, InstancePhase, NodeState
+from lablet_common.resources.instance import ArtifactRef, Instance, InstancePhase
 from lablet_common.resources.model import Condition
 from lablet_workers.harvest import REPORT, Harvest, harvest
+from lablet_workers.instances.coming_up import nodes_of, reachable
 from lablet_workers.instances.context import Again, Situation
-from lablet_workers.instances.failing import no_orphan
+from lablet_workers.instances.failing import DRAINED, LAB_STOPPED, LAB_VANISHED, WORKER_LOST, no_orphan
 from lablet_workers.runtimes.port import LabMissing, RuntimeUnavailable
 from lablet_workers.staging import stage, staged_files
 
@@ -24,18 +27,21 @@ async def running(s: Situation) -> Instance | Again:
     instance = s.instance
     if s.abandoned:
         return s.move(_P.STOPPING, "Abandoned", "its reservation has ended", deadline=s.now + s.times.stop)
-    if s.now < instance.spec.end:
-        if s.definition is not None and s.definition.spec.until_completed:
-            return await _completed(s)
-        return Again(instance.spec.end - s.now)
-    return _end(s)
+    if s.now >= instance.spec.end:
+        return _end(s, "SlotEnded")
+    evicted_at = s.evicted_at
+    if evicted_at is not None and s.now >= evicted_at:
+        return _end(s, DRAINED, evicted=True)
+    if s.definition is not None and s.definition.spec.until_completed:
+        return await _completed(s, evicted_at)
+    return await _watched(s) or Again(min(evicted_at or instance.spec.end, s.now + s.times.watch) - s.now)
 
 
-async def _completed(s: Situation) -> Instance | Again:
+async def _completed(s: Situation, evicted_at: datetime | None) -> Instance | Again:
     """The end of a lab that ends by itself, with its exit code. Its runtime tells when there is something new; asked all
     the same, for news may be lost."""
     lab, runtime = s.instance.status.lab, s.runtime
-    again = Again(min(s.times.poll * 4, s.instance.spec.end - s.now))
+    again = Again(min(s.times.poll * 4, (evicted_at or s.instance.spec.end) - s.now))
     if lab is None or runtime is None:
         return again
     try:
@@ -45,18 +51,35 @@ async def _completed(s: Situation) -> Instance | Again:
     except LabMissing:
         return s.fail("LabMissing", "its lab was no longer on its worker")
     if progress.completed:
-        nodes = tuple(NodeState(label=label, state=state) for label, state in sorted(progress.nodes.items()))
-        ended = s.instance.observed(exit_code=progress.exit_code, nodes=nodes)
+        ended = s.instance.observed(exit_code=progress.exit_code, nodes=nodes_of(progress))
         return _end(replace(s, instance=ended), "Completed")
     if progress.stopped:
         return s.fail("LabStopped", "its lab was stopped on its worker")
     return again
 
 
-def _end(s: Situation, reason: str = "SlotEnded") -> Instance:
+def _end(s: Situation, reason: str, *, evicted: bool = False) -> Instance:
     if s.definition is not None and not FROM_RUNNING.isdisjoint(s.definition.spec.collect):
-        return s.move(_P.COLLECTING, reason, deadline=s.now + s.times.collect, staged=None)
-    return s.move(_P.STOPPING, reason, deadline=s.now + s.times.stop)
+        return s.move(_P.COLLECTING, reason, deadline=s.now + s.times.collect, staged=None, evicted=evicted)
+    return s.move(_P.STOPPING, reason, deadline=s.now + s.times.stop, evicted=evicted)
+
+
+async def _watched(s: Situation) -> Instance | None:
+    """A lab that has stopped or vanished without being asked to has failed, to be started again; what its nodes are doing
+    is noted when it changes. A runtime that does not answer says nothing: its worker is watched by itself."""
+    instance, lab, worker = s.instance, s.instance.status.lab, s.worker
+    if lab is None or s.runtime is None or worker is None or worker.spec.runtime == PROCESSES:
+        return None  # an agent restarts its processes by their own policies and tells of their end
+    try:
+        progress = await s.runtime.progress(lab.id)
+    except RuntimeUnavailable:
+        return None
+    except LabMissing:
+        return s.fail(LAB_VANISHED, f"lab {lab.id} is no longer on worker {worker.id}")
+    if progress.stopped and progress.nodes:
+        return s.fail(LAB_STOPPED, f"no node of lab {lab.id} runs any more, and nobody here has stopped it")
+    nodes = nodes_of(progress)
+    return instance.observed(nodes=nodes) if nodes != instance.status.nodes else None
 
 
 async def collecting(s: Situation) -> Instance | Again:
@@ -109,7 +132,8 @@ def _after_collecting(s: Situation, reason: str, message: str | None) -> Instanc
     asked = s.instance.status.reason == COLLECT_REQUESTED
     if asked and s.now < s.instance.spec.end and not s.abandoned:
         return s.move(_P.RUNNING, reason, message, deadline=None, artifacts=kept, staged=None)
-    if s.definition is not None and s.definition.spec.grade and reason == "Collected":
+    graded = s.definition is not None and s.definition.spec.grade and not s.instance.status.evicted
+    if graded and reason == "Collected":
         return s.move(_P.GRADING, reason, message, deadline=s.now + s.times.grade, artifacts=kept)
     return s.move(_P.STOPPING, reason, message, deadline=s.now + s.times.stop, artifacts=kept)
 
@@ -160,12 +184,16 @@ async def stopping(s: Situation) -> Instance | Again:
         return Again(s.times.poll)
     except LabMissing:
         return s.move(_P.STOPPED, "LabMissing", lab=None, deadline=s.now + s.times.stop)
-    nodes = tuple(NodeState(label=label, state=state) for label, state in sorted(progress.nodes.items()))
-    return s.move(_P.STOPPED, "LabStopped", deadline=s.now + s.times.collect, nodes=nodes)
+    return s.move(_P.STOPPED, "LabStopped", deadline=s.now + s.times.collect, nodes=nodes_of(progress))
 
 
 async def stopped(s: Situation) -> Instance | Again:
     instance, lab = s.instance, s.instance.status.lab
+    if instance.status.restart and not s.abandoned and s.now < instance.spec.end:
+        return await _restarted(s)
+    waits = _may_start_again(s)
+    if waits > timedelta(0):
+        return Again(waits)
     wanted = s.definition is not None and CollectKind.EXPORT in s.definition.spec.collect
     if lab is None or not wanted or not instance.status.ran:
         return s.move(_P.EXPORTED, "NothingToExport", deadline=s.now + s.times.stop)
@@ -187,8 +215,42 @@ async def stopped(s: Situation) -> Instance | Again:
     return Again(s.times.poll * 4)
 
 
+def _may_start_again(s: Situation) -> timedelta:
+    """How long a lab that was stopped on request is still kept for a start."""
+    status, spec = s.instance.status, s.instance.spec
+    if status.lab is None or not status.ran or status.evicted or s.abandoned or s.worker_lost:
+        return timedelta(0)
+    return min(spec.end, status.history[-1].at + s.times.restart) - s.now
+
+
+async def _restarted(s: Situation) -> Instance | Again:
+    instance, lab = s.instance, s.instance.status.lab
+    if instance.status.deadline is None:
+        return instance.observed(deadline=min(instance.spec.end, s.now + s.times.instantiation))
+    if s.worker_lost:
+        return s.fail(WORKER_LOST, f"worker {instance.spec.worker} was lost")
+    if s.overdue():
+        return s.fail("DeadlineMissed", "its lab did not come up again in time")
+    if s.runtime is None or lab is None:
+        return Again(s.times.poll)
+    try:
+        progress = await s.runtime.progress(lab.id)
+        if progress.stopped:
+            await s.runtime.start(lab.id)
+            return Again(s.times.poll)
+        if not progress.converged:
+            return Again(s.times.poll)
+    except RuntimeUnavailable:
+        return Again(s.times.poll)
+    except LabMissing:
+        return s.fail(LAB_VANISHED, f"lab {lab.id} is no longer on worker {instance.spec.worker}")
+    return await reachable(s, progress, "Restarted")
+
+
 async def exported(s: Situation) -> Instance | Again:
     lab = s.instance.status.lab
+    if s.instance.status.evicted and not s.abandoned and s.now < s.instance.spec.end:
+        return s.fail(DRAINED, f"worker {s.instance.spec.worker} is being emptied")
     done = s.move(_P.TERMINATED, "Released", deadline=None, released=True, attempts=s.ended_attempts(), staged=None)
     if lab is None or s.worker_runs_nothing:
         return done

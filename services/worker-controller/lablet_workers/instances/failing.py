@@ -13,12 +13,28 @@ _P = InstancePhase
 log = logging.getLogger("lablet.workers.instances")
 
 WORKER_LOST = "WorkerLost"
+DRAINED = "Drained"
+LAB_STOPPED, LAB_VANISHED = "LabStopped", "LabVanished"
+_RESTARTED = (LAB_STOPPED, LAB_VANISHED)
+"""Reasons for which a lab is started again where it was, before its seat is given another place."""
 
 
 async def failed(s: Situation) -> Instance | Again | None:
     """Cleans up; then waits for another place, or ends."""
     instance, seat = s.instance, s.seat
     if not instance.status.released:
+        if _may_restart(s):
+            kept = instance.status.lab if instance.status.reason == LAB_STOPPED else None
+            return s.move(
+                _P.PENDING,
+                "Restarting",
+                instance.status.message,
+                lab=kept,
+                deadline=None,
+                tries=0,
+                restarts=instance.status.restarts + 1,
+                attempts=s.ended_attempts(instance.status.reason),
+            )
         if not await _cleaned(s):
             return Again(s.times.poll * 2)
         ended = s.ended_attempts(instance.status.reason)
@@ -34,6 +50,8 @@ async def failed(s: Situation) -> Instance | Again | None:
             lab=None,
             host=None,
             tries=0,
+            restarts=0,
+            evicted=False,
             staged=None,
         )
         return moved.model_copy(
@@ -42,14 +60,31 @@ async def failed(s: Situation) -> Instance | Again | None:
     if s.abandoned or slot_over or (seat is not None and seat.state is SeatState.LOST):
         return s.move(_P.TERMINATED, instance.status.reason or "Failed", instance.status.message, staged=None)
     if _worker_back(s):
-        return s.move(_P.PENDING, "WorkerBack", released=False, tries=0, staged=None)
+        return s.move(_P.PENDING, "WorkerBack", released=False, evicted=False, tries=0, staged=None)
     return Again(instance.spec.end - s.now)
 
 
+def _may_restart(s: Situation) -> bool:
+    """Its lab stopped or vanished by itself, on a worker that is well and where it may go on, and not too often."""
+    status, worker = s.instance.status, s.worker
+    if status.reason not in _RESTARTED or status.restarts >= s.tries or s.abandoned or s.now >= s.instance.spec.end:
+        return False
+    return (
+        worker is not None
+        and worker.status.phase is WorkerPhase.READY
+        and not s.being_drained
+        and not s.kept_out
+        and not s.worker_lost
+    )
+
+
 def _worker_back(s: Situation) -> bool:
-    """It failed with its worker, nobody has moved its seat since, and the worker is ready again."""
+    """It failed with its worker or was kept out by a drain, nobody has moved its seat since, and the worker is there for it
+    again."""
     seat, worker, status = s.seat, s.worker, s.instance.status
-    if seat is None or worker is None or status.reason != WORKER_LOST:
+    if seat is None or worker is None or status.reason not in (WORKER_LOST, DRAINED) or s.kept_out:
+        return False
+    if status.reason == DRAINED and s.being_drained:
         return False
     stayed = seat.worker == s.instance.spec.worker and seat.attempt == status.attempt
     return stayed and seat.state is SeatState.PLACED and worker.status.phase is WorkerPhase.READY

@@ -66,6 +66,8 @@ class Surroundings:
     probe: timedelta
     unknown: timedelta
     stop: timedelta
+    retired: bool = False
+    """Nothing will be placed on it any more: its pool has shrunk, and nothing is booked on it."""
 
     def now(self) -> datetime:
         return self.clock.now()

@@ -6,6 +6,7 @@ No way out of here forgets a machine or a licence; what does not answer is asked
 import logging
 
 from lablet_common.resources.worker import Scaling, Worker, WorkerPhase
+from lablet_workers.handlers import undrained
 from lablet_workers.machines.context import LAB_PREFIX, PRODUCTS, Look, Outcome, Surroundings, gone_of, tags_of
 from lablet_workers.needs import Wanted
 from lablet_workers.providers.port import (
@@ -140,6 +141,21 @@ async def terminating(worker: Worker, around: Surroundings) -> Outcome | Look:
         ),
         gate=True,
     )
+
+
+async def given_up(worker: Worker, around: Surroundings) -> Outcome | Look:
+    """An Offline worker without its machine: its next power-on launches another one. A replacement ends with it, and the
+    drain that came with it."""
+    left = await _machines_left(worker, around)
+    for info in left:
+        if info.state is not MachineState.TERMINATING:
+            await around.provider.terminate(info.id)
+    if left:
+        return Look(around.poll)
+    bare = undrained(worker, around.now()) if worker.spec.replacing is not None else None
+    credentials = worker.status.credentials if around.provider.permanent else None
+    fact = "uncordoned" if bare is not None else "changed"
+    return Outcome((bare or worker).observed(fact, machine=None, credentials=credentials), gate=bare is not None)
 
 
 async def _machines_left(worker: Worker, around: Surroundings) -> list[MachineInfo]:

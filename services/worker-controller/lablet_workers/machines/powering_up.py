@@ -20,6 +20,7 @@ from lablet_workers.machines.context import (
     tags_of,
     until,
 )
+from lablet_workers.machines.powering_down import given_up
 from lablet_workers.needs import Wanted
 from lablet_workers.providers.port import (
     InsufficientCapacity,
@@ -42,7 +43,9 @@ def boot_deadline(worker: Worker, now: datetime) -> datetime:
     return now + timedelta(minutes=2 * worker.spec.boot_minutes + 15)
 
 
-def offline(worker: Worker, wanted: Wanted, around: Surroundings) -> Outcome | Look:
+async def offline(worker: Worker, wanted: Wanted, around: Surroundings) -> Outcome | Look:
+    if worker.spec.replacing is not None or (around.retired and worker.status.machine is not None):
+        return await given_up(worker, around)
     if not wanted.on:
         return Look(until(wanted.look, around))
     now = around.now()

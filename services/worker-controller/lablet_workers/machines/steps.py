@@ -22,7 +22,7 @@ async def step(worker: Worker, wanted: Wanted, busy: bool, around: Surroundings)
         return _overdue(worker, busy, around)
     match worker.status.phase:
         case _P.OFFLINE:
-            return offline(worker, wanted, around)
+            return await offline(worker, wanted, around)
         case _P.PROVISIONING:
             return await provisioning(worker, around)
         case _P.STARTING:

@@ -25,6 +25,8 @@ class MemoryLab:
     topology: bytes
     running: bool = False
     starts: int = 0
+    states: dict[str, str] = field(default_factory=dict)
+    """Node states to tell instead of those of one node that follows the lab."""
     configurations: dict[str, bytes] = field(default_factory=dict)
     console_logs: dict[str, bytes] = field(default_factory=dict)
 
@@ -120,7 +122,7 @@ class MemoryRuntime:
         found = self._lab(lab)
         up = found.running and (self.instant or self.converged)
         state = "BOOTED" if up else "QUEUED" if found.running else "STOPPED"
-        return LabProgress(up, not found.running, {"r1": state})
+        return LabProgress(up, not found.running, found.states or {"r1": state})
 
     async def configurations(self, lab: str) -> Mapping[str, bytes]:
         return self._lab(lab).configurations or {"r1": b"hostname r1\n"}

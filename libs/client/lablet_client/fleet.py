@@ -7,7 +7,8 @@ from typing import Any, Generic, TypeVar
 from lablet_client.collection import Collection
 from lablet_client.errors import NotFound
 from lablet_client.requests import WAIT, settle
-from lablet_common.intents import WorkerCordon, WorkerDrain
+from lablet_common.drains import DrainPlan
+from lablet_common.intents import PoolReplace, WorkerCordon, WorkerDrain, WorkerReplace
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.worker import PoolSpec, TemplateSpec, Worker, WorkerPool, WorkerTemplate
 
@@ -45,9 +46,33 @@ class Workers(Collection[Worker]):
     async def uncordon(self, name: str, *, wait: float = WAIT) -> Worker:
         return await self._act(name, "uncordon", None, wait)
 
-    async def replace(self, name: str, *, wait: float = WAIT) -> Worker:
-        """Gives the logical worker a new machine."""
-        return await self._act(name, "replace", None, wait)
+    async def drain_plan(
+        self,
+        name: str,
+        *,
+        at: datetime | None = None,
+        until: datetime | None = None,
+        deadline_minutes: int | None = None,
+        force: bool = False,
+    ) -> DrainPlan:
+        """What a drain would do: which seats would move, which labs would stay and until when, which would be ended."""
+        body = WorkerDrain(at=at, until=until, deadline_minutes=deadline_minutes, force=force)
+        path = f"{self.one(name)}/drain"
+        answer = await self._transport.call("POST", path, params={"dryRun": "true"}, body=body.to_dict())
+        return DrainPlan.model_validate(answer.json(), extra="ignore")
+
+    async def replace(
+        self,
+        name: str,
+        *,
+        deadline_minutes: int | None = None,
+        message: str = "",
+        force: bool = False,
+        wait: float = WAIT,
+    ) -> Worker:
+        """Drains the logical worker and gives it a new machine."""
+        body = WorkerReplace(deadline_minutes=deadline_minutes, message=message, force=force)
+        return await self._act(name, "replace", body, wait)
 
     async def calendar(self, name: str, *, start: datetime | None = None, end: datetime | None = None) -> Any:
         """What is booked on it between two instants of lab time."""
@@ -104,6 +129,29 @@ class Pools(_Specified[WorkerPool]):
         """Makes the pool so, new or changed. `revision` is the one it must still have (`Stale` otherwise); without it,
         the present one."""
         return await self._apply(name, spec, labels or {}, revision, wait)
+
+    async def replace(
+        self,
+        name: str,
+        *,
+        max_unavailable: int = 1,
+        deadline_minutes: int | None = None,
+        message: str = "",
+        wait: float = WAIT,
+    ) -> WorkerPool:
+        """Gives all its workers new machines, so many at a time."""
+        body = PoolReplace(max_unavailable=max_unavailable, deadline_minutes=deadline_minutes, message=message)
+        return await self._act(name, "replace", body, wait)
+
+    async def cancel_replace(self, name: str, *, wait: float = WAIT) -> WorkerPool:
+        """Asks no further worker to be replaced."""
+        return await self._act(name, "cancel-replace", None, wait)
+
+    async def _act(self, name: str, verb: str, body: Model | None, wait: float) -> WorkerPool:
+        document = body.to_dict() if body is not None else None
+        answer = await self._transport.call("POST", f"{self.one(name)}/{verb}", body=document, wait=wait)
+        await settle(self._transport, answer, wait)
+        return await self.get(name)
 
     async def calendar(self, name: str, *, start: datetime | None = None, end: datetime | None = None) -> Any:
         """Free capacity between two instants of lab time."""

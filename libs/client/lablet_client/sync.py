@@ -166,6 +166,7 @@ class Instances(_Collection[Instance]):
 
 class Workers(_Collection[Worker]):
     drain = _blocking(fleet.Workers.drain)
+    drain_plan = _blocking(fleet.Workers.drain_plan)
     cancel_drain = _blocking(fleet.Workers.cancel_drain)
     cordon = _blocking(fleet.Workers.cordon)
     uncordon = _blocking(fleet.Workers.uncordon)
@@ -175,6 +176,8 @@ class Workers(_Collection[Worker]):
 
 class Pools(_Collection[WorkerPool]):
     apply = _blocking(fleet.Pools.apply)
+    replace = _blocking(fleet.Pools.replace)
+    cancel_replace = _blocking(fleet.Pools.cancel_replace)
     delete = _blocking(fleet.Pools.delete)
     calendar = _blocking(fleet.Pools.calendar)
 

@@ -5,8 +5,11 @@ until its slot ends, or until the drain's deadline where its slot goes on longer
 elsewhere for what is left where there is room. Nothing whose slot ends before the deadline is ever ended.
 """
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Literal
+
+from pydantic import Field
 
 from lablet_common.intents import WorkerDrain, WorkerReplace
 from lablet_common.resources.instance import Instance, InstancePhase
@@ -42,7 +45,7 @@ class DrainPlan(Model):
     """What a drain would do, had it been asked for now."""
 
     worker: str
-    frm: Instant
+    frm: Instant = Field(alias="from")
     to: Instant
     deadline: Instant | None
     """When labs that still run are ended; None: none is."""
@@ -82,8 +85,8 @@ def evicted_at(worker: WorkerSpec, began: datetime, end: datetime) -> datetime |
 def plan_of(
     name: str,
     span: Maintenance,
-    reservations: list[Reservation],
-    instances: dict[str, Instance],
+    reservations: Iterable[Reservation],
+    instances: Mapping[str, Instance],
     turnaround: timedelta,
     now: datetime,
 ) -> DrainPlan:
@@ -116,7 +119,9 @@ def plan_of(
                 )
             )
     seats.sort(key=lambda one: (one.slot.start, one.instance))
-    return DrainPlan(worker=name, frm=span.frm, to=span.to, deadline=span.deadline, seats=tuple(seats))
+    return DrainPlan.model_validate(
+        {"worker": name, "from": span.frm, "to": span.to, "deadline": span.deadline, "seats": seats}
+    )
 
 
 def _fate(slot: Slot, *, begun: bool, span: Maintenance, now: datetime) -> tuple[Fate, datetime | None]:

@@ -121,6 +121,8 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/pools", _STAFF),
         ("GET", "/pools/{name}", _STAFF),
         ("GET", "/pools/{name}/calendar", _STAFF),
+        ("POST", "/pools/{name}/replace", _OPERATIONS),
+        ("POST", "/pools/{name}/cancel-replace", _OPERATIONS),
         ("PUT", "/pools/{name}", _ADMIN_FLEET),
         ("PATCH", "/pools/{name}", _ADMIN_FLEET),
         ("DELETE", "/pools/{name}", _ADMIN_FLEET),
@@ -191,6 +193,8 @@ ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {
         ("worker.replace.requested", "POST", "/workers/{worker}/replace"),
         ("pool.apply.requested", "PUT", "/pools/{name}"),
         ("pool.delete.requested", "DELETE", "/pools/{name}"),
+        ("pool.replace.requested", "POST", "/pools/{name}/replace"),
+        ("pool.replace-cancel.requested", "POST", "/pools/{name}/cancel-replace"),
         ("template.apply.requested", "PUT", "/templates/{name}"),
         ("template.delete.requested", "DELETE", "/templates/{name}"),
     )

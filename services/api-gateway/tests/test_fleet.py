@@ -51,6 +51,45 @@ async def test_worker_actions_go_to_the_workers_pool(world: Any) -> None:
     assert set(types) <= set(INTENTS)
 
 
+async def test_a_dry_run_of_a_drain_tells_who_moves_and_who_stays_and_asks_nothing(world: Any) -> None:
+    running = world.reservation("rsv-on", phase="Active", start=world.now, end=world.now + timedelta(hours=1))
+    late = world.reservation("rsv-long", phase="Active", start=world.now, end=world.now + timedelta(hours=9))
+    coming = world.reservation("rsv-next", start=world.now + timedelta(hours=2), end=world.now + timedelta(hours=3))
+    after = world.reservation("rsv-after", start=world.now + timedelta(hours=30), end=world.now + timedelta(hours=31))
+    labs = [world.instance(booking, seat, "Running") for booking in (running, late) for seat in (1, 2)]
+    await world.add(running, late, coming, after, *labs)
+    client = world.client("operator@default")
+    path = "/api/v1/workers/default-001/drain"
+    told = await client.post(path, params={"dryRun": "true"}, json={"deadlineMinutes": 180})
+    assert told.status_code == 200
+    plan = told.json()
+    seats = {seat["reservation"]: (seat["fate"], seat.get("until")) for seat in plan["seats"]}
+    assert seats["rsv-on"] == ("stays", "2027-03-01T09:00:00Z")
+    assert seats["rsv-long"] == ("ends", "2027-03-01T11:00:00Z")
+    assert seats["rsv-next"] == ("moves", None)
+    assert "rsv-after" not in seats
+    assert (plan["from"], plan["deadline"]) == ("2027-03-01T08:00:00Z", "2027-03-01T11:00:00Z")
+    forced = (await client.post(path, params={"dryRun": "true"}, json={"force": True})).json()
+    assert {seat["fate"] for seat in forced["seats"]} == {"ends", "moves"}
+    wrong = await client.post(path, params={"dryRun": "true"}, json={"until": "2027-02-01T08:00:00Z"})
+    assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (422, "until")
+    both = await client.post(path, json={"force": True, "deadlineMinutes": 5})
+    assert (both.status_code, both.json()["errors"][0]["path"]) == (422, "deadlineMinutes")
+    assert (await client.post("/api/v1/workers/nope/drain", params={"dryRun": "true"})).status_code == 404
+    assert await world.inbox("worker-controller", "default") == []
+
+
+async def test_a_pools_replacement_is_asked_of_the_owner_of_pools(world: Any) -> None:
+    client = world.client("operator@default")
+    assert (await client.post(f"{POOLS}/default/replace", json={"maxUnavailable": 2})).status_code == 202
+    assert (await client.post(f"{POOLS}/default/cancel-replace")).status_code == 202
+    wrong = await client.post(f"{POOLS}/default/replace", json={"maxUnavailable": 0})
+    assert (wrong.status_code, wrong.json()["errors"][0]["path"]) == (422, "maxUnavailable")
+    assert (await client.post(f"{POOLS}/nope/replace")).status_code == 404
+    types = [request.spec.type for request in await world.inbox("worker-controller", "-")]
+    assert types == ["io.lablet.pool.replace.requested.v1", "io.lablet.pool.replace-cancel.requested.v1"]
+
+
 async def test_a_pools_calendar_counts_what_is_taken_and_free(world: Any) -> None:
     await world.add(world.worker("default-002"), world.reservation("rsv-a"))
     begin, end = world.now, world.now + timedelta(hours=4)

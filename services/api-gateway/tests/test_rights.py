@@ -63,6 +63,8 @@ EXPECTED = {
     "POST /workers/{worker}/cordon": "ao",
     "POST /workers/{worker}/uncordon": "ao",
     "POST /workers/{worker}/replace": "ao",
+    "POST /pools/{name}/replace": "ao",
+    "POST /pools/{name}/cancel-replace": "ao",
     "GET /pools": "aoi",
     "GET /pools/{name}": "aoi",
     "GET /pools/{name}/calendar": "aoi",
@@ -104,7 +106,7 @@ FLEET_CHANGES = {
     route
     for route in EXPECTED
     if re.match(
-        r"(POST /workers|.*/approve$|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /(dead-letters|quotas|mesh))", route
+        r"(POST /(workers|pools)|.*/approve$|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /(dead-letters|quotas|mesh))", route
     )
 }
 KEY_ID = f"key-{'a' * 26}"

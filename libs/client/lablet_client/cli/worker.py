@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lablet_client.cli.output import Format, Output, plain_table, write_data
 from lablet_client.cli.session import Session, session
 
 if TYPE_CHECKING:
     from lablet_client.client import Client
+    from lablet_common.drains import DrainPlan
     from lablet_common.resources.worker import Worker
 
 app = typer.Typer(no_args_is_help=True)
@@ -24,24 +26,59 @@ def drain(
         str | None, typer.Option(help='Labs still running so long after that are stopped: "90m".')
     ] = None,
     message: Annotated[str, typer.Option("--message", "-m", help="For those whose labs run on it.")] = "",
-    force: Annotated[bool, typer.Option("--force", help="Also when booked seats find no other place.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="End running labs as soon as it begins, collected first.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell who would move, stay or be ended.")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Empty a worker: running labs go on to their end or the deadline, booked seats move away."""
     run = session(context)
 
-    async def work(client: "Client") -> "Worker":
+    async def span(client: "Client") -> dict[str, Any]:
         now = (await client.lab_time()).now
-        minutes = round(_span("--deadline", deadline).total_seconds() / 60) if deadline else None
-        return await client.workers.drain(
-            name,
-            at=_time("--at", at, now),
-            until=_time("--until", until, now),
-            deadline_minutes=minutes,
-            message=message,
-            force=force,
-        )
+        return {
+            "at": _time("--at", at, now),
+            "until": _time("--until", until, now),
+            "deadline_minutes": minutes_of("--deadline", deadline),
+            "force": force,
+        }
 
-    _tell(run, run.run(work))
+    async def work(client: "Client") -> "Worker":
+        return await client.workers.drain(name, message=message, **await span(client))
+
+    async def plan(client: "Client") -> "DrainPlan":
+        return await client.workers.drain_plan(name, **await span(client))
+
+    if dry_run:
+        _show(run, run.run(plan), output)
+    else:
+        _tell(run, run.run(work))
+
+
+def _show(run: Session, plan: "DrainPlan", output: Format) -> None:
+    """Who would move, who would stay, and until when."""
+    from lablet_common.resources.model import format_time
+
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, plan.to_dict(), output)
+        return
+    end = f", labs that still run are ended at {format_time(plan.deadline)}" if plan.deadline is not None else ""
+    run.console.print(
+        f"{plan.worker} would be emptied from {format_time(plan.frm)} to {format_time(plan.to)}{end}", markup=False
+    )
+    if not plan.seats:
+        run.console.print("Nobody would notice: nothing runs or is booked on it then.")
+        return
+    table = plain_table()
+    for title in ("SEAT", "PHASE", "SLOT", "WHAT"):
+        table.add_column(title)
+    for seat in plan.seats:
+        until = format_time(seat.until) if seat.until is not None else ""
+        what = {"moves": "moves to another worker", "stays": f"stays until {until}", "ends": f"is ended at {until}"}
+        slot = f"{format_time(seat.slot.start)} to {format_time(seat.slot.end)}"
+        table.add_row(f"{seat.reservation} {seat.seat}", seat.phase, slot, what[seat.fate])
+    run.console.print(table)
 
 
 @app.command(name="cancel-drain")
@@ -76,10 +113,20 @@ def uncordon(context: typer.Context, name: Name) -> None:
 
 
 @app.command()
-def replace(context: typer.Context, name: Name) -> None:
-    """Give a worker a new machine."""
+def replace(
+    context: typer.Context,
+    name: Name,
+    deadline: Annotated[str | None, typer.Option(help='Labs still running so long from now are ended: "90m".')] = None,
+    message: Annotated[str, typer.Option("--message", "-m", help="For those whose labs run on it.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="End running labs now, collected first.")] = False,
+) -> None:
+    """Drain a worker and give it a new machine. `cancel-drain` takes it back."""
     run = session(context)
-    _tell(run, run.run(lambda client: client.workers.replace(name)))
+    minutes = minutes_of("--deadline", deadline)
+    _tell(
+        run,
+        run.run(lambda client: client.workers.replace(name, deadline_minutes=minutes, message=message, force=force)),
+    )
 
 
 def _tell(run: Session, worker: "Worker") -> None:
@@ -99,6 +146,11 @@ def _time(option: str, text: str | None, now: Any) -> Any:
         return parse_time(text, now) if text is not None else None
     except WrongTime as error:
         raise WrongUsage(f"{option}: {error}") from error
+
+
+def minutes_of(option: str, text: str | None) -> int | None:
+    """A span of time as whole minutes. Raises `WrongUsage` naming the option."""
+    return round(_span(option, text).total_seconds() / 60) if text else None
 
 
 def _span(option: str, text: str) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, cast
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
-from lablet_common.intents import Nothing, PoolApply
+from lablet_common.intents import Nothing, PoolApply, PoolReplace
 from lablet_common.resources.kinds import POOL, WORKER
 from lablet_common.resources.worker import Worker, WorkerPool
 from lablet_common.store.repository import ResourcePage
@@ -112,6 +112,39 @@ async def delete_pool(
     """Deletes an empty pool."""
     ask = Ask(f"DELETE /pools/{name}", key, if_match)
     request = await Intake(parts, caller, ask).act(POOL, "delete.requested", name, Nothing())
+    return await outcome_response(parts, request, prefer)
+
+
+@router.post("/{name}/replace", status_code=202, response_model=None, responses=accepting(WorkerPool, 412))
+async def replace_pool(
+    name: str,
+    parts: WithParts,
+    caller: WithCaller,
+    body: PoolReplace | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Gives all its workers new machines, never more than `maxUnavailable` of them out of service at the same time. How
+    far it has come stands in `status.rollout`."""
+    ask = Ask(f"POST /pools/{name}/replace", key, if_match)
+    request = await Intake(parts, caller, ask).act(POOL, "replace.requested", name, body or PoolReplace())
+    return await outcome_response(parts, request, prefer)
+
+
+@router.post("/{name}/cancel-replace", status_code=202, response_model=None, responses=accepting(WorkerPool, 412))
+async def cancel_replace_pool(
+    name: str,
+    parts: WithParts,
+    caller: WithCaller,
+    body: Nothing | None = None,
+    if_match: IfMatch = None,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Asks no further worker; those whose turn has come get their new machines."""
+    ask = Ask(f"POST /pools/{name}/cancel-replace", key, if_match)
+    request = await Intake(parts, caller, ask).act(POOL, "replace-cancel.requested", name, body or Nothing())
     return await outcome_response(parts, request, prefer)
 
 

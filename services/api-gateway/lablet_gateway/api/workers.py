@@ -1,14 +1,16 @@
 """Workers: the fleet's machines, their calendars, and what operators do with them."""
 
+from datetime import timedelta
 from typing import Annotated, cast
 
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from lablet_common.intents import Nothing, WorkerCordon, WorkerDrain, WorkerRegister
-from lablet_common.resources.kinds import POOL, WORKER
+from lablet_common.drains import DrainPlan, InvalidSpan, plan_of, span_of
+from lablet_common.intents import Nothing, WorkerCordon, WorkerDrain, WorkerRegister, WorkerReplace
+from lablet_common.resources.kinds import POOL, TEMPLATE, WORKER
 from lablet_common.resources.model import NAME_PATTERN, Instant, Model
-from lablet_common.resources.worker import Worker, WorkerPool
+from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
 from lablet_common.store.repository import ResourcePage
 from lablet_gateway import bookings, problems, reads
 from lablet_gateway.answers import (
@@ -110,12 +112,33 @@ async def drain(
     parts: WithParts,
     caller: WithCaller,
     body: WorkerDrain | None = None,
+    dry_run: Annotated[bool, Query(alias="dryRun", description="Only tell what would happen")] = False,
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response:
-    """Empties it: nothing new is placed, labs run to their end or the deadline."""
+    """Empties it: nothing new is placed, labs run to their end or the deadline. A dry run answers 200 with a plan: which
+    seats would move, which labs would stay and until when, and which would be ended."""
+    if dry_run:
+        return model_response(await _drain_plan(worker, body or WorkerDrain(), parts))
     return await _act("drain", worker, body or WorkerDrain(), parts, caller, (if_match, key, prefer))
+
+
+async def _drain_plan(name: str, asked: WorkerDrain, parts: Parts) -> DrainPlan:
+    worker = cast("Worker | None", await reads.get(parts, WORKER, name))
+    if worker is None:
+        raise problems.unknown(WORKER.name, name)
+    pool = cast("WorkerPool | None", await reads.get(parts, POOL, worker.spec.pool))
+    template = cast("WorkerTemplate | None", await reads.get(parts, TEMPLATE, worker.spec.template))
+    patience = template.spec.drain_timeout_minutes if template is not None else 0
+    turnaround = pool.spec.turnaround_minutes if pool is not None else 0
+    now = parts.clock.now()
+    try:
+        span = span_of(asked, now, timedelta(minutes=patience))
+    except InvalidSpan as invalid:
+        raise problems.invalid("until", str(invalid)) from invalid
+    known = await bookings.read(parts, worker.spec.pool)
+    return plan_of(name, span, known.reservations, known.instances, timedelta(minutes=turnaround), now)
 
 
 @router.post("/{worker}/cancel-drain", status_code=202, response_model=None, responses=accepting(Worker, 412))
@@ -165,10 +188,10 @@ async def replace(
     worker: str,
     parts: WithParts,
     caller: WithCaller,
-    body: Nothing | None = None,
+    body: WorkerReplace | None = None,
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     prefer: Prefer = None,
 ) -> Response:
-    """Gives it a new machine, once it is empty."""
-    return await _act("replace", worker, body or Nothing(), parts, caller, (if_match, key, prefer))
+    """Drains it and gives it a new machine once it is empty. Cancelling the drain takes this back."""
+    return await _act("replace", worker, body or WorkerReplace(), parts, caller, (if_match, key, prefer))

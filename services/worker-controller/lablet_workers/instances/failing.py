@@ -2,6 +2,7 @@
 
 import logging
 
+from lablet_common.process_lab import RUNTIME as PROCESSES
 from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.reservation import SeatState
 from lablet_common.resources.worker import WorkerPhase
@@ -69,9 +70,10 @@ def _may_restart(s: Situation) -> bool:
     status, worker = s.instance.status, s.worker
     if status.reason not in _RESTARTED or status.restarts >= s.tries or s.abandoned or s.now >= s.instance.spec.end:
         return False
+    if worker is None or worker.spec.runtime == PROCESSES:
+        return False  # a job is not run twice, and an agent restarts services by their own policies
     return (
-        worker is not None
-        and worker.status.phase is WorkerPhase.READY
+        worker.status.phase is WorkerPhase.READY
         and not s.being_drained
         and not s.kept_out
         and not s.worker_lost

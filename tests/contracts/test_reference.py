@@ -15,7 +15,7 @@ from lablet_common.events import EVENTS, data_of, derive, schemas
 from lablet_common.intents import INTENTS
 from lablet_common.resources import Metadata, WorkerPool
 from lablet_common.resources.kinds import POOL
-from lablet_common.resources.worker import PoolSpec, SimpleStatus
+from lablet_common.resources.worker import PoolSpec, PoolStatus
 from lablet_gateway.reference import files
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
@@ -131,7 +131,7 @@ def test_an_event_fits_the_schema_that_it_points_to() -> None:
     pool = WorkerPool(
         metadata=Metadata(id="default", uid="u", created_at=datetime(2027, 3, 1, tzinfo=UTC)),
         spec=PoolSpec(template="simulated", max=2),
-        status=SimpleStatus(),
+        status=PoolStatus(),
     )
     changed = pool.respecified(max=3)
     for before, after in ((None, pool), (pool, changed)):

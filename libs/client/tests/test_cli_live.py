@@ -55,6 +55,19 @@ def test_workers_are_cordoned_by_a_role_that_may(typed):
     assert "takes new seats" in typed("worker", "uncordon", "default-003")
 
 
+def test_a_drain_is_rehearsed_and_asks_for_nothing(typed, definition):
+    definition()
+    booked = json.loads(typed("reserve", "ospf-basics", "-s", "in 1h", "-d", "2h", "-o", "json"))
+    said = typed("worker", "drain", "default-001", "--deadline", "90m", "--dry-run")
+    assert "default-001 would be emptied from" in said
+    assert any(booked["metadata"]["id"] in line and "moves to another worker" in line for line in said.splitlines())
+    plan = json.loads(typed("worker", "drain", "default-001", "--dry-run", "-o", "json"))
+    assert booked["metadata"]["id"] in {seat["reservation"] for seat in plan["seats"]}
+    assert "takes new seats" in typed("worker", "uncordon", "default-001"), "nothing was drained"
+    typed("worker", "drain", "default-001", "--force", "--deadline", "1h", "--dry-run", code=2)
+    assert "give --force or --deadline" in typed.stderr
+
+
 def test_apply_twice_changes_nothing_the_second_time(typed, definition, tmp_path):
     definition()
     (tmp_path / "lab.yaml").write_text("nodes: []\n# vlan\n")

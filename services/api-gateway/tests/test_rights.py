@@ -106,7 +106,8 @@ FLEET_CHANGES = {
     route
     for route in EXPECTED
     if re.match(
-        r"(POST /(workers|pools)|.*/approve$|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /(dead-letters|quotas|mesh))", route
+        r"(POST /(workers|pools)|.*/approve$|(PUT|PATCH|DELETE) /(pools|templates)|\w+ /(dead-letters|quotas|mesh))",
+        route,
     )
 }
 KEY_ID = f"key-{'a' * 26}"

@@ -33,6 +33,10 @@ def drain(
     output: Output = Format.TABLE,
 ) -> None:
     """Empty a worker: running labs go on to their end or the deadline, booked seats move away."""
+    from lablet_client.cli.failures import WrongUsage
+
+    if force and deadline:
+        raise WrongUsage("--force ends labs at once: give --force or --deadline, not both")
     run = session(context)
 
     async def span(client: "Client") -> dict[str, Any]:

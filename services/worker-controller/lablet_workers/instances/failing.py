@@ -72,12 +72,7 @@ def _may_restart(s: Situation) -> bool:
         return False
     if worker is None or worker.spec.runtime == PROCESSES:
         return False  # a job is not run twice, and an agent restarts services by their own policies
-    return (
-        worker.status.phase is WorkerPhase.READY
-        and not s.being_drained
-        and not s.kept_out
-        and not s.worker_lost
-    )
+    return worker.status.phase is WorkerPhase.READY and not s.being_drained and not s.kept_out and not s.worker_lost
 
 
 def _worker_back(s: Situation) -> bool:

@@ -42,7 +42,8 @@ _BODY: dict[str, Any] = {
         "content": {
             "application/yaml": {
                 "schema": {
-                    "type": "string",
+                    "type": "object",
+                    "examples": [{"lab": {"title": "OSPF basics"}, "nodes": [], "links": []}],
                     "description": "CML topology, schema 0.0.1 to 0.3.0, or a manifest of kind ProcessLab",
                 }
             },
@@ -111,7 +112,7 @@ async def get_version(
     "/{name}/versions/{version}/topology",
     response_class=Response,
     responses={
-        200: {"content": {"application/yaml": {"schema": {"type": "string"}}}, "description": "The file"},
+        200: {"content": {"application/yaml": {"schema": {"type": "object"}}}, "description": "The file"},
         **refusals(404, 502),
     },
 )

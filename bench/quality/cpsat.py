@@ -3,7 +3,8 @@
 Runs in an environment of its own that has ortools (the project does not need it):
 
     python3 -m venv /tmp/ortools && /tmp/ortools/bin/pip install ortools
-    cd bench && /tmp/ortools/bin/python -m quality.record small 0 380 --seconds 12
+    cd bench && /tmp/ortools/bin/python -m quality.record small 0 370 --seconds 12
+    cd bench && /tmp/ortools/bin/python -m quality.record large 0 50 --seconds 120 --threads 2
 
 Variables: seats of each reservation on each worker, and for each worker whether it is on in each elementary interval
 between two instants at which anything can change. A power-on costs the lead; a rest of at most `bridge` minutes between

@@ -1,7 +1,8 @@
 """Puts instances to CP-SAT and keeps its answers in recorded.json (see cpsat.py for the environment that it needs).
 
 Only proven optima are of use for small instances; of the others the answer with the lower cost is kept, so that a
-longer second run improves the first. What was recorded for other instances stays.
+longer second run improves the first. What was recorded for other instances stays. A run goes on where an earlier one
+stopped: what is proven, or has had as many seconds and threads before, is passed over.
 """
 
 from __future__ import annotations
@@ -53,7 +54,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    known = read()[options.kind]
     for seed in range(options.first, options.last):
+        old = known.get(seed)
+        if old and (old["proven"] or (old["limit"] >= options.seconds and old["threads"] >= options.threads)):
+            continue
         answer = solve(KINDS[options.kind](seed), options.seconds, options.threads)
         keep(options.kind, [answer])
         print(*(f"{name}={answer[name]}" for name in ("seed", "cost", "bound", "proven", "seconds")), flush=True)

@@ -1,12 +1,11 @@
 """Placing the seats of one slot: all of them or none, on as many workers as it takes.
 
 One look at the calendar (`survey`) says how many seats fit where; then seat by seat the worker with the best score is
-taken, and as a worker that has one seat is on anyway and fuller, the next seat tends to follow it. Where a pool packs,
-the power that a worker adds is shared by the seats that it would take: four seats go to the one worker that holds them
-all rather than to two that are a little cheaper each. Seats are alike and
-workers independent, so this order never loses a placement, but for two things that are asked only of a chosen worker:
-port numbers (first-fit may find none although the count would do) and counted licences, which workers compete for.
-Where licences run out, a second pass takes the workers that hold most seats first.
+taken, and as a worker that has one seat is on anyway and fuller, the next seat tends to follow it. Where a pool packs
+and seats come together, the workers that have to be switched on for them are chosen as a set (`covering`). Seats are
+alike and workers independent, so this order never loses a placement, but for two things that are asked only of a chosen
+worker: port numbers (first-fit may find none although the count would do) and counted licences, which workers compete
+for. Where licences run out, a second pass takes the workers that hold most seats first.
 
 `place` changes nothing: `calendar.book_all(placement.bookings())` does.
 """
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .calendar import Calendar
+from .covering import cheapest_cover, worth_a_look
 from .explain import explain_placement, explain_refusal
 from .filters import Survey, survey
 from .fleet import IntArray, amounts_of
@@ -76,12 +76,13 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
     # what one more seat adds to the use of each worker, as the score counts it
     weight = fleet.scale if spreading is Spreading.PACK else fleet.share
     together = spreading is Spreading.PACK and request.seats > 1 and not most_seats_first
-    key = roomy.keys_together(request.seats) if together else roomy.keys(spreading)
+    key = roomy.keys(spreading)
+    if together:
+        key = roomy.covering(key, request.seats)
     if most_seats_first:
         # fewest licences: workers that are on anyway, then those that take most seats, then the rule
         order = np.lexsort((key, -roomy.seats, roomy.added > 0))
         key[order] = np.arange(len(order))
-    most = int(roomy.seats.max(initial=0))
     counted = bool(policy.licence_limits)
     numbers_in_use: dict[int, set[int]] = {}
     powered: dict[str, list[Span]] = {}
@@ -100,7 +101,7 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
             found = lowest_free(worker.port_start, worker.port_end, used, len(request.demand.ports))
             if found is None:
                 out.no_ports.add(column)
-                key[place_in] = REFUSED
+                key = roomy.without(place_in, key, request.seats - len(out.workers), together=together)
                 continue
             numbers = found
         if column not in out.added:
@@ -108,7 +109,7 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
                 besides = powered.setdefault(worker.licence, [])
                 if not calendar.licence_room(worker, request.start, end, besides):
                     out.no_licence.add(column)
-                    key[place_in] = REFUSED
+                    key = roomy.without(place_in, key, request.seats - len(out.workers), together=together)
                     continue
                 besides.extend(calendar.added_power(worker, request.start, end))
             out.added[column] = int(roomy.added[place_in])
@@ -120,9 +121,6 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
         roomy.seats[place_in] -= 1
         if not roomy.seats[place_in]:
             key[place_in] = REFUSED
-            left = request.seats - len(out.workers)
-            if together and 0 < left < most:  # from here on a worker may take fewer than it could
-                key = np.where(key == REFUSED, REFUSED, roomy.keys_together(left))
         elif not most_seats_first:
             roomy.used[place_in] += sum(amounts[i] * weight[i, column] for i in range(4))
             key[place_in] = roomy.key_when_on(spreading, place_in)
@@ -163,10 +161,35 @@ class Roomy:
         """Their keys for a single seat."""
         return keys(spreading, self.late, self.added, self.used, self.rank)
 
-    def keys_together(self, wanted: int) -> LongArray:
-        """Keys for seats that come together: the power that a worker adds counts per seat that it would take."""
-        takes = np.minimum(np.maximum(self.seats, 1), wanted)
-        return keys(Spreading.PACK, self.late, -(-self.added // takes), self.used, self.rank)
+    def covering(self, key: LongArray, wanted: int) -> LongArray:
+        """The keys (of a pool that packs) for seats that come together: who is on and ready in time keeps its key, and
+        of the others only the set that adds least power for the seats that remain."""
+        costs = (self.added > 0) & (self.seats > 0)
+        if self.late is not None:
+            costs |= (self.late > 0) & (self.seats > 0)
+        left = wanted - int(self.seats[~costs].sum())
+        key = np.where(costs | (self.seats == 0), REFUSED, key)
+        if left <= 0:
+            return key
+        plain = self.keys(Spreading.PACK)
+        order = np.flatnonzero(costs)
+        order = order[np.argsort(plain[order])]
+        order = order[worth_a_look(np.minimum(self.seats[order], left), left)]
+        late = [0] * len(order) if self.late is None else self.late[order].tolist()
+        added, free = self.added[order].tolist(), (1 - self.used[order]).tolist()
+        prices = [
+            (after << 60) + (more << 30) + int(max(empty, 0) * 4095)
+            for after, more, empty in zip(late, added, free, strict=True)
+        ]
+        chosen = order[cheapest_cover(np.minimum(self.seats[order], left).tolist(), prices, left)]
+        key[chosen] = plain[chosen]
+        return key
+
+    def without(self, place_in: int, key: LongArray, wanted: int, *, together: bool) -> LongArray:
+        """The keys when a worker turns out not to do."""
+        self.seats[place_in] = 0
+        key[place_in] = REFUSED
+        return self.covering(self.keys(Spreading.PACK), wanted) if together else key
 
     def key_when_on(self, spreading: Spreading, place_in: int) -> int:
         """The key of a worker that has got a seat just now, for the next one."""

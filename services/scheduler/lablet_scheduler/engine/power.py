@@ -123,13 +123,15 @@ class GapPage:
 class GapIndex:
     """The gaps of all workers, by day; a day that lies in everybody's gap has no page."""
 
-    __slots__ = ("_owner", "_pages", "columns", "reach")
+    __slots__ = ("_owner", "_pages", "columns", "priced", "reach")
 
     def __init__(self, columns: int = 0, reach: int = REACH) -> None:
         self._owner = object()
         self._pages: dict[int, GapPage] = {}
         self.columns = columns
         self.reach = reach
+        self.priced = 0
+        """Workers whose added power was asked for so far (work done, for tests that bound it)."""
 
     def copy(self) -> GapIndex:
         """An independent index; pages are copied when one of the two changes them."""
@@ -165,6 +167,7 @@ class GapIndex:
         self, start: Minute, end: Minute, lead: IntArray, bridge: IntArray, columns: LongArray
     ) -> IntArray:
         """For each of some workers the minutes of power that a need `[start, end)` adds (`lead`, `bridge`: theirs)."""
+        self.priced += len(columns)
         total: IntArray = np.zeros(len(columns), dtype=np.int32)
         for number in range(start // PAGE, (end - 1) // PAGE + 1):
             base = number * PAGE

@@ -218,7 +218,9 @@ class Timeline:
     def days(self, start: Minute, end: Minute) -> Iterator[tuple[Minute, Page | None]]:
         """The days of a span, each with its first minute and its page (None: nothing is booked on it)."""
         for number in range(start // PAGE, (end - 1) // PAGE + 1):
-            yield number * PAGE, self._pages.get(number)
+            page = self._pages.get(number)
+            self.scanned += 0 if page is None else page.segments
+            yield number * PAGE, page
 
     def _own(self, number: int) -> Page:
         page = self._pages.get(number)

@@ -12,8 +12,11 @@ from lablet_scheduler.engine import (
     Booking,
     Calendar,
     Demand,
+    Placement,
     PlacementRequest,
     PoolPolicy,
+    earliest,
+    explain,
     from_minute,
     minute_ceil,
     minute_floor,
@@ -78,6 +81,49 @@ def test_one_placement_scans_no_more_rows_than_its_days_have_segments(worker):
     before = calendar.timeline.scanned
     place(calendar, PlacementRequest("x", "default", Demand(cpu_cores=8), 14_400, 14_520))
     assert calendar.timeline.scanned - before <= pages[14_400].segments <= 40
+
+
+def test_only_workers_with_room_are_priced_and_each_once(worker):
+    calendar = Calendar([PoolPolicy("default")], [worker(f"w-{i:02d}") for i in range(50)])
+    for number in range(47):
+        calendar.book(Booking(f"b{number}", 1, f"w-{number:02d}", 6000, 6100, Demand(cpu_cores=8)))
+    placed = place(calendar, PlacementRequest("x", "default", Demand(cpu_cores=2), 6000, 6100, seats=9))
+    assert isinstance(placed, Placement)
+    assert calendar.gaps.priced == 3
+
+
+@pytest.fixture
+def busy_days(worker):
+    """Ten days on which every worker has a slot of its own at each hour, but for the last day's evening."""
+    calendar = Calendar([PoolPolicy("default")], [worker(f"w-{i}") for i in range(4)])
+    for hour in range(9 * 24 + 18):
+        start = 7200 + hour * 60
+        for i in range(4):
+            calendar.book(Booking(f"b{hour}", i + 1, f"w-{i}", start, start + 60, Demand(cpu_cores=7 + hour % 2)))
+    return calendar
+
+
+def test_the_earliest_start_is_found_in_one_sweep_and_a_few_looks(busy_days):
+    rows = sum(page.segments for _, page in busy_days.timeline.days(7200, 7200 + 10 * 1440) if page is not None)
+    before = busy_days.timeline.scanned
+    wish = PlacementRequest("x", "default", Demand(cpu_cores=8), 7200, 7200 + 120, seats=4)
+    assert earliest(busy_days, wish) == 7200 + (9 * 24 + 18) * 60
+    assert busy_days.timeline.scanned - before <= rows + 60
+
+
+def test_an_explanation_with_a_suggestion_is_one_decision_and_one_sweep(busy_days):
+    rows = sum(page.segments for _, page in busy_days.timeline.days(7200, 7200 + 10 * 1440) if page is not None)
+    before = busy_days.timeline.scanned
+    told = explain(busy_days, PlacementRequest("x", "default", Demand(cpu_cores=8), 7200, 7260, seats=3))
+    assert told.earliest is not None
+    assert busy_days.timeline.scanned - before <= rows + 60
+
+
+def test_a_refusal_without_a_suggestion_looks_at_its_own_days_only(busy_days):
+    day = dict(busy_days.timeline.days(7200 + 1440, 7200 + 2880))[7200 + 1440]
+    before = busy_days.timeline.scanned
+    place(busy_days, PlacementRequest("x", "default", Demand(cpu_cores=8), 7200 + 1500, 7200 + 1560))
+    assert busy_days.timeline.scanned - before <= 2 * day.segments
 
 
 def test_versions_are_compared_as_versions():

@@ -156,10 +156,15 @@ def percentile(values: list[float], share: float) -> float:
 
 
 def explained(calendar: Calendar, rng: random.Random, hours: float, offgrid: bool) -> list[float]:
-    """Seconds of each explanation of up to 300 requests that are refused in their slot: many seats of any shape."""
+    """Seconds of each explanation of up to 300 requests that are refused in their slot: the most seats of the largest
+    shape that the load has."""
     seconds: list[float] = []
+    cpu, memory, nodes = SHAPES[-1]
     for number in range(3000):
-        request = replace(wanted(rng, 20_000_000 + number, hours, offgrid), seats=100)
+        request = wanted(rng, 20_000_000 + number, hours, offgrid)
+        request = replace(
+            request, demand=replace(request.demand, cpu_cores=cpu, memory_gb=memory, nodes=nodes), seats=8
+        )
         if isinstance(place(calendar, request), Placement):
             continue
         begun = time.process_time()

@@ -8,7 +8,7 @@ SOURCES := libs/common/lablet_common libs/client/lablet_client services/api-gate
 READY := $(VENV)/.ready
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-all chaos up down lint format bench lock proto reference validate-prereqs clean
+.PHONY: help setup demo test test-all chaos up down lint format bench lock proto reference dist validate-prereqs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -72,6 +72,13 @@ lock: $(READY) ## solve the dependencies anew into requirements.lock (needs uv)
 
 reference: $(READY) ## docs/reference (OpenAPI, AsyncAPI, JSON Schemas) from the code
 	@env -u CLOUDEVENTS_SCHEMA_BASE $(BIN)/python -m lablet_gateway.reference docs/reference
+
+dist: $(READY) ## a wheel of each package, with the SBOM and the checksums of all, in dist/
+	@rm -rf dist && mkdir dist
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist $(PACKAGES:%=./%)
+	@$(BIN)/python deploy/docker/sbom.py --site "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	  --version "$$($(BIN)/python -c 'from lablet_common.version import __version__ as v; print(v)')" > dist/sbom.cdx.json
+	@cd dist && sha256sum *.whl sbom.cdx.json > SHA256SUMS && cat SHA256SUMS
 
 clean: ## removes .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

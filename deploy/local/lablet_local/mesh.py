@@ -35,6 +35,7 @@ from lablet_local.services import Secrets, process_named, replica_counts, servic
 from lablet_local.supervisor import ProcessState, Supervisor
 
 READY_SECONDS = 60.0
+_TEMPLATES = "worker-templates.yaml"
 
 
 class TemplatesMissing(Exception):
@@ -42,13 +43,15 @@ class TemplatesMissing(Exception):
 
 
 def worker_templates(environment: Mapping[str, str] | None = None) -> Path:
-    """`WORKER_TEMPLATES_CONFIG_PATH`, else `config/worker-templates.yaml` of this checkout.
+    """`WORKER_TEMPLATES_CONFIG_PATH`, else `config/worker-templates.yaml` of this checkout, else the copy in the wheel.
 
     Raises `TemplatesMissing`.
     """
     env = os.environ if environment is None else environment
     named = env.get("WORKER_TEMPLATES_CONFIG_PATH")
-    path = Path(named) if named else Path(__file__).resolve().parents[3] / "config" / "worker-templates.yaml"
+    here = Path(__file__).resolve()
+    checkout, packaged = here.parents[3] / "config" / _TEMPLATES, here.with_name(_TEMPLATES)
+    path = Path(named) if named else next((one for one in (checkout, packaged) if one.is_file()), checkout)
     if not path.is_file():
         raise TemplatesMissing(f"no worker templates at {path}: set WORKER_TEMPLATES_CONFIG_PATH")
     return path.resolve()

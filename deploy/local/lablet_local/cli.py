@@ -76,12 +76,17 @@ def status(
 
 @app.command()
 def doctor(
-    data: Data = None, output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table"
+    data: Data = None,
+    output: Annotated[str, typer.Option("--output", "-o", help="table or json")] = "table",
+    aws: Annotated[
+        bool,
+        typer.Option("--aws", help="Look at the AWS account instead: rights, images, the bucket; nothing is changed"),
+    ] = False,
 ) -> None:
     """Check each part that the mesh needs, and say what to do about each fault."""
     from lablet_local.doctor import run_doctor
 
-    raise typer.Exit(run_doctor(_folder(data), as_json=_wants_json(output)))
+    raise typer.Exit(run_doctor(_folder(data), as_json=_wants_json(output), aws=aws))
 
 
 @app.command()

@@ -9,14 +9,14 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from yaml import YAMLError
 
 from lablet_local.binaries import Binary, BinaryMissing, find_etcd, find_nats, find_rclone
+from lablet_local.findings import Finding, Verdict
 from lablet_local.folder import DataFolder, read_json
 from lablet_local.lab_ports import taken_ports
 from lablet_local.mesh import TemplatesMissing, worker_templates
@@ -31,28 +31,22 @@ _TOO_SCARCE_BYTES = 100 << 20
 _FEW_FILES = 1024
 
 
-class Verdict(StrEnum):
-    OK = "ok"
-    WARNING = "warning"
-    FAULT = "fault"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    part: str
-    verdict: Verdict
-    found: str
-    remedy: str = ""
-
-
-def run_doctor(data: Path, *, as_json: bool = False) -> int:
-    """Prints every finding. Exit code 1 when one of them is a fault."""
-    findings = list(examine(DataFolder(data.expanduser().resolve())))
+def run_doctor(data: Path, *, as_json: bool = False, aws: bool = False) -> int:
+    """Prints every finding, about this machine or about the AWS account. Exit code 1 when one of them is a fault."""
+    findings = asyncio.run(_of_aws()) if aws else list(examine(DataFolder(data.expanduser().resolve())))
     if as_json:
         say(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         _show(findings)
     return REFUSED if any(finding.verdict is Verdict.FAULT for finding in findings) else DONE
+
+
+async def _of_aws() -> list[Finding]:
+    from lablet_common.settings import StorageSettings
+    from lablet_local.doctor_aws import examine_aws
+    from lablet_workers.settings import Ec2Settings
+
+    return [finding async for finding in examine_aws(Ec2Settings(), StorageSettings(), worker_templates())]
 
 
 def examine(folder: DataFolder) -> Iterator[Finding]:

@@ -111,7 +111,7 @@ class Ec2Provider:
     permanent = False
 
     async def launch(self, order: LaunchOrder) -> MachineInfo:
-        image = await self._image(order.image)
+        image = await self.image(order.image)
         arguments = run_instances_arguments(order, image, self._settings, self._region)
         try:
             async with self._calling(f"launch {order.name}") as client:
@@ -125,7 +125,7 @@ class Ec2Provider:
         self._launched[info.id] = time.monotonic()
         return info
 
-    async def _image(self, pattern: str) -> Mapping[str, Any]:
+    async def image(self, pattern: str) -> Mapping[str, Any]:
         """The newest image of a name pattern, or the one with that id. Raises `ProviderError` naming what was looked for."""
         if not pattern:
             raise ProviderError("the worker template names no image: set its image pattern (ami_pattern)")

@@ -92,6 +92,18 @@ async def test_what_the_api_says_stands_in_etcd_by_another_clients_word(door: An
     await door.call("DELETE", f"/reservations/{made['metadata']['id']}", headers={"if-match": "*"})
 
 
+async def test_the_status_of_a_mesh_elsewhere_names_services_replicas_and_who_asks(door: Any, tmp_path: Any) -> None:
+    told = door.cli("status", "--data", str(tmp_path), "-o", "json")
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout)
+    assert found["ready"]
+    assert found["me"]["role"] == "admin"
+    shards = {one["service"]: sum(replica["shards"] for replica in one["replicas"]) for one in found["services"]}
+    assert all(shards[name] > 0 for name in ("api-gateway", "scheduler", "worker-controller", "artifact-service")), (
+        shards
+    )
+
+
 async def test_the_command_line_books_explains_and_cancels(door: Any) -> None:
     definition = await door.publish("vlan-trunking")
     made = door.cli("reserve", definition, "--start", "in 3h", "--duration", "1h", "-o", "json")

@@ -9,15 +9,18 @@ from typing import Any
 
 from lablet_local.folder import DataFolder
 from lablet_local.probe import http_look, new_client, service_ready
+from lablet_local.remote_status import names_a_mesh, run_remote_status
 from lablet_local.up import DONE, REFUSED, say
 
 Json = dict[str, Any]
 
 
 def run_status(data: Path, *, as_json: bool = False) -> int:
-    """Shows the mesh of a data folder. Exit code 0 when all of it is ready, else 1."""
+    """Shows the mesh of a data folder, else the one that the environment names. Exit code 0 when all is ready, else 1."""
     folder = DataFolder(data.expanduser().resolve())
     pid = folder.holder()
+    if pid is None and names_a_mesh():
+        return run_remote_status(as_json=as_json)
     if pid is None:
         say(
             json.dumps({"running": False, "data": str(folder.root)})

@@ -75,7 +75,9 @@ async def simulated_cloud(tmp_path: Path) -> AsyncIterator[SimulatedProvider]:
     )
     pace = Pace(speed=600, boot_minutes=1, stop_minutes=0.5)
     options = SimulatorOptions(speed=600, command=(sys.executable, "-I", "-S", str(program)))
-    region = Region(tmp_path / "cloud", loopback(202), pace, options, sizes={"m5.large": Size(8, 32, 100)}, reboot=False)
+    region = Region(
+        tmp_path / "cloud", loopback(202), pace, options, sizes={"m5.large": Size(8, 32, 100)}, reboot=False
+    )
     region.scenario = parse_scenario({})
     provider = SimulatedProvider("http://cloud", "secret")
     await provider._http.aclose()

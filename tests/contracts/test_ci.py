@@ -1,0 +1,47 @@
+"""The script that judges a change: it is valid, and no test can be skipped for a reason that nobody has allowed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ALLOWED = "no browser here   # on a machine without one\n# a remark\n"
+
+
+def judged(root: Path, folder: Path, *cases: str) -> subprocess.CompletedProcess[str]:
+    (folder / "allowed").write_text(ALLOWED)
+    tests = "".join(f"<testcase classname='t' name='n{number}'>{case}</testcase>" for number, case in enumerate(cases))
+    (folder / "report.xml").write_text(f"<testsuites><testsuite>{tests}</testsuite></testsuites>")
+    command = [sys.executable, str(root / ".ci/skips.py"), str(folder / "allowed"), str(folder / "report.xml")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+def skip(reason: str, kind: str = "pytest.skip") -> str:
+    return f"<skipped type='{kind}' message='{reason}'/>"
+
+
+def test_a_reason_that_is_allowed_is_counted(root: Path, tmp_path: Path) -> None:
+    told = judged(root, tmp_path, skip("no browser here (chromium)"), skip("no browser here (chromium)"), "")
+    assert told.returncode == 0
+    assert told.stdout == "ci: skipped   2  no browser here (chromium)\n"
+
+
+@pytest.mark.parametrize("reason", ["too slow", "really no browser here", ""])
+def test_any_other_reason_fails_with_the_tests_name(root: Path, tmp_path: Path, reason: str) -> None:
+    told = judged(root, tmp_path, "", skip(reason))
+    assert told.returncode == 1
+    assert "t.n1 was skipped" in told.stderr
+
+
+def test_an_expected_failure_is_no_skip(root: Path, tmp_path: Path) -> None:
+    assert judged(root, tmp_path, skip("known", "pytest.xfail")).returncode == 0
+
+
+def test_the_script_is_valid_and_runs_each_tier(root: Path) -> None:
+    told = subprocess.run(["bash", "-n", root / ".ci/run"], capture_output=True, text=True, timeout=20, check=False)
+    assert told.returncode == 0, told.stderr
+    text = (root / ".ci/run").read_text(encoding="utf-8")
+    for name in ("setup", "lint", "test", "observe", "images", "compose"):
+        assert f"tier {name} " in text, name
+    assert "trap end_engine EXIT" in text

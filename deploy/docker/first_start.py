@@ -23,6 +23,8 @@ from lablet_local.keyring import KeyRing
 from lablet_local.messaging import OBSERVER, OUTSIDE, observer_permissions
 
 NATS_PORT, NATS_MONITOR_PORT = 4222, 8222
+NATS_CLUSTER_PORT = 6222
+NATS_SERVERS = ("nats", "nats-2", "nats-3")
 NATS_STORE = Path("/data/nats")
 """Where the NATS container mounts its data."""
 
@@ -45,6 +47,17 @@ def nats_config(keys: KeyRing) -> str:
     )
 
 
+def nats_ha_config(keys: KeyRing) -> str:
+    """The same for each of three servers that keep everything together (deploy/ha); NATS_SERVER_NAME tells them apart."""
+    password = keys.read("nats-routes.password")
+    routes = [f"nats://routes:{password}@{name}:{NATS_CLUSTER_PORT}" for name in NATS_SERVERS]
+    cluster = (
+        f'cluster {{\n  name: "lablet"\n  listen: "0.0.0.0:{NATS_CLUSTER_PORT}"\n'
+        f'  authorization {{user: "routes", password: {json.dumps(password)}}}\n  routes: {json.dumps(routes)}\n}}\n'
+    )
+    return nats_config(keys).replace('server_name: "lablet"', "server_name: $NATS_SERVER_NAME") + cluster
+
+
 def shares(ring: DataFolder, url: str, outside: str) -> Mapping[str, Mapping[str, str]]:
     """Part → file name → content. Makes in the ring what is missing."""
     keys = KeyRing(ring)
@@ -63,7 +76,7 @@ def shares(ring: DataFolder, url: str, outside: str) -> Mapping[str, Mapping[str
     licence = keys.path("cml.licence-token").read_text(encoding="utf-8")
     hashes = keys.write_token_hashes(tokens).read_text(encoding="utf-8")
     return {
-        "nats": {"nats.conf": nats_config(keys)},
+        "nats": {"nats.conf": nats_config(keys), "nats-ha.conf": nats_ha_config(keys)},
         "s3": s3,
         "cloud": cloud,
         "grafana": {"grafana.password": keys.path("grafana.password").read_text(encoding="utf-8")},

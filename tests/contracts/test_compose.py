@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 OURS = ("api-gateway", "scheduler", "worker-controller", "artifact-service")
 BELOW = ("etcd", "nats", "s3", "cloud")
@@ -178,10 +179,27 @@ def test_a_service_speaks_to_nats_as_itself(compose: dict[str, Any]) -> None:
         assert compose["services"][name]["environment"]["NATS_USER"] == name
 
 
+def test_the_cluster_lies_over_what_is_there_with_the_same_images(compose: dict[str, Any], root: Path) -> None:
+    over = yaml.safe_load((root / "deploy/ha/compose.yml").read_text(encoding="utf-8"))["services"]
+    for name, service in over.items():
+        part, _, number = name.rpartition("-")
+        if number.isdigit():
+            assert service["image"] == compose["services"][part]["image"]
+            assert service["cap_drop"] == ["ALL"]
+        else:
+            assert name in compose["services"]
+    for name in (*OURS, "pace"):
+        environment = over[name]["environment"]
+        assert environment["ETCD_ENDPOINTS"].split(",") == ["etcd:2379", "etcd-2:2379", "etcd-3:2379"]
+        assert environment["NATS_REPLICAS"] == "3"
+
+
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not on this machine")
-def test_compose_itself_accepts_the_file(root: Path) -> None:
+@pytest.mark.parametrize("over", [(), ("deploy/ha/compose.yml",)])
+def test_compose_itself_accepts_the_file(root: Path, over: tuple[str, ...]) -> None:
+    files = [word for name in ("docker-compose.yml", *over) for word in ("--file", str(root / name))]
     told = subprocess.run(
-        ["docker-compose", "--file", str(root / "docker-compose.yml"), "config", "--quiet"],
+        ["docker-compose", *files, "config", "--quiet"],
         capture_output=True,
         text=True,
         timeout=60,

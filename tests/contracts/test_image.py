@@ -101,6 +101,8 @@ def test_the_first_start_gives_each_part_exactly_the_files_that_it_is_told_to_re
         given = {path.name for path in (tmp_path / part).iterdir()}
         if part == "cli":  # one more, for the command line outside of the containers
             wanted.add("outside.json")
+        if part == "nats":  # one more, for deploy/ha
+            wanted.add("nats-ha.conf")
         assert given == wanted, part
 
 

@@ -123,7 +123,7 @@ async def _live(
     provider = configure_tracing(settings.telemetry, service, settings.replica_id)
     health = Health()
     store = open_store(settings.etcd)
-    bus = Bus(settings.nats, service)
+    bus = Bus(settings.nats, service, replicas=settings.nats.replicas)
     try:
         async with asyncio.TaskGroup() as background:
             if settings.health_port:

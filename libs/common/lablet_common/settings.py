@@ -84,6 +84,8 @@ class NatsSettings(Settings):
 
     url: str = "nats://localhost:4222"
     """One or more, comma-separated."""
+    replicas: int = Field(default=1, ge=1, le=5)
+    """Servers that keep each message: 3 in a cluster of three, so that one may be lost."""
     user: str | None = None
     password: SecretStr | None = None
     creds: Path | None = None

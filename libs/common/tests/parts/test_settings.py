@@ -1,8 +1,12 @@
 """Settings come from the environment, secrets also from files, and a bad value names its variable."""
 
+import logging
+
 import pytest
 from pydantic import ValidationError
 
+from lablet_common import service
+from lablet_common.resources.kinds import Service
 from lablet_common.settings import CommonSettings, EtcdSettings, NatsSettings, StorageSettings
 
 
@@ -57,3 +61,20 @@ def test_an_endpoint_without_a_scheme_gets_one(monkeypatch):
 
 def test_every_replica_has_a_name_without_being_given_one():
     assert CommonSettings().replica_id
+
+
+async def test_a_service_asks_nats_to_keep_as_many_copies_as_it_was_told(monkeypatch):
+    monkeypatch.setenv("NATS_REPLICAS", "3")
+    asked = {}
+
+    class Enough(Exception):
+        pass
+
+    def bus(settings, service_name, **more):
+        asked.update(more)
+        raise Enough
+
+    monkeypatch.setattr(service, "Bus", bus)
+    with pytest.raises(Enough):
+        await service._live(Service.SCHEDULER, CommonSettings(), lambda _: None, logging.getLogger(), 0.0)
+    assert asked == {"replicas": 3}

@@ -176,7 +176,7 @@ async def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         yield opened
         await opened.http.aclose()
         return
-    async with LocalMesh(tmp_path_factory.mktemp("mesh"), speed=SPEED) as mesh:
+    async with LocalMesh(tmp_path_factory.mktemp("mesh"), speed=SPEED, spans=True) as mesh:
         opened = await _door(mesh.url, mesh.token("admin"), SPEED, mesh)
         yield opened
         await opened.http.aclose()

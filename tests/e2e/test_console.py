@@ -247,6 +247,35 @@ async def test_a_lost_connection_is_told_and_caught_up(door: Any, context: Brows
     await expect(screen.page.get_by_text(reservation)).to_be_visible()
 
 
+async def test_a_reservation_is_followed_through_the_services_as_a_waterfall(door: Any, screen: Screen) -> None:
+    if door.mesh is None:
+        pytest.skip("recent spans are kept by a local mesh")
+    definition = await door.publish("ospf-basics")
+    made = (await door.reserve({"definition": definition, **await door.slot(10, 15)})).json()
+    path = f"/reservations/{made['metadata']['id']}"
+    await door.until_phase(path, "Completed", seconds=90)
+    wanted = {
+        "POST /api/v1/reservations", "decide reservation.requested", "commit decisions", "process scheduler-default",
+        "publish INTENTS_SCHEDULER", "publish EVENTS", "instance Instantiating", "POST CML", "put S3",
+    }  # fmt: skip
+    trace = await door.until(
+        f"{path}/trace", lambda found: {span["name"] for span in found["spans"]} >= wanted, seconds=30
+    )
+    services = {span["service"] for span in trace["spans"]}
+    assert services >= {"api-gateway", "scheduler", "worker-controller"}
+    later = [span for span in trace["spans"] if span["name"] == "instance Instantiating"]
+    assert all(span["traceId"] != trace["traceId"] for span in later)
+    assert all(link["traceId"] == trace["traceId"] for span in later for link in span["links"])
+    told = door.cli("trace", made["metadata"]["id"])
+    assert told.returncode == 0, told.stderr
+    assert "decide reservation.requested" in told.stdout
+    await screen.page.goto(f"{screen.url}/#{path}")
+    await screen.page.get_by_role("button", name="Show what each service did").click()
+    drawn = screen.page.locator(".waterfall")
+    await expect(drawn).to_contain_text("instance Instantiating")
+    await screen.picture("trace")
+
+
 async def test_health_shows_services_owners_and_that_nothing_lies_dead(screen: Screen) -> None:
     await screen.to("Health")
     for service in ("api-gateway", "scheduler", "worker-controller", "artifact-service"):

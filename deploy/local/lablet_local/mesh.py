@@ -30,7 +30,7 @@ from lablet_local.overview import addresses_of, health_url, overview
 from lablet_local.pace import DEFAULT_LEAD_MINUTES, Pace, choose_pace
 from lablet_local.ports import Claim, PortBlock, claim_ports
 from lablet_local.probe import new_client
-from lablet_local.servers import BUCKET, Site, cloud_process, etcd_process, nats_process, s3_process
+from lablet_local.servers import BUCKET, Site, cloud_process, etcd_process, nats_process, s3_process, spans_process
 from lablet_local.services import Secrets, process_named, replica_counts, service_processes
 from lablet_local.supervisor import ProcessState, Supervisor
 
@@ -63,8 +63,9 @@ class LocalMesh:
     `speed` (lab seconds per real second) and `port_base` are taken from the folder's last start when not given.
     `replicas` names services (`scheduler`, `gateway`, `workers`, `artifacts`); `environment` is added to every
     service's, `environments` to those of the services that it names. `lead_minutes` is the lab time before a slot at
-    which instances are made; `start` sets the lab clock of a fresh folder; `agents` join the pool `agents` from
-    this machine. Raises `AlreadyRunning`, `PortsBusy`, `TooFast`, `BinaryMissing`, `NotReady`, `TemplatesMissing`.
+    which instances are made; `start` sets the lab clock of a fresh folder; `spans` keeps recent spans for `lablet
+    trace`; `agents` join the pool `agents` from this machine. Raises `AlreadyRunning`, `PortsBusy`, `TooFast`,
+    `BinaryMissing`, `NotReady`, `TemplatesMissing`.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class LocalMesh:
         scenario: Path | None = None,
         announce: Callable[[str], None] = lambda _: None,
         pointer: bool = False,
+        spans: bool = False,
         ready_seconds: float = READY_SECONDS,
         agents: int = 0,
     ) -> None:
@@ -98,6 +100,7 @@ class LocalMesh:
         self._scenario = scenario
         self._announce = announce
         self._pointer = pointer
+        self._spans = spans
         self._ready_seconds = ready_seconds
         self._supervisor = Supervisor(announce, self._write_state)
         self._phase = "starting"
@@ -290,6 +293,8 @@ class LocalMesh:
             s3_process(site, rclone),
             cloud_process(site, self.pace.speed, templates, self._scenario),
         ]
+        if self._spans:
+            servers.append(spans_process(site))
         self._supervisor.start(servers)
         await self._supervisor.wait_ready("etcd", timeout=self._ready_seconds)
         await self._set_clock()
@@ -309,7 +314,9 @@ class LocalMesh:
             await store.close()
 
     def _environment_of(self, service: str) -> dict[str, str]:
-        return {**self._environment, **self._environments.get(service, {})}
+        traced = f"http://127.0.0.1:{self.ports.spans}"
+        spans = {"OTEL_EXPORTER_OTLP_ENDPOINT": traced, "TRACE_STORE_URL": traced} if self._spans else {}
+        return {**spans, **self._environment, **self._environments.get(service, {})}
 
     def addresses(self) -> dict[str, str]:
         """Process → the address at which it answers."""

@@ -8,7 +8,7 @@ from lablet_local.pace import Pace
 from lablet_local.ports import PortBlock
 from lablet_local.process import ProcessState
 
-_SERVERS = ("etcd", "nats", "s3", "cloud")
+_SERVERS = ("etcd", "nats", "s3", "cloud", "spans")
 
 
 def health_url(ports: PortBlock, process: str) -> str:
@@ -28,6 +28,7 @@ def addresses_of(ports: PortBlock, states: Sequence[ProcessState]) -> dict[str, 
         "nats": f"nats://127.0.0.1:{ports.nats}",
         "s3": f"http://127.0.0.1:{ports.s3}",
         "cloud": f"http://127.0.0.1:{ports.cloud}",
+        "spans": f"http://127.0.0.1:{ports.spans}",
     }
     for name in (state.process.name for state in states):
         if name.startswith("api-gateway-"):

@@ -59,6 +59,10 @@ class PortBlock:
     def cloud(self) -> int:
         return self.base + 7
 
+    @property
+    def spans(self) -> int:
+        return self.base + 8
+
     def health(self, service: str, replica: int) -> int:
         """The internal port of a service's replica (from 1)."""
         return self.base + _HEALTH[service] + replica
@@ -70,7 +74,7 @@ class PortBlock:
 
     def needed(self, replicas: dict[str, int]) -> list[int]:
         """Every port that a mesh with so many replicas listens on, but for the anchor."""
-        ports = [self.etcd, self.etcd_peer, self.nats, self.nats_monitor, self.s3, self.cloud]
+        ports = [self.etcd, self.etcd_peer, self.nats, self.nats_monitor, self.s3, self.cloud, self.spans]
         ports += [self.gateway(number) for number in range(1, replicas.get("api-gateway", 1) + 1)]
         for service in _HEALTH:
             ports += [self.health(service, number) for number in range(1, replicas.get(service, 1) + 1)]

@@ -122,3 +122,14 @@ def cloud_process(site: Site, speed: float, templates: Path, scenario: Path | No
         log=site.folder.log("cloud"),
         ready=http_look(site.client, f"http://127.0.0.1:{site.ports.cloud}/healthz", is_ok),
     )
+
+
+def spans_process(site: Site) -> Process:
+    """The store of recent spans; nothing waits for it."""
+    return Process(
+        name="spans",
+        argv=(sys.executable, "-m", "lablet_local.spans"),
+        env=plain_environment(PYTHONUNBUFFERED="1", PYTHONSAFEPATH="1", SPANS_PORT=str(site.ports.spans)),
+        log=site.folder.log("spans"),
+        ready=http_look(site.client, f"http://127.0.0.1:{site.ports.spans}/healthz", is_ok),
+    )

@@ -89,6 +89,7 @@ async def _live(options: UpOptions) -> int:
         agents=options.agents,
         announce=say,
         pointer=True,
+        spans=True,
     )
 
     def ask() -> None:

@@ -80,6 +80,12 @@ class Reservations(Collection[Reservation]):
         found = body.get("explanation")
         return Explanation.model_validate(found, extra="ignore") if found else None
 
+    async def trace(self, reservation_id: str) -> list[dict[str, Any]]:
+        """What each service did for it, as spans by their begin (real time, unix nanoseconds); empty where none are kept.
+        Raises `NotFound` for a mesh without a span store."""
+        body = (await self._transport.call("GET", f"{self.one(reservation_id)}/trace")).json()
+        return list(body["spans"])
+
     async def _changed(self, method: str, target: str, wait: float, **call: Any) -> Reservation:
         answer = await self._transport.call(method, self.one(target), wait=wait, **call)
         await settle(self._transport, answer, wait)

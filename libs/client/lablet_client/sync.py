@@ -137,6 +137,7 @@ class Reservations(_Collection[Reservation]):
     cancel = _blocking(reservations.Reservations.cancel)
     confirm = _blocking(reservations.Reservations.confirm)
     explanation = _blocking(reservations.Reservations.explanation)
+    trace = _blocking(reservations.Reservations.trace)
 
 
 class SeriesRoom(_Collection[Series]):

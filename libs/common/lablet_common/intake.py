@@ -7,6 +7,7 @@ true then. The loop is woken by intents, and looks by itself every now and then.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from lablet_common.resources.request import Problem
 from lablet_common.store import Conflict, Store, StoreUnavailable, Transaction
 from lablet_common.store.changes import create_in, delete_in, update_in
 from lablet_common.telemetry.metrics import INBOX_DEPTH
+from lablet_common.telemetry.spans import continuing
 
 log = logging.getLogger("lablet.intake")
 
@@ -53,6 +55,13 @@ def verb_of(undecided: Undecided) -> tuple[str, str]:
     """Kind and verb of an intent, such as `worker` and `drain.requested`."""
     kind, _, verb = undecided.request.spec.type.removeprefix("io.lablet.").removesuffix(".v1").partition(".")
     return kind, verb
+
+
+def deciding(undecided: Undecided) -> AbstractContextManager[None]:
+    """A span around a decision, in the trace of the request."""
+    spec = undecided.request.spec
+    words = {"lablet.request.id": undecided.request.id, "lablet.subject": spec.subject}
+    return continuing(f"decide {spec.type.removeprefix('io.lablet.').removesuffix('.v1')}", spec.trace_parent, words)
 
 
 def target_of(undecided: Undecided) -> str:
@@ -114,6 +123,10 @@ class Intake:
             return
 
     async def _settle(self, undecided: Undecided) -> None:
+        with deciding(undecided):
+            await self._decide_on(undecided)
+
+    async def _decide_on(self, undecided: Undecided) -> None:
         request = undecided.request
         for _ in range(_TRIES):
             decision = await self._decide(undecided)

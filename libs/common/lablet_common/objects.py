@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from lablet_common.resources.artifact import object_key
 from lablet_common.settings import StorageSettings
+from lablet_common.telemetry.spans import calling
 
 
 class ObjectStoreError(Exception):
@@ -198,7 +199,8 @@ class S3ObjectStore:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            yield await self._connected()
+            with calling(f"{what} S3", {"aws.s3.bucket": self._settings.bucket, "aws.s3.key": key}):
+                yield await self._connected()
         except ClientError as error:
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             code = str(error.response.get("Error", {}).get("Code", ""))

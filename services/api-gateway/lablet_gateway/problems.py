@@ -64,6 +64,7 @@ KEY_REUSED = ProblemType("idempotency-key-reused", "Idempotency key reused", 422
 PRECONDITION_REQUIRED = ProblemType("precondition-required", "Precondition required", 428)
 TOO_MANY = ProblemType("too-many-requests", "Too many requests", 429)
 INTERNAL = ProblemType("internal", "Internal error", 500)
+NO_TRACES = ProblemType("no-traces", "No traces are kept", 404)
 CORRUPT = ProblemType("corrupt-object", "Corrupt object", 502)
 UNAVAILABLE = ProblemType("unavailable", "A dependency is unavailable", 503)
 

@@ -90,6 +90,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("DELETE", "/reservations/{reservation_id}", _BOOKING),
         ("POST", "/reservations/{reservation_id}:confirm", _BOOKING),
         ("GET", "/reservations/{reservation_id}/explanation", _OWN_SEATS),
+        ("GET", "/reservations/{reservation_id}/trace", _STAFF),
         ("POST", "/series", _ASSESSORS),
         ("GET", "/series", _ASSESSORS),
         ("GET", "/series/{series_id}", _ASSESSORS),

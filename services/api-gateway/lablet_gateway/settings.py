@@ -109,6 +109,8 @@ class GatewaySettings(CommonSettings):
     """Real hours that a decided request is kept, and its idempotency key with it."""
     gateway_history_minutes: float = Field(default=15.0, gt=0)
     """Real minutes of etcd's history that are always kept for lists that are being paged."""
+    trace_store_url: str | None = None
+    """Where recent spans can be asked for (`GET /traces/<id>`); without it there is no trace to show."""
     events_accept_unknown: bool = False
     """Ignore unknown event types instead of refusing them."""
     secrets_key_file: Path | None = None

@@ -34,6 +34,7 @@ EXPECTED = {
     "PATCH /reservations/{reservation_id}": "aoilm",
     "DELETE /reservations/{reservation_id}": "aoilm",
     "POST /reservations/{reservation_id}:confirm": "aoilm",
+    "GET /reservations/{reservation_id}/trace": "aoi",
     "GET /reservations/{reservation_id}/explanation": "aoilm",
     "POST /series": "aoim",
     "GET /series": "aoim",

@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 from pydantic import ValidationError
 
 from lablet_common.clock import Clock
+from lablet_common.intake import deciding
 from lablet_common.ownership import Fence
 from lablet_common.requests import Inbox, Undecided
 from lablet_common.resources.kinds import INSTANCE, Service
@@ -198,7 +199,8 @@ class PoolOwner:
                 waiting += not await self._decide_series(undecided)
                 continue
             began = time.perf_counter()
-            step = writer.step(writer.within_quota(await self._answers.to(undecided)), undecided)
+            with deciding(undecided):
+                step = writer.step(writer.within_quota(await self._answers.to(undecided)), undecided)
             DECIDING.observe(time.perf_counter() - began)
             steps.append(step)
             if step.decision.vacates:

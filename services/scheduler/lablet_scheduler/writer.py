@@ -15,6 +15,7 @@ from lablet_common.resources.kinds import RESERVATION, gate_key, kind_of
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store import Get, Store
 from lablet_common.telemetry.metrics import DECISION_LATENCY, DECISIONS
+from lablet_common.telemetry.spans import together
 from lablet_scheduler.accounts import Accounts
 from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.commits import Refused, Step, grouped, step_of, write
@@ -100,7 +101,8 @@ class Writer:
                 self.accounts.enter(self._agenda.state.reservations.get(new.id), new)
 
     async def _write(self, group: Sequence[Step]) -> Refused | None:
-        result = await write(self._store, self._fence, self._gate_key, self._gate, group, self.accounts)
+        with together("commit decisions", map(_origin, group), {"lablet.pool": self._agenda.pool}):
+            result = await write(self._store, self._fence, self._gate_key, self._gate, group, self.accounts)
         if isinstance(result, Refused):
             self.needed = max(self.needed, result.revision)
             return result
@@ -149,3 +151,10 @@ class Writer:
 def _word(decision: Decision) -> str:
     """What the target of a decision is."""
     return RESERVATION.name if decision.resource is None else kind_of(decision.resource).name
+
+
+def _origin(step: Step) -> str | None:
+    """The span that asked for it, or that made what it is about."""
+    if step.undecided is not None:
+        return step.undecided.request.spec.trace_parent
+    return step.decision.resource.metadata.trace_parent if step.decision.resource is not None else None

@@ -17,6 +17,7 @@ from lablet_common.store import Conflict, Transaction
 from lablet_common.store.changes import update_in
 from lablet_common.store.repository import Repository
 from lablet_common.telemetry.metrics import SCALING, WORKER_HOURS
+from lablet_common.telemetry.spans import Phases
 from lablet_workers.agents.leases import Presence
 from lablet_workers.estate import Estate
 from lablet_workers.handlers import replaced
@@ -61,6 +62,7 @@ class Fleet:
         self._rest_until = 0.0
         """Until then (monotonic) the latest plan will do."""
         self._replan = asyncio.Event()
+        self._phases = Phases()
 
     def replan(self) -> None:
         """Something changed that the wanted power depends on."""
@@ -225,8 +227,10 @@ class Fleet:
             return None
         wanted = await self._wanted(worker, pool)
         busy = any(is_live(instance, self._estate.clock.now()) for instance in self._estate.instances_on(name))
+        words = {"lablet.worker.id": name, "lablet.pool": pool.id}
         try:
-            outcome = await worker_step(worker, wanted, busy, self._surroundings(worker, pool))
+            with self._phases.within(f"worker/{name}", str(worker.phase), worker.metadata.trace_parent, words):
+                outcome = await worker_step(worker, wanted, busy, self._surroundings(worker, pool))
         except (ProviderError, RuntimeFault) as error:
             log.warning("a worker's step failed", extra={"worker": name, "cause": str(error)})
             return self._estate.again(self._estate.poll * 4)
@@ -290,6 +294,8 @@ class Fleet:
 
     def _tell_of_worker(self, before: Worker, after: Worker) -> None:
         if before.status.phase is not after.status.phase:
+            failed = after.status.phase is WorkerPhase.FAILED
+            self._phases.leave(f"worker/{after.id}", after.status.reason, failed=failed)
             log.info(
                 "worker moved",
                 extra={

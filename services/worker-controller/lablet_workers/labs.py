@@ -15,6 +15,7 @@ from lablet_common.resources.worker import WorkerPhase
 from lablet_common.store import Conflict, Transaction
 from lablet_common.store.changes import create_in, unchanged_in
 from lablet_common.telemetry.metrics import INSTANTIATION, PUNCTUALITY
+from lablet_common.telemetry.spans import Phases
 from lablet_workers.estate import Estate
 from lablet_workers.instances.context import Again as LookAgain
 from lablet_workers.instances.context import Situation, Times
@@ -40,6 +41,7 @@ class Labs:
         self._estate = estate
         self._wake = wake
         self._wake_reservation = wake_reservation
+        self._phases = Phases()
         self._pauses: dict[str, datetime] = {}
         """Instance → not to be stepped before: something has just failed."""
 
@@ -117,7 +119,8 @@ class Labs:
         self._pauses.pop(name, None)
         situation = self.situation(instance)
         try:
-            outcome = await instance_step(situation)
+            with self._phases.within(*_told(instance)):
+                outcome = await instance_step(situation)
         except (RuntimeFault, ObjectStoreUnavailable) as error:
             # the phase's deadline leads on if this does not end
             log.warning("an instance's step failed", extra={"instance": name, "cause": str(error)})
@@ -178,6 +181,8 @@ class Labs:
     def _tell_of_instance(self, before: Instance, after: Instance) -> None:
         if before.status.phase is after.status.phase:
             return
+        failed = after.status.phase is InstancePhase.FAILED
+        self._phases.leave(f"instance/{after.id}", after.status.reason, failed=failed)
         log.info(
             "instance moved",
             extra={
@@ -192,6 +197,16 @@ class Labs:
             now = self._estate.clock.now()
             PUNCTUALITY.observe((now - after.spec.start).total_seconds())
             INSTANTIATION.observe((now - after.metadata.created_at).total_seconds())
+
+
+def _told(instance: Instance) -> tuple[str, str, str | None, dict[str, str]]:
+    """What a span says of the phase that an instance is in."""
+    words = {
+        "lablet.instance.id": instance.id,
+        "lablet.reservation.id": instance.spec.reservation,
+        "lablet.worker.id": instance.spec.worker,
+    }
+    return f"instance/{instance.id}", str(instance.phase), instance.metadata.trace_parent, words
 
 
 def _resting_on(situation: Situation, outcome: Instance) -> Transaction:

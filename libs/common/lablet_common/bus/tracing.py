@@ -9,23 +9,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from opentelemetry import context, trace
-from opentelemetry.trace import Link, ProxyTracerProvider, SpanKind
+from opentelemetry.trace import Link, SpanKind
 
 from lablet_common.bus.messages import Received
 from lablet_common.events.derive import Outgoing
+from lablet_common.telemetry.spans import tracing
 from lablet_common.telemetry.traces import context_of, current_trace_parent
 
 _SYSTEM = {"messaging.system": "nats"}
 
 
-def _tracing() -> bool:
-    return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
-
-
 @contextmanager
 def publishing(outgoing: Outgoing, destination: str) -> Iterator[str | None]:
     """A span around one publish; gives the `traceparent` for the message's header."""
-    if not _tracing():
+    if not tracing():
         yield current_trace_parent()
         return
     event = outgoing.event
@@ -52,7 +49,7 @@ def publishing(outgoing: Outgoing, destination: str) -> Iterator[str | None]:
 @contextmanager
 def processing(message: Received, consumer: str) -> Iterator[None]:
     """A span around one handler, the root of a trace that links to the publish and to the origin."""
-    if not _tracing():
+    if not tracing():
         yield
         return
     event = message.event

@@ -20,6 +20,7 @@ from lablet_common.store.api import StoreUnavailable
 from lablet_common.store.channels import Endpoint, Metadata, Stream
 from lablet_common.store.proto import etcd_pb2 as pb
 from lablet_common.telemetry.metrics import STORE_OPERATION
+from lablet_common.telemetry.spans import calling
 
 T = TypeVar("T")
 Attempt = Callable[[Endpoint, Metadata, float], Awaitable[T]]
@@ -69,7 +70,8 @@ class Calls:
         async def attempt(endpoint: Endpoint, metadata: Metadata, seconds: float) -> Any:
             return await endpoint.unary[method](request, timeout=seconds, metadata=metadata or None)
 
-        return await self.run(method, attempt, repeatable=repeatable, leader=leader)
+        with calling(f"{method} etcd", {"db.system.name": "etcd", "db.operation.name": method}):
+            return await self.run(method, attempt, repeatable=repeatable, leader=leader)
 
     async def exchange(self, method: str, message: Any) -> tuple[Endpoint, Stream, Any]:
         """Opens a stream, sends one message that may be sent twice, and reads the first answer (or `grpc.aio.EOF`). The

@@ -10,7 +10,7 @@ from lablet_common.resources.kinds import RESERVATION
 from lablet_common.resources.model import Model, Move
 from lablet_common.resources.reservation import Explanation, Reservation
 from lablet_common.store.repository import ResourcePage
-from lablet_gateway import archive, reads, simulation
+from lablet_gateway import archive, reads, simulation, traces
 from lablet_gateway.answers import (
     IdempotencyKey,
     IfMatch,
@@ -26,6 +26,7 @@ from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import WithParts
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX
+from lablet_gateway.traces import ReservationTrace
 
 router = APIRouter(prefix=f"{PREFIX}/reservations", tags=["reservations"])
 _CREATE = "POST /reservations"
@@ -145,6 +146,13 @@ async def confirm(
     ask = Ask(f"POST /reservations/{reservation_id}:confirm", key, if_match)
     request = await Intake(parts, caller, ask).act(RESERVATION, "confirm.requested", reservation_id, Nothing())
     return await outcome_response(parts, request, prefer)
+
+
+@router.get("/{reservation_id}/trace", response_model=ReservationTrace, responses=refusals(404))
+async def trace(reservation_id: str, parts: WithParts, caller: WithCaller) -> Response:
+    """What every service did for it, as spans: from its request to the end of its labs, as far back as spans are kept."""
+    found, _ = await archive.reservation(parts, caller, reservation_id, "linearizable")
+    return model_response(await traces.of_reservation(parts, found))
 
 
 @router.get("/{reservation_id}/explanation", response_model=ReservationExplanation, responses=refusals(404))

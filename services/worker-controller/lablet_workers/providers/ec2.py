@@ -18,6 +18,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import cache
 from typing import Any
 
+from lablet_common.telemetry.spans import calling
 from lablet_workers.providers.ec2_orders import ImageMissing, newest_image, run_instances_arguments
 from lablet_workers.providers.port import (
     InsufficientCapacity,
@@ -240,7 +241,8 @@ class Ec2Provider:
         from botocore.parsers import ResponseParserError
 
         try:
-            yield await self.client()
+            with calling(f"{what} EC2", {"rpc.service": "EC2"}):
+                yield await self.client()
         except ClientError as error:
             raise _typed(what, error.response) from error
         except (NoCredentialsError, PartialCredentialsError) as error:

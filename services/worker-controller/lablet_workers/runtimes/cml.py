@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from lablet_common.resources.definition import CollectKind
+from lablet_common.telemetry.spans import calling
 from lablet_workers.harvest import harvest
 from lablet_workers.runtimes.port import (
     LabMissing,
@@ -233,7 +234,10 @@ class CmlRuntime:
 
     async def _raw(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
-            return await self._http.request(method, path, **more)
+            if method == "GET":
+                return await self._http.request(method, path, **more)
+            with calling(f"{method} CML", {"http.request.method": method, "url.path": path}):
+                return await self._http.request(method, path, **more)
         except httpx.HTTPError as error:
             raise RuntimeUnavailable(f"{method} {path} at {self._http.base_url}: {error!r}") from error
 

@@ -4,6 +4,7 @@ import * as api from "../api.js";
 import { h } from "../dom.js";
 import { MINUTE, iso, ms, readTime, showSlot, showTime } from "../time.js";
 import { act, badge, confirmFirst, empty, facts, field, link, note, table } from "../ui.js";
+import { waterfall } from "../waterfall.js";
 import { reasons, slotOf, tell, verdict } from "../words.js";
 import { booking as bookingForm } from "./booking.js";
 
@@ -14,6 +15,7 @@ export function reservations({ live, who, draw }) {
   let text = "";
   let phase = "open";
   let story = { id: "", events: [] };
+  let trace = { id: "" };
 
   const load = async (id) => {
     if (story.id !== id) story = { id, events: [] };
@@ -22,6 +24,15 @@ export function reservations({ live, who, draw }) {
       if (story.id === id) story = { id, events };
     } catch (error) {
       story = { id, events: [], trouble: error.message };
+    }
+    draw();
+  };
+
+  const loadTrace = async (id) => {
+    try {
+      trace = { id, ...(await api.get(`/reservations/${id}/trace`)) };
+    } catch (error) {
+      trace = { id, trouble: error.message };
     }
     draw();
   };
@@ -131,6 +142,19 @@ export function reservations({ live, who, draw }) {
         (story.events.length ? story.events.map(tell) : one.status.history.map((entry) => ({ fact: entry.to, at: entry.at, reason: entry.reason }))).map((entry, at) =>
           h("li", { key: at }, h("time", {}, showTime(entry.at)), h("b", {}, entry.fact), h("span", {}, entry.reason ?? ""))),
       ),
+      who.role === "learner"
+        ? null
+        : [
+            h("h2", {}, "Trace"),
+            trace.id === id
+              ? trace.trouble
+                ? h("p", { class: "dim" }, trace.trouble)
+                : trace.spans.length
+                  ? waterfall(trace.spans)
+                  : h("p", { class: "dim" }, "No spans are kept of it: it was not sampled, or lies too far back.")
+              : null,
+            h("button", { type: "button", onclick: () => loadTrace(id) }, trace.id === id ? "Read again" : "Show what each service did"),
+          ],
     );
   };
 

@@ -1,0 +1,100 @@
+"""Spans around what services do. Without tracing configured none of this costs anything to speak of.
+
+A decision continues the trace of the request that it answers. What happens later (a phase of a lab, a machine that boots)
+starts a trace of its own and links to the span stored in the resource, so that the story of a reservation is the trace of
+its request and all traces that link to it. Calls to etcd, S3, providers and runtimes are told where a recorded span is
+under way and nowhere else: polls of things at rest leave no trace.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import context, trace
+from opentelemetry.trace import Link, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from lablet_common.telemetry.traces import context_of, link_to
+
+Attributes = Mapping[str, AttributeValue]
+_TRACER = "lablet"
+
+
+def tracing() -> bool:
+    """Whether anybody collects spans."""
+    return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
+
+
+@contextmanager
+def calling(name: str, attributes: Attributes) -> Iterator[None]:
+    """A call to something else, as part of the span under way; an error marks it."""
+    if not trace.get_current_span().is_recording():
+        yield
+        return
+    with trace.get_tracer(_TRACER).start_as_current_span(name, kind=SpanKind.CLIENT, attributes=dict(attributes)):
+        yield
+
+
+@contextmanager
+def continuing(name: str, trace_parent: str | None, attributes: Attributes) -> Iterator[None]:
+    """Work that belongs to the span named by `trace_parent`, in another process or later."""
+    if not tracing():
+        yield
+        return
+    origin = context_of(trace_parent)
+    under = trace.set_span_in_context(trace.NonRecordingSpan(origin)) if origin else context.Context()
+    with trace.get_tracer(_TRACER).start_as_current_span(name, context=under, attributes=dict(attributes)):
+        yield
+
+
+@contextmanager
+def together(name: str, trace_parents: Iterable[str | None], attributes: Attributes) -> Iterator[None]:
+    """Work for several at once: a trace of its own that links to each of them."""
+    if not tracing():
+        yield
+        return
+    links = [link for parent in dict.fromkeys(trace_parents) for link in link_to(parent)]
+    with trace.get_tracer(_TRACER).start_as_current_span(
+        name, context=context.Context(), attributes=dict(attributes), links=links
+    ):
+        yield
+
+
+class Phases:
+    """One open span for each resource that is being brought from one phase to the next, as this process sees it. It begins
+    when the phase is first worked on here and ends when the phase does; a crash takes the open ones along."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, tuple[str, Span]] = {}
+
+    @contextmanager
+    def within(self, key: str, phase: str, origin: str | None, attributes: Attributes) -> Iterator[None]:
+        """A step of that phase: calls made in it are told below the phase's span."""
+        if not tracing():
+            yield
+            return
+        known = self._open.get(key)
+        if known is None or known[0] != phase:
+            self.leave(key)
+            links: list[Link] = link_to(origin)
+            span = trace.get_tracer(_TRACER).start_span(
+                f"{key.partition('/')[0]} {phase}", context=context.Context(), attributes=dict(attributes), links=links
+            )
+            known = self._open[key] = phase, span
+        with trace.use_span(known[1], end_on_exit=False, record_exception=True, set_status_on_exception=False):
+            yield
+
+    def leave(self, key: str, reason: str | None = None, *, failed: bool = False) -> None:
+        """The phase is over."""
+        _, span = self._open.pop(key, ("", None))
+        if span is None:
+            return
+        if reason:
+            span.set_attribute("lablet.reason", reason)
+        if failed:
+            span.set_status(Status(StatusCode.ERROR, reason))
+        span.end()
+
+    def leave_all(self) -> None:
+        """This process no longer works on any of them."""
+        for key in list(self._open):
+            self.leave(key, "handed over")

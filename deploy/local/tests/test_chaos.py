@@ -10,6 +10,7 @@ from lablet_local.chaos import checks
 from lablet_local.chaos.load import Asked, Seen
 from lablet_local.chaos.network import Network
 from lablet_local.chaos.schedule import SERVERS, Kind, plan
+from lablet_local.demo.checks.store import never_double_booked
 from lablet_local.demo.evidence import Change, Evidence
 from lablet_local.ports import PortBlock
 
@@ -146,3 +147,40 @@ def test_a_killed_machine_ends_with_what_the_cloud_saw() -> None:
     found = ground.read(Evidence(machines=(killed,)))
     assert not found.left
     assert found.runs[0].end is not None
+
+
+def seat_of(name: str, attempt: int = 1) -> dict[str, Any]:
+    seat = {
+        "seat": 1,
+        "worker": "w-1",
+        "ports": {"r1": 2000},
+        "instance": f"ins-{name}-1",
+        "state": "placed",
+        "attempt": attempt,
+    }
+    slot = {"start": "2027-03-01T09:00:00Z", "end": "2027-03-01T10:00:00Z"}
+    spec = {"definition": "d@1.0.0"}
+    return {"metadata": {"id": name}, "spec": spec, "status": {"phase": "Scheduled", "slot": slot, "placement": [seat]}}
+
+
+@pytest.mark.parametrize(
+    ("instance", "attempt", "ok"),
+    [
+        (None, 1, False),
+        ({"phase": "Failed"}, 1, False),
+        ({"phase": "Failed", "released": True}, 1, True),
+        ({"phase": "Terminated", "attempt": 1}, 1, True),
+        ({"phase": "Terminated", "attempt": 1}, 2, False),
+    ],
+)
+def test_a_seat_takes_its_ports_until_its_lab_is_proven_gone(instance: Any, attempt: int, ok: bool) -> None:
+    needs = {"nodeCount": 1, "memoryGb": 1, "cpuCores": 1, "storageGb": 1}
+    capacity = {"memoryGb": 9, "cpuCores": 9, "storageGb": 9}
+    present = {
+        "/definitions/default/d/1.0.0": {"metadata": {"id": "d@1.0.0"}, "spec": {"requirements": needs}},
+        "/workers/w-1": {"spec": {"maxNodes": 9, "capacity": capacity}},
+    }
+    ended = [("/instances/ins-a-1", {"status": instance})] if instance else []
+    told = history(("/reservations/a", seat_of("a", attempt)), *ended, ("/reservations/b", seat_of("b")))
+    check = never_double_booked(Evidence(present=present, history=told))
+    assert check.ok is ok, check.detail

@@ -100,7 +100,7 @@ class Load:
         now = await self._now()
         if now is None:
             return
-        start = (now + timedelta(minutes=rng.randint(45, 75))).replace(second=0, microsecond=0)
+        start = (now + timedelta(minutes=rng.randint(40, 60))).replace(second=0, microsecond=0)
         body = {
             "definition": "chaos", "seats": rng.choice((1, 1, 2, 3)), "start": start.isoformat(),
             "durationMinutes": rng.choice((15, 20, 30)),

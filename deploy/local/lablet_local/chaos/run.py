@@ -23,8 +23,8 @@ from lablet_local.demo.evidence import Evidence, Json, read_events, read_present
 from lablet_local.mesh import LocalMesh
 from lablet_local.ports import PortBlock, PortsBusy
 
-SPEED = 240.0
-LEASE_TTL = 2.0
+SPEED = 150.0
+LEASE_TTL = 3.0
 CONVERGE_SECONDS = 60.0
 REPLICAS = {"gateway": 2, "scheduler": 2, "workers": 2, "artifacts": 2}
 _BLOCKS = range(12_000, 30_000, 100)

@@ -29,6 +29,7 @@ class Seat:
     start: datetime
     end: datetime
     definition: str
+    attempt: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ def seats_of(reservation: Json) -> list[Seat]:
             start=instant(slot["start"]),
             end=instant(slot["end"]),
             definition=str(reservation["spec"]["definition"]),
+            attempt=int(place.get("attempt", 1)),
         )
         for place in reservation["status"].get("placement") or ()
         if place.get("state", "placed") == "placed"

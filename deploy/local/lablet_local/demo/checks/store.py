@@ -15,7 +15,7 @@ from lablet_local.demo.books import (
     seats_of,
 )
 from lablet_local.demo.checks.check import Check
-from lablet_local.demo.evidence import Evidence
+from lablet_local.demo.evidence import Change, Evidence
 
 _SOURCE = "etcd"
 
@@ -56,23 +56,35 @@ def _finished(evidence: Evidence) -> Check:
 
 
 def never_double_booked(evidence: Evidence) -> Check:
-    """Replays the history: after each commit of a reservation no worker it uses may be booked beyond its capacity."""
+    """Replays the history: after each commit of a reservation no worker it uses may be booked beyond its capacity. A seat
+    takes nothing any more once its lab is proven gone: its instance is Terminated, or has failed and was released."""
     needs, offered = demands(evidence), capacities(evidence)
     held: dict[str, list[Seat]] = {}
     broken: dict[tuple[str, datetime, str], str] = {}
     commits = 0
     by_revision: dict[int, list[tuple[str, list[Seat]]]] = {}
+    gone = _Gone()
+    ended: dict[int, list[Change]] = {}
     for change in evidence.history:
+        if change.key.startswith("/instances/"):
+            ended.setdefault(change.revision, []).append(change)
         if change.key.startswith("/reservations/"):
             value = change.value
             holds = isinstance(value, dict) and phase(value) in HOLDING
             seats = seats_of(value) if isinstance(value, dict) and holds else []
             by_revision.setdefault(change.revision, []).append((change.key, seats))
-    for revision, changed in sorted(by_revision.items()):
+    for revision in sorted(by_revision.keys() | ended.keys()):
+        for change in ended.get(revision, ()):
+            gone.note(change)
+        if revision not in by_revision:
+            continue
+        changed = by_revision[revision]
         commits += 1
         held |= dict(changed)
         for worker in {seat.worker for _, seats in changed for seat in seats}:
-            there = [seat for seats in held.values() for seat in seats if seat.worker == worker]
+            there = [seat for seats in held.values() for seat in seats if seat.worker == worker and not gone.has(seat)]
+            if not there:
+                continue
             if worker not in offered:
                 broken[worker, there[0].start, "unknown"] = f"{worker} is no worker of the pool"
                 continue
@@ -84,3 +96,23 @@ def never_double_booked(evidence: Evidence) -> Check:
         commits,
         tuple(broken.values()),
     )
+
+
+class _Gone:
+    """Which labs are proven gone, by the attempt that they were."""
+
+    def __init__(self) -> None:
+        self._attempts: dict[str, int] = {}
+
+    def note(self, change: Change) -> None:
+        name = change.key.removeprefix("/instances/")
+        if not isinstance(change.value, dict):
+            return
+        status = change.value["status"]
+        if status["phase"] == "Terminated" or (status["phase"] == "Failed" and status.get("released")):
+            self._attempts[name] = int(status.get("attempt", 1))
+        else:
+            self._attempts.pop(name, None)
+
+    def has(self, seat: Seat) -> bool:
+        return self._attempts.get(seat.instance, 0) >= seat.attempt

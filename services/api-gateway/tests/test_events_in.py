@@ -7,6 +7,7 @@ from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
 from lablet_common.store import StoreUnavailable
+from lablet_gateway.envelopes import BATCH, MAX_BATCH
 
 PATH = "/api/v1/events"
 BODY = {"definition": "ospf-basics", "start": "2027-03-01T09:00:00Z", "durationMinutes": 60}
@@ -105,6 +106,25 @@ async def test_a_staged_file_of_another_tenant_cannot_be_published(world: Any) -
     message = to_structured_event(event(kind="io.lablet.definition.publish.requested.v1", data=data))
     answer = await world.client("ina").post(PATH, content=message.body, headers=message.headers)
     assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "data.staging")
+
+
+async def test_what_is_too_large_is_413_whole_and_says_the_limit(world: Any) -> None:
+    client = world.client("ina")
+    large = to_structured_event(event(data=BODY | {"labels": {"x": "y" * 5000}}))
+    answer = await client.post(PATH, content=large.body, headers=large.headers)
+    assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (413, "too-large")
+    many = json.dumps([0] * (MAX_BATCH + 1))
+    answer = await client.post(PATH, content=many, headers={"Content-Type": BATCH})
+    assert (answer.status_code, str(MAX_BATCH) in answer.json()["detail"]) == (413, True)
+    assert await world.inbox() == []
+
+
+async def test_a_batch_of_the_official_sdk_is_taken_event_by_event(world: Any) -> None:
+    events = [event("e-1"), event("e-2")]
+    batch = b"[%b]" % b",".join(to_structured_event(one).body for one in events)
+    answer = await world.client("ina").post(PATH, content=batch, headers={"Content-Type": BATCH})
+    assert answer.status_code == 202
+    assert [result["id"] for result in answer.json()["results"]] == [one.get_id() for one in events]
 
 
 async def test_a_batch_during_an_outage_of_etcd_is_503_and_can_be_sent_again(world: Any, monkeypatch: Any) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lablet_common.events import derive
 from lablet_common.resources.kinds import kind_of
+from lablet_common.telemetry.metrics import REGISTRY
 
 SOURCE = "/lablet/scheduler"
 
@@ -170,6 +172,48 @@ async def test_more_streams_than_the_limit_are_answered_429(world: Any, listen: 
     world.parts.hub.clients = world.parts.settings.gateway_max_streams
     async with listen() as stream:
         assert await stream.status == 429
+
+
+async def test_a_silent_stream_gets_heartbeats(world: Any, listen: Any) -> None:
+    brief = world.parts.settings.model_copy(update={"gateway_heartbeat_seconds": 0.02})
+    world.app.state.parts = replace(world.parts, settings=brief)
+    async with listen() as stream:
+        for _ in range(3):
+            assert (await stream.comment()).startswith(b": ")
+        world.log.append(published(world.reservation("rsv-a"), 1))
+        assert subject_of(await stream.next()) == "reservation/rsv-a"
+
+
+async def test_a_client_that_does_not_read_is_let_go_and_its_place_is_free(world: Any) -> None:
+    brief = world.parts.settings.model_copy(update={"gateway_stream_patience_seconds": 0.05})
+    world.app.state.parts = replace(world.parts, settings=brief)
+    before = REGISTRY.get_sample_value("lablet_streams_let_go_total") or 0
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if len(sent) > 2:  # the start and the first comment went into the socket's buffer; now it is full
+            await asyncio.Event().wait()
+
+    headers = [(b"authorization", b"Bearer secret-of-admin@default")]
+    scope = {
+        "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
+        "scheme": "http", "path": "/api/v1/events/stream", "raw_path": b"", "query_string": b"", "headers": headers,
+        "client": ("127.0.0.1", 1), "server": ("gateway", 80), "root_path": "",
+    }  # fmt: skip
+    serving = asyncio.create_task(world.app(scope, receive, send))
+    async with asyncio.timeout(10):
+        while len(sent) < 2:
+            await asyncio.sleep(0.005)
+        assert world.parts.hub.clients == 1
+        world.log.append(published(world.reservation("rsv-a"), 1))
+        await asyncio.wait({serving})
+    assert serving.exception() is None
+    assert world.parts.hub.clients == 0
+    assert REGISTRY.get_sample_value("lablet_streams_let_go_total") == before + 1
 
 
 async def test_a_silent_stream_shows_that_it_lives_and_ends_when_the_hub_closes(world: Any, listen: Any) -> None:

@@ -17,6 +17,7 @@ from lablet_gateway.answers import refusals
 from lablet_gateway.caller import Caller, WithCaller
 from lablet_gateway.identity import Role
 from lablet_gateway.ingress import EventResult, refusal_of_result, take_all
+from lablet_gateway.listening import EventStreamResponse
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.rights import FLEET_TENANT, PREFIX, PUBLIC_TENANT, Scope
 from lablet_gateway.streams import Entry, Filter, entry_of
@@ -173,7 +174,7 @@ async def stream(
     await parts.hub.ready(_PATIENCE_SECONDS)
     place = await parts.hub.place(last_event_id)
     frames = parts.hub.frames(place, wanted, _Sight(parts, caller), parts.settings.gateway_heartbeat_seconds)
-    return StreamingResponse(frames, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+    return EventStreamResponse(frames, parts.settings.gateway_stream_patience_seconds)
 
 
 class _Sight:

@@ -1,0 +1,54 @@
+"""The answer that an open event stream is: sent while it is made, and ended when the client no longer reads.
+
+A client that reads too slowly costs nothing but its place: it is served from the ring, or from the log. One that does not
+read at all would keep that place for ever; after `patience` without progress it is let go, and resumes by its last id.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+
+from prometheus_client import Counter
+from starlette.requests import ClientDisconnect
+from starlette.responses import StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from lablet_common.telemetry.metrics import REGISTRY
+
+LET_GO = Counter("lablet_streams_let_go", "Event streams ended because nobody read them", registry=REGISTRY)
+_log = logging.getLogger(__name__)
+
+
+class EventStreamResponse(StreamingResponse):
+    """`patience`: real seconds that one frame may wait to be taken."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: AsyncIterator[bytes], patience: float) -> None:
+        super().__init__(frames, headers={"X-Accel-Buffering": "no"})
+        self._patience = patience
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        stuck = False
+
+        async def bounded(message: Message) -> None:
+            nonlocal stuck
+            try:
+                async with asyncio.timeout(self._patience):
+                    await send(message)
+            except TimeoutError:
+                stuck = True
+                raise
+
+        try:
+            await super().__call__(scope, receive, bounded)
+        except (TimeoutError, ClientDisconnect):
+            if not stuck:
+                raise
+            LET_GO.inc()
+            _log.info("a listener does not read and is let go", extra={"client": str(scope.get("client"))})
+        finally:
+            closing = getattr(self._frames, "aclose", None)
+            if closing is not None:
+                await closing()  # its place is free at once, and not when somebody collects it

@@ -71,6 +71,7 @@ from lablet_gateway.parts import Parts
 from lablet_gateway.reference.openapi import complete
 from lablet_gateway.rights import OPEN, PREFIX, RIGHTS
 from lablet_gateway.settings import GatewaySettings
+from lablet_gateway.shortcut import Shortcut
 from lablet_gateway.streams import Hub
 from lablet_gateway.throttle import Buckets, RateLimit
 from lablet_gateway.webhooks.dispatcher import Dispatcher
@@ -117,6 +118,7 @@ def create_app(parts: Parts) -> FastAPI:
     _describe(app)
     settings = parts.settings
     uploads = {("POST", f"{PREFIX}/definitions"): settings.gateway_max_upload_bytes}
+    app.add_middleware(Shortcut)
     app.add_middleware(BodyLimit, limit=settings.gateway_max_body_bytes, larger=uploads)
     if settings.gateway_rate_limit:
         app.add_middleware(RateLimit, buckets=Buckets(settings.gateway_rate_limit, settings.gateway_rate_burst))

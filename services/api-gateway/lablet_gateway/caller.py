@@ -94,7 +94,7 @@ class Caller:
         return self.principal.role is not Role.LEARNER
 
 
-async def _authorise(request: Request, _: Annotated[object, Security(_BEARER)]) -> Caller:
+async def authorise(request: Request, _: Annotated[object, Security(_BEARER)]) -> Caller:
     """The caller, whom the authentication middleware has proven, with the right of the matched route's row."""
     principal: Principal = request.scope["lablet.principal"]
     route = request.scope["route"].path
@@ -106,4 +106,4 @@ async def _authorise(request: Request, _: Annotated[object, Security(_BEARER)]) 
     return Caller(principal, scope)
 
 
-WithCaller = Annotated[Caller, Depends(_authorise)]
+WithCaller = Annotated[Caller, Depends(authorise)]

@@ -149,7 +149,8 @@ def _http(error: HTTPException) -> Refused:
     return kind(str(error.detail), headers=error.headers or {})
 
 
-async def _answer(request: Request, error: Exception) -> Response:
+async def answer(request: Request, error: Exception) -> Response:
+    """What is said about it. A defect is logged with its trace."""
     refused = refusal_of(error)
     if refused is None:
         _log.error("a request failed", exc_info=error, extra={"path": request.url.path, "method": request.method})
@@ -180,4 +181,4 @@ def install(app: FastAPI) -> None:
         HTTPException,
         Exception,
     ):
-        app.add_exception_handler(kind, _answer)
+        app.add_exception_handler(kind, answer)

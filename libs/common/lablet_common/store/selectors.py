@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Self, get_args
 
 from pydantic import BaseModel
@@ -143,8 +144,9 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+@lru_cache(maxsize=1024)
 def _attribute(model: type[BaseModel], name: str) -> str | None:
-    """The attribute behind a name in the JSON."""
+    """The attribute behind a name in the JSON. Asked for every resource of a list."""
     snake = to_snake(name)
     if snake in model.model_fields:
         return snake

@@ -24,6 +24,7 @@ from lablet_client.events import Event, Events, Filter
 from lablet_client.fleet import Pools, Templates, Workers
 from lablet_client.instances import Instances
 from lablet_client.keys import Keys
+from lablet_client.quotas import Quotas
 from lablet_client.requests import Requests
 from lablet_client.reservations import Reservations
 from lablet_client.retry import Retry
@@ -70,6 +71,7 @@ class Client:
         self.workers = Workers(self.transport)
         self.pools = Pools(self.transport)
         self.templates = Templates(self.transport)
+        self.quotas = Quotas(self.transport)
         self.requests = Requests(self.transport)
         self.artifacts = Artifacts(self.transport)
         self.dead_letters = DeadLetters(self.transport)

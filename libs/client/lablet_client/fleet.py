@@ -8,7 +8,7 @@ from lablet_client.collection import Collection
 from lablet_client.errors import NotFound
 from lablet_client.requests import WAIT, settle
 from lablet_common.drains import DrainPlan
-from lablet_common.intents import PoolReplace, WorkerCordon, WorkerDrain, WorkerReplace
+from lablet_common.intents import Optimisation, PoolOptimise, PoolReplace, WorkerCordon, WorkerDrain, WorkerReplace
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.worker import PoolSpec, TemplateSpec, Worker, WorkerPool, WorkerTemplate
 
@@ -156,6 +156,25 @@ class Pools(_Specified[WorkerPool]):
     async def calendar(self, name: str, *, start: datetime | None = None, end: datetime | None = None) -> Any:
         """Free capacity between two instants of lab time."""
         return await _calendar(self, name, start, end)
+
+    async def optimise(
+        self,
+        name: str,
+        *,
+        dry_run: bool = False,
+        max_moves: int | None = None,
+        budget_seconds: float = 5.0,
+        wait: float = WAIT,
+    ) -> Optimisation:
+        """Moves seats that have not started so that workers can be off longer; `dry_run` only tells what that would save. A
+        plan is looked for during `budget_seconds`, and waited for `wait` seconds more. Raises `Unavailable` when other
+        bookings were always faster, `TimedOut`."""
+        body = PoolOptimise(dry_run=dry_run, max_moves=max_moves, budget_seconds=budget_seconds)
+        patience = budget_seconds + wait
+        answer = await self._transport.call("POST", f"{self.one(name)}:optimise", body=body.to_dict(), wait=patience)
+        request = await settle(self._transport, answer, patience)
+        found = answer.json() if request is None else request.status.answer
+        return Optimisation.model_validate(found, extra="ignore")
 
 
 class Templates(_Specified[WorkerTemplate]):

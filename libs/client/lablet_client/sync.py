@@ -22,6 +22,7 @@ from lablet_client import (
     fleet,
     instances,
     keys,
+    quotas,
     requests,
     reservations,
     series,
@@ -180,6 +181,7 @@ class Pools(_Collection[WorkerPool]):
     replace = _blocking(fleet.Pools.replace)
     cancel_replace = _blocking(fleet.Pools.cancel_replace)
     delete = _blocking(fleet.Pools.delete)
+    optimise = _blocking(fleet.Pools.optimise)
     calendar = _blocking(fleet.Pools.calendar)
 
 
@@ -204,6 +206,11 @@ class Subscriptions(_Collection[Subscription]):
 class Audit(_Room[audit.Audit]):
     list = _iterating(audit.Audit.list)
     get = _blocking(audit.Audit.get)
+
+
+class Quotas(_Room[quotas.Quotas]):
+    get = _blocking(quotas.Quotas.get)
+    set = _blocking(quotas.Quotas.set)
 
 
 class Requests(_Room[requests.Requests]):
@@ -257,6 +264,7 @@ class Client:
         self.workers = Workers(inner.workers, self._loop)
         self.pools = Pools(inner.pools, self._loop)
         self.templates = Templates(inner.templates, self._loop)
+        self.quotas = Quotas(inner.quotas, self._loop)
         self.requests = Requests(inner.requests, self._loop)
         self.artifacts = Artifacts(inner.artifacts, self._loop)
         self.dead_letters = DeadLetters(inner.dead_letters, self._loop)

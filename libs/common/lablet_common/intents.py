@@ -183,6 +183,51 @@ class ReservationChange(Model):
         return self
 
 
+class PoolOptimise(Model):
+    """Move seats that have not started, within their slots, so that workers can be off longer."""
+
+    dry_run: bool = False
+    """Only tell what would be moved, and what that would save."""
+    max_moves: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Seats moved at most."""
+    budget_seconds: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """Real seconds for which a plan is looked for."""
+
+
+class SeatMove(Model):
+    """One seat that changes its worker, for the same slot."""
+
+    reservation: str
+    seat: int
+    frm: str = Field(alias="from")
+    to: str
+    slot: Slot
+
+
+class Optimisation(Model):
+    """What was found, and whether it was done. Hours are of power, boots included."""
+
+    pool: str
+    moves: tuple[SeatMove, ...]
+    """Soonest slot first. Where not all are named, `moved` counts them."""
+    moved: int
+    worker_hours_before: float
+    worker_hours_after: float
+    worker_hours_saved: float
+    cost_saved_usd: float = 0.0
+    proven: bool = False
+    """No plan saves more (the number of moves not being limited)."""
+    committed: bool = False
+    """The seats have been moved; False: it was only looked for, or there was nothing to move."""
+
+
+class OptimiseRequested(PoolOptimise):
+    """The intent as the scheduler gets it."""
+
+    cost_per_hour_usd: float = 0.0
+    """Of a worker, by its template."""
+
+
 class Nothing(Model):
     """An intent that needs no further words."""
 
@@ -351,6 +396,8 @@ class Intent:
     """What the owner gets as data."""
     prefix: str = ""
     """The word in the type where that is not the kind's."""
+    decider: Service | None = None
+    """Who decides where that is not the kind's owner."""
 
     @property
     def word(self) -> str:
@@ -362,7 +409,7 @@ class Intent:
 
     @property
     def service(self) -> Service:
-        return self.kind.owner
+        return self.decider or self.kind.owner
 
 
 _ALL = (
@@ -395,6 +442,7 @@ _ALL = (
     Intent(POOL, "delete.requested", Nothing),
     Intent(POOL, "replace.requested", PoolReplace),
     Intent(POOL, "replace-cancel.requested", Nothing),
+    Intent(POOL, "optimise.requested", OptimiseRequested, decider=Service.SCHEDULER),
     Intent(TEMPLATE, "apply.requested", TemplateApply),
     Intent(TEMPLATE, "delete.requested", Nothing),
 )

@@ -75,6 +75,16 @@ class Ledger(Model):
         return Ledger(owners={name: usage for name, usage in sorted(owners.items()) if usage != Usage()})
 
 
+class QuotaState(Model):
+    """The limits, and what is open. Without limits nothing is counted: then `used` is missing, as it is until the first
+    decision after the limits were set."""
+
+    tenant: str
+    limits: Quota
+    used: Usage | None = None
+    owners: dict[str, Usage] = {}
+
+
 def usage_of(reservation: Reservation | None) -> Usage:
     """What a reservation counts for while it is open."""
     if reservation is None or reservation.is_final or reservation.status.phase is ReservationPhase.PENDING:

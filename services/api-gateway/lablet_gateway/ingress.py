@@ -17,7 +17,9 @@ from lablet_common.intents import (
     AssessmentCompleted,
     DefinitionPublish,
     Intent,
+    OptimiseRequested,
     PoolApply,
+    PoolOptimise,
     ReservationChange,
     ReservationCreate,
     SimulateRequested,
@@ -29,7 +31,7 @@ from lablet_common.resources.kinds import DEFINITION, POOL, RESERVATION, SERIES,
 from lablet_common.resources.model import Model
 from lablet_common.resources.request import Problem, Request
 from lablet_common.terms import SeriesCancel, SeriesChange, SeriesCreate
-from lablet_gateway import problems, simulation
+from lablet_gateway import optimisation, problems, simulation
 from lablet_gateway.answers import path_of
 from lablet_gateway.caller import Caller
 from lablet_gateway.envelopes import Inbound
@@ -116,6 +118,9 @@ async def _accept(parts: Parts, caller: Caller, event: CloudEvent) -> Request | 
         raise problems.invalid("data", str(error)) from error
     if intent.body is SimulateRequested:
         return await simulation.ask(parts, caller.asking(intent.type), ask, _body(SimulationCreate, data))
+    if intent.body is OptimiseRequested:
+        body = _body(PoolOptimise, data)
+        return await optimisation.ask(parts, caller.asking(intent.type), ask, _target(intent, event), body)
     if intent.kind is SERIES:
         return await _ask_series(SeriesIntake(parts, caller.asking(intent.type), ask), intent, event, data)
     return await _ask(Intake(parts, caller.asking(intent.type), ask), intent, event, data)

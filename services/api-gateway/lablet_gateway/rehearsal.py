@@ -10,13 +10,14 @@ from lablet_common.intents import ReservationRequested, SimulateRequested, Simul
 from lablet_common.recurrence import day_of, occurrences
 from lablet_common.requests import digest_of
 from lablet_common.resources.definition import Definition
-from lablet_common.resources.kinds import POOL, TEMPLATE
+from lablet_common.resources.kinds import POOL
 from lablet_common.resources.request import Request, RequestPhase
-from lablet_common.resources.worker import WorkerPool, WorkerTemplate
+from lablet_common.resources.worker import WorkerPool
 from lablet_common.terms import RehearsedDate, SeriesCreate, SeriesRehearsal
 from lablet_gateway import answers, problems, reads, simulation
 from lablet_gateway.caller import Caller
 from lablet_gateway.intake import Ask
+from lablet_gateway.optimisation import cost_of
 from lablet_gateway.parts import Parts
 from lablet_gateway.terms import SeriesIntake, pools_of
 
@@ -75,7 +76,9 @@ async def _simulated(
         )
         for number, one in enumerate(dates, 1)
     )
-    data = SimulateRequested(wishes=wishes, cost_per_hour_usd=await _cost(parts, pool))
+    known = await reads.get(parts, POOL, pool)
+    cost = await cost_of(parts, known) if isinstance(known, WorkerPool) else 0.0
+    data = SimulateRequested(wishes=wishes, cost_per_hour_usd=cost)
     digest = digest_of({"pool": pool, "series": body.to_dict()})
     request = await simulation.put(parts, caller, asked, pool, data, digest)
     if not request.is_final:
@@ -90,9 +93,3 @@ def _answer(request: Request, pool: str) -> Simulation:
         words = f"nobody has answered for pool {pool} within {simulation.WAIT_SECONDS:g} seconds"
         raise problems.unavailable("scheduler", words)
     return Simulation.model_validate(request.status.answer)
-
-
-async def _cost(parts: Parts, pool_name: str) -> float:
-    pool = await reads.get(parts, POOL, pool_name)
-    template = await reads.get(parts, TEMPLATE, pool.spec.template) if isinstance(pool, WorkerPool) else None
-    return template.spec.cost_per_hour_usd if isinstance(template, WorkerTemplate) else 0.0

@@ -65,11 +65,13 @@ async def put(parts: Parts, caller: Caller, asked: Ask, pool: str, data: Simulat
     return (await accept(parts.store, request)).request
 
 
-async def answer_response(parts: Parts, request: Request, prefer: str | None) -> Response:
+async def answer_response(
+    parts: Parts, request: Request, prefer: str | None, patience: float = WAIT_SECONDS
+) -> Response:
     """The answer if it comes in time, else 202 with the request. Raises the owner's refusal."""
     wait = answers.wait_of(prefer, parts.settings.gateway_max_wait_seconds)
     if not request.is_final:
-        seconds = WAIT_SECONDS if wait is None else wait
+        seconds = patience if wait is None else wait
         request = await wait_decided(parts.store, request.tenant, request.id, seconds)
     if request.status.phase is RequestPhase.REFUSED:
         raise answers.refusal_in(request)

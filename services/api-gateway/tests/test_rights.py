@@ -69,6 +69,7 @@ EXPECTED = {
     "GET /pools": "aoi",
     "GET /pools/{name}": "aoi",
     "GET /pools/{name}/calendar": "aoi",
+    "POST /pools/{name}:optimise": "ao",
     "PUT /pools/{name}": "a",
     "PATCH /pools/{name}": "a",
     "DELETE /pools/{name}": "a",

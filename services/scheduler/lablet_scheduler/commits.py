@@ -107,6 +107,11 @@ def grouped(steps: Iterable[Step]) -> Iterator[list[Step]]:
         yield group
 
 
+def fits_together(steps: Sequence[Step]) -> bool:
+    """One transaction can take them all."""
+    return len(list(grouped(steps))) == 1
+
+
 async def write(
     store: Store, fence: Fence, gate_key: str, gate: int, group: Sequence[Step], accounts: Accounts
 ) -> int | Refused:

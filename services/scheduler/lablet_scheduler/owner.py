@@ -33,6 +33,7 @@ from lablet_scheduler.desk import SeriesDesk, is_about_series
 from lablet_scheduler.heal import heal, make_room, retry_waiting
 from lablet_scheduler.lifecycle import Rules, next_look, next_step
 from lablet_scheduler.neighbours import Neighbours
+from lablet_scheduler.saving import Saving, is_about_saving
 from lablet_scheduler.settings import SchedulerSettings
 from lablet_scheduler.state import FindDefinition, PoolState
 from lablet_scheduler.writer import Writer
@@ -81,6 +82,7 @@ class PoolOwner:
         self._writer = Writer(store, fence, self._agenda, clock, source)
         self._answers = Answers(store, caches, self._agenda, self._context)
         self._series = SeriesDesk(store, caches, self._agenda, self._writer, clock, self._context)
+        self._saving = Saving(self._agenda, self._writer, self._context, self.wake)
         self._unsettled = False
         """The calendar may hold what was decided in this pass and not committed."""
 
@@ -121,6 +123,7 @@ class PoolOwner:
                 if not more:
                     await self._until_due()
         finally:
+            self._saving.close()
             for stop in unsubscribe:
                 stop()
 
@@ -190,13 +193,14 @@ class PoolOwner:
         writer, refusals, waiting = self._writer, self._writer.refusals, 0
         for undecided in pending:
             # a request about a reservation that an uncommitted step is about must see what became of that
-            if is_about_series(undecided) or any(step.target == target_of(undecided) for step in steps):
+            several = is_about_series(undecided) or is_about_saving(undecided)
+            if several or any(step.target == target_of(undecided) for step in steps):
                 await writer.commit(steps)
                 steps = []
             if writer.refusals > refusals:
                 return len(pending)  # the order is kept: what was refused is decided before what came after it
-            if is_about_series(undecided):
-                waiting += not await self._decide_series(undecided)
+            if several:
+                waiting += not await self._work_off(undecided)
                 continue
             began = time.perf_counter()
             with deciding(undecided):
@@ -209,9 +213,11 @@ class PoolOwner:
         await writer.commit(steps)
         return len(pending) - waiting
 
-    async def _decide_series(self, undecided: Undecided) -> bool:
-        """False when the request stays where it is for now."""
+    async def _work_off(self, undecided: Undecided) -> bool:
+        """What takes several transactions. False when the request stays where it is for now."""
         try:
+            if is_about_saving(undecided):
+                return await self._saving.work_off(undecided)
             return await self._series.work_off(undecided)
         except ValidationError as error:
             return await self._writer.commit_together([self._writer.step(invalid(error), undecided)])

@@ -38,7 +38,8 @@ class Writer:
         self._agenda = agenda
         self._clock = clock
         self._source = source
-        self._gate = 0
+        self.gate = 0
+        """Revision of the pool's gate, as this pass has read it."""
         self._gate_key = gate_key(agenda.pool)
 
     async def begin(self) -> int:
@@ -47,8 +48,8 @@ class Writer:
         gate, quotas, ledgers = (await self._store.txn([], [Get(self._gate_key), *Accounts.reads()])).reads
         await self.accounts.take(quotas, ledgers)
         revision = gate[0].mod_revision if gate else 0
-        if revision != self._gate:
-            self._gate = revision
+        if revision != self.gate:
+            self.gate = revision
             self._agenda.freed = True
         return max(revision, self.needed)
 
@@ -79,7 +80,7 @@ class Writer:
             refused = await self._write(group)
             if refused is None:
                 continue
-            if refused.gate != self._gate:
+            if refused.gate != self.gate:
                 self._undo([*group, *(step for rest in groups for step in rest)])
                 return
             if len(group) > 1:
@@ -102,7 +103,7 @@ class Writer:
 
     async def _write(self, group: Sequence[Step]) -> Refused | None:
         with together("commit decisions", map(_origin, group), {"lablet.pool": self._agenda.pool}):
-            result = await write(self._store, self._fence, self._gate_key, self._gate, group, self.accounts)
+            result = await write(self._store, self._fence, self._gate_key, self.gate, group, self.accounts)
         if isinstance(result, Refused):
             self.needed = max(self.needed, result.revision)
             return result

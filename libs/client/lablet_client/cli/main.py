@@ -25,6 +25,8 @@ from lablet_client.cli import (
     key,
     look,
     pool,
+    quota,
+    saving,
     series,
     simulate,
     subscription,
@@ -95,8 +97,10 @@ app.add_typer(definition.app, name="definition", help="Publish labs and look at 
 app.add_typer(series.app, name="series", help="A term of classes: show, change and cancel by date.")
 app.add_typer(artifact.app, name="artifact", help="What labs have left behind: list, fetch, delete.")
 app.add_typer(worker.app, name="worker", help="Drain, cordon and look after workers.")
-app.add_typer(pool.app, name="pool", help="New machines for a whole pool.")
+pool.app.registered_commands.extend(saving.app.registered_commands)
+app.add_typer(pool.app, name="pool", help="Save worker-hours; new machines for a whole pool.")
 app.add_typer(instance.app, name="instance", help="Stop, start, collect and retry a seat's lab.")
+app.add_typer(quota.app, name="quota", help="How much a tenant and its owners may have open.")
 app.add_typer(events.app, name="events", help="Follow, look up and send CloudEvents.")
 app.add_typer(key.app, name="key", help="Keys for machines.")
 app.add_typer(subscription.app, name="subscription", help="Webhooks: events sent to an address of yours.")

@@ -5,11 +5,11 @@ from typing import Any, cast
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
-from lablet_common.intents import Nothing, PoolApply, PoolReplace
+from lablet_common.intents import Nothing, Optimisation, PoolApply, PoolOptimise, PoolReplace
 from lablet_common.resources.kinds import POOL, WORKER
 from lablet_common.resources.worker import Worker, WorkerPool
 from lablet_common.store.repository import ResourcePage
-from lablet_gateway import bookings, problems, reads
+from lablet_gateway import bookings, optimisation, problems, reads, simulation
 from lablet_gateway.answers import (
     IdempotencyKey,
     IfMatch,
@@ -30,6 +30,7 @@ from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX
 
 router = APIRouter(prefix=f"{PREFIX}/pools", tags=["pools"])
+_OPTIMISE = Body(default=PoolOptimise())
 
 
 def _in_fleet(_: WorkerPool) -> bool:
@@ -65,6 +66,23 @@ async def pool_capacity(name: str, parts: WithParts, caller: WithCaller, begin: 
     return model_response(
         pool_calendar(name, pool.spec, workers, known.reservations, known.instances, known.needs, window, caller.tenant)
     )
+
+
+@router.post("/{name}:optimise", response_model=Optimisation, responses=accepting(Optimisation))
+async def optimise(
+    name: str,
+    parts: WithParts,
+    caller: WithCaller,
+    body: PoolOptimise = _OPTIMISE,
+    key: IdempotencyKey = None,
+    prefer: Prefer = None,
+) -> Response:
+    """Moves seats that have not started to other workers, for the same slots, so that workers can be off longer; with
+    `dryRun` only tells what would be moved and what that saves. Waits for the answer as long as a plan may be looked for
+    and 10 seconds more; 202 when it takes longer."""
+    asked = await optimisation.ask(parts, caller, Ask(f"POST /pools/{name}:optimise", key), name, body)
+    patience = body.budget_seconds + simulation.WAIT_SECONDS
+    return await simulation.answer_response(parts, asked, prefer, patience)
 
 
 @router.put("/{name}", status_code=202, response_model=None, responses=accepting(WorkerPool, 412, 428))

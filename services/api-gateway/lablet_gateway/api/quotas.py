@@ -5,9 +5,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
-from lablet_common.quotas import Ledger, Quota, Usage
+from lablet_common.quotas import Ledger, Quota, QuotaState
 from lablet_common.resources.kinds import ledger_key, quota_key
-from lablet_common.resources.model import NAME_PATTERN, Model
+from lablet_common.resources.model import NAME_PATTERN
 from lablet_common.store import Conflict, Get, KeyValue, Transaction
 from lablet_gateway import problems
 from lablet_gateway.answers import IfMatch, model_response, refusals
@@ -18,16 +18,6 @@ from lablet_gateway.rights import PREFIX
 
 router = APIRouter(prefix=f"{PREFIX}/quotas", tags=["quotas"])
 Tenant = Annotated[str, Path(pattern=NAME_PATTERN)]
-
-
-class QuotaState(Model):
-    """The limits, and what is open. Without limits nothing is counted: then `used` is missing, as it is until the first
-    decision after the limits were set."""
-
-    tenant: str
-    limits: Quota
-    used: Usage | None = None
-    owners: dict[str, Usage] = {}
 
 
 @router.get("/{tenant}", response_model=QuotaState, responses=refusals())

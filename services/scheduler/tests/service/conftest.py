@@ -265,6 +265,18 @@ class World:
         uuid = request_key("default", "anna", verb, f"key-{next(_numbers)}")
         return await self._accept(f"{verb}.requested", series, body, uuid, pool, "default", "series")
 
+    async def tell_pool(self, body: Model, pool: str = "default") -> str:
+        """Asks for worker-hours to be saved, and returns the request's id."""
+        uuid = request_key("default", "olaf", "optimise", f"key-{next(_numbers)}")
+        return await self._accept("optimise.requested", pool, body, uuid, pool, "default", "pool")
+
+    async def settle_waiting(self) -> None:
+        """As `settle`, but a request may stay in an inbox."""
+        for pool in self.owners:
+            await self._carry_intents(pool)
+        for _ in range(12):
+            await asyncio.sleep(0.001)
+
     async def series(self, name: str) -> Series:
         found = await self.store.get(SERIES.key(name))
         assert found is not None, f"there is no series {name}"

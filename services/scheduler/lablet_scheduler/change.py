@@ -164,6 +164,10 @@ def _new_end(
     state: PoolState, reservation: Reservation, slot: Slot, end: datetime, context: Context, cause: str
 ) -> Reservation | Decision:
     if end > slot.end:
+        over = [str(instance.spec.seat) for instance in state.instances_of(reservation.id) if instance.slot_ended]
+        if over:
+            words = f"the slot has ended: the lab of seat {', '.join(over)} is being torn down"
+            return refused("illegal-transition", "Slot over", words)
         if not state.calendar.of(reservation.id):
             return refused("does-not-fit", "Extension does not fit", f"no seat of {reservation.id} has a place")
         answer = engine.extend(state.calendar, reservation.id, engine.to_minute(end))

@@ -78,6 +78,10 @@ class InstancePhase(StrEnum):
     FAILED = "Failed"
 
 
+SLOT_ENDED = "SlotEnded"
+"""Reason of the move by which a lab's end begins because its slot is over."""
+
+
 class InstanceStatus(Status):
     phase: InstancePhase
     lab: LabRef | None = None
@@ -131,6 +135,11 @@ class Instance(Resource[InstanceSpec, InstanceStatus]):
         },
     )
     kind: Literal["Instance"] = "Instance"
+
+    @property
+    def slot_ended(self) -> bool:
+        """Its end has begun because its slot was over; a longer slot comes too late for it."""
+        return any(move.reason == SLOT_ENDED for move in self.status.history)
 
 
 INSTANCE_PREFIX = "ins-"

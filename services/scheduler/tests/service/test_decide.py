@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from lablet_common.intents import ReservationChange
+from lablet_common.resources.instance import SLOT_ENDED, InstancePhase
+from lablet_common.resources.model import Move
 from lablet_common.resources.request import RequestPhase
 from lablet_common.resources.reservation import Hold, RosterEntry
 
@@ -234,6 +236,23 @@ async def test_an_extension_that_does_not_fit_names_the_longest_end_that_does(po
     problem = (await pool.request(said)).status.problem
     assert problem.type.endswith("/does-not-fit")
     assert problem.extensions["longestEnd"] == "2027-03-01T09:20:00Z"
+    assert (await pool.reservation(name)).slot.end == pool.when(120)
+
+
+async def test_an_extension_comes_too_late_once_a_lab_is_torn_down_for_its_slots_end(pool: Any) -> None:
+    """The worker-controller's clock may be a moment ahead: what it has begun to end is not granted more time."""
+    name = await pool.ask()
+    await pool.settle()
+    await pool.start_lab(name, ran=True)
+    await pool.pass_time(119)
+    move = {"from": "Running", "to": "Stopping", "at": pool.when(120), "by": "/lablet/worker-controller"}
+    ending = Move.model_validate(move | {"reason": SLOT_ENDED})
+    await pool.set_lab(name, phase=InstancePhase.STOPPING, ran=True, history=(ending,))
+    said = await pool.change(name, end=180)
+    await pool.settle()
+    request = await pool.request(said)
+    assert request.phase == "Refused"
+    assert "seat 1 is being torn down" in request.status.problem.detail
     assert (await pool.reservation(name)).slot.end == pool.when(120)
 
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from lablet_common.objects import ObjectMissing
 from lablet_common.process_lab import RUNTIME as PROCESSES
 from lablet_common.resources.definition import FROM_RUNNING, CollectKind
-from lablet_common.resources.instance import ArtifactRef, Instance, InstancePhase
+from lablet_common.resources.instance import SLOT_ENDED, ArtifactRef, Instance, InstancePhase
 from lablet_common.resources.model import Condition
 from lablet_workers.harvest import REPORT, Harvest, harvest
 from lablet_workers.instances.coming_up import nodes_of, reachable
@@ -28,7 +28,7 @@ async def running(s: Situation) -> Instance | Again:
     if s.abandoned:
         return s.move(_P.STOPPING, "Abandoned", "its reservation has ended", deadline=s.now + s.times.stop)
     if s.now >= instance.spec.end:
-        return _end(s, "SlotEnded")
+        return _end(s, SLOT_ENDED)
     evicted_at = s.evicted_at
     if evicted_at is not None and s.now >= evicted_at:
         return _end(s, DRAINED, evicted=True)

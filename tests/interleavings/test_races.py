@@ -1,0 +1,313 @@
+"""The scheduler and the worker-controller decide about the same seat at the same time, each from what it has last read: in
+every order of their reads and writes, no lab is on two workers, and none is torn down inside a granted extension.
+
+Both sides are the real code; only their caches are a read of the store instead, so that they are as stale as they can be.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lablet_common.clock import ManualClock
+from lablet_common.intents import ReservationChange
+from lablet_common.objects import MemoryObjectStore
+from lablet_common.ownership import Fence
+from lablet_common.resources import Definition, Instance, Metadata, Reservation, Worker, WorkerPool
+from lablet_common.resources.instance import InstanceSpec, InstanceStatus
+from lablet_common.resources.kinds import (
+    ARTIFACT,
+    DEFINITION,
+    INSTANCE,
+    POOL,
+    RESERVATION,
+    WORKER,
+    Kind,
+    gate_key,
+    kind_of,
+)
+from lablet_common.resources.reservation import SeatPlacement, Slot
+from lablet_common.store import Get, MemoryStore, Store, Transaction
+from lablet_common.store.changes import decode, encode
+from lablet_common.testing.interleaving import Actor, OrderFault, Scene, explore
+from lablet_scheduler import engine, heal
+from lablet_scheduler.accounts import Accounts
+from lablet_scheduler.change import changed
+from lablet_scheduler.commits import Refused, step_of, write
+from lablet_scheduler.decide import Context, Decision
+from lablet_scheduler.saving import Saving, by_reservation
+from lablet_scheduler.state import PoolState
+from lablet_workers import labs
+from lablet_workers.estate import Estate
+from lablet_workers.labs import Labs
+from lablet_workers.settings import WorkerControllerSettings
+
+START = datetime(2027, 3, 1, 9, 0, tzinfo=UTC)
+END = START + timedelta(hours=1)
+NAME, SEAT = "rsv-a", "ins-a-1"
+_LOOKS = 3
+"""Times that an actor looks again after somebody else was first."""
+_READ = (RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, ARTIFACT)
+
+
+class Known:
+    """What was read at one revision, as a service's caches would show it."""
+
+    def __init__(self, reads: dict[Kind, list[Any]], gate: int) -> None:
+        self.gate = gate
+        self._reads = reads
+
+    @classmethod
+    async def of(cls, store: Store) -> "Known":
+        """One call: everything as it is now."""
+        found = await store.txn([], [*(Get(kind.prefix, prefix=True) for kind in _READ), Get(gate_key("default"))])
+        *lists, gate = found.reads
+        reads = {kind: [decode(kind, kv) for kv in kvs] for kind, kvs in zip(_READ, lists, strict=True)}
+        return cls(reads, gate[0].mod_revision if gate else 0)
+
+    def __getitem__(self, kind: Kind) -> Any:
+        items = self._reads.get(kind, [])
+        by_id = {one.id: one for one in items}
+        return SimpleNamespace(
+            kind=kind,
+            items=lambda: items,
+            get=lambda name, tenant="default": by_id.get(name),
+            by=lambda index, value: [one for one in items if index == "worker" and one.spec.worker == value],
+        )
+
+    def definition(self, _tenant: str, name: str) -> Definition | None:
+        return cast("Definition | None", self[DEFINITION].get(name))
+
+    async def reached(self, _: int) -> None:
+        """The next look reads anew."""
+
+
+@dataclass
+class World:
+    store: MemoryStore
+    scheduler: Fence
+    workers: Fence
+
+    # -- the scheduler -----------------------------------------------------------------------------------------------
+
+    async def _decide(
+        self, store: Store, now: datetime, decide: Callable[[PoolState, Context], Decision | None]
+    ) -> None:
+        for _ in range(_LOOKS):
+            known = await Known.of(store)
+            state = PoolState(known[POOL].get("default"), known.definition)
+            for worker in known[WORKER].items():
+                state.put_worker(worker, now)
+            for instance in known[INSTANCE].items():
+                state.put_instance(instance, now)
+            for reservation in known[RESERVATION].items():
+                state.put_reservation(reservation, now)
+            decision = decide(state, Context(now, "/lablet/scheduler"))
+            if decision is None or decision.resource is None:
+                return
+            step = step_of(decision, None, at=now, by="/lablet/scheduler")
+            done = await write(store, self.scheduler, gate_key("default"), known.gate, [step], Accounts(store))
+            if not isinstance(done, Refused):
+                return
+
+    async def replan(self, store: Store) -> None:
+        """The seat's worker is down for maintenance in its slot: it moves."""
+        lead = timedelta(minutes=35)
+        before = START - timedelta(minutes=20)
+        await self._decide(store, before, lambda state, now: heal.heal(state, state.reservations[NAME], now, lead))
+
+    async def save(self, store: Store) -> None:
+        """The optimiser has planned to move the seat."""
+
+        def decide(state: PoolState, context: Context) -> Decision | None:
+            before = state.calendar.booking(NAME, 1)
+            if before is None or before.worker == "default-002" or before.started:
+                return None
+            after = engine.Booking(**{**_fields(before), "worker": "default-002"})
+            said = engine.Explanation("moved", considered=2, removed={})
+            ((name, moves),) = by_reservation([engine.Move(before, after, said)])
+            saving = Saving(cast("Any", SimpleNamespace(state=state)), cast("Any", None), lambda: context, lambda: None)
+            return saving._moved(name, moves)
+
+        await self._decide(store, START - timedelta(minutes=20), decide)
+
+    async def extend(self, store: Store) -> None:
+        """Asked for a minute before the end."""
+        asked = ReservationChange(end=END + timedelta(minutes=30))
+        await self._decide(
+            store,
+            END - timedelta(minutes=1),
+            lambda state, now: changed(state, state.reservations[NAME], asked, "evt", now),
+        )
+
+    # -- the worker-controller ---------------------------------------------------------------------------------------
+
+    async def _labs(self, store: Store, now: datetime) -> Labs:
+        known = await Known.of(store)
+        estate = Estate(
+            "default", self.workers, store=store, caches=cast("Any", known), clock=ManualClock(now),
+            settings=WorkerControllerSettings(), providers=cast("Any", None), runtimes=cast("Any", None),
+            objects=MemoryObjectStore(), box=cast("Any", None), source="/lablet/worker-controller",
+        )  # fmt: skip
+        return Labs(estate, lambda _: None, lambda _: None)
+
+    async def start(self, store: Store) -> None:
+        """The slot is near: the seat's instance is made where the reservation says."""
+        for _ in range(_LOOKS):
+            looking = await self._labs(store, START - timedelta(minutes=20))
+            await looking.look_at_reservation(NAME)
+            if await self.store.get(INSTANCE.key(SEAT)) is not None:
+                return
+
+    async def tear_down(self, store: Store) -> None:
+        """The slot is over, as far as the instance knows."""
+        for _ in range(_LOOKS):
+            await (await self._labs(store, END)).look_at_instance(SEAT)
+            instance = await self._one(INSTANCE, SEAT)
+            if instance.spec.end > END or instance.slot_ended:
+                return
+
+    # -- judging -----------------------------------------------------------------------------------------------------
+
+    async def check(self) -> None:
+        """From the store alone, after every call."""
+        reservation = await self._one(RESERVATION, NAME)
+        instance = await self._one(INSTANCE, SEAT)
+        if instance is None:
+            return
+        (seat,) = reservation.status.placement
+        assert instance.spec.worker == seat.worker, (
+            f"the lab is on {instance.spec.worker}, its reservation says {seat.worker}"
+        )
+        assert not (instance.slot_ended and reservation.slot.end > END), (
+            "the lab was torn down inside a granted extension"
+        )
+
+    async def _one(self, kind: Kind, name: str) -> Any:
+        found = await self.store.get(kind.key(name))
+        return None if found is None else decode(kind, found)
+
+
+def _fields(booking: engine.Booking) -> dict[str, Any]:
+    return {name: getattr(booking, name) for name in booking.__dataclass_fields__}
+
+
+def meta(name: str) -> Metadata:
+    return Metadata(id=name, uid=f"uid-{name}", created_at=START - timedelta(days=1))
+
+
+def resources(*, running: bool, maintained: bool) -> list[Any]:
+    """Two workers, one seat on the first; the lab runs already, or its worker is to be maintained in its slot."""
+    pool = {"template": "sim", "max": 2, "turnaround_minutes": 0, "preparation_minutes": 0}
+    found: list[Any] = [
+        WorkerPool.model_validate({"metadata": meta("default"), "spec": pool, "status": {"phase": "Active"}}),
+        Definition.model_validate(
+            {
+                "metadata": meta("lab@1.0.0"),
+                "spec": {
+                    "name": "lab", "version": "1.0.0", "topology": {"digest": "0" * 64, "bytes": 1},
+                    "requirements": {"cpu_cores": 4, "memory_gb": 4, "node_count": 2},
+                },
+                "status": {"phase": "Published"},
+            }
+        ),
+    ]  # fmt: skip
+    for number in (1, 2):
+        span = {"from": START - timedelta(minutes=10), "to": END}
+        spec = {
+            "pool": "default", "template": "sim", "capacity": {"cpu_cores": 8, "memory_gb": 32, "storage_gb": 100},
+            "max_nodes": 20, "license": "ENTERPRISE", "maintenance": [span] if maintained and number == 1 else [],
+        }  # fmt: skip
+        worker = {"metadata": meta(f"default-{number:03}"), "spec": spec, "status": {"phase": "Ready"}}
+        found.append(Worker.model_validate(worker))
+    slot = Slot(start=START, end=END)
+    reservation = Reservation.model_validate(
+        {
+            "metadata": meta(NAME),
+            "spec": {"definition": "lab@1.0.0", "start": START, "end": END, "duration_minutes": 60},
+            "status": {"phase": "Active" if running else "Scheduled", "pool": "default", "slot": slot,
+                       "placement": [SeatPlacement(seat=1, worker="default-001", instance=SEAT)]},
+        }
+    )  # fmt: skip
+    found.append(reservation)
+    if running:
+        spec = InstanceSpec(
+            reservation=NAME, seat=1, definition="lab@1.0.0", pool="default", worker="default-001", start=START, end=END
+        )
+        status = InstanceStatus.model_validate({"phase": "Running", "ran": True})
+        found.append(Instance(metadata=meta(SEAT), spec=spec, status=status))
+    return found
+
+
+def scene(*names: str, running: bool = False, maintained: bool = False) -> Callable[[], Awaitable[Scene]]:
+    async def make() -> Scene:
+        store = MemoryStore()
+        txn = Transaction()
+        for resource in resources(running=running, maintained=maintained):
+            txn.put(kind_of(resource).key_of(resource), encode(resource))
+        await txn.put(gate_key("default"), b"x").commit(store)
+        fences = [
+            Fence(key, await store.put(key, b"test"))
+            for key in ("/ownership/scheduler/default", "/ownership/w/default")
+        ]
+        world = World(store, *fences)
+        actors: dict[str, Actor] = {name: getattr(world, name) for name in names}
+        return Scene(store, actors, world.check)
+
+    return make
+
+
+RACES = {
+    "replan and start": scene("replan", "start", maintained=True),
+    "replan, a saving move and start": scene("replan", "start", "save", maintained=True),
+    "a saving move and start": scene("save", "start"),
+    "extend and tear down": scene("extend", "tear_down", running=True),
+}
+
+
+@pytest.mark.parametrize("race", RACES)
+async def test_in_every_order_no_lab_is_on_two_workers_nor_torn_down_inside_an_extension(race: str) -> None:
+    orders = await explore(RACES[race])
+    assert orders >= 6, "both sides read before either writes, in some of the orders"
+
+
+@pytest.mark.parametrize(
+    ("race", "rule", "fault"),
+    [
+        ("replan and start", "the absence of the instance", "the lab is on default-001"),
+        ("a saving move and start", "the absence of the instance", "the lab is on default-001"),
+        ("replan and start", "the reservation as it was read", "the lab is on default-001"),
+        ("extend and tear down", "the instances as they were read", "torn down inside a granted extension"),
+        ("extend and tear down", "the reservation as it was read", "torn down inside a granted extension"),
+    ],
+)
+async def test_without_a_comparison_the_explorer_finds_the_order_that_breaks_it(
+    race: str, rule: str, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of these comparisons is needed: without it, some order goes wrong."""
+
+    def compares_nothing(*_: Any) -> None:
+        """As if it had been forgotten."""
+
+    if rule == "the absence of the instance":
+        monkeypatch.setattr(Transaction, "require_absent", lambda txn, key: _unless_instance(txn, key))
+    elif rule == "the reservation as it was read":
+        monkeypatch.setattr(labs, "unchanged_in", compares_nothing)
+    else:
+        monkeypatch.setattr("lablet_scheduler.commits.unchanged_in", compares_nothing)
+    with pytest.raises(OrderFault, match=fault):
+        await explore(RACES[race])
+
+
+def _unless_instance(txn: Transaction, key: str) -> Transaction:
+    """As if it had been forgotten, by the scheduler: whoever makes the instance still compares."""
+    if key.startswith(INSTANCE.prefix) and not any(op.key == key for op in txn.operations):
+        makes = asyncio.current_task()
+        assert makes is not None
+        if "start" not in str(makes.get_coro()):
+            return txn
+    return txn.require(key, mod_revision=0)

@@ -88,13 +88,15 @@ def answer(booking: Reservation, explanation: Explanation | None, now: datetime)
 def reasons(why: Explanation, now: datetime) -> Sequence[str]:
     """The scheduler's explanation in sentences."""
     lines = [why.summary] if why.summary else []
-    if why.removed:
+    nearest = str((why.nearest_miss or {}).get("worker") or "")
+    told = bool(nearest) and nearest in why.summary  # then the scheduler's own words say all of it
+    if why.removed and not told:
         counted = _listed(f"{count} {FILTERS.get(name, name)}" for name, count in _largest(why.removed))
         workers = "worker was" if why.considered == 1 else "workers were"
         lines.append(f"{why.considered} {workers} looked at: {counted}.")
-    if why.binding:
+    if why.binding and not told:
         lines.append(f"What decided: {BINDING.get(why.binding) or f'workers {FILTERS.get(why.binding, why.binding)}'}.")
-    if why.nearest_miss:
+    if why.nearest_miss and not told:
         lines.append(f"The nearest miss: {_miss(why.nearest_miss)}.")
     if why.earliest is not None:
         lines.append(f"The earliest slot that fits is {show_slot(why.earliest.start, why.earliest.end, now)}.")

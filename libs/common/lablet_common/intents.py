@@ -30,7 +30,7 @@ from lablet_common.resources.model import Instant, Labels, Minute, Model, Name, 
 from lablet_common.resources.reservation import MAX_SEATS, Explanation, Hold, RosterEntry, Slot
 from lablet_common.resources.series import MAX_OCCURRENCES
 from lablet_common.resources.worker import Capacity, PoolSpec, PortRange, TemplateSpec
-from lablet_common.terms import SeriesCancel, SeriesChange, SeriesRequested
+from lablet_common.terms import SeriesCancel, SeriesChange, SeriesCreate, SeriesRequested
 
 _Seats = Annotated[int, Field(ge=1, le=MAX_SEATS)]
 
@@ -108,10 +108,12 @@ MAX_SIMULATED = 100
 
 
 class SimulationCreate(Model):
-    """What would become of these reservations, decided in their order, perhaps with another fleet? Nothing is booked.
-    One reservation, or a list of them, may stand for the whole."""
+    """What would become of these reservations, and of every date of these series, decided in their order, perhaps with
+    another fleet? Nothing is booked. One of them, or a list, may stand for the whole."""
 
-    reservations: Annotated[tuple[ReservationCreate, ...], Field(min_length=1, max_length=MAX_SIMULATED)]
+    reservations: Annotated[tuple[ReservationCreate, ...], Field(max_length=MAX_SIMULATED)] = ()
+    series: Annotated[tuple[SeriesCreate, ...], Field(max_length=MAX_SIMULATED)] = ()
+    """Their dates come after the reservations."""
     workers: Annotated[int, Field(ge=-10_000, le=10_000)] = 0
     """So many more workers than the pool has; below 0: fewer."""
     template: Name | None = None
@@ -120,11 +122,18 @@ class SimulationCreate(Model):
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, value: Any) -> Any:
-        if isinstance(value, list | tuple):
-            return {"reservations": value}
         if isinstance(value, dict) and "definition" in value:
-            return {"reservations": [value]}
+            value = [value]
+        if isinstance(value, list | tuple):
+            terms = [one for one in value if isinstance(one, dict) and "rule" in one]
+            return {"reservations": [one for one in value if one not in terms], "series": terms}
         return value
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.reservations and not self.series:
+            raise fault("reservations", "nothing to simulate: give reservations or series")
+        return self
 
 
 class SimulateRequested(Model):

@@ -3,16 +3,21 @@
 The question is an intent like any other, and its answer stands in the request's outcome; no resource is written.
 """
 
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 from starlette.responses import JSONResponse, Response
 
-from lablet_common.intents import INTENTS, ReservationRequested, SimulateRequested, SimulationCreate
+from lablet_common.intents import INTENTS, ReservationCreate, ReservationRequested, SimulateRequested, SimulationCreate
+from lablet_common.recurrence import InvalidRecurrence, occurrences
 from lablet_common.requests import accept, build_request, digest_of, new_ids, request_key, wait_decided
 from lablet_common.resources.kinds import POOL, RESERVATION, TEMPLATE
 from lablet_common.resources.request import Request, RequestPhase
+from lablet_common.resources.series import MAX_OCCURRENCES
 from lablet_common.resources.worker import WorkerPool, WorkerTemplate
 from lablet_common.telemetry.traces import current_trace_parent
+from lablet_common.terms import SeriesCreate
 from lablet_gateway import answers, catalogue, problems, reads
 from lablet_gateway.caller import Caller
 from lablet_gateway.intake import DEFAULT_POOL, Ask
@@ -26,7 +31,8 @@ _INTENT = INTENTS["io.lablet.reservation.simulate.requested.v1"]
 
 async def ask(parts: Parts, caller: Caller, asked: Ask, body: SimulationCreate) -> Request:
     """Opens the request. Raises 422 for what is unknown, and for wishes that go to different pools."""
-    pools = {(wish.pools or (wish.pool or DEFAULT_POOL,))[0] for wish in body.reservations}
+    wishes: tuple[ReservationCreate | SeriesCreate, ...] = (*body.reservations, *body.series)
+    pools = {(wish.pools or (wish.pool or DEFAULT_POOL,))[0] for wish in wishes}
     if len(pools) > 1:
         raise problems.invalid("reservations", f"they go to {len(pools)} pools", "simulate one pool at a time")
     (pool_name,) = pools
@@ -81,40 +87,59 @@ async def answer_response(
 
 
 async def _wishes(parts: Parts, caller: Caller, body: SimulationCreate, pool: str) -> tuple[ReservationRequested, ...]:
+    """The reservations, then every date of the series. Raises 422."""
+    named: list[tuple[str, ReservationCreate | SeriesCreate]] = [
+        *((f"reservations[{at}]", wish) for at, wish in enumerate(body.reservations)),
+        *((f"series[{at}]", term) for at, term in enumerate(body.series)),
+    ]
     known = {
         name: await catalogue.find(parts, caller.tenant, name)
-        for name in dict.fromkeys(wish.definition for wish in body.reservations)
+        for name in dict.fromkeys(wish.definition for _, wish in named)
     }
     errors = [
-        field_error(f"reservations[{at}].definition", f"there is no definition {wish.definition}")
-        for at, wish in enumerate(body.reservations)
+        field_error(f"{path}.definition", f"there is no definition {wish.definition}")
+        for path, wish in named
         if known[wish.definition] is None
     ]
     now = parts.clock.now().replace(second=0, microsecond=0)
     errors += [
-        field_error(f"reservations[{at}].start", "has passed", "start later")
-        for at, wish in enumerate(body.reservations)
+        field_error(f"{path}.start", "has passed", "start later")
+        for path, wish in named
         if wish.start is not None and wish.start < now
     ]
+    dates: list[tuple[SeriesCreate, datetime]] = []
+    for at, term in enumerate(body.series):
+        try:
+            dates += [(term, start) for start in occurrences(term.rule, term.timezone, term.start, term.except_dates)]
+        except InvalidRecurrence as error:
+            errors.append(field_error(f"series[{at}].{error.field}", str(error)))
+    if len(body.reservations) + len(dates) > MAX_OCCURRENCES:
+        said = f"{len(body.reservations) + len(dates)} dates; at most {MAX_OCCURRENCES} are simulated at once"
+        errors.append(field_error("series", said, "simulate in parts"))
     if errors:
         raise problems.INVALID("; ".join(f"{error['path']}: {error['message']}" for error in errors), errors=errors)
-    found = []
-    for number, wish in enumerate(body.reservations, 1):
+
+    def asked(number: int, wish: ReservationCreate | SeriesCreate, **slot: Any) -> ReservationRequested:
         definition = known[wish.definition]
         assert definition is not None
-        found.append(
-            ReservationRequested(
-                id=f"what-if-{number}",
-                owner=caller.name,
-                definition=definition.id,
-                pools=(pool,),
-                seats=wish.seats,
-                start=wish.start,
-                end=wish.end,
-                duration_minutes=wish.minutes,
-                asap=wish.asap,
-                priority=wish.priority,
-                worker_selector=wish.worker_selector,
-            )
+        return ReservationRequested(
+            id=f"what-if-{number}",
+            owner=caller.name,
+            definition=definition.id,
+            pools=(pool,),
+            seats=wish.seats,
+            duration_minutes=wish.minutes,
+            priority=wish.priority,
+            worker_selector=wish.worker_selector,
+            **slot,
         )
-    return tuple(found)
+
+    singles = [
+        asked(number, wish, start=wish.start, end=wish.end, asap=wish.asap)
+        for number, wish in enumerate(body.reservations, 1)
+    ]
+    of_series = [
+        asked(number, term, start=start, end=start + timedelta(minutes=term.minutes))
+        for number, (term, start) in enumerate(dates, len(singles) + 1)
+    ]
+    return (*singles, *of_series)

@@ -66,3 +66,40 @@ async def test_what_could_never_be_answered_is_refused_with_the_field_named(worl
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["path"] == path
     assert await world.inbox() == []
+
+
+TERM = {
+    "definition": "ospf-basics", "start": "2027-03-22T09:00:00+01:00", "durationMinutes": 30, "seats": 4,
+    "rule": "FREQ=WEEKLY;COUNT=2", "timezone": "Europe/Berlin",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "starts"),
+    [
+        (TERM, ["03-22 08:00", "03-29 07:00"]),
+        ([WISH, TERM], ["03-01 09:00", "03-22 08:00", "03-29 07:00"]),
+        ({"series": [TERM, TERM], "workers": 2}, ["03-22 08:00", "03-29 07:00"] * 2),
+    ],
+)
+async def test_every_date_of_a_series_is_asked_for(world: Any, body: Any, starts: list[str]) -> None:
+    deciding = asyncio.create_task(answer_as_the_scheduler_would(world))
+    answer = await world.client("ina").post("/api/v1/reservations:simulate", json=body)
+    assert answer.status_code == 200
+    asked = await deciding
+    assert [f"{wish.start:%m-%d %H:%M}" for wish in asked.wishes] == starts
+    assert {wish.definition for wish in asked.wishes} == {"ospf-basics@1.0.0"}
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (TERM | {"rule": "FREQ=HOURLY"}, "series[0].rule"),
+        ({"series": [TERM | {"rule": "FREQ=DAILY;COUNT=300"}] * 2}, "series"),
+        ({}, "reservations"),
+    ],
+)
+async def test_a_series_that_cannot_be_simulated_is_told_by_field(world: Any, body: Any, field: str) -> None:
+    answer = await world.client("ina").post("/api/v1/reservations:simulate", json=body)
+    assert answer.status_code == 422
+    assert [error["path"] for error in answer.json()["errors"]] == [field]

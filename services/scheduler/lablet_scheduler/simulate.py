@@ -21,7 +21,8 @@ from lablet_scheduler.state import PoolState
 from lablet_scheduler.views import explanation_of, policy_of, slot_of
 
 MAX_ANSWER_BYTES = 128 * 1024
-"""Longer answers lose the details of their explanations; the words stay."""
+"""Longer answers lose the details of their explanations; the words stay, as many as there is room for."""
+_LENGTHS = (500, 120)
 
 
 def decide_simulate(state: PoolState, request: Request, context: Context) -> Decision:
@@ -57,7 +58,11 @@ def simulation(state: PoolState, request: Request, asked: SimulateRequested, con
         cost_added_usd=round((minutes - begun) / 60 * asked.cost_per_hour_usd, 2),
         displaced=displaced,
     )
-    return answer if len(answer.to_json()) <= MAX_ANSWER_BYTES else _shortened(answer)
+    for length in _LENGTHS:
+        if len(answer.to_json()) <= MAX_ANSWER_BYTES:
+            break
+        answer = _shortened(answer, length)
+    return answer
 
 
 def _one(
@@ -174,13 +179,15 @@ def _hours(minutes: int) -> float:
     return round(timedelta(minutes=minutes) / timedelta(hours=1), 2)
 
 
-def _shortened(answer: Simulation) -> Simulation:
+def _shortened(answer: Simulation, length: int) -> Simulation:
+    """Without the details, and with so many characters of each explanation's words."""
+
     def words(results: Iterable[SimulatedReservation]) -> tuple[SimulatedReservation, ...]:
         return tuple(
             result.model_copy(
                 update={
                     "explanation": result.explanation.model_copy(
-                        update={"chosen": None, "summary": result.explanation.summary[:500]}
+                        update={"chosen": None, "summary": result.explanation.summary[:length]}
                     )
                 }
             )

@@ -20,13 +20,14 @@ _STYLES = {"placed": "green", "waitlisted": "yellow", "rejected": "red"}
 def simulate(
     context: typer.Context,
     file: Annotated[
-        Path, typer.Argument(exists=True, dir_okay=False, help="A booking, or a list of them (YAML, JSON).")
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="Bookings and series, one or a list (YAML, JSON)."),
     ],
     workers: Annotated[int, typer.Option(help="So many more workers; with a minus: fewer.")] = 0,
     template: Annotated[str | None, typer.Option(help="The shape that all workers would have.")] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Tell what would become of the bookings in a file, decided in their order."""
+    """Tell what would become of the bookings and terms in a file, decided in their order."""
     from pydantic import ValidationError
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -44,9 +45,8 @@ def simulate(
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise WrongUsage(f"{file}: {where}: {first['msg']}") from error
-    body = SimulationCreate(
-        reservations=wishes.reservations, workers=workers or wishes.workers, template=template or wishes.template
-    )
+    fleet = {"workers": workers or wishes.workers, "template": template or wishes.template}
+    body = wishes.model_copy(update=fleet)
 
     async def work(client: "Client") -> "tuple[Simulation, LabTime]":
         return await client.reservations.simulate(body), await client.lab_time()

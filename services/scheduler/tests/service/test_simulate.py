@@ -1,5 +1,6 @@
 """What-if: the same answers as the real thing, and nothing left behind."""
 
+import json
 from typing import Any
 
 from lablet_common.intents import INTENTS, ReservationRequested, SimulateRequested
@@ -94,3 +95,12 @@ async def test_an_unknown_definition_is_rejected_in_words(pool: Any) -> None:
     answer = await simulate(pool, wish(pool, definition="none@1.0.0"))
     assert outcomes(answer) == ["rejected"]
     assert "none@1.0.0" in answer["reservations"][0]["explanation"]["summary"]
+
+
+async def test_the_longest_answer_fits_into_a_request(pool: Any) -> None:
+    """400 dates that all wait have the longest words."""
+    wishes = [wish(pool, seats=4), *(wish(pool, seats=4) for _ in range(399))]
+    answer = await simulate(pool, *wishes)
+    assert outcomes(answer) == ["placed"] + ["waitlisted"] * 399
+    assert len(json.dumps(answer)) < 160 * 1024
+    assert all(found["explanation"]["summary"] for found in answer["reservations"])

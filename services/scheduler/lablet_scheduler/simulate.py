@@ -4,7 +4,6 @@ Nothing is written and nothing on the pool's own calendar is touched. Not simula
 list: what waits already is not tried again in between.
 """
 
-from collections.abc import Iterable
 from copy import copy
 from dataclasses import replace
 from datetime import timedelta
@@ -180,18 +179,10 @@ def _hours(minutes: int) -> float:
 
 
 def _shortened(answer: Simulation, length: int) -> Simulation:
-    """Without the details, and with so many characters of each explanation's words."""
+    """With so many characters of each explanation's words, and what binds; without the other details."""
 
-    def words(results: Iterable[SimulatedReservation]) -> tuple[SimulatedReservation, ...]:
-        return tuple(
-            result.model_copy(
-                update={
-                    "explanation": result.explanation.model_copy(
-                        update={"chosen": None, "summary": result.explanation.summary[:length]}
-                    )
-                }
-            )
-            for result in results
-        )
+    def brief(why: Explanation) -> Explanation:
+        return Explanation(summary=why.summary[:length], binding=why.binding, earliest=why.earliest)
 
-    return answer.model_copy(update={"reservations": words(answer.reservations)})
+    found = tuple(one.model_copy(update={"explanation": brief(one.explanation)}) for one in answer.reservations)
+    return answer.model_copy(update={"reservations": found})

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 from lablet_common.process_lab import RUNTIME
@@ -63,6 +63,8 @@ class Fleet:
         """Until then (monotonic) the latest plan will do."""
         self._replan = asyncio.Event()
         self._phases = Phases()
+        self._licenses_seen: dict[str, datetime] = {}
+        """Worker → when its licence was looked at last."""
 
     def replan(self) -> None:
         """Something changed that the wanted power depends on."""
@@ -284,13 +286,29 @@ class Fleet:
             probe=timedelta(seconds=settings.controller_probe_seconds * self._estate.clock.speed),
             unknown=timedelta(minutes=settings.controller_unknown_minutes),
             stop=timedelta(minutes=settings.controller_stop_minutes),
+            license_due=self._license_due(worker),
             retired=self._is_retired(worker, pool),
         )
+
+    def _license_due(self, worker: Worker) -> bool:
+        """Now and then, for a worker that is Ready."""
+        if worker.status.phase is not WorkerPhase.READY:
+            self._licenses_seen.pop(worker.id, None)
+            return False
+        now = self._estate.clock.now()
+        interval = timedelta(minutes=self._estate.settings.controller_license_minutes)
+        if now - self._licenses_seen.setdefault(worker.id, now) < interval:
+            return False
+        self._licenses_seen[worker.id] = now
+        return True
 
     def _is_retired(self, worker: Worker, pool: WorkerPool) -> bool:
         if not is_surplus(worker, pool) or worker.status.phase is not WorkerPhase.OFFLINE:
             return False
-        return not (self._needs or {}).get(worker.id) and not self._estate.instances_on(worker.id)
+        now = self._estate.clock.now()
+        if self._needs is None or any(need.end > now for need in self._needs.get(worker.id, ())):
+            return False
+        return all(instance.is_final for instance in self._estate.instances_on(worker.id))
 
     def _tell_of_worker(self, before: Worker, after: Worker) -> None:
         if before.status.phase is not after.status.phase:

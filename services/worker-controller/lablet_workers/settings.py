@@ -97,6 +97,8 @@ class WorkerControllerSettings(CommonSettings):
     controller_collect_minutes: float = Field(default=30.0, gt=0)
     controller_grade_minutes: float = Field(default=60.0, gt=0)
     controller_stop_minutes: float = Field(default=30.0, gt=0)
+    controller_license_minutes: float = Field(default=5.0, gt=0)
+    """Between looks at the licence of a worker that is up."""
     controller_restart_minutes: float = Field(default=15.0, ge=0)
     """For how long a lab that was stopped on request inside its slot is kept for a start."""
     controller_watch_seconds: float = Field(default=30.0, gt=0)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lablet_common.resources.model import Metadata
@@ -197,6 +197,7 @@ spans = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(spans=spans, now=st.integers(0, 900), is_on=st.booleans(), grace=st.integers(0, 90), boot=st.integers(0, 40))
 def test_a_worker_is_on_whenever_a_need_runs_and_off_when_none_is_near(
     spans: list[tuple[int, int]], now: int, is_on: bool, grace: int, boot: int
@@ -210,6 +211,7 @@ def test_a_worker_is_on_whenever_a_need_runs_and_off_when_none_is_near(
     assert want.on or want.look is None or want.look > at(now)
 
 
+@settings(deadline=None)
 @given(spans=spans, grace=st.integers(0, 60))
 def test_the_power_changes_twice_for_each_stretch_of_the_placement_engine(
     spans: list[tuple[int, int]], grace: int

@@ -66,6 +66,8 @@ class Surroundings:
     probe: timedelta
     unknown: timedelta
     stop: timedelta
+    license_due: bool = False
+    """The licence of a worker that is Ready is to be looked at."""
     retired: bool = False
     """Nothing will be placed on it any more: its pool has shrunk, and nothing is booked on it."""
 

@@ -74,7 +74,7 @@ class MemoryRuntime:
         self.password = password
 
     async def license(self) -> LicenseInfo:
-        self._enter()
+        self._enter("license")
         compliance = "IN_COMPLIANCE" if self.registration == "COMPLETED" and self.complies else "EVAL_MODE"
         return LicenseInfo(self.registration, compliance, 20)
 

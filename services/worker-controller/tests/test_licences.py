@@ -1,0 +1,88 @@
+"""The licence of a worker that is Ready is watched, and given back on every way out."""
+
+from typing import Any
+
+import pytest
+
+from lablet_workers.providers.port import MachineState
+from lablet_workers.runtimes.port import RuntimeUnavailable
+
+
+def unlicensed(worker: Any) -> Any:
+    return worker.status.condition("Unlicensed")
+
+
+async def test_a_registration_that_is_lost_is_made_again_and_labs_run_on(fleet: Any) -> None:
+    await fleet.book("a", 60, 240)
+    await fleet.at(70)
+    fleet.runtime().registration = "NOT_REGISTERED"
+    await fleet.at(77)
+    told = unlicensed(await fleet.worker())
+    assert told.message == "registration NOT_REGISTERED, authorization EVAL_MODE"
+    await fleet.at(90)
+    assert fleet.runtime().registration == "COMPLETED"
+    assert unlicensed(await fleet.worker()) is None
+    assert [move.to for move in (await fleet.instance()).status.history].count("Running") == 1
+
+
+async def test_a_licence_out_of_compliance_never_ends_a_running_lab_and_the_worker_fails_after_it(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.book("b", 140, 200)
+    await fleet.at(70)
+    fleet.runtime().complies = False
+    await fleet.at(119)
+    assert await fleet.phase() == "Running"
+    assert (await fleet.worker()).phase == "Ready"
+    await fleet.at(139)
+    assert "LicenseLost" in [move.reason for move in (await fleet.worker()).status.history]
+    assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED
+    await fleet.at(150)
+    assert await fleet.phase("b") == "Running"
+
+
+async def test_a_runtime_that_does_not_tell_of_its_licence_says_nothing(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    fleet.runtime().refusals = {"license": [RuntimeUnavailable("500")] * 3}
+    revision = (await fleet.worker()).revision
+    await fleet.at(85)
+    assert (await fleet.worker()).revision == revision, "looking writes nothing"
+
+
+@pytest.mark.parametrize("way", ["power-off", "silent", "shrunk", "replaced", "drained"])
+async def test_the_licence_is_given_back_on_every_way_out(fleet: Any, way: str) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    runtime = fleet.runtime()
+    assert runtime.registration == "COMPLETED"
+    match way:
+        case "silent":
+            runtime.up = False
+            await fleet.at(86)
+            runtime.up = True
+        case "replaced":
+            await fleet.ask("worker", "replace", "default-001", {"force": True})
+        case "drained":
+            await fleet.ask("worker", "drain", "default-001", {"force": True})
+        case "shrunk":
+            from lablet_common.resources.kinds import POOL
+
+            pool = await fleet.all(POOL).require("default")
+            await fleet.all(POOL).update(pool.respecified(max=0))
+    await fleet.at(130)
+    assert runtime.registration == "NOT_REGISTERED"
+    assert ("deregistered", "") in runtime.history
+    stopped = [what for what, _ in runtime.history if what in ("stopped", "deregistered")]
+    assert stopped[-1] == "deregistered", "labs are stopped first"
+
+
+async def test_a_pool_that_shrinks_gives_up_the_machines_that_nothing_is_booked_on(fleet: Any) -> None:
+    from lablet_common.resources.kinds import POOL
+
+    await fleet.book("a", 60, 90)
+    await fleet.at(130)
+    assert (await fleet.worker()).status.machine is not None
+    pool = await fleet.all(POOL).require("default")
+    await fleet.all(POOL).update(pool.respecified(max=0))
+    await fleet.at(135)
+    assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED

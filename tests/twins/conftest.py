@@ -5,7 +5,7 @@ A day passes in milliseconds. There is no bus: services are woken by their cache
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -144,17 +144,32 @@ async def no_closed_ports(host: str, ports: dict[str, int], timeout: float) -> d
 
 
 @pytest.fixture
-async def mesh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator[Mesh]:
+async def mesh(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Mesh]:
     monkeypatch.setattr("lablet_workers.labs.closed_ports", no_closed_ports)
-    made = Mesh(MemoryStore(), ManualClock(MORNING), MemoryObjectStore(), MemoryProvider(), MemoryRuntimes())
+    async with running(MemoryProvider(), ManualClock(MORNING)) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def running(
+    provider: MemoryProvider,
+    clock: ManualClock,
+    *,
+    template: Mapping[str, Any] | None = None,
+    pool: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> AsyncIterator[Mesh]:
+    """The three services on one store, with one pool; `template`, `pool` and `settings` (the controller's) win over what
+    the tests usually have."""
+    made = Mesh(MemoryStore(), clock, MemoryObjectStore(), provider, MemoryRuntimes())
     async with contextlib.AsyncExitStack() as stack:
-        await _seed(made)
+        await _seed(made, template or {}, pool or {})
         scheduler = await _caches(
             stack, made, (RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES), lambda _: None
         )
         workers = await _caches(stack, made, WORKER_KINDS, add_indexes)
         artifacts = await _caches(stack, made, ARTIFACT_KINDS, add_artifact_indexes)
-        settings = {"controller_probe_seconds": 60.0, "resync_seconds": 3600.0}
+        given = {"controller_probe_seconds": 60.0, "resync_seconds": 3600.0} | dict(settings or {})
         made.owner = PoolOwner(
             "default",
             await _fence(made, "scheduler", "default"),
@@ -172,7 +187,7 @@ async def mesh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
                 store=made.store,
                 caches=workers,
                 clock=made.clock,
-                settings=WorkerControllerSettings(**settings),
+                settings=WorkerControllerSettings(**given),
                 providers=lambda _pool, _template, chosen=made.provider: chosen,
                 runtimes=made.runtimes,
                 objects=made.objects,
@@ -197,21 +212,21 @@ async def mesh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIterator
         yield made
 
 
-async def _seed(mesh: Mesh) -> None:
+async def _seed(mesh: Mesh, more: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     now = mesh.clock.now()
-    template = TemplateSpec.model_validate(
-        {
-            "instance_type": "sim",
-            "capacity": {"cpu_cores": 32, "memory_gb": 64, "storage_gb": 500},
-            "license": "ENTERPRISE",
-            "max_nodes": 20,
-            "boot_minutes": 8,
-        }
-    )
+    shape = {
+        "instance_type": "sim",
+        "capacity": {"cpu_cores": 32, "memory_gb": 64, "storage_gb": 500},
+        "license": "ENTERPRISE",
+        "max_nodes": 20,
+        "boot_minutes": 8,
+    }
+    template = TemplateSpec.model_validate({**shape, **more})
     await mesh.repository(TEMPLATE).create(
         WorkerTemplate(metadata=Metadata(id="sim", uid="t", created_at=now), spec=template, status=SimpleStatus())
     )
-    pool = PoolSpec(template="sim", max=3, preparation_minutes=5, turnaround_minutes=5, scale_down_grace_minutes=30)
+    usual = {"template": "sim", "max": 3, "preparation_minutes": 5, "turnaround_minutes": 5}
+    pool = PoolSpec.model_validate({**usual, "scale_down_grace_minutes": 30, **wanted})
     await mesh.repository(POOL).create(
         WorkerPool(metadata=Metadata(id="default", uid="p", created_at=now), spec=pool, status=PoolStatus())
     )

@@ -57,7 +57,9 @@ class WorkerController:
         self._line = NatsLine(connection, f"{Service.WORKERS}-{runtime.replica}")
         self._presence = Presence(runtime.store)
         self._providers = Providers(settings, leases)
-        self._runtimes = EveryRuntime(CmlRuntimes(settings.cml.username, settings.cml.ca_cert), self._line)
+        self._runtimes = EveryRuntime(
+            CmlRuntimes(settings.cml.username, settings.cml.ca_cert, settings.cml.tls_name), self._line
+        )
         self._controllers: set[PoolController] = set()
         self._ownership = Ownership(
             runtime.store,

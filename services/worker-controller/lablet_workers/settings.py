@@ -17,6 +17,8 @@ class CmlSettings(Settings):
     password: SecretStr | None = None
     """The image's default password; it is changed at the first start."""
     ca_cert: Path | None = None
+    tls_name: str = ""
+    """The name in the workers' certificates, where it is not the address that they are called by; without it the address."""
     license_token: SecretStr | None = None
 
 

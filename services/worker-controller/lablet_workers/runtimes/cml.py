@@ -37,12 +37,13 @@ _REFUSED = (400, 404, 409)
 class CmlRuntimes:
     """Opens CML controllers with one user name and one set of certificates."""
 
-    def __init__(self, username: str, ca_cert: Path | None = None) -> None:
+    def __init__(self, username: str, ca_cert: Path | None = None, tls_name: str = "") -> None:
         self._username = username
+        self._tls_name = tls_name
         self._verify: ssl.SSLContext | bool = ssl.create_default_context(cafile=str(ca_cert)) if ca_cert else True
 
     def open(self, url: str, password: str) -> "CmlRuntime":
-        return CmlRuntime(url, self._username, password, self._verify)
+        return CmlRuntime(url, self._username, password, self._verify, self._tls_name)
 
 
 class CmlRuntime:
@@ -50,7 +51,9 @@ class CmlRuntime:
 
     file_suffix = ".cfg"
 
-    def __init__(self, url: str, username: str, password: str, verify: ssl.SSLContext | bool = True) -> None:
+    def __init__(
+        self, url: str, username: str, password: str, verify: ssl.SSLContext | bool = True, tls_name: str = ""
+    ) -> None:
         self._http = httpx.AsyncClient(
             base_url=f"{url}/api/v0",
             timeout=httpx.Timeout(20, connect=3),
@@ -59,6 +62,7 @@ class CmlRuntime:
             verify=verify if url.startswith("https") else False,
             trust_env=False,
         )
+        self._extensions = {"sni_hostname": tls_name} if tls_name and url.startswith("https") else {}
         self._username = username
         self._password = password
         self._login = asyncio.Lock()
@@ -235,9 +239,9 @@ class CmlRuntime:
     async def _raw(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             if method == "GET":
-                return await self._http.request(method, path, **more)
+                return await self._http.request(method, path, extensions=self._extensions, **more)
             with calling(f"{method} CML", {"http.request.method": method, "url.path": path}):
-                return await self._http.request(method, path, **more)
+                return await self._http.request(method, path, extensions=self._extensions, **more)
         except httpx.HTTPError as error:
             raise RuntimeUnavailable(f"{method} {path} at {self._http.base_url}: {error!r}") from error
 

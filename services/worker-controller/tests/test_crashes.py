@@ -140,3 +140,82 @@ async def test_an_old_owner_that_wakes_up_writes_nothing(fresh: Callable[[], Any
         async with asyncio.timeout(5):
             await task
     await stack.aclose()
+
+
+async def wired(fleet: Any, trip_at: int) -> Wire:
+    """The controller started behind a wire that trips at the n-th call."""
+    wire = Wire(trip_at)
+    real = fleet.provider, fleet.runtimes, fleet.store
+    fleet.provider = wire.around(fleet.provider, _PROVIDER)
+    fleet.runtimes = WiredRuntimes(wire, fleet.runtimes)
+    fleet.store = wire.around(fleet.store, ("txn",))
+    await fleet.start()
+    fleet.provider, fleet.runtimes, fleet.store = real
+    return wire
+
+
+async def passing(fleet: Any, wire: Wire, *moments: float) -> None:
+    """Time passes; a controller that died is followed by another one."""
+    for moment in moments:
+        await fleet.at(moment, step=5)
+        if wire.tripped.is_set() and wire.calls[-1] != "resumed":
+            await fleet.crash()
+            wire.calls.append("resumed")
+            await fleet.start()
+
+
+async def a_replacement(fleet: Any, trip_at: int) -> Wire:
+    await fleet.book("a", 60, 90)
+    wire = await wired(fleet, trip_at)
+    await passing(fleet, wire, 55, 70)
+    await fleet.ask("worker", "replace", "default-001", {"force": True})
+    await passing(fleet, wire, 72, 75, 80, 90, 100, 120)
+    await fleet.cancel("a")
+    await passing(fleet, wire, 130, 140, 160, 180)
+    return wire
+
+
+async def a_failure(fleet: Any, trip_at: int) -> Wire:
+    """A machine that is lost while its lab runs: cleaned up, and another one for what is left."""
+    await fleet.book("a", 60, 300)
+    wire = await wired(fleet, trip_at)
+    await passing(fleet, wire, 55, 70)
+    first = (await fleet.worker()).status.machine
+    if first is not None:
+        fleet.provider.become(first.id, MachineState.STOPPED, "lost")
+        fleet.runtime(first.id).lose_power()
+    await passing(fleet, wire, 75, 80, 90, 100, 120, 150)
+    return wire
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("life", [a_replacement, a_failure])
+async def test_a_crash_at_any_call_of_a_replacement_or_a_failure_forgets_no_machine(
+    fresh: Callable[[], Any], life: Any
+) -> None:
+    async def new(n: int) -> tuple[Any, Wire]:
+        fleet = fresh()
+        await fleet.seed(max=1)
+        await fleet.define()
+        return fleet, await life(fleet, n)
+
+    fleet, quiet = await new(0)
+    await fleet.close()
+    assert {"launch", "terminate", "txn"} <= set(quiet.calls)
+    for n in range(1, len(quiet.calls) + 1):
+        fleet, wire = await new(n)
+        where = f"crash at call {n}: {wire.calls[n - 1] if n <= len(wire.calls) else 'none'}"
+        worker = await fleet.worker()
+        kept = [one.id for one in fleet.provider.machines.values() if one.state is not MachineState.TERMINATED]
+        recorded = [worker.status.machine.id] if worker.status.machine is not None else []
+        assert kept == recorded, where
+        if life is a_replacement:
+            assert worker.phase == "Offline", f"{where}: {worker.phase} {worker.status.reason}"
+            assert (worker.spec.replacing, worker.spec.unschedulable) == (None, None), where
+            assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED, where
+            assert all(one.registration == "NOT_REGISTERED" for one in fleet.runtimes.by_url.values()), where
+        else:
+            assert (worker.phase, await fleet.phase()) == ("Ready", "Running"), where
+            assert len(fleet.runtime(kept[0]).lab_by_id) == 1, where
+        await fleet.close()

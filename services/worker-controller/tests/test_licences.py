@@ -86,3 +86,19 @@ async def test_a_pool_that_shrinks_gives_up_the_machines_that_nothing_is_booked_
     await fleet.all(POOL).update(pool.respecified(max=0))
     await fleet.at(135)
     assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED
+
+
+async def test_a_worker_is_ready_only_when_host_and_runtime_and_licence_are(fleet: Any) -> None:
+    runtime = fleet.runtimes.by_url.setdefault("memory://m-1", type(fleet.runtimes.open("memory://x", "y"))())
+    runtime.up, runtime.complies = False, False
+    await fleet.book("a", 60, 240)
+    await fleet.at(50)
+    assert (await fleet.worker()).phase == "Starting", "the machine runs, its runtime does not answer"
+    runtime.up = True
+    await fleet.at(53)
+    assert (await fleet.worker()).phase == "Licensing", "it answers, and is not in compliance"
+    assert await fleet.phase() == "Pending"
+    runtime.complies = True
+    await fleet.at(56)
+    assert (await fleet.worker()).phase == "Ready"
+    assert await fleet.phase() == "Running"

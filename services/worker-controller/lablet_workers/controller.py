@@ -21,6 +21,7 @@ from lablet_workers.estate import Estate
 from lablet_workers.fleet import Fleet
 from lablet_workers.labs import Labs
 from lablet_workers.needs import is_live
+from lablet_workers.sweeping import keep_swept
 
 log = logging.getLogger("lablet.workers")
 
@@ -69,7 +70,7 @@ class PoolController:
                 for queue in (self._workers, self._reservations, self._instances):
                     tasks.create_task(queue.run())
                 tasks.create_task(self.fleet.keep_planned())
-                tasks.create_task(self.fleet.keep_swept())
+                tasks.create_task(keep_swept(self.estate))
                 tasks.create_task(self._resync())
         except* NotOwner as lost:
             raise lost.exceptions[0] from lost

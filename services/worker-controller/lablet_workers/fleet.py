@@ -21,12 +21,11 @@ from lablet_common.telemetry.spans import Phases
 from lablet_workers.agents.leases import Presence
 from lablet_workers.estate import Estate
 from lablet_workers.handlers import replaced
-from lablet_workers.machines.context import Look, Surroundings, pool_tags
+from lablet_workers.machines.context import Look, Outcome, Surroundings, with_refusal
 from lablet_workers.machines.steps import step as worker_step
 from lablet_workers.needs import Need, Wanted, WorkerNeeds, is_live, needs_of, plan_power
-from lablet_workers.orphans import Sightings, end_orphans, faults_among
 from lablet_workers.pools import is_surplus, missing_workers, recordoned
-from lablet_workers.providers.port import MachineInfo, Provider, ProviderError
+from lablet_workers.providers.port import ProviderError
 from lablet_workers.rollout import next_turn
 from lablet_workers.runtimes.port import RuntimeFault
 
@@ -191,37 +190,6 @@ class Fleet:
         here = worker.is_on or (self._presence is not None and self._presence.has(worker.id))
         return Wanted(here, "agent")
 
-    async def keep_swept(self) -> None:
-        """Looks at all machines of the pool at once and then again and again, and ends those that nobody accounts for."""
-        settings = self._estate.settings
-        sightings = Sightings(timedelta(minutes=settings.controller_orphan_minutes))
-        while True:
-            await self._sweep(sightings)
-            await self._estate.clock.sleep(timedelta(minutes=settings.controller_sweep_minutes))
-
-    async def _sweep(self, sightings: Sightings) -> None:
-        pool = self._estate.pool_record
-        if pool is None:
-            return
-        machines: dict[str, tuple[MachineInfo, Provider]] = {}
-        try:
-            for provider in self._providers(pool):
-                machines |= {one.id: (one, provider) for one in await provider.find(pool_tags(pool))}
-        except ProviderError as error:
-            # half a picture is none: what was not seen is neither there nor gone
-            log.warning("the machines cannot be listed", extra={"pool": pool.id, "cause": str(error)})
-            return
-        workers = {worker.id: worker for worker in self._estate.workers_here()}
-        faults = faults_among((machine for machine, _ in machines.values()), workers)
-        for machine, fault in sightings.look(faults, self._estate.clock.now()).items():
-            await end_orphans(machines[machine][1], {machine: fault})
-
-    def _providers(self, pool: WorkerPool) -> list[Provider]:
-        """Of all shapes that the pool's workers have. Raises `ProviderError`."""
-        by_template = {worker.spec.template: worker for worker in self._estate.workers_here()}
-        made = [self._estate.provider_of(worker, pool) for worker in by_template.values()]
-        return list({id(provider): provider for provider in made}.values())
-
     async def look_at_worker(self, name: str) -> Again | None:
         worker = self._estate.workers.get(name)
         pool = self._estate.pool_record
@@ -230,14 +198,22 @@ class Fleet:
         wanted = await self._wanted(worker, pool)
         busy = any(is_live(instance, self._estate.clock.now()) for instance in self._estate.instances_on(name))
         words = {"lablet.worker.id": name, "lablet.pool": pool.id}
+        now = self._estate.clock.now()
+        refusal: ProviderError | None = None
         try:
             with self._phases.within(f"worker/{name}", str(worker.phase), worker.metadata.trace_parent, words):
                 outcome = await worker_step(worker, wanted, busy, self._surroundings(worker, pool))
         except (ProviderError, RuntimeFault) as error:
             log.warning("a worker's step failed", extra={"worker": name, "cause": str(error)})
-            return self._estate.again(self._estate.poll * 4)
+            outcome = Look(self._estate.poll * 4)
+            if not isinstance(error, ProviderError) or not error.lasts:
+                return self._estate.again(outcome.after)
+            refusal = error
         if isinstance(outcome, Look):
-            return self._estate.again(outcome.after)
+            noted = with_refusal(worker, refusal, now)
+            if noted is None:
+                return self._estate.again(outcome.after)
+            outcome = Outcome(noted)
         try:
             committed = await self._estate.workers.commit(outcome.worker, gate=outcome.gate)
         except Conflict as conflict:

@@ -152,3 +152,50 @@ async def test_a_decision_that_meets_a_change_is_made_again_from_what_is_true_th
     worker = await fleet.worker()
     assert met
     assert (worker.spec.boot_minutes, worker.spec.unschedulable.reason) == (11, "x")
+
+
+async def test_a_region_changes_only_while_the_pool_has_no_machine_and_is_one_of_the_templates(fleet: Any) -> None:
+    await outcome(
+        fleet, "template", "apply", "far", {"spec": SHAPE | {"regions": ["eu-west-1", "us-east-1"]}}, shard="-"
+    )
+    wrong = {"spec": {"template": "far", "max": 1, "region": "ap-south-1"}}
+    assert await outcome(fleet, "pool", "apply", "lab", wrong, shard="-") == ("Refused", "unknown-region")
+    pool = await fleet.all(POOL).require("default")
+    moved = {"spec": pool.spec.to_dict() | {"region": "us-east-1"}}
+    await fleet.book("a", 60, 90)
+    await fleet.at(130)
+    assert (await fleet.worker()).phase == "Offline"
+    assert await outcome(fleet, "pool", "apply", "default", moved, shard="-") == ("Refused", "in-use")
+    await fleet.ask("worker", "replace", "default-001")
+    await fleet.at(133)
+    assert await outcome(fleet, "pool", "apply", "default", moved, shard="-") == ("Decided", "Changed")
+
+
+async def test_a_template_changes_its_provider_only_while_its_workers_have_no_machine(fleet: Any) -> None:
+    template = await fleet.all(TEMPLATE).require("sim")
+    other = {"spec": template.spec.to_dict() | {"provider": "static"}}
+    await fleet.book("a", 60, 90)
+    await fleet.at(70)
+    assert await outcome(fleet, "template", "apply", "sim", other, shard="-") == ("Refused", "in-use")
+    bigger = {"spec": template.spec.to_dict() | {"instanceType": "bigger"}}
+    assert await outcome(fleet, "template", "apply", "sim", bigger, shard="-") == ("Decided", "Changed")
+
+
+async def test_a_template_is_kept_while_workers_are_made_of_it_although_their_pool_has_another(fleet: Any) -> None:
+    await outcome(fleet, "template", "apply", "next", {"spec": SHAPE}, shard="-")
+    pool = await fleet.all(POOL).require("default")
+    await fleet.all(POOL).update(pool.respecified(template="next"))
+    assert await outcome(fleet, "template", "delete", "sim", shard="-") == ("Refused", "in-use")
+
+
+async def test_a_pool_with_machines_that_are_off_is_not_deleted(fleet: Any) -> None:
+    await fleet.book("a", 60, 90)
+    await fleet.at(130)
+    await fleet.rebook("a", lambda r: r.moved("Active", at=fleet.clock.now(), by="s", reason="x"))
+    await fleet.rebook("a", lambda r: r.moved("Completed", at=fleet.clock.now(), by="s", reason="x"))
+    request = await fleet.ask("pool", "delete", "default", shard="-")
+    assert "default-001" in request.status.problem.detail
+    pool = await fleet.all(POOL).require("default")
+    await fleet.all(POOL).update(pool.respecified(max=0))
+    await fleet.at(140)
+    assert fleet.provider.machines["m-1"].state == "terminated"

@@ -429,3 +429,26 @@ async def test_no_two_machines_ever_run_for_one_worker_under_a_storm_of_provider
     await fleet.at(59)
     assert await fleet.phase() == "Running"
     assert len(fleet.provider.machines) == 1
+
+
+async def test_what_the_provider_refuses_for_good_is_read_at_the_worker_and_goes_when_it_is_mended(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    fleet.provider.launch_refused = Unauthorized("not allowed to launch: give the role ec2:RunInstances")
+    await fleet.at(52)
+    told = (await fleet.worker()).status.condition("ProviderRefuses")
+    assert (told.reason, "ec2:RunInstances" in told.message) == ("Unauthorized", True)
+    revision = (await fleet.worker()).revision
+    await fleet.at(54)
+    assert (await fleet.worker()).revision == revision, "said once"
+    fleet.provider.launch_refused = None
+    await fleet.at(58)
+    worker = await fleet.worker()
+    assert (worker.phase, worker.status.condition("ProviderRefuses")) == ("Ready", None)
+
+
+@pytest.mark.parametrize("error", [Throttled("slow down"), ProviderUnavailable("no answer")])
+async def test_what_passes_by_itself_is_not_written_at_the_worker(fleet: Any, error: Exception) -> None:
+    await fleet.book("a", 60, 120)
+    fleet.provider.launch_refused = error
+    await fleet.at(52)
+    assert (await fleet.worker()).status.condition("ProviderRefuses") is None

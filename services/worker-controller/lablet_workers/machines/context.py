@@ -26,6 +26,9 @@ PRODUCTS = {LicenseKind.PERSONAL: "CML_Personal", LicenseKind.ENTERPRISE: "CML_E
 LAB_PREFIX = "ins-"
 """What every lab of ours is titled with: the id of its instance."""
 
+REFUSED = "ProviderRefuses"
+"""Condition: its provider refuses what it needs, until somebody acts."""
+
 _FIRST_PAUSE = timedelta(minutes=1)
 
 _LONGEST_PAUSE = timedelta(minutes=30)
@@ -94,6 +97,20 @@ def until(moment: datetime | None, around: Surroundings) -> timedelta:
     if moment is None:
         return longest
     return max(timedelta(0), min(moment - around.now(), longest))
+
+
+def with_refusal(worker: Worker, refusal: ProviderError | None, now: datetime) -> Worker | None:
+    """The worker with what its provider refuses for good, or without it; None: as it is. So whoever asks why a worker does
+    not come up reads it there, and not in a log."""
+    known = worker.status.condition(REFUSED)
+    told = (type(refusal).__name__, str(refusal)) if refusal is not None else None
+    if told is None:
+        if known is None:
+            return None
+        return worker.observed(conditions=worker.with_condition(REFUSED, False, at=now))
+    if known is not None and (known.reason, known.message) == told:
+        return None
+    return worker.observed(conditions=worker.with_condition(REFUSED, True, at=now, reason=told[0], message=told[1]))
 
 
 async def gone_of(worker: Worker, around: Surroundings) -> Outcome | None:

@@ -13,21 +13,32 @@ from typing import Protocol
 class ProviderError(Exception):
     """The provider refused a call or could not do it."""
 
+    lasts = True
+    """Asking again changes nothing: somebody has to act."""
+
 
 class NotFound(ProviderError):
     """The provider says that there is no such machine."""
+
+    lasts = False
 
 
 class InsufficientCapacity(ProviderError):
     """The provider has no machine of that shape now."""
 
+    lasts = False
+
 
 class Throttled(ProviderError):
     """Too many calls: later."""
 
+    lasts = False
+
 
 class NotReady(ProviderError):
     """The machine is in a state in which this cannot be done yet."""
+
+    lasts = False
 
 
 class Unauthorized(ProviderError):
@@ -36,6 +47,8 @@ class Unauthorized(ProviderError):
 
 class ProviderUnavailable(ProviderError):
     """No answer. Nothing is known about the machine."""
+
+    lasts = False
 
 
 class MachineState(StrEnum):

@@ -76,13 +76,22 @@ class ContainerMesh:
         self.url = f"http://127.0.0.1:{port}"
 
     @classmethod
-    def start(cls, root: Path, scratch: Path, *, speed: float, scale: Mapping[str, int] | None = None) -> Self:
-        """A mesh that is ready. Raises `NoEngine` where none can be started."""
+    def start(
+        cls,
+        root: Path,
+        scratch: Path,
+        *,
+        speed: float,
+        scale: Mapping[str, int] | None = None,
+        over: Sequence[str] = (),
+    ) -> Self:
+        """A mesh that is ready; `over` names files that are laid over docker-compose.yml. Raises `NoEngine` where none
+        can be started."""
         program = compose_program(scratch)
         (port,) = free_ports(1)
         project = f"lablet-test-{uuid.uuid4().hex[:8]}"
         os.environ |= {"COMPOSE_PROJECT_NAME": project, "LABLET_PORT": str(port), "LABLET_SPEED": f"{speed:g}"}
-        compose = DockerCompose(str(root), "docker-compose.yml", docker_command_path=program, wait=False)
+        compose = DockerCompose(str(root), ["docker-compose.yml", *over], docker_command_path=program, wait=False)
         mesh = cls(compose, project, port)
         try:
             compose.start()

@@ -1,5 +1,7 @@
 """Instances: the labs of single seats: look, act, reach their consoles, fetch what they left behind."""
 
+import base64
+
 from lablet_client.collection import Collection
 from lablet_client.requests import WAIT, settle
 from lablet_common.resources.artifact import ArtifactRole
@@ -42,6 +44,20 @@ class InstanceArtifact(Model):
     attempt: int
 
 
+class NodeOutput(Model):
+    """A part of a node's output; `over`: nothing comes after `next`."""
+
+    node: str
+    start: int
+    next: int
+    over: bool
+    data: str
+
+    @property
+    def content(self) -> bytes:
+        return base64.b64decode(self.data)
+
+
 class Instances(Collection[Instance]):
     """`/instances`."""
 
@@ -74,6 +90,14 @@ class Instances(Collection[Instance]):
         """What was rendered for it, collected and exported from it."""
         body = (await self._transport.call("GET", f"{self.one(instance_id)}/artifacts")).json()
         return tuple(InstanceArtifact.model_validate(item, extra="ignore") for item in body["items"])
+
+    async def output(
+        self, instance_id: str, node: str, *, position: int = 0, limit: int = 262_144, wait: int = 0
+    ) -> NodeOutput:
+        """What a node of a process lab has written, from a position on; waits up to `wait` seconds for something new."""
+        params = {"node": node, "position": position, "limit": limit, "wait": wait}
+        answer = await self._transport.call("GET", f"{self.one(instance_id)}/output", params=params)
+        return NodeOutput.model_validate(answer.json(), extra="ignore")
 
     async def _act(self, instance_id: str, verb: str, wait: float) -> Instance:
         answer = await self._transport.call("POST", f"{self.one(instance_id)}/{verb}", wait=wait)

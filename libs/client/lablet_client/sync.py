@@ -164,6 +164,7 @@ class Instances(_Collection[Instance]):
     retry = _blocking(instances.Instances.retry)
     access = _blocking(instances.Instances.access)
     artifacts = _blocking(instances.Instances.artifacts)
+    output = _blocking(instances.Instances.output)
 
 
 class Workers(_Collection[Worker]):

@@ -8,7 +8,7 @@ import pytest
 
 from lablet_client.cli import calendar
 from lablet_client.cli.access import opener
-from lablet_client.cli.definition import _name_of
+from lablet_client.cli.definition import name_of
 from lablet_client.cli.tables import COLUMNS, KINDS, STYLES, kind_word
 from lablet_client.instances import Port
 from lablet_common.resources.kinds import KINDS as RESOURCES
@@ -294,7 +294,7 @@ def test_every_phase_of_every_kind_shown_has_a_style():
 
 
 def test_a_file_name_becomes_a_name(tmp_path):
-    assert _name_of(tmp_path / "OSPF basics (v2).yaml") == "ospf-basics-v2"
+    assert name_of(tmp_path / "OSPF basics (v2).yaml") == "ospf-basics-v2"
 
 
 NINE = datetime(2027, 3, 1, 9, tzinfo=UTC)

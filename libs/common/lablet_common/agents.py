@@ -37,14 +37,14 @@ def work_subject(worker: str, verb: str) -> str:
     return f"{WORK_PREFIX}.{escape(worker)}.{escape(verb)}"
 
 
-def reply_subject(worker: str, asker: str, number: int) -> str:
-    """Where an agent answers one question of one replica."""
-    return f"{OWN_PREFIX}.{escape(worker)}.reply.{escape(asker)}.{number}"
+def reply_subject(worker: str, service: str, replica: str, number: int) -> str:
+    """Where an agent answers one question of one service's replica."""
+    return f"{OWN_PREFIX}.{escape(worker)}.reply.{escape(service)}.{escape(replica)}.{number}"
 
 
-def reply_filter(asker: str) -> str:
-    """All answers to one replica."""
-    return f"{OWN_PREFIX}.{ANY}.reply.{escape(asker)}.{ANY}"
+def reply_filter(service: str, replica: str = ANY) -> str:
+    """All answers to one replica, or to a service."""
+    return f"{OWN_PREFIX}.{ANY}.reply.{escape(service)}.{replica if replica == ANY else escape(replica)}.{ANY}"
 
 
 def worker_of(subject: str) -> str:

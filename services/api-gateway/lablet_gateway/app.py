@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from lablet_common.bridge import Bridge
+from lablet_common.bus.line import NatsLine
 from lablet_common.compaction import Compactor
 from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
@@ -158,6 +159,7 @@ class Gateway:
         self._objects = S3ObjectStore(settings.storage)
         self._identities = Identities(settings)
         log = JetStreamLog(runtime.bus)
+        self._line = NatsLine(runtime.bus.connection, Service.GATEWAY, runtime.replica)
         self._caches = Caches(runtime.store, list(CACHED))
         self._parts = Parts(
             settings=settings,
@@ -169,6 +171,7 @@ class Gateway:
             events=log,
             hub=Hub(log, settings.gateway_stream_buffer),
             dead_letters=JetStreamDeadLetters(runtime.bus),
+            line=self._line,
             health=runtime.health,
             secrets=SecretBox.from_file(settings.secrets_key_file) if settings.secrets_key_file else None,
         )
@@ -189,6 +192,7 @@ class Gateway:
         try:
             async with self._caches, self._sender:
                 await self._caches.wait_synced()
+                await self._line.open()
                 self._caches[SUBSCRIPTION].subscribe(lambda *_: ownership.refresh())
                 care = KeyCare(self._parts.store, self._caches, self._parts.key_uses)
                 self._runtime.spawn("keys", care.run())

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import Request as HttpRequest
 
+from lablet_common.bus.line import Line
 from lablet_common.clock import Clock, real_clock
 from lablet_common.objects import ObjectStore
 from lablet_common.requests import Accepted
@@ -38,6 +39,8 @@ class Parts:
     hub: Hub
     dead_letters: DeadLetters
     health: Health
+    line: Line | None = None
+    """To agents; None: there is no bus."""
     secrets: SecretBox | None = None
     """What signing secrets are sealed with; None: no key file is set."""
     real_time: Clock = field(default_factory=real_clock)

@@ -105,6 +105,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/instances/{instance_id}/access", _SEAT_HOLDER),
         ("GET", "/instances/{instance_id}/pod", _ASSESSORS),
         ("GET", "/instances/{instance_id}/artifacts", _OWN_SEATS),
+        ("GET", "/instances/{instance_id}/output", _OWN_SEATS),
         ("DELETE", "/instances/{instance_id}/artifacts", _TEACHERS),
         ("GET", "/artifacts", _ASSESSORS),
         ("GET", "/artifacts/{digest}", _OWN_SEATS),

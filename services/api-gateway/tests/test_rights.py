@@ -50,6 +50,7 @@ EXPECTED = {
     "GET /instances/{instance_id}/access": "aoil",
     "GET /instances/{instance_id}/pod": "aoim",
     "GET /instances/{instance_id}/artifacts": "aoilm",
+    "GET /instances/{instance_id}/output": "aoilm",
     "DELETE /instances/{instance_id}/artifacts": "ai",
     "GET /artifacts": "aoim",
     "GET /artifacts/{digest}": "aoilm",

@@ -166,13 +166,20 @@ def find_place(state: PoolState, draft: Reservation, context: Context) -> engine
     return _place_soonest(state, draft, context)
 
 
+def is_job(state: PoolState, reservation: Reservation) -> bool:
+    """It is wanted as soon as possible, and ends by itself."""
+    definition = state.definition(reservation.tenant, reservation.spec.definition)
+    return reservation.spec.asap and definition is not None and definition.spec.until_completed
+
+
 def _place_soonest(state: PoolState, reservation: Reservation, context: Context) -> engine.Placement | engine.Refusal:
-    """The earliest place within the horizon, from the next whole minute on."""
+    """The earliest place within the horizon, from the next whole minute on. A job is placed now or queues: what runs ends
+    before the time it may take, so a slot behind it would leave its host idle."""
     after = engine.minute_ceil(context.now)
     begin = engine.from_minute(after)
     length = timedelta(minutes=reservation.spec.duration_minutes)
     wanted = placement_request(state, reservation, begin, begin + length, context.now, punctual=True)
-    return engine.place_earliest(state.calendar, wanted, after, context.horizon)
+    return engine.place_earliest(state.calendar, wanted, after, 0 if is_job(state, reservation) else context.horizon)
 
 
 def granted(

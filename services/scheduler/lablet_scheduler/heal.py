@@ -7,6 +7,7 @@ not exist yet (the transaction compares that), or has failed and is released, th
 transaction compares its revision). One reservation is healed at a time, and committed before the next is looked at.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -17,11 +18,13 @@ from lablet_common.resources.model import Condition
 from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatPlacement, SeatState, Slot
 from lablet_common.resources.worker import Worker, WorkerPhase
 from lablet_scheduler import engine
-from lablet_scheduler.decide import Context, Decision, placement_request
+from lablet_scheduler.decide import Context, Decision, is_job, placement_request
 from lablet_scheduler.state import AT_RISK, PoolState
 from lablet_scheduler.views import OVERRUN_MINUTES, explanation_of, seats_of, slot_of
 
 _GONE = (WorkerPhase.FAILED, WorkerPhase.TERMINATING)
+_MOST_ALIKE = 64
+"""Jobs of one kind that are tried in one look at the wait list."""
 _MOST_ATTEMPTS = 5
 """Places that a seat is given in one slot: a lab that comes up nowhere does not wander for ever."""
 
@@ -240,11 +243,16 @@ def make_room(state: PoolState, overdue: Reservation, context: Context) -> set[s
 
 def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
     """Places those of the wait list for which there is room now, in the engine's order: nobody ahead is delayed."""
-    waiting = {reservation.id: reservation for reservation in state.waiting() if state.demand(reservation) is not None}
+    front, cut = _front(state)
+    waiting = {reservation.id: reservation for reservation in front}
     requests = [_waiting(state, reservation, context) for reservation in waiting.values()]
     if not requests:
         return
-    for retried in engine.retry(state.calendar, requests, engine.minute_floor(context.now)):
+    now = engine.minute_floor(context.now)
+    found = engine.retry(state.calendar, requests[:cut], now)
+    if len(requests) > cut and any(isinstance(one.decision, engine.Refusal) for one in found):
+        found = engine.retry(state.calendar, requests, now)  # those left out would find nothing either
+    for retried in found:
         answer = retried.decision
         if isinstance(answer, engine.Refusal):
             continue
@@ -261,7 +269,29 @@ def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
             placement=seats_of(answer, reservation.id),
             explanation=explanation_of(answer),
         )
-        yield Decision(reason="PlaceFreed", resource=resource, result="placed")
+        # jobs behind the front are tried in the next look
+        yield Decision(reason="PlaceFreed", resource=resource, result="placed", frees=is_job(state, reservation))
+
+
+def _front(state: PoolState) -> tuple[list[Reservation], int]:
+    """Those of the wait list that are tried, and how many of them stand before the first that is left out: of jobs that are
+    alike only the first ones are tried, for where these find no place, those behind them find none."""
+    alike: Counter[tuple[object, ...]] = Counter()
+    front: list[Reservation] = []
+    cut: int | None = None
+    for reservation in state.waiting():
+        if state.demand(reservation) is None:
+            continue
+        if is_job(state, reservation):
+            spec = reservation.spec
+            selector = tuple(sorted(spec.worker_selector.items()))
+            kind = (reservation.tenant, spec.definition, spec.seats, spec.duration_minutes, spec.priority, selector)
+            alike[kind] += 1
+            if alike[kind] > _MOST_ALIKE:
+                cut = len(front) if cut is None else cut
+                continue
+        front.append(reservation)
+    return front, len(front) if cut is None else cut
 
 
 def _waiting(state: PoolState, reservation: Reservation, context: Context) -> engine.Waiting:
@@ -270,7 +300,8 @@ def _waiting(state: PoolState, reservation: Reservation, context: Context) -> en
     if slot is None:
         begin = engine.from_minute(engine.minute_ceil(context.now))
         slot = Slot(start=begin, end=begin + timedelta(minutes=reservation.spec.duration_minutes))
-        latest = engine.minute_floor(context.now + context.suggestion_horizon)
+        horizon = timedelta(0) if is_job(state, reservation) else context.suggestion_horizon
+        latest = max(engine.to_minute(begin), engine.minute_floor(context.now + horizon))
     wanted = placement_request(state, reservation, slot.start, slot.end, context.now)
     since = reservation.status.waiting_since or reservation.metadata.created_at
     return engine.Waiting(wanted, requested_at=since, latest_start=latest)

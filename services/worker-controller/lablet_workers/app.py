@@ -54,7 +54,7 @@ class WorkerController:
             runtime.store, settings.agent_lease_seconds, lambda worker: self._caches[WORKER].get(worker) is not None
         )
         self._door = Door(connection, leases)
-        self._line = NatsLine(connection, f"{Service.WORKERS}-{runtime.replica}")
+        self._line = NatsLine(connection, Service.WORKERS, runtime.replica)
         self._presence = Presence(runtime.store)
         self._providers = Providers(settings, leases)
         self._runtimes = EveryRuntime(

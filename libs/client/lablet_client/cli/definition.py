@@ -35,7 +35,7 @@ def publish(
     if not content.strip():
         raise WrongUsage(f"{file} is empty")
     overrides = _overrides(override) if override else None
-    word = name or _name_of(file)
+    word = name or name_of(file)
 
     async def work(client: "Client") -> "Definition":
         return await client.definitions.publish(content, name=word, version=version, overrides=overrides)
@@ -103,7 +103,7 @@ def archive(context: typer.Context, definition: Annotated[str, typer.Argument(me
     run.console.print(f"{found.id} is [dim]{found.phase}[/]")
 
 
-def _name_of(file: Path) -> str:
+def name_of(file: Path) -> str:
     """`OSPF basics.yaml` → `ospf-basics`."""
     words = "".join(char if char.isalnum() else "-" for char in file.stem.lower()).split("-")
     return "-".join(word for word in words if word)[:63]

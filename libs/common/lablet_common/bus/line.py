@@ -28,22 +28,23 @@ class Line(Protocol):
 
 
 class NatsLine:
-    """A `Line` over core NATS. `asker` is this replica's name: answers go to it alone."""
+    """A `Line` over core NATS. Answers go to this replica of the service alone."""
 
-    def __init__(self, connection: Connection, asker: str) -> None:
+    def __init__(self, connection: Connection, service: str, replica: str) -> None:
         self._connection = connection
-        self._asker = asker
+        self._service = service
+        self._replica = replica
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[str, asyncio.Future[Answer]]] = {}
 
     async def open(self) -> None:
-        await self._connection.listen(reply_filter(self._asker), self._hear)
+        await self._connection.listen(reply_filter(self._service, self._replica), self._hear)
 
     async def ask(self, worker: str, verb: str, *, timeout: float = 10.0, **words: Any) -> Answer:
         number = next(self._numbers)
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[number] = (worker, answer)
-        question = Question(reply=reply_subject(worker, self._asker, number), **words)
+        question = Question(reply=reply_subject(worker, self._service, self._replica, number), **words)
         try:
             async with asyncio.timeout(timeout):
                 await self._connection.say(work_subject(worker, verb), question.to_json())

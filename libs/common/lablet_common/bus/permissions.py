@@ -94,7 +94,9 @@ def service_permissions(service: Service) -> Permissions:
             publish += [f"$JS.API.DIRECT.GET.{DLQ_STREAM}", f"$JS.API.DIRECT.GET.{DLQ_STREAM}.>"]
             publish += [f"$JS.API.STREAM.MSG.{verb}.{DLQ_STREAM}" for verb in ("GET", "DELETE")]
             publish += [f"$JS.API.STREAM.PURGE.{DLQ_STREAM}", "lablet.ingress.>"]
-            subscribe += ["lablet.event.>", "lablet.dlq.>"]
+            # what a person's own lab says is read from its agent
+            publish.append("lablet.agent-work.*.output")
+            subscribe += ["lablet.event.>", "lablet.dlq.>", f"lablet.agent.*.reply.{service}.>"]
         case Service.WORKERS:
             publish += ["lablet.event.*.scaling.>", "lablet.agent-work.>"]
             publish += _owning(service)

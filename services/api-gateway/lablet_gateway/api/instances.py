@@ -13,7 +13,7 @@ from lablet_common.resources.model import Instant, Model
 from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store.repository import ResourcePage
-from lablet_gateway import archive, pending, reads
+from lablet_gateway import archive, outputs, pending, reads
 from lablet_gateway.answers import (
     IdempotencyKey,
     IfMatch,
@@ -221,6 +221,21 @@ async def artifacts(instance_id: InstanceId, parts: WithParts, caller: WithCalle
     ]
     items.sort(key=lambda item: (item.attempt, item.role, item.name))
     return model_response(InstanceArtifacts(items=tuple(items)))
+
+
+@router.get("/{instance_id}/output", response_model=outputs.Output, responses=refusals(404))
+async def output(
+    instance_id: InstanceId,
+    parts: WithParts,
+    caller: WithCaller,
+    node: Annotated[str | None, Query(description="Of the manifest; left out: its only node", max_length=63)] = None,
+    position: Annotated[int, Query(ge=0, description="Of the first byte wanted")] = 0,
+    limit: Annotated[int, Query(ge=1, le=262_144, description="Bytes")] = 65_536,
+    wait: Annotated[int, Query(ge=0, le=20, description="Seconds to wait for something new")] = 0,
+) -> Response:
+    """What a node of a process lab has written: while it runs and, from what was collected, afterwards."""
+    instance = await pending.instance(parts, caller, instance_id)
+    return model_response(await outputs.read(parts, instance, node, position, limit, wait))
 
 
 @router.delete("/{instance_id}/artifacts", status_code=202, response_model=None, responses=accepting(Request))

@@ -153,6 +153,7 @@ class World:
         ports: int = 2,
         minutes: int = 600,
         tenant: str = "default",
+        until_completed: bool = False,
     ) -> Definition:
         title, _, version = name.partition("@")
         return await self.put(
@@ -166,6 +167,7 @@ class World:
                         "requirements": {"cpu_cores": cpu, "memory_gb": cpu, "node_count": nodes},
                         "ports": [NamedPort(name=f"p{number}") for number in range(ports)],
                         "max_duration_minutes": minutes,
+                        "until_completed": until_completed,
                     }
                 ),
                 status=DefinitionStatus(phase=DefinitionPhase.PUBLISHED),

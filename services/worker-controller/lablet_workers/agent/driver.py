@@ -183,7 +183,7 @@ class ProcessDriver:
         lives = self._supervisor_of(folder) is not None
         found = read_record(folder)
         if found is None:
-            return LabRecord(lab, plan.title, phase="stopped", reason="NotStarted", nodes=_fresh(plan))
+            return LabRecord(lab, plan.title, phase="new", nodes=_fresh(plan))
         if not found.over and not lives:
             found.phase, found.reason = "stopped", "SupervisorLost"
             for node in found.nodes:

@@ -126,7 +126,7 @@ class NodeRecord:
 
 @dataclass(slots=True)
 class LabRecord:
-    """What is known of one lab; `phase` is starting, running, completed or stopped."""
+    """What is known of one lab; `phase` is new (not started), starting, running, completed or stopped."""
 
     id: str
     title: str
@@ -136,7 +136,13 @@ class LabRecord:
     nodes: list[NodeRecord] = field(default_factory=list)
 
     @property
+    def runs(self) -> bool:
+        """Something of it may run."""
+        return self.phase in ("starting", "running")
+
+    @property
     def over(self) -> bool:
+        """It has come to an end."""
         return self.phase in ("completed", "stopped")
 
 

@@ -78,7 +78,7 @@ class Work:
 
     async def _progress(self, question: Question) -> Mapping[str, Any]:
         record = self._driver.record(question.lab)
-        return asdict(record) | {"over": record.over, "ends": self._driver.ends(question.lab)}
+        return asdict(record) | {"stopped": not record.runs, "ends": self._driver.ends(question.lab)}
 
     async def _output(self, question: Question) -> Mapping[str, Any]:
         deadline = asyncio.get_running_loop().time() + question.wait

@@ -216,8 +216,10 @@ async def stopped(s: Situation) -> Instance | Again:
 
 
 def _may_start_again(s: Situation) -> timedelta:
-    """How long a lab that was stopped on request is still kept for a start."""
+    """How long a lab that was stopped on request is still kept for a start. One that came to its own end is not."""
     status, spec = s.instance.status, s.instance.spec
+    if status.exit_code is not None:
+        return timedelta(0)
     if status.lab is None or not status.ran or status.evicted or s.abandoned or s.worker_lost:
         return timedelta(0)
     return min(spec.end, status.history[-1].at + s.times.restart) - s.now

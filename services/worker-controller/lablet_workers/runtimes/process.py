@@ -101,7 +101,7 @@ class ProcessRuntime:
         completed = record["phase"] == "completed"
         return LabProgress(
             converged=completed or (record["phase"] == "running" and all(phase in _UP for phase in phases.values())),
-            stopped=bool(record["over"]),
+            stopped=bool(record["stopped"]),
             nodes=phases,
             completed=completed,
             exit_code=record["exit_code"],

@@ -81,7 +81,7 @@ async def serve(connection: Connection, name: str, host: Host, permitted: bool =
 
 async def runtime(net: Net, host: Host, **more: Any) -> ProcessRuntime:
     await serve(await net.agent("w1"), "w1", host, **more)
-    line = NatsLine(await net.mesh(), "worker-controller-1")
+    line = NatsLine(await net.mesh(), Service.WORKERS, "1")
     await line.open()
     return ProcessRuntime("w1", line)
 
@@ -143,7 +143,7 @@ async def test_a_manifest_that_is_none_is_refused(net: Net, host: Host) -> None:
 
 
 async def test_an_agent_that_is_away_is_unavailable_and_not_gone(net: Net) -> None:
-    line = NatsLine(await net.mesh(), "worker-controller-1")
+    line = NatsLine(await net.mesh(), Service.WORKERS, "1")
     await line.open()
     with pytest.raises(AgentSilent, match="w2 did not answer labs"):
         await line.ask("w2", "labs", timeout=0.2)
@@ -180,7 +180,7 @@ async def test_an_agent_cannot_report_for_another_nor_hear_its_work(net: Net) ->
     await w2.listen(work_subject("w1", "start"), at_w2)
     await w2.listen("lablet.agent-work.>", at_w2)
     await w2.say(heartbeat_subject("w1"), b"{}")
-    await w2.say("lablet.agent.w1.reply.worker-controller-1.1", b"{}")
+    await w2.say("lablet.agent.w1.reply.worker-controller.1.1", b"{}")
     await w2.say("lablet.agent-work.w1.stop", b"{}")
     await w2.say("lablet.event.default.worker.agents.w1", b"{}")
     await mesh.say(work_subject("w1", "start"), b"{}")
@@ -196,12 +196,12 @@ async def test_an_agent_cannot_report_for_another_nor_hear_its_work(net: Net) ->
 
 
 async def test_an_answer_counts_only_from_the_one_who_was_asked(net: Net) -> None:
-    line = NatsLine(await net.mesh(), "worker-controller-1")
+    line = NatsLine(await net.mesh(), Service.WORKERS, "1")
     await line.open()
     w2 = await net.agent("w2")
     asking = asyncio.create_task(line.ask("w1", "info", timeout=0.5))
     await asyncio.sleep(0.05)
     for number in range(5):
-        await w2.say(f"lablet.agent.w2.reply.worker-controller-1.{number}", Answer().to_json())
+        await w2.say(f"lablet.agent.w2.reply.worker-controller.1.{number}", Answer().to_json())
     with pytest.raises(AgentSilent):
         await asking

@@ -219,7 +219,9 @@ def _reject(draft: Reservation, context: Context, reason: str, said: Problem) ->
 
 
 def _wait(state: PoolState, draft: Reservation, answer: engine.Refusal, place: str, context: Context) -> Decision:
-    explanation = explanation_of(answer, suggestion(state, answer, context))
+    # a job's turn comes when those before it have ended, which nobody can tell
+    soonest = None if is_job(state, draft) else suggestion(state, answer, context)
+    explanation = explanation_of(answer, soonest)
     resource = draft.moved(
         ReservationPhase.WAITLISTED,
         at=context.now,

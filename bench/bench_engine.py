@@ -188,7 +188,7 @@ def measure(workers: int, seats: int, fill: float, *, offgrid: bool, budget: flo
     live = sorted({booking.reservation for booking in bookings}, key=lambda name: int(name[1:]))
     rng.shuffle(live)
     decisions = []
-    placed = refused = 0
+    placed = refused = owed = 0
     spent = wall = 0.0
     number = 10_000_000
     while spent < budget:
@@ -205,11 +205,11 @@ def measure(workers: int, seats: int, fill: float, *, offgrid: bool, budget: flo
         if isinstance(decision, Placement):
             placed += len(decision.seats)
             live.append(request.reservation)
-            over = len(decision.seats)
-            while over > 0 and live:
+            owed += len(decision.seats)  # what a cancelled reservation has more is owed less next time: the fill stays
+            while owed > 0 and live:
                 index = rng.randrange(len(live))
                 live[index], live[-1] = live[-1], live[index]
-                over -= len(calendar.release(live.pop()))
+                owed -= len(calendar.release(live.pop()))
         else:
             refused += 1
     explanations = explained(calendar, rng, hours, offgrid)
@@ -218,6 +218,7 @@ def measure(workers: int, seats: int, fill: float, *, offgrid: bool, budget: flo
         "workers": workers,
         "seats": len(bookings),
         "fill_pct": round(100 * fill_now, 1),
+        "fill_after_pct": round(100 * utilisation(list(calendar.bookings()), workers), 1),
         "placements_per_second": round(placed / spent),
         "wall_per_second": round(placed / wall),
         "p50_ms": round(1000 * percentile(decisions, 0.5), 3),

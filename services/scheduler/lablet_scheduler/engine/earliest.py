@@ -20,6 +20,7 @@ from .filters import survey
 from .fleet import BoolArray, IntArray
 from .model import Minute, Placement, PlacementRequest, Refusal
 from .place import place
+from .score import LongArray
 from .timeline import PAGE, SOFT
 
 HORIZON = 53 * 7 * 24 * 60
@@ -90,25 +91,28 @@ def _front_clear(calendar: Calendar, request: PlacementRequest, single: IntArray
     """
     start, soft_end = request.start, request.end
     end = soft_end + calendar.policy(request.pool).turnaround
-    room: IntArray = np.where(single < _NEVER, np.int32(request.seats), np.int32(0))
+    columns = np.flatnonzero(single < _NEVER)
+    room: IntArray = np.full(len(columns), request.seats, dtype=np.int32)
     times: list[IntArray] = []
     gains: list[IntArray] = []
     for day, page in reversed(list(calendar.timeline.days(start, end))):
         if page is None:
             continue
         count = page.segments
-        bounds = page.bounds[: count + 1].astype(np.int32) + day
-        fits = _seats_per_segment(calendar, request, page.use[:, :count], bounds[:count] < soft_end)
+        bounds = page.bounds[: count + 1].take(columns, axis=1).astype(np.int32) + day
+        fits = _seats_per_segment(calendar, request, page.use[:, :count], bounds[:count] < soft_end, columns)
         for row in range(count - 1, -1, -1):
             meets = (bounds[row] < end) & (bounds[row + 1] > start)
             less = np.where(meets, np.minimum(room, fits[row]), room)
-            columns = np.flatnonzero(less < room)
-            if len(columns):
-                times.append(np.maximum(bounds[row + 1, columns], single[columns]))
-                gains.append((room - less)[columns])
+            losing = np.flatnonzero(less < room)
+            if len(losing):
+                times.append(np.maximum(bounds[row + 1, losing], single[columns[losing]]))
+                gains.append((room - less)[losing])
             room = less
-    waiting = np.flatnonzero((single > start) & (single < _NEVER) & (room > 0))
-    times.append(single[waiting])
+        # whoever has no room left here has none for an earlier start either
+        columns, room = columns[room > 0], room[room > 0]
+    waiting = np.flatnonzero(single[columns] > start)
+    times.append(single[columns[waiting]])
     gains.append(room[waiting])
     when = np.concatenate(times)
     order = np.argsort(when, kind="stable")
@@ -118,12 +122,14 @@ def _front_clear(calendar: Calendar, request: PlacementRequest, single: IntArray
     return max(start + 1, min(clear, soft_end))
 
 
-def _seats_per_segment(calendar: Calendar, request: PlacementRequest, use: IntArray, soft: BoolArray) -> IntArray:
-    """Seats that fit in each segment of a page; cpu, memory and storage count only where `soft`."""
-    fits: IntArray = np.full(use.shape[1:], request.seats, dtype=np.int32)
+def _seats_per_segment(
+    calendar: Calendar, request: PlacementRequest, use: IntArray, soft: BoolArray, columns: LongArray
+) -> IntArray:
+    """Seats that fit in each segment of a page on some workers; cpu, memory and storage count only where `soft`."""
+    fits: IntArray = np.full(soft.shape, request.seats, dtype=np.int32)
     for row, need in enumerate(seats_amounts(request.demand)):
         if need:
-            free = (calendar.fleet.capacity[row] - use[row]) // np.int32(need)
+            free = (calendar.fleet.capacity[row, columns] - use[row].take(columns, axis=1)) // np.int32(need)
             np.minimum(fits, np.where(soft, free, request.seats) if row < SOFT else free, out=fits)
     return np.maximum(fits, 0, out=fits)
 
@@ -141,7 +147,7 @@ def _single_seat_starts(calendar: Calendar, request: PlacementRequest, after: Mi
             begin[fleet.columns[name]] = _NEVER
     begin[~eligible] = _NEVER
     found: IntArray = np.full(fleet.width, _NEVER, dtype=np.int32)
-    needs = np.array(seats_amounts(request.demand), dtype=np.int32)[:, None]
+    most = fleet.capacity - np.array(seats_amounts(request.demand), dtype=np.int32)[:, None]
     empty = fleet.eligible(request.pool, request.demand).seats_when_empty
     length = request.minutes
     room_from = begin
@@ -150,10 +156,10 @@ def _single_seat_starts(calendar: Calendar, request: PlacementRequest, after: Mi
             steps: list[tuple[IntArray | int, BoolArray]] = [(day + PAGE, eligible)]
         else:
             steps = []
-            for row in range(page.segments):
-                fits = (fleet.capacity - page.use[:, row] >= needs).all(axis=0)
-                fits |= page.bounds[row] == PAGE
-                steps.append((page.bounds[row + 1].astype(np.int32) + day, fits))
+            roomy = (page.use[:, : page.segments] <= most[:, None]).all(axis=0)
+            roomy |= page.bounds[: page.segments] == PAGE  # rows that a worker does not use
+            ends = page.bounds[1 : page.segments + 1].astype(np.int32) + day
+            steps += zip(ends, roomy, strict=True)
         for end, fits in steps:
             room_from = np.where(fits, room_from, np.maximum(room_from, end))
             ready = (found == _NEVER) & (room_from < _NEVER) & (room_from + length <= end)

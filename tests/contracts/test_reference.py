@@ -26,11 +26,13 @@ def made() -> dict[str, str]:
     return dict(files.documents())
 
 
+@cache
 def openapi() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(made()["openapi.json"])
     return document
 
 
+@cache
 def asyncapi() -> dict[str, Any]:
     document: dict[str, Any] = json.loads(made()["asyncapi.json"])
     return document

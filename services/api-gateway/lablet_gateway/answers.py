@@ -87,7 +87,7 @@ def refusals(*statuses: int) -> Responses:
     }
 
 
-def accepting(outcome: type[Any], *statuses: int, done: int = 200) -> Responses:
+def accepting(outcome: Any, *statuses: int, done: int = 200) -> Responses:
     """OpenAPI entries of a route that opens a request."""
     location = {"Location": {"description": "Address of the outcome", "schema": {"type": "string"}}}
     return {

@@ -159,9 +159,6 @@ async def door(world: Any) -> AsyncIterator[Door]:
         await asyncio.wait({serving}, timeout=10)
 
 
-_DEFAULT = {Role.ADMIN, Role.LEARNER}
-
-
 def _examples(door: Door, who: str) -> dict[str, int]:
     """Reads first, then what changes, what deletes last."""
     order = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -177,7 +174,7 @@ def _examples(door: Door, who: str) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     "role",
-    [Role.ADMIN, Role.LEARNER, *(pytest.param(role, marks=pytest.mark.long) for role in sorted(set(Role) - _DEFAULT))],
+    [Role.ADMIN, *(pytest.param(role, marks=pytest.mark.long) for role in sorted(set(Role) - {Role.ADMIN}))],
 )
 async def test_the_documents_examples_work_for_whoever_may(door: Door, role: Role) -> None:
     answers = await asyncio.to_thread(_examples, door, f"{role}@default")
@@ -216,7 +213,7 @@ def _made_up(door: Door, who: str, mode: GenerationMode, count: int) -> int:
 
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=["valid", "invalid"])
 async def test_what_is_made_up_is_answered_as_documented(door: Door, mode: GenerationMode) -> None:
-    assert await asyncio.to_thread(_made_up, door, "admin@default", mode, 2) > 50
+    assert await asyncio.to_thread(_made_up, door, "admin@default", mode, 1) > 50
 
 
 @pytest.mark.long

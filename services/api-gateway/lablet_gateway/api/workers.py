@@ -106,7 +106,7 @@ async def register(
     return await outcome_response(parts, request, prefer, done=201)
 
 
-@router.post("/{worker}/drain", status_code=202, response_model=None, responses=accepting(Worker, 412))
+@router.post("/{worker}/drain", status_code=202, response_model=None, responses=accepting(Worker | DrainPlan, 412))
 async def drain(
     worker: str,
     parts: WithParts,

@@ -77,7 +77,8 @@ dist: $(READY) ## a wheel of each package, with the SBOM and the checksums of al
 	@rm -rf dist && mkdir dist
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist $(PACKAGES:%=./%)
 	@$(BIN)/python deploy/docker/sbom.py --site "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-	  --version "$$($(BIN)/python -c 'from lablet_common.version import __version__ as v; print(v)')" > dist/sbom.cdx.json
+	  --version "$$($(BIN)/python -c 'from lablet_common.version import __version__ as v; print(v)')" \
+	  --only $(foreach package,$(PACKAGES),$$(sed -n 's/^name = "\(.*\)"/\1/p' $(package)/pyproject.toml)) > dist/sbom.cdx.json
 	@cd dist && sha256sum *.whl sbom.cdx.json > SHA256SUMS && cat SHA256SUMS
 
 clean: ## removes .venv and caches

@@ -13,12 +13,15 @@ import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 from typing import Any
 
+from packaging.requirements import Requirement
+
 Json = dict[str, Any]
+OURS = "lablet-"
 _LICENCE_CLASSIFIER = "License :: OSI Approved :: "
 
 
@@ -55,9 +58,30 @@ def python_component(found: Distribution) -> Json:
 
 
 def needs(found: Distribution, references: dict[str, str]) -> list[str]:
-    """References of what a distribution needs, as far as it is installed."""
-    names = {canonical(re.match(r"[A-Za-z0-9._-]+", line)[0]) for line in found.requires or []}  # type: ignore[index]
+    """References of what a distribution needs, as far as it is installed: of the optional parts only our own."""
+    extras = (
+        ("", *(found.metadata.get_all("Provides-Extra") or [])) if found.metadata["Name"].startswith(OURS) else ("",)
+    )
+    wanted = (Requirement(line) for line in found.requires or [])
+    names = {
+        canonical(one.name)
+        for one in wanted
+        if one.marker is None or any(one.marker.evaluate({"extra": extra}) for extra in extras)
+    }
     return sorted(references[name] for name in names if name in references)
+
+
+def needed_by(roots: Iterable[str], found: Mapping[str, Distribution]) -> set[str]:
+    """The roots and all that they need, at any remove."""
+    names = {name: name for name in found}
+    seen: set[str] = set()
+    waiting = [canonical(root) for root in roots]
+    while waiting:
+        name = waiting.pop()
+        if name in found and name not in seen:
+            seen.add(name)
+            waiting += needs(found[name], names)
+    return seen
 
 
 def debian_components(root: Path) -> list[Json]:
@@ -96,9 +120,11 @@ def debian_components(root: Path) -> list[Json]:
     return components
 
 
-def document(site: Path, root: Path | None, version: str) -> Json:
-    """The whole document."""
-    found = sorted(distributions(path=[str(site)]), key=lambda one: canonical(one.metadata["Name"]))
+def document(site: Path, root: Path | None, version: str, only: Iterable[str] = ()) -> Json:
+    """The whole document; `only` these distributions with what they need, where some are named."""
+    installed = {canonical(one.metadata["Name"]): one for one in distributions(path=[str(site)])}
+    wanted = needed_by(only, installed) if only else set(installed)
+    found = [installed[name] for name in sorted(wanted)]
     components = [python_component(one) for one in found]
     references = {component["name"]: component["bom-ref"] for component in components}
     main = f"pkg:oci/lablet@{version}"
@@ -133,8 +159,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--site", type=Path, required=True, help="the site-packages folder")
     parser.add_argument("--root", type=Path, help="the image's root, for the Debian packages of its libraries")
     parser.add_argument("--version", required=True)
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these distributions and what they need")
     options = parser.parse_args(arguments)
-    json.dump(document(options.site, options.root, options.version), sys.stdout, indent=1)
+    json.dump(document(options.site, options.root, options.version, options.only), sys.stdout, indent=1)
     sys.stdout.write("\n")
     return 0
 

@@ -168,6 +168,14 @@ def test_the_sbom_names_what_is_installed_and_refers_to_nothing_else(program: Lo
     assert program("sbom").document(site, None, "9.9.9") == made, "the same content gives the same document"
 
 
+def test_the_sbom_of_a_release_holds_what_the_packages_need_and_no_tools(program: Load) -> None:
+    site = Path(sysconfig.get_path("purelib"))
+    made = program("sbom").document(site, None, "9.9.9", ["lablet-gateway"])
+    names = {component["name"] for component in made["components"]}
+    assert {"lablet-gateway", "lablet-common", "fastapi", "grpcio", "pydantic-core"} <= names
+    assert names.isdisjoint({"pytest", "mypy", "ruff", "moto", "hypothesis", "lablet-scheduler"})
+
+
 def test_what_nobody_reads_at_run_time_stays_out_of_the_image(program: Load, tmp_path: Path) -> None:
     kept = ("lib/module.py", "lib/__pycache__/module.cpython-311.pyc", "botocore/data/s3/service.json", "lib/core.so")
     left_out = (

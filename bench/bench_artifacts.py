@@ -159,7 +159,7 @@ async def timed(work: Callable[[], Awaitable[None]], done: Callable[[], Awaitabl
             while not await done():
                 if task.done():
                     task.result()
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(0.1)
         return time.perf_counter() - began
     finally:
         task.cancel()

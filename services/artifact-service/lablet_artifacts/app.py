@@ -1,6 +1,8 @@
 """Wiring of the artifact-service: one active decider, a bridge per kind, and the object store."""
 
+from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 
 from lablet_artifacts.archive import Archiver
 from lablet_artifacts.deleting import Deleter
@@ -11,6 +13,7 @@ from lablet_artifacts.references import References
 from lablet_artifacts.rendering import Renderer
 from lablet_artifacts.settings import ArtifactSettings
 from lablet_artifacts.sweeping import Sweeper
+from lablet_artifacts.topology import NodeType, read_node_types
 from lablet_common.bridge import Bridge
 from lablet_common.bus import Received, intents_stream
 from lablet_common.events import subjects
@@ -38,7 +41,7 @@ class ArtifactService:
         self._caches = Caches(runtime.store, list(CACHED))
         add_indexes(self._caches)
         self._objects = S3ObjectStore(settings.storage)
-        self._publisher = Publisher(runtime.store, self._objects)
+        self._publisher = Publisher(runtime.store, self._objects, _node_types(settings.artifact_node_types_path))
         self._renderer = Renderer(
             self._objects, concurrency=settings.artifact_render_concurrency, cached=settings.artifact_topology_cache
         )
@@ -149,6 +152,11 @@ class ArtifactService:
             await self._caches.reached(revision)
         except TimeoutError as error:
             raise StoreUnavailable(f"the cache of artifacts has not come to revision {revision}") from error
+
+
+def _node_types(path: Path | None) -> Mapping[str, NodeType]:
+    """The installation's own table. Raises `TopologyError` naming every entry that is wrong: the service does not start."""
+    return {} if path is None else read_node_types(path.read_bytes())
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ node and field.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 from uuid import uuid4
@@ -55,11 +55,19 @@ def next_version(versions: Sequence[str]) -> str:
     return f"{major}.{minor}.{patch + 1}"
 
 
-def infer_spec(name: str, version: str, data: bytes, overrides: dict[str, Any]) -> DefinitionSpec:
-    """The definition's spec from the file and what the author gives. Raises `topology.LabFileError` for a bad file and
-    `ValidationError` for a bad override."""
+def infer_spec(
+    name: str,
+    version: str,
+    data: bytes,
+    overrides: dict[str, Any],
+    node_types: Mapping[str, topology.NodeType] | None = None,
+) -> DefinitionSpec:
+    """The definition's spec from the file and what the author gives; `node_types` wins over the shipped table. Raises
+    `topology.LabFileError` for a bad file and `ValidationError` for a bad override."""
     is_manifest = manifests.is_manifest(data)
-    inferred = manifests.inferred(manifests.read_manifest(data)) if is_manifest else _inferred_from_topology(data)
+    inferred = (
+        manifests.inferred(manifests.read_manifest(data)) if is_manifest else _inferred_from_topology(data, node_types)
+    )
     given = dict(overrides)
     for part in ("requirements", "runtime"):
         if isinstance(given.get(part), dict):
@@ -88,12 +96,12 @@ def _check_runtime(spec: DefinitionSpec) -> None:
         raise topology.TopologyError([topology.Problem(said, "leave runtime.name out", "runtime.name")])
 
 
-def _inferred_from_topology(data: bytes) -> dict[str, Any]:
+def _inferred_from_topology(data: bytes, node_types: Mapping[str, topology.NodeType] | None) -> dict[str, Any]:
     lab = topology.read_topology(data)
     ports = topology.find_ports(lab)
     # what cannot be rendered for any seat is refused now, and not when the seat is due
     topology.render(data, {port.name: 65535 for port in ports}, dict.fromkeys(SEAT_VALUES, "1"))
-    needs = topology.infer_requirements(lab)
+    needs = topology.infer_requirements(lab, node_types)
     return {
         "title": lab.title,
         "description": lab.description,
@@ -112,10 +120,13 @@ def _inferred_from_topology(data: bytes) -> dict[str, Any]:
 
 
 class Publisher:
-    """Decides what is asked of definitions."""
+    """Decides what is asked of definitions. `node_types`: what this installation's images take, where it differs."""
 
-    def __init__(self, store: Store, objects: ObjectStore) -> None:
+    def __init__(
+        self, store: Store, objects: ObjectStore, node_types: Mapping[str, topology.NodeType] | None = None
+    ) -> None:
         self._objects = objects
+        self._node_types = node_types
         self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
         self._definitions: Repository[Definition] = Repository(store, DEFINITION)
         self._retirement = Retirement(store)
@@ -154,7 +165,7 @@ class Publisher:
         version = asked.version or next_version([known.spec.version for known in versions])
         approval = Approval(by=request.spec.principal, at=now) if asked.approved else None
         try:
-            spec = await asyncio.to_thread(infer_spec, asked.name, version, data, asked.overrides)
+            spec = await asyncio.to_thread(infer_spec, asked.name, version, data, asked.overrides, self._node_types)
         except topology.LabFileError as error:
             return _bad_file(error)
         except ValidationError as error:

@@ -1,5 +1,7 @@
 """The artifact-service's settings."""
 
+from pathlib import Path
+
 from pydantic import Field
 
 from lablet_common.settings import CommonSettings
@@ -8,6 +10,8 @@ from lablet_common.settings import CommonSettings
 class ArtifactSettings(CommonSettings):
     artifact_render_concurrency: int = Field(default=4, ge=1)
     """Lab files rendered at the same time, each in a thread of its own."""
+    artifact_node_types_path: Path | None = None
+    """YAML table of what node definitions take on this installation's workers; wins over the shipped one."""
     artifact_topology_cache: int = Field(default=64, ge=1)
     """Lab files kept in memory."""
     archive_after_hours: float = Field(default=24.0, gt=0)

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lablet_artifacts.publishing import next_version
+from lablet_artifacts.publishing import infer_spec, next_version
+from lablet_artifacts.topology import NodeType
 from lablet_common.objects import digest_of
 from lablet_common.resources.artifact import object_key
 from lablet_common.resources.kinds import DEFINITION
@@ -166,3 +167,11 @@ async def test_every_lab_file_at_hand_publishes_and_renders(shelf: Any, path: Pa
     text = shelf.objects.objects[object_key("default", (await shelf.files())["rendered", "lab.yaml"])].decode()
     assert "${PORT_" not in text
     assert all(str(number) in text for number in ports.values())
+
+
+def test_an_installations_own_table_wins_over_the_shipped_one_and_the_author_over_both(small: bytes) -> None:
+    ours = {"iosv": NodeType(cpus=7, ram_mb=2048)}
+    assert infer_spec("small", "1.0.0", small, {}, ours).requirements.cpu_cores == 7
+    given = {"requirements": {"cpuCores": 3}}
+    spec = infer_spec("small", "1.0.0", small, given, ours)
+    assert (spec.requirements.cpu_cores, spec.requirements.memory_gb) == (3, 2)

@@ -12,6 +12,7 @@ import pytest
 from lablet_artifacts.publishing import infer_spec
 from lablet_artifacts.topology import find_ports, read_topology, render
 from lablet_workers.runtimes.cml import CmlRuntime, CmlRuntimes
+from lablet_workers.runtimes.parts import parts_of
 
 pytestmark = pytest.mark.integration
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,3 +57,32 @@ async def test_it_is_published_rendered_and_imported_with_all_its_nodes(runtime:
     exported = (await runtime.export(lab)).decode()
     assert all(str(port) in exported for port in ports.values())
     await runtime.remove(lab)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+async def test_a_lab_that_waited_becomes_the_same_as_one_that_was_imported_for_the_seat(
+    runtime: CmlRuntime, path: Path
+) -> None:
+    data = path.read_bytes()
+    ports = {port.name: 21_000 + at for at, port in enumerate(find_ports(read_topology(data)))}
+    rendered = render(data, ports, {"SEAT": "2", "NAME": "bob", "HOST": "default-001"})
+    waiting = await runtime.import_lab("warm-0-0", data)
+    assert await runtime.adopt(waiting, f"ins-{path.stem}-2", rendered)
+    fresh = await runtime.import_lab(f"ins-{path.stem}-3", rendered)
+    labs = await runtime.labs()
+    assert labs[f"ins-{path.stem}-2"] == waiting
+    assert "warm-0-0" not in labs
+    wanted, adopted = parts_of(rendered), parts_of(await runtime.export(waiting))
+    assert wanted.tags == adopted.tags == parts_of(await runtime.export(fresh)).tags
+    assert wanted.shown_in(adopted)
+    assert all(one in adopted.annotations for one in wanted.annotations), "with the looks that its author gave them"
+    for lab in (waiting, fresh):
+        await runtime.remove(lab)
+
+
+async def test_a_lab_of_another_file_is_not_taken_for_a_seats(runtime: CmlRuntime) -> None:
+    data = (ROOT / "examples" / "labs" / "ospf-basics.yaml").read_bytes()
+    waiting = await runtime.import_lab("warm-0-0", data)
+    assert not await runtime.adopt(waiting, "ins-a-1", data.replace(b"label: R2", b"label: R9"))
+    assert (await runtime.labs())["warm-0-0"] == waiting
+    await runtime.remove(waiting)

@@ -22,6 +22,7 @@ from lablet_workers.fleet import Fleet
 from lablet_workers.labs import Labs
 from lablet_workers.needs import is_live
 from lablet_workers.sweeping import keep_swept
+from lablet_workers.warm import Warmer
 
 log = logging.getLogger("lablet.workers")
 
@@ -35,6 +36,7 @@ class PoolController:
         """Of agents; None: there are none."""
         self.fleet = Fleet(estate, self._wake_worker, presence)
         self.labs = Labs(estate, self._wake_instance, self._wake_reservation)
+        self.warmer = Warmer(estate, estate.settings.controller_warm_seconds)
         clock = estate.clock
         self._workers = Reconciler("workers", self.fleet.look_at_worker, clock=clock, concurrency=16)
         self._reservations = Reconciler("reservations", self.labs.look_at_reservation, clock=clock, concurrency=8)
@@ -72,6 +74,7 @@ class PoolController:
                 tasks.create_task(self.fleet.keep_planned())
                 tasks.create_task(keep_swept(self.estate))
                 tasks.create_task(self._resync())
+                tasks.create_task(self.warmer.run())
         except* NotOwner as lost:
             raise lost.exceptions[0] from lost
         finally:

@@ -105,6 +105,8 @@ class WorkerControllerSettings(CommonSettings):
     """For how long a lab that was stopped on request inside its slot is kept for a start."""
     controller_watch_seconds: float = Field(default=30.0, gt=0)
     """Between looks at a lab that runs."""
+    controller_warm_seconds: float = Field(default=15.0, gt=0)
+    """Real seconds between looks at the labs that wait on a pool's workers (`warmDepth` of their definitions)."""
     controller_tries: int = Field(default=3, ge=1)
     """Failed tries of a lab's start on one worker before its instance has failed."""
     controller_port_seconds: float = Field(default=2.0, gt=0)

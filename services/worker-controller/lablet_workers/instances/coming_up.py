@@ -10,6 +10,7 @@ from lablet_workers.instances.context import Again, Situation
 from lablet_workers.instances.failing import DRAINED
 from lablet_workers.instances.room import in_the_way
 from lablet_workers.runtimes.port import LabMissing, LabProgress, RuntimeFault, RuntimeUnavailable
+from lablet_workers.warm import import_or_adopt
 
 _P = InstancePhase
 
@@ -92,7 +93,7 @@ async def _bring_up(s: Situation) -> Instance | Again:
             topology = await get_content(s.objects, instance.tenant, rendered.digest)
         except (ObjectMissing, ObjectMismatch) as error:
             return s.fail("LabFileLost", str(error))
-        lab_id = await runtime.import_lab(instance.id, topology)
+        lab_id = await import_or_adopt(runtime, instance.id, topology, s.definition)
         assert worker.status.machine is not None
         return instance.observed(lab=LabRef(id=lab_id, worker=worker.id, machine=worker.status.machine.id))
     progress = await runtime.progress(lab.id)

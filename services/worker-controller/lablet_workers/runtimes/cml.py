@@ -16,6 +16,7 @@ import httpx
 from lablet_common.resources.definition import CollectKind
 from lablet_common.telemetry.spans import calling
 from lablet_workers.harvest import harvest
+from lablet_workers.runtimes.parts import parts_in, parts_of
 from lablet_workers.runtimes.port import (
     LabMissing,
     LabNode,
@@ -66,6 +67,7 @@ class CmlRuntime:
         self._username = username
         self._password = password
         self._login = asyncio.Lock()
+        self.taking = asyncio.Lock()
         self._token: str | None = None
         self._labels: dict[str, dict[str, str]] = {}
 
@@ -141,6 +143,26 @@ class CmlRuntime:
             headers={"content-type": "application/yaml"},
         )
         return str(response.json()["id"])
+
+    async def adopt(self, lab: str, title: str, topology: bytes) -> bool:
+        wanted = parts_of(topology)
+        path = f"/labs/{lab}"
+        present = (await self._send("GET", f"{path}/topology", params={"exclude_configurations": "true"})).json()
+        for node in present["nodes"]:
+            tags = wanted.tags.get(str(node["label"]))
+            if tags is not None and tags != list(node.get("tags") or ()):
+                await self._send("PATCH", f"{path}/nodes/{node['id']}", json={"tags": tags})
+        notes = (await self._send("GET", f"{path}/smart_annotations")).json() if wanted.annotations else []
+        by_tag = {note["tag"]: note for note in notes}
+        for annotation in wanted.annotations:
+            note = by_tag.get(annotation.get("tag"))
+            if note is not None and any(note.get(name) != value for name, value in annotation.items()):
+                await self._send("PATCH", f"{path}/smart_annotations/{note['id']}", json=annotation)
+        found = (await self._send("GET", f"{path}/topology", params={"exclude_configurations": "true"})).json()
+        if not wanted.shown_in(parts_in(found)):
+            return False
+        await self._send("PATCH", path, json={"title": title})
+        return True
 
     async def start(self, lab: str) -> None:
         await self._send("PUT", f"/labs/{lab}/start")

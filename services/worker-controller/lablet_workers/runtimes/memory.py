@@ -1,5 +1,6 @@
 """A runtime in memory, for tests: labs that start at once or when the test says so, licences, and faults."""
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -52,6 +53,7 @@ class MemoryRuntime:
     """Raised by the next calls."""
     refusals: dict[str, list[RuntimeFault]] = field(default_factory=dict)
     """Call (such as `start`, or `configuration r1`) → raised by the next calls of it."""
+    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
     _ids: "count[int]" = field(default_factory=count)
     _given: str = ""
 
@@ -103,6 +105,14 @@ class MemoryRuntime:
         self.lab_by_id[lab.id] = lab
         self.history.append(("imported", title))
         return lab.id
+
+    async def adopt(self, lab: str, title: str, topology: bytes) -> bool:
+        found = self._lab(lab, "adopt")
+        if found.running or found.starts:
+            return False
+        self.history.append(("adopted", title))
+        found.title, found.topology = title, topology
+        return True
 
     def _lab(self, lab: str, call: str = "") -> MemoryLab:
         self._enter(call)

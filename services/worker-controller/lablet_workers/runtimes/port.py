@@ -4,6 +4,7 @@ Steps are asynchronous on the other side: `start` accepts, `progress` tells how 
 a step may be done again after a crash at any point. A lab is found again by its title, which is the instance's id.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -148,6 +149,19 @@ class NodeByNode(Protocol):
 
     async def console_log(self, lab: str, node: LabNode) -> bytes | None:
         """What its console has shown; None for a node without one. Raises `RuntimeFault`."""
+        ...
+
+
+@runtime_checkable
+class WarmRuntime(Runtime, Protocol):
+    """A runtime in which a lab that was imported for nobody can become somebody's."""
+
+    taking: asyncio.Lock
+    """Held while one is taken or removed: two seats must not make it theirs."""
+
+    async def adopt(self, lab: str, title: str, topology: bytes) -> bool:
+        """Gives a lab that has never been started the tags and smart annotations of `topology`, and then the title. False:
+        it cannot be made the same, and still has its old title."""
         ...
 
 

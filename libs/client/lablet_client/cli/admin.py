@@ -29,7 +29,7 @@ def status(context: typer.Context, endpoint: Endpoint = None, output: Output = F
     """Show version, leader, size and revision of each endpoint."""
     run = session(context)
     rows: list[dict[str, Any]] = []
-    for address in _endpoints(run, endpoint):
+    for address in etcd_endpoints(run, endpoint):
         found = _call(address, lambda client: client.status())
         rows.append(
             {
@@ -57,7 +57,7 @@ def status(context: typer.Context, endpoint: Endpoint = None, output: Output = F
 def members(context: typer.Context, endpoint: Endpoint = None, output: Output = Format.TABLE) -> None:
     """List the members of the cluster."""
     run = session(context)
-    found = _call(_endpoints(run, endpoint)[0], lambda client: client.member_list())
+    found = _call(etcd_endpoints(run, endpoint)[0], lambda client: client.member_list())
     rows: list[dict[str, Any]] = [
         {
             "id": _hex(member.ID),
@@ -80,7 +80,7 @@ def members(context: typer.Context, endpoint: Endpoint = None, output: Output = 
 def alarms(context: typer.Context, endpoint: Endpoint = None) -> None:
     """List alarms that are raised (NOSPACE, CORRUPT); exit code 1 when there is one."""
     run = session(context)
-    found = _call(_endpoints(run, endpoint)[0], lambda client: client.alarm(0))
+    found = _call(etcd_endpoints(run, endpoint)[0], lambda client: client.alarm(0))
     raised = list(found.alarms or ())
     if not raised:
         run.console.print("no alarms")
@@ -99,7 +99,7 @@ def compact(
 ) -> None:
     """Forget old versions. By default all that every bridge has published already."""
     run = session(context)
-    address = _endpoints(run, endpoint)[0]
+    address = etcd_endpoints(run, endpoint)[0]
     prefix = os.environ.get("ETCD_PREFIX", "/lablet")
     cursors = _cursors(address, prefix)
     lowest = min(cursors.values(), default=None)
@@ -123,7 +123,7 @@ def compact(
 def defragment(context: typer.Context, endpoint: Endpoint = None) -> None:
     """Give space back to the file system, one member after the other (each stands still meanwhile)."""
     run = session(context)
-    for address in _endpoints(run, endpoint):
+    for address in etcd_endpoints(run, endpoint):
         before = int(_call(address, lambda client: client.status()).dbSize or 0)
         _call(address, lambda client: client.defragment())
         after = int(_call(address, lambda client: client.status()).dbSize or 0)
@@ -140,7 +140,7 @@ def snapshot(
     run = session(context)
     if file.exists():
         raise WrongUsage(f"{file} exists already")
-    address = _endpoints(run, endpoint)[0]
+    address = etcd_endpoints(run, endpoint)[0]
     part = file.with_name(f"{file.name}.part")
 
     def save(client: Any) -> int:
@@ -217,7 +217,7 @@ def _timeout() -> float:
     return float(os.environ.get("ETCD_TIMEOUT", "10"))
 
 
-def _endpoints(run: Session, given: str | None) -> Sequence[str]:
+def etcd_endpoints(run: Session, given: str | None) -> Sequence[str]:
     """`host:port` of each endpoint."""
     del run
     text = given or os.environ.get("ETCD_ENDPOINTS") or _mesh_endpoint() or ""

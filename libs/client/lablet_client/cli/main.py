@@ -32,6 +32,7 @@ from lablet_client.cli import (
     simulate,
     subscription,
     trace,
+    transfer,
     worker,
 )
 from lablet_client.cli.session import Session
@@ -106,6 +107,7 @@ app.add_typer(events.app, name="events", help="Follow, look up and send CloudEve
 app.add_typer(key.app, name="key", help="Keys for machines.")
 app.add_typer(subscription.app, name="subscription", help="Webhooks: events sent to an address of yours.")
 app.add_typer(deadletters.app, name="dlq", help="Messages that nobody could handle.")
+admin.app.registered_commands.extend(transfer.app.registered_commands)
 app.add_typer(admin.app, name="admin", help="For operators of the parts underneath.")
 
 

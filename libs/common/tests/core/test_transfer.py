@@ -1,0 +1,157 @@
+"""Everything out of one store and into another: whole, in order, checked before it is written, never over what is there."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from lablet_common.intents import INTENTS, Nothing
+from lablet_common.quotas import Limits, Quota
+from lablet_common.requests import Inbox, accept, build_request, decide_in, request_key
+from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION, quota_key
+from lablet_common.resources.model import Metadata
+from lablet_common.resources.reservation import Reservation, ReservationPhase, ReservationSpec, ReservationStatus
+from lablet_common.resources.worker import PoolSpec, PoolStatus, WorkerPool
+from lablet_common.store import MemoryStore, Transaction
+from lablet_common.store.repository import Repository
+from lablet_common.transfer import TransferError, export_lines, import_entries, read_lines
+
+NOW = datetime(2027, 3, 1, 9, tzinfo=UTC)
+HEAD = b'{"format": "lablet-export/1"}'
+
+
+def pool(name: str) -> WorkerPool:
+    metadata = Metadata(id=name, uid=f"u-{name}", created_at=NOW)
+    return WorkerPool(metadata=metadata, spec=PoolSpec(template="simulated", max=2), status=PoolStatus())
+
+
+def reservation(name: str) -> Reservation:
+    return Reservation(
+        metadata=Metadata(id=name, uid=f"u-{name}", created_at=NOW, finalizers=("archive",)),
+        spec=ReservationSpec(definition="lab@1.0.0", duration_minutes=60),
+        status=ReservationStatus(phase=ReservationPhase.SCHEDULED, pool="default"),
+    ).observed("scheduled")
+
+
+async def asked(store: MemoryStore, key: str, at: datetime) -> Any:
+    intent = INTENTS["io.lablet.reservation.cancel.requested.v1"]
+    request = build_request(
+        intent, "rsv-a", Nothing(), key=request_key("default", "ada", "r", key), tenant="default", principal="ada",
+        shard="default", digest="d", at=at,
+    )  # fmt: skip
+    return (await accept(store, request)).request
+
+
+@pytest.fixture
+async def full() -> MemoryStore:
+    store = MemoryStore()
+    await Repository(store, POOL).create(pool("default"))
+    await Repository(store, RESERVATION).create(reservation("rsv-a"))
+    await store.put(quota_key("acme"), Quota(tenant=Limits(open_seats=4), retention_days=7).to_json())
+    await store.put("/clock", b'{"origin": "2027-03-01T09:00:00Z", "speed": 60}')
+    await store.put("/bridge/pool/cursor", b'{"revision": 3}')
+    await asked(store, "late", NOW + timedelta(minutes=2))
+    await asked(store, "early", NOW)
+    done = await asked(store, "done", NOW - timedelta(minutes=1))
+    undecided = next(one for one in await Inbox(store, "scheduler", "default").pending() if one.id == done.id)
+    txn = Transaction()
+    decide_in(txn, undecided, at=NOW, by="test", reason="Done")
+    await txn.commit(store)
+    return store
+
+
+async def lines(store: MemoryStore) -> list[bytes]:
+    return [line async for line in export_lines(store)]
+
+
+async def test_what_comes_out_goes_in_again_and_comes_out_the_same(full: MemoryStore) -> None:
+    first = await lines(full)
+    into = MemoryStore()
+    assert await import_entries(into, read_lines(first)) == len(first) - 1
+    assert without_revisions(await lines(into)) == without_revisions(first)
+    assert await into.get("/bridge/pool/cursor") is None, "bridges of the new store begin anew"
+
+
+def without_revisions(found: list[bytes]) -> list[Any]:
+    documents = [json.loads(line) for line in found]
+    for document in documents:
+        document.pop("revision", None)
+        document.get("metadata", {}).pop("resourceVersion", None)
+    return documents
+
+
+async def test_undecided_requests_wait_for_their_owner_again_in_their_order(full: MemoryStore) -> None:
+    into = MemoryStore()
+    await import_entries(into, read_lines(await lines(full)))
+    waiting = await Inbox(into, "scheduler", "default").pending()
+    assert [one.request.spec.received_at for one in waiting] == [NOW, NOW + timedelta(minutes=2)]
+    phases = sorted(str(one.phase) for one in (await Repository(into, REQUEST).list()).items)
+    assert phases == ["Accepted", "Accepted", "Decided"]
+
+
+async def test_all_is_of_one_revision_although_somebody_writes_meanwhile(full: MemoryStore) -> None:
+    found = []
+    async for line in export_lines(full):
+        found.append(line)
+        if len(found) == 2:
+            await Repository(full, RESERVATION).create(reservation("rsv-later"))
+            await full.delete(quota_key("acme"))
+    assert not any(b"rsv-later" in line for line in found)
+    assert any(b"/quotas/acme" in line for line in found)
+
+
+async def test_every_line_at_fault_is_told_and_nothing_is_written(full: MemoryStore) -> None:
+    good = await lines(full)
+    bad = [
+        *good, b"{not json", b'{"kind": "Dragon"}', b'{"kind": "WorkerPool", "metadata": {"id": "x"}}', good[1],
+        b'{"kind": "Setting", "key": "/ownership/x", "value": 1}',
+        b'{"kind": "Setting", "key": "/quotas/x", "value": {"tenant": {"openSeats": -1}}}', b"[]",
+    ]  # fmt: skip
+    with pytest.raises(TransferError) as caught:
+        read_lines(bad)
+    told = caught.value.faults
+    assert len(told) == 7
+    assert all(f"line {len(good) + at}" in fault for at, fault in enumerate(told, 1))
+    assert "'Dragon'" in told[1]
+    assert "stands in line 2 already" in told[3]
+    with pytest.raises(TransferError, match="lablet-export"):
+        read_lines(good[1:])
+
+
+async def test_nothing_is_written_over_and_a_second_run_goes_on(full: MemoryStore) -> None:
+    entries = read_lines(await lines(full))
+    into = MemoryStore()
+    await Repository(into, POOL).create(pool("default"))
+    before = (await into.status()).revision
+    with pytest.raises(TransferError, match="/pools/default exists already"):
+        await import_entries(into, entries)
+    assert (await into.status()).revision == before
+    assert await import_entries(into, entries, skip_existing=True) == len(entries) - 1
+    assert await import_entries(into, entries, skip_existing=True) == 0
+
+
+async def test_while_services_run_nothing_is_imported(full: MemoryStore) -> None:
+    into = MemoryStore()
+    await into.put("/ownership/scheduler/default", b"replica-1")
+    with pytest.raises(TransferError, match="services are running"):
+        await import_entries(into, read_lines(await lines(full)))
+
+
+async def test_resources_from_elsewhere_need_no_revisions(full: MemoryStore) -> None:
+    document = pool("from-elsewhere").to_json()
+    into = MemoryStore()
+    assert await import_entries(into, read_lines([HEAD, b"", document])) == 1
+    assert (await Repository(into, POOL).require("from-elsewhere")).revision > 0
+
+
+async def test_many_are_written_in_several_transactions() -> None:
+    store, into = MemoryStore(), MemoryStore()
+    for number in range(130):
+        await Repository(store, RESERVATION).create(reservation(f"rsv-{number:03}"))
+    for number in range(90):
+        await asked(store, str(number), NOW + timedelta(seconds=number))
+    entries = read_lines(await lines(store))
+    assert await import_entries(into, entries) == 220
+    waiting = await Inbox(into, "scheduler", "default").pending(200)
+    assert [one.request.spec.received_at for one in waiting] == [NOW + timedelta(seconds=n) for n in range(90)]

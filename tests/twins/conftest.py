@@ -62,8 +62,27 @@ class Mesh:
     objects: MemoryObjectStore
     provider: MemoryProvider
     runtimes: MemoryRuntimes
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The controller's, beside what tests usually have."""
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     owner: PoolOwner | None = None
+    _life: contextlib.AsyncExitStack | None = None
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Every service, from what the store holds."""
+        self._life = contextlib.AsyncExitStack()
+        await _serve(self._life, self)
+
+    async def stop(self) -> None:
+        """Every service is gone at whatever await it stands."""
+        life, self._life = self._life, None
+        self.tasks, self.owner = [], None
+        if life is not None:
+            await life.aclose()
+
+    # -- words -----------------------------------------------------------------------------------------------------
 
     def repository(self, kind: Any) -> Repository[Any]:
         return Repository(self.store, kind)
@@ -161,55 +180,60 @@ async def running(
 ) -> AsyncIterator[Mesh]:
     """The three services on one store, with one pool; `template`, `pool` and `settings` (the controller's) win over what
     the tests usually have."""
-    made = Mesh(MemoryStore(), clock, MemoryObjectStore(), provider, MemoryRuntimes())
-    async with contextlib.AsyncExitStack() as stack:
-        await _seed(made, template or {}, pool or {})
-        scheduler = await _caches(
-            stack, made, (RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES), lambda _: None
-        )
-        workers = await _caches(stack, made, WORKER_KINDS, add_indexes)
-        artifacts = await _caches(stack, made, ARTIFACT_KINDS, add_artifact_indexes)
-        given = {"controller_probe_seconds": 60.0, "resync_seconds": 3600.0} | dict(settings or {})
-        made.owner = PoolOwner(
-            "default",
-            await _fence(made, "scheduler", "default"),
-            store=made.store,
-            caches=scheduler,
-            find_definition=lambda tenant, name: scheduler[DEFINITION].get(name, tenant),
-            clock=made.clock,
-            settings=SchedulerSettings(resync_seconds=3600.0),
-            source="/lablet/scheduler",
-        )
-        controller = PoolController(
-            Estate(
-                "default",
-                await _fence(made, "worker-controller", "default"),
-                store=made.store,
-                caches=workers,
-                clock=made.clock,
-                settings=WorkerControllerSettings(**given),
-                providers=lambda _pool, _template, chosen=made.provider: chosen,
-                runtimes=made.runtimes,
-                objects=made.objects,
-                box=SecretBox({"k1": b"0" * 32}),
-                source="/lablet/worker-controller",
-            )
-        )
-        keeper = Keeper(
-            await _fence(made, "artifact-service", "-"),
-            store=made.store,
-            caches=artifacts,
-            objects=made.objects,
-            renderer=Renderer(made.objects),
-            clock=made.clock,
-            resync_seconds=3600.0,
-        )
-        for work in (made.owner.run(), controller.run(), keeper.run()):
-            task = asyncio.create_task(work)
-            made.tasks.append(task)
-            stack.push_async_callback(_end, task)
-        await made.settle()
+    made = Mesh(MemoryStore(), clock, MemoryObjectStore(), provider, MemoryRuntimes(), settings=settings or {})
+    await _seed(made, template or {}, pool or {})
+    await made.start()
+    try:
         yield made
+    finally:
+        await made.stop()
+
+
+async def _serve(stack: contextlib.AsyncExitStack, made: Mesh) -> None:
+    """All services on the mesh's present store, until the stack is closed."""
+    scheduler = await _caches(stack, made, (RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES), lambda _: None)
+    workers = await _caches(stack, made, WORKER_KINDS, add_indexes)
+    artifacts = await _caches(stack, made, ARTIFACT_KINDS, add_artifact_indexes)
+    settings = {"controller_probe_seconds": 60.0, "resync_seconds": 3600.0} | dict(made.settings)
+    made.owner = PoolOwner(
+        "default",
+        await _fence(made, "scheduler", "default"),
+        store=made.store,
+        caches=scheduler,
+        find_definition=lambda tenant, name: scheduler[DEFINITION].get(name, tenant),
+        clock=made.clock,
+        settings=SchedulerSettings(resync_seconds=3600.0),
+        source="/lablet/scheduler",
+    )
+    controller = PoolController(
+        Estate(
+            "default",
+            await _fence(made, "worker-controller", "default"),
+            store=made.store,
+            caches=workers,
+            clock=made.clock,
+            settings=WorkerControllerSettings(**settings),
+            providers=lambda _pool, _template, chosen=made.provider: chosen,
+            runtimes=made.runtimes,
+            objects=made.objects,
+            box=SecretBox({"k1": b"0" * 32}),
+            source="/lablet/worker-controller",
+        )
+    )
+    keeper = Keeper(
+        await _fence(made, "artifact-service", "-"),
+        store=made.store,
+        caches=artifacts,
+        objects=made.objects,
+        renderer=Renderer(made.objects),
+        clock=made.clock,
+        resync_seconds=3600.0,
+    )
+    for work in (made.owner.run(), controller.run(), keeper.run()):
+        task = asyncio.create_task(work)
+        made.tasks.append(task)
+        stack.push_async_callback(_end, task)
+    await made.settle()
 
 
 async def _seed(mesh: Mesh, more: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`lablet admin export|import`: everything that Lablet holds as JSON lines, straight from etcd and into an empty one.
+"""`lablet admin export|import|backup|restore`: everything that Lablet holds, straight from etcd and into an empty one.
 
 For operators: no gateway is asked, so that it works while no service runs, which an import needs. The connection is that of
 the services (`ETCD_…`), or of the mesh on this machine.
@@ -7,7 +7,8 @@ the services (`ETCD_…`), or of the mesh on this machine.
 import asyncio
 import gzip
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -15,10 +16,11 @@ import typer
 
 from lablet_client.cli.admin import etcd_endpoints
 from lablet_client.cli.failures import WrongUsage
-from lablet_client.cli.session import session
+from lablet_client.cli.session import Session, session
 from lablet_client.errors import Unreachable
 
 if TYPE_CHECKING:
+    from lablet_common.objects import ObjectStore
     from lablet_common.store.api import Store
 
 T = TypeVar("T")
@@ -66,26 +68,122 @@ def import_all(
     endpoint: Endpoint = None,
 ) -> None:
     """Write what an export holds into an empty etcd. The services must not run."""
-    from lablet_common.transfer import TransferError, import_entries, read_lines
+    from lablet_common.transfer import import_entries, read_lines
 
     run = session(context)
+    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as source:
+        entries = _told(run, lambda: read_lines(source))
+    if check:
+        run.console.print(f"{file} is sound: {len(entries)} resources and settings", highlight=False)
+        return
+
+    async def work(store: "Store") -> int:
+        return await import_entries(store, entries, skip_existing=skip_existing)
+
+    count = _told(run, lambda: _with_store(etcd_endpoints(run, endpoint), work))
+    left = f", {len(entries) - count} were there already" if count < len(entries) else ""
+    run.console.print(f"{count} resources and settings imported{left}", highlight=False)
+
+
+@app.command()
+def backup(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(file_okay=False, help="A new or empty folder.")],
+    endpoint: Endpoint = None,
+) -> None:
+    """Save what etcd holds at one revision, the list of stored objects and the streams' positions. The objects' content and
+    the key file of the secrets are not in it."""
+    run = session(context)
+
+    async def work(store: "Store") -> Mapping[str, Any]:
+        from lablet_common.backup import write_backup
+
+        async with _objects() as objects:
+            return await write_backup(folder, store, objects, await _stream_positions())
+
     try:
-        with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as source:
-            entries = read_lines(source)
-        if check:
-            run.console.print(f"{file} is sound: {len(entries)} resources and settings", highlight=False)
-            return
+        summary = _with_store(etcd_endpoints(run, endpoint), work)
+    except FileExistsError as error:
+        raise WrongUsage(str(error)) from error
+    run.console.print(
+        f"{summary['resources']} resources and settings of revision {summary['revision']} in {folder}", highlight=False
+    )
 
-        async def work(store: "Store") -> int:
-            return await import_entries(store, entries, skip_existing=skip_existing)
 
-        count = _with_store(etcd_endpoints(run, endpoint), work)
+@app.command()
+def restore(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False)],
+    without_objects: Annotated[
+        bool, typer.Option("--without-objects", help="Also when stored objects are missing.")
+    ] = False,
+    endpoint: Endpoint = None,
+) -> None:
+    """Bring a backup back into an empty etcd, beside the bucket that it was made with. The services must not run."""
+    run = session(context)
+
+    async def work(store: "Store") -> int:
+        from lablet_common.backup import check_objects, read_backup
+        from lablet_common.transfer import import_entries
+
+        found = read_backup(folder)
+        if not without_objects:
+            async with _objects() as objects:
+                await check_objects(found, objects)
+        return await import_entries(store, found.entries)
+
+    count = _told(run, lambda: _with_store(etcd_endpoints(run, endpoint), work))
+    run.console.print(f"{count} resources and settings restored: start the services", highlight=False)
+
+
+@asynccontextmanager
+async def _objects() -> "AsyncIterator[ObjectStore]":
+    from lablet_common.objects import ObjectStoreError, S3ObjectStore
+    from lablet_common.settings import StorageSettings
+
+    settings = StorageSettings()
+    store = S3ObjectStore(settings)
+    try:
+        yield store
+    except ObjectStoreError as error:
+        raise Unreachable(settings.url, str(error)) from error
+    finally:
+        await store.close()
+
+
+async def _stream_positions() -> "Mapping[str, Any]":
+    """First and last number of each stream, where `NATS_URL` says where NATS is."""
+    if "NATS_URL" not in os.environ:
+        return {}
+    import nats
+
+    from lablet_common.settings import NatsSettings
+
+    settings = NatsSettings()
+    password = settings.password.get_secret_value() if settings.password else None
+    try:
+        connection = await nats.connect(
+            settings.url.split(","), user=settings.user, password=password, max_reconnect_attempts=1
+        )
+    except (OSError, nats.errors.Error) as error:
+        raise Unreachable(settings.url, str(error)) from error
+    try:
+        found = await connection.jetstream().streams_info()
+    finally:
+        await connection.close()
+    return {str(one.config.name): {"first": one.state.first_seq, "last": one.state.last_seq} for one in found}
+
+
+def _told(run: Session, work: Callable[[], T]) -> T:
+    """What the work comes to; its faults are told line by line, and end the command with 1."""
+    from lablet_common.transfer import TransferError
+
+    try:
+        return work()
     except TransferError as error:
         for fault in error.faults:
             run.aside.print(f"[red]✗[/] {fault}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
-    left = f", {len(entries) - count} were there already" if count < len(entries) else ""
-    run.console.print(f"{count} resources and settings imported{left}", highlight=False)
 
 
 def _with_store(endpoints: Any, work: "Callable[[Store], Awaitable[T]]") -> T:

@@ -1,0 +1,90 @@
+"""A backup is whole or refused: the store at one revision, the objects that it refers to, the streams' positions."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lablet_common.backup import OBJECTS, STORE, SUMMARY, check_objects, read_backup, write_backup
+from lablet_common.objects import MemoryObjectStore, put_content
+from lablet_common.resources.artifact import object_key
+from lablet_common.resources.kinds import TEMPLATE
+from lablet_common.resources.model import Metadata
+from lablet_common.resources.worker import Capacity, SimpleStatus, TemplateSpec, WorkerTemplate
+from lablet_common.store import MemoryStore
+from lablet_common.store.repository import Repository
+from lablet_common.transfer import TransferError, import_entries
+
+
+@pytest.fixture
+async def store() -> MemoryStore:
+    made = MemoryStore()
+    spec = TemplateSpec(
+        instance_type="sim", capacity=Capacity(cpu_cores=1, memory_gb=1, storage_gb=1), license="PERSONAL", max_nodes=5
+    )
+    metadata = Metadata(id="sim", uid="t", created_at=datetime(2027, 3, 1, tzinfo=UTC))
+    await Repository(made, TEMPLATE).create(WorkerTemplate(metadata=metadata, spec=spec, status=SimpleStatus()))
+    return made
+
+
+@pytest.fixture
+async def objects() -> MemoryObjectStore:
+    made = MemoryObjectStore()
+    await put_content(made, "default", b"hostname r1", "text/plain")
+    await made.put("staging/uploads/default/req-a", b"on its way")
+    return made
+
+
+async def test_a_backup_comes_back_as_it_was_written(
+    store: MemoryStore, objects: MemoryObjectStore, tmp_path: Path
+) -> None:
+    summary = await write_backup(tmp_path / "b", store, objects, {"EVENTS": {"last": 7}})
+    found = read_backup(tmp_path / "b")
+    assert found.revision == summary["revision"] == (await store.status()).revision
+    assert set(found.objects) == set(objects.objects)
+    assert found.streams == {"EVENTS": {"last": 7}}
+    await check_objects(found, objects)
+    into = MemoryStore()
+    assert await import_entries(into, found.entries) == 1
+    assert (await Repository(into, TEMPLATE).require("sim")).spec.max_nodes == 5
+    with pytest.raises(FileExistsError, match="not empty"):
+        await write_backup(tmp_path / "b", store, objects)
+    assert (tmp_path / "b").stat().st_mode & 0o077 == 0, "nobody else reads it"
+
+
+@pytest.mark.parametrize("name", [STORE, OBJECTS])
+async def test_a_file_that_was_changed_is_refused(
+    store: MemoryStore, objects: MemoryObjectStore, tmp_path: Path, name: str
+) -> None:
+    await write_backup(tmp_path, store, objects)
+    (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(TransferError, match=f"{name} is not as it was written"):
+        read_backup(tmp_path)
+
+
+async def test_a_backup_that_broke_off_or_is_of_another_kind_is_refused(
+    store: MemoryStore, objects: MemoryObjectStore, tmp_path: Path
+) -> None:
+    await write_backup(tmp_path, store, objects)
+    summary = json.loads((tmp_path / SUMMARY).read_text())
+    (tmp_path / SUMMARY).write_text(json.dumps(summary | {"format": "other/1"}))
+    with pytest.raises(TransferError, match="other/1"):
+        read_backup(tmp_path)
+    (tmp_path / SUMMARY).unlink()
+    with pytest.raises(TransferError, match="no whole backup"):
+        read_backup(tmp_path)
+
+
+async def test_objects_that_were_lost_since_are_named_and_staged_files_may_go(
+    store: MemoryStore, objects: MemoryObjectStore, tmp_path: Path
+) -> None:
+    await write_backup(tmp_path, store, objects)
+    found = read_backup(tmp_path)
+    await objects.delete("staging/uploads/default/req-a")
+    await check_objects(found, objects)
+    (key,) = objects.objects
+    await objects.delete(key)
+    with pytest.raises(TransferError, match=f"{key}.*missing"):
+        await check_objects(found, objects)
+    assert key.startswith(object_key("default", "")[:16])

@@ -68,11 +68,13 @@ async def test_a_lab_that_is_gone_is_no_refusal_of_its_nodes(runtime: MemoryRunt
 
 async def test_a_runtime_without_single_nodes_gives_its_configurations_as_a_whole() -> None:
     class Whole:
+        file_suffix = ".log"
+
         async def configurations(self, lab: str) -> dict[str, bytes]:
             return {"main": lab.encode()}
 
     whole: Any = Whole()
-    assert set((await harvest(whole, "lab", BOTH)).files()) == {"main.cfg", REPORT}
+    assert set((await harvest(whole, "lab", BOTH)).files()) == {"main.log", REPORT}
     assert (await harvest(whole, "lab", (CollectKind.CONSOLES,))).files() == {}
 
 

@@ -20,7 +20,7 @@ from lablet_workers.agent.procfs import descendants, marked
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
-LEASE = 6
+LEASE = 15
 SPEED = 30
 
 

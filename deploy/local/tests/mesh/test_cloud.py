@@ -188,6 +188,7 @@ async def test_machines_that_were_on_can_come_back_with_the_cloud_and_the_witnes
             body = {**ORDER, "clientToken": f"t-{number}", "name": f"default-00{number}"}
             await client.post("/machines", json=body)
             await eventually(in_state(before, body["name"], State.RUNNING), "running")
+            await eventually(witnessed(before, body["name"]), "witnessed")
         ended = before.terminate("default-002").id
         await eventually(lambda: before.require(ended).state is State.TERMINATED, "terminated")
     await before.close()

@@ -156,6 +156,7 @@ async def live(days: int, seed: int, preparation: int) -> Month:
             for day in range(days):
                 if day % 7 < 5:
                     await _one_day(mesh, clock, MONDAY + timedelta(days=day), month)
+                    print(f"day {day + 1}: {month.labs} labs, {len(month.late)} late", file=sys.stderr, flush=True)
     finally:
         await cloud.close()
         lablet_workers.labs.closed_ports, lablet_workers.fleet._SLOW_SECONDS = real

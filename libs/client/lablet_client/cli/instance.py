@@ -45,5 +45,7 @@ def _tell(run: Session, instance: "Instance") -> None:
     from lablet_client.cli.tables import STYLES
 
     phase, reason = str(instance.phase), instance.status.reason
+    if instance.status.restart:
+        reason = "starting again"
     run.console.print(f"{instance.id} is [{STYLES.get(phase) or 'default'}]{phase}[/]", end="")
     run.console.print(f" ({reason})" if reason else "", markup=False)

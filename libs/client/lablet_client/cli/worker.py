@@ -135,9 +135,12 @@ def replace(
 
 def _tell(run: Session, worker: "Worker") -> None:
     from lablet_client.cli.tables import STYLES
+    from lablet_common.resources.model import format_time
 
     phase, cordon_ = str(worker.phase), worker.spec.unschedulable
     note = f", cordoned: {cordon_.reason}" if cordon_ is not None else ", takes new seats"
+    for span in worker.spec.maintenance:
+        note += f", maintenance {format_time(span.frm)} to {format_time(span.to)}"
     run.console.print(f"{worker.id} is [{STYLES.get(phase) or 'default'}]{phase}[/]", end="")
     run.console.print(note, markup=False)
 

@@ -60,8 +60,7 @@ class Scheduler:
             if not self._settings.scheduler_enabled:
                 await asyncio.Event().wait()
             counting = keep_census(lambda: self._ownership.owned, (RESERVATIONS, self._caches[RESERVATION].items))
-            self._runtime.spawn("census", counting)
-            await self._ownership.run(self._serve)
+            await together(self._ownership.run(self._serve), counting)
 
     async def _caches_synced(self) -> None:
         if not self._caches.synced:

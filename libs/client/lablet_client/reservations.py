@@ -1,6 +1,6 @@
 """Reservations: book, change, confirm, cancel, and ask why."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -56,19 +56,45 @@ class Reservations(Collection[Reservation]):
         start: datetime | None = None,
         end: datetime | None = None,
         roster: Sequence[RosterEntry] | None = None,
+        extendable_minutes: int | None = None,
         wait: float = WAIT,
     ) -> Reservation:
-        """A new end (extend, shorten), start (move) or roster. A reservation that was read before is changed only if it
-        is still the same (`Stale` otherwise); an id means the present one. Raises `Conflict` when it does not fit."""
+        """A new end (extend, shorten), start (move), roster, or time that seats may ask for. A reservation that
+        was read before is changed only if it is still the same (`Stale` otherwise); an id means the present one. Raises
+        `Conflict` when it does not fit."""
         current = await self.get(reservation) if isinstance(reservation, str) else reservation
         people = None if roster is None else tuple(roster)
-        body = ReservationChange(start=start, end=end, roster=people).to_dict()
+        body = ReservationChange(start=start, end=end, roster=people, extendable_minutes=extendable_minutes).to_dict()
         return await self._changed("PATCH", current.id, wait, body=body, headers=_match(current))
 
     async def cancel(self, reservation_id: str, *, reason: str = "", wait: float = WAIT) -> Reservation:
         """Gives the seats back; labs that run are collected and stopped. Raises `Conflict` when it has ended."""
         params = {"reason": reason or None}
         return await self._changed("DELETE", reservation_id, wait, params=params)
+
+    async def open_claims(
+        self, reservation_id: str, *, seats: Sequence[int] = (), wait: float = WAIT, key: str | None = None
+    ) -> Mapping[str, Any]:
+        """One-time links for the seats (without any: all that are free), with their codes, shown this once. Raises
+        `Conflict` when every seat is taken."""
+        body = {"seats": list(seats)}
+        answer = await self._transport.call("POST", f"{self.one(reservation_id)}/claims", body=body, key=key, wait=wait)
+        found: Mapping[str, Any] = answer.json()
+        return found
+
+    async def withdraw_claims(self, reservation_id: str, *, wait: float = WAIT) -> Reservation:
+        """No link that is out counts any more."""
+        answer = await self._transport.call("DELETE", f"{self.one(reservation_id)}/claims", wait=wait)
+        await settle(self._transport, answer, wait)
+        return await self.get(reservation_id)
+
+    async def claim(self, code: str, *, wait: float = WAIT) -> Reservation:
+        """Takes the seat that a link is for. Raises `NotFound` for one that has been used or withdrawn."""
+        answer = await self._transport.call("POST", f"/claims/{code}", wait=wait)
+        request = await settle(self._transport, answer, wait)
+        if request is None:
+            return self.parse(answer.json())
+        return await self.get((request.status.resource or request.spec.subject).partition("/")[2])
 
     async def confirm(self, reservation_id: str, *, wait: float = WAIT) -> Reservation:
         """Turns a hold into a booking. Raises `Conflict` when it is none, or has expired."""

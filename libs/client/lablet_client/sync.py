@@ -137,6 +137,9 @@ class Reservations(_Collection[Reservation]):
     change = _blocking(reservations.Reservations.change)
     cancel = _blocking(reservations.Reservations.cancel)
     confirm = _blocking(reservations.Reservations.confirm)
+    open_claims = _blocking(reservations.Reservations.open_claims)
+    withdraw_claims = _blocking(reservations.Reservations.withdraw_claims)
+    claim = _blocking(reservations.Reservations.claim)
     explanation = _blocking(reservations.Reservations.explanation)
     trace = _blocking(reservations.Reservations.trace)
 

@@ -404,6 +404,17 @@ async def _outcome(mesh: Mesh, request: Any, now: datetime) -> tuple[Any, bool]:
         end = datetime.fromisoformat(data["end"])
         slot = Slot(start=present.slot.start, end=end)
         return present.respecified(end=end).observed("changed", slot=slot), False
+    if verb == "open-claims.requested":
+        from lablet_common.intents import ReservationClaims
+
+        return present.respecified(claims=ReservationClaims.model_validate(data).claims), False
+    if verb == "claim.requested":
+        from lablet_common.resources.reservation import RosterEntry
+
+        (taken,) = [claim for claim in present.spec.claims if claim.sha256 == data["sha256"]]
+        rest = tuple(claim for claim in present.spec.claims if claim is not taken)
+        roster = (*present.spec.roster, RosterEntry(seat=taken.seat, user=data["user"]))
+        return present.respecified(roster=roster, claims=rest), False
     if verb == "cordon.requested":
         return present.respecified("cordoned", unschedulable=Cordon(reason=data["reason"], by="a-admin")), False
     if verb == "uncordon.requested":

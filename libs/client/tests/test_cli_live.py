@@ -175,3 +175,29 @@ def test_the_audit_tells_who_changed_which_field(typed, definition):
     typed("audit", "--since", "soonish", code=2)
     assert "'soonish'" in typed.stderr
     typed("--as", "learner", "audit", code=1)
+
+
+def test_a_learner_takes_a_seat_by_a_link_and_asks_for_more_time(typed, definition):
+    definition()
+    typed("--as", "learner", "open")
+    assert "no lab is yours" in typed.stderr
+    booked = json.loads(
+        typed("--as", "instructor", "reserve", "ospf-basics", "-n", "2", "-s", "tomorrow 09:00", "-d", "2h",
+              "--extendable", "30m", "-o", "json")
+    )  # fmt: skip
+    name = booked["metadata"]["id"]
+    made = json.loads(typed("--as", "instructor", "claims", name, "-o", "json"))
+    first, second = (link["code"] for link in made["links"])
+    typed("--as", "learner", "open", name, code=1)
+    assert "seat 1 of ospf-basics@1.0.0" in typed("--as", "learner", "claim", first)
+    assert "seat 1" in typed("--as", "learner", "claim", second), "who has a seat keeps it"
+    mine = typed("--as", "learner", "open")
+    assert name in mine
+    assert "up to 30 min more may be asked for" in mine
+    typed("--as", "learner", "extend", name, "--by", "45m", code=1)
+    assert "30 are left" in typed.stderr
+    assert "09:00–11:30" in typed("--as", "learner", "extend", name, "--by", "30m")
+    typed("--as", "learner", "cancel", name, code=1)
+    typed("--as", "instructor", "claims", name, "--withdraw")
+    typed("--as", "operator", "claim", second, code=1)
+    assert "the link is not known here" in typed.stderr

@@ -27,12 +27,21 @@ from lablet_common.resources.kinds import (
     Service,
 )
 from lablet_common.resources.model import Instant, Labels, Minute, Model, Name, fault
-from lablet_common.resources.reservation import MAX_SEATS, Explanation, Hold, RosterEntry, Slot
+from lablet_common.resources.reservation import (
+    MAX_EXTENDABLE_MINUTES,
+    MAX_SEATS,
+    Claim,
+    Explanation,
+    Hold,
+    RosterEntry,
+    Slot,
+)
 from lablet_common.resources.series import MAX_OCCURRENCES
 from lablet_common.resources.worker import Capacity, PoolSpec, PortRange, TemplateSpec
 from lablet_common.terms import SeriesCancel, SeriesChange, SeriesCreate, SeriesRequested
 
 _Seats = Annotated[int, Field(ge=1, le=MAX_SEATS)]
+_Extendable = Annotated[int, Field(ge=0, le=MAX_EXTENDABLE_MINUTES)]
 
 
 class ReservationCreate(Model):
@@ -51,6 +60,8 @@ class ReservationCreate(Model):
     labels: Labels = {}
     worker_selector: Labels = {}
     roster: tuple[RosterEntry, ...] = ()
+    extendable_minutes: _Extendable = 0
+    """By which those on the roster may make the slot longer themselves, all together."""
     hold: Hold | None = None
 
     @model_validator(mode="after")
@@ -101,6 +112,7 @@ class ReservationRequested(Model):
     labels: Labels = {}
     worker_selector: Labels = {}
     roster: tuple[RosterEntry, ...] = ()
+    extendable_minutes: _Extendable = 0
     hold: Hold | None = None
 
 
@@ -184,11 +196,13 @@ class ReservationChange(Model):
     seats: _Seats | None = None
     definition: Annotated[str, Field(min_length=1, max_length=160)] | None = None
     """`name` or `name@version`; without a version the newest that is not deprecated."""
+    extendable_minutes: _Extendable | None = None
 
     @model_validator(mode="after")
     def _something(self) -> Self:
-        if all(part is None for part in (self.start, self.end, self.roster, self.seats, self.definition)):
-            raise fault("end", "nothing to change: give start, end, roster, seats or definition")
+        parts = (self.start, self.end, self.roster, self.seats, self.definition, self.extendable_minutes)
+        if all(part is None for part in parts):
+            raise fault("end", "nothing to change: give start, end, roster, seats, definition or extendableMinutes")
         return self
 
 
@@ -235,6 +249,27 @@ class OptimiseRequested(PoolOptimise):
 
     cost_per_hour_usd: float = 0.0
     """Of a worker, by its template."""
+class ReservationClaims(Model):
+    """Seats that wait for whoever shows the code with that hash. Earlier claims of these seats count no more."""
+
+    claims: Annotated[tuple[Claim, ...], Field(max_length=MAX_SEATS)] = ()
+    withdraw: bool = False
+    """No earlier claim of any seat counts any more."""
+
+    @model_validator(mode="after")
+    def _hashed(self) -> Self:
+        if any(claim.sha256 is None for claim in self.claims):
+            raise fault("claims", "each claim needs the sha256 of its code")
+        if not self.claims and not self.withdraw:
+            raise fault("claims", "give claims, or withdraw those that are out")
+        return self
+
+
+class ReservationClaim(Model):
+    """A seat for `user`, who has shown the code."""
+
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    user: Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class Nothing(Model):
@@ -432,6 +467,8 @@ _ALL = (
     Intent(RESERVATION, "confirm.requested", Nothing),
     Intent(RESERVATION, "change.requested", ReservationChange),
     Intent(RESERVATION, "cancel.requested", Nothing),
+    Intent(RESERVATION, "open-claims.requested", ReservationClaims),
+    Intent(RESERVATION, "claim.requested", ReservationClaim),
     Intent(SERIES, "requested", SeriesRequested),
     Intent(SERIES, "change.requested", SeriesChange),
     Intent(SERIES, "cancel.requested", SeriesCancel),

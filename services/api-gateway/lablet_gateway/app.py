@@ -45,6 +45,7 @@ from lablet_gateway import console, faults
 from lablet_gateway.api import (
     artifacts,
     audit,
+    claims,
     dead_letters,
     definitions,
     events,
@@ -108,7 +109,7 @@ def create_app(parts: Parts) -> FastAPI:
     app.state.parts = parts
     faults.install(app)
     for module in (
-        requests, reservations, series, definitions, instances, artifacts, workers, pools, templates, events,
+        requests, reservations, claims, series, definitions, instances, artifacts, workers, pools, templates, events,
         dead_letters, quotas, keys, subscriptions, schemas, audit, system,
     ):  # fmt: skip
         check_rights(module.router.routes)

@@ -69,6 +69,10 @@ class Caller:
         """For any seat, or for this one."""
         return any(entry.user == self.name for entry in reservation.spec.roster if seat is None or entry.seat == seat)
 
+    def only_sits_in(self, reservation: Reservation) -> bool:
+        """A seat of it is the caller's, and nothing else of it."""
+        return self.scope is not Scope.ALL and not self.owns(reservation) and self.is_on_roster(reservation)
+
     def may_change(self, resource: Resource[Any, Any]) -> None:
         """Raises 403 unless the whole tenant is in reach or the resource is the caller's own."""
         if self.scope is not Scope.ALL and not self.owns(resource):

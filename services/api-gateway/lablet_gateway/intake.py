@@ -18,6 +18,8 @@ from lablet_common.intents import (
     Intent,
     PoolApply,
     ReservationChange,
+    ReservationClaim,
+    ReservationClaims,
     ReservationCreate,
     ReservationRequested,
     TemplateApply,
@@ -54,6 +56,7 @@ from lablet_gateway.identity.keys import OWNER_PREFIX
 from lablet_gateway.parts import Parts
 from lablet_gateway.problems import field_error
 from lablet_gateway.rights import Scope, approves
+from lablet_gateway.seats import check_more_time
 
 DEFAULT_POOL = "default"
 NO_SHARD = "-"
@@ -112,6 +115,7 @@ class Intake:
             labels=body.labels,
             worker_selector=body.worker_selector,
             roster=body.roster,
+            extendable_minutes=body.extendable_minutes,
             hold=body.hold,
         )
         return await self._accept(intent, reservation_id, data, pools[0], digest)
@@ -172,6 +176,20 @@ class Intake:
         body = body.model_copy(update={"definition": await self._definition_id(body.definition)})
         return await self.act(RESERVATION, "change.requested", reservation_id, body, must_match=must_match)
 
+    async def open_claims(self, reservation_id: str, body: ReservationClaims, *, for_seats: tuple[int, ...]) -> Request:
+        """New claim links. The codes are drawn anew each time, so a repeated key is known by the seats. Raises what `act`
+        does."""
+        digest = digest_of({"subject": reservation_id, "seats": for_seats})
+        return await self.act(RESERVATION, "open-claims.requested", reservation_id, body, digest=digest)
+
+    async def claim(self, reservation: Reservation, body: ReservationClaim) -> Request:
+        """A seat for who has shown its code, which the caller has checked to be one of the reservation's."""
+        digest = digest_of({"subject": reservation.id, "body": body.to_dict()})
+        if repeated := await self._repeated(RESERVATION, digest):
+            return repeated
+        shard = await self._shard_of(reservation)
+        return await self._accept(intent_of(RESERVATION, "claim.requested"), reservation.id, body, shard, digest)
+
     async def publish(self, name: str, version: str | None, topology: bytes, overrides: dict[str, Any]) -> Request:
         """A lab file: put into staging under the request's id, then asked for by its digest (claim check)."""
         intent = intent_of(DEFINITION, "publish.requested")
@@ -206,13 +224,22 @@ class Intake:
         subject = f"{body.name}@{body.version}" if body.version else body.name
         return await self._accept(intent, subject, body, NO_SHARD, digest)
 
-    async def act(self, kind: Kind, verb: str, resource_id: str, body: Model, *, must_match: bool = False) -> Request:
+    async def act(
+        self,
+        kind: Kind,
+        verb: str,
+        resource_id: str,
+        body: Model,
+        *,
+        must_match: bool = False,
+        digest: str | None = None,
+    ) -> Request:
         """An act on something that exists. Raises 404, 403, 409 for what has ended, 412 and 428."""
         intent = intent_of(kind, verb)
-        digest = digest_of({"subject": resource_id, "body": body.to_dict()})
+        digest = digest or digest_of({"subject": resource_id, "body": body.to_dict()})
         if repeated := await self._repeated(kind, digest):
             return repeated
-        resource, shard = await self._target(kind, resource_id)
+        resource, shard = await self._target(kind, resource_id, body)
         check_match(self._ask.if_match, resource, required=must_match)
         if resource.is_final and kind in (RESERVATION, INSTANCE) and not _already_so(intent, resource):
             raise problems.ILLEGAL_TRANSITION(
@@ -285,14 +312,17 @@ class Intake:
             request = request.model_copy(update={"metadata": metadata})
         return (await self._parts.acceptance.ask(request)).request
 
-    async def _target(self, kind: Kind, resource_id: str) -> tuple[Resource[Any, Any], str]:
+    async def _target(self, kind: Kind, resource_id: str, body: Model | None = None) -> tuple[Resource[Any, Any], str]:
         """The resource that is asked about, if it is the caller's to ask, and the shard of its owner."""
         caller, parts = self._caller, self._parts
         if kind is RESERVATION:
             reservation = await pending.reservation(parts, caller.tenant, resource_id)
             if reservation is None or not caller.sees_reservation(reservation):
                 raise problems.unknown(kind.name, resource_id)
-            caller.may_change(reservation)
+            if isinstance(body, ReservationChange) and caller.only_sits_in(reservation):
+                check_more_time(reservation, body)
+            else:
+                caller.may_change(reservation)
             return reservation, await self._shard_of(reservation)
         if kind is INSTANCE:
             instance = await pending.instance(parts, caller, resource_id)

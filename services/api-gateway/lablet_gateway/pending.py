@@ -80,6 +80,7 @@ def promised(request: Request) -> Reservation:
         priority=asked.priority,
         worker_selector=asked.worker_selector,
         roster=asked.roster,
+        extendable_minutes=asked.extendable_minutes,
         hold=asked.hold,
     )
     metadata = Metadata(

@@ -64,6 +64,7 @@ _AUTHORS = Right(_ALL, _NO, _ALL, _NO, machine=_ALL)
 _TEACHERS = Right(_ALL, _NO, _ALL, _NO)
 _BOOKING = Right(_ALL, _ALL, _ALL, _OWN, machine=_ALL)
 _SUBSCRIBERS = Right(_ALL, _ALL, _OWN, _NO, machine=_OWN)
+_PEOPLE = Right(_OWN, _OWN, _OWN, _OWN)
 _SEAT_HOLDER = Right(_ALL, _OWN, _OWN, _OWN)
 
 RIGHTS: Mapping[tuple[str, str], Right] = {
@@ -91,6 +92,9 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("POST", "/reservations/{reservation_id}:confirm", _BOOKING),
         ("GET", "/reservations/{reservation_id}/explanation", _OWN_SEATS),
         ("GET", "/reservations/{reservation_id}/trace", _STAFF),
+        ("POST", "/reservations/{reservation_id}/claims", _BOOKING),
+        ("DELETE", "/reservations/{reservation_id}/claims", _BOOKING),
+        ("POST", "/claims/{code}", _PEOPLE),
         ("POST", "/series", _ASSESSORS),
         ("GET", "/series", _ASSESSORS),
         ("GET", "/series/{series_id}", _ASSESSORS),
@@ -179,6 +183,8 @@ ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {
         ("reservation.confirm.requested", "POST", "/reservations/{reservation_id}:confirm"),
         ("reservation.change.requested", "PATCH", "/reservations/{reservation_id}"),
         ("reservation.cancel.requested", "DELETE", "/reservations/{reservation_id}"),
+        ("reservation.open-claims.requested", "POST", "/reservations/{reservation_id}/claims"),
+        ("reservation.claim.requested", "PATCH", "/reservations/{reservation_id}"),
         ("series.requested", "POST", "/series"),
         ("series.change.requested", "PATCH", "/series/{series_id}"),
         ("series.cancel.requested", "DELETE", "/series/{series_id}"),

@@ -41,6 +41,9 @@ EXPECTED = {
     "GET /series/{series_id}": "aoim",
     "PATCH /series/{series_id}": "aoim",
     "DELETE /series/{series_id}": "aoim",
+    "POST /reservations/{reservation_id}/claims": "aoilm",
+    "DELETE /reservations/{reservation_id}/claims": "aoilm",
+    "POST /claims/{code}": "aoil",
     "GET /instances": "aoilm",
     "GET /instances/{instance_id}": "aoilm",
     "POST /instances/{instance_id}/start": "aoilm",
@@ -139,7 +142,7 @@ def address(world: Any, path: str) -> str:
     names = {
         "request_id": "req-a", "name": "ospf-basics" if "/definitions" in path else "default", "version": "1.0.0",
         "reservation_id": "rsv-a", "instance_id": "ins-a-1", "digest": world.topology_digest,
-        "worker": "default-001", "sequence": "1", "tenant": "acme", "key_id": KEY_ID,
+        "worker": "default-001", "sequence": "1", "tenant": "acme", "key_id": KEY_ID, "code": f"a-{'a' * 32}",
         "series_id": "ser-a",
     }  # fmt: skip
     if "/schemas" in path:

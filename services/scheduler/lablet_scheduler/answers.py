@@ -14,6 +14,7 @@ from lablet_common.store.cache import Caches
 from lablet_common.store.changes import decode
 from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.change import decide_cancel, decide_change, decide_confirm
+from lablet_scheduler.claims import decide_claim, decide_open_claims
 from lablet_scheduler.commits import target_of
 from lablet_scheduler.decide import Context, Decision, decide_requested, refused
 from lablet_scheduler.simulate import decide_simulate
@@ -70,6 +71,10 @@ class Answers:
                 return decide_cancel(reservation, request, context)
             case "confirm.requested":
                 return decide_confirm(reservation, request, context)
+            case "open-claims.requested":
+                return decide_open_claims(reservation, request, context)
+            case "claim.requested":
+                return decide_claim(reservation, request, context)
             case "change.requested":
                 return decide_change(state, reservation, request, context)
             case _:

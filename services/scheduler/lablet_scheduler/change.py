@@ -13,6 +13,7 @@ from lablet_common.resources.model import format_time
 from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation, ReservationPhase, Slot
 from lablet_scheduler import engine
+from lablet_scheduler.claims import still_open
 from lablet_scheduler.decide import Context, Decision, placement_request, refused, suggestion
 from lablet_scheduler.state import AT_RISK, PoolState
 from lablet_scheduler.views import explanation_of, seats_of
@@ -94,6 +95,8 @@ def changed(
         "seats": seats,
         "roster": roster,
         "definition": asked.definition or reservation.spec.definition,
+        "claims": still_open(reservation.spec.claims, roster, seats),
+        "extendable_minutes": _or_present(asked.extendable_minutes, reservation.spec.extendable_minutes),
     }
     other = {name: value for name, value in wanted.items() if value != getattr(reservation.spec, name)}
     anew = bool(other.keys() & {"seats", "definition"})
@@ -133,6 +136,10 @@ def changed(
         frees=moves or new.end < slot.end,
         vacates=moves,
     )
+
+
+def _or_present(asked: int | None, present: int) -> int:
+    return present if asked is None else asked
 
 
 def _slot_problem(

@@ -131,6 +131,7 @@ def draft_of(request: Request, asked: ReservationRequested) -> Reservation:
         priority=asked.priority,
         worker_selector=asked.worker_selector,
         roster=asked.roster,
+        extendable_minutes=asked.extendable_minutes,
         hold=asked.hold,
     )
     return Reservation(metadata=metadata, spec=spec, status=ReservationStatus(phase=ReservationPhase.PENDING))

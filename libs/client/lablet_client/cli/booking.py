@@ -35,6 +35,9 @@ def reserve(
     roster: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Who sits where: a user a line.")
     ] = None,
+    extendable: Annotated[
+        str | None, typer.Option(help='By how much the seats may make it longer themselves: "30m".')
+    ] = None,
     labels: Annotated[list[str] | None, typer.Option("--label", "-l", help="key=value, repeatable.")] = None,
     selector: Annotated[
         list[str] | None, typer.Option("--worker", help="Workers with this label only: key=value.")
@@ -64,6 +67,7 @@ def reserve(
     run = session(context)
     patience = usage("--timeout", lambda: parse_span(timeout)).total_seconds()
     entries = roster_of(roster, seats) if roster else ()
+    more = int(usage("--extendable", lambda: parse_span(extendable)) / timedelta(minutes=1)) if extendable else 0
     given_labels, wanted = labels_of(labels or (), "--label"), labels_of(selector or (), "--worker")
 
     if repeat is not None:
@@ -106,6 +110,7 @@ def reserve(
             worker_selector=dict(wanted),
             priority=priority,
             roster=tuple(RosterEntry(seat=seat, user=user) for seat, user in entries),
+            extendable_minutes=more,
             hold=Hold(expires_at=_until("--hold", hold, now)) if hold else None,
             **slot,
         )
@@ -213,28 +218,37 @@ def extend(
 @app.command(name="open")
 def open_seat(
     context: typer.Context,
-    reservation: Annotated[str, typer.Argument(help="A reservation, or one of its instances.")],
+    reservation: Annotated[
+        str | None, typer.Argument(help="A reservation, or one of its instances (default: what is mine by now).")
+    ] = None,
     seat: Annotated[int | None, typer.Option(help="This seat only.")] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Show the way into a lab: state, addresses, consoles."""
+    """Show the way into a lab: when, where, state, time left, consoles."""
+    from lablet_client.cli.seats import mine, nothing_mine, say_more_time
+
     run = session(context)
 
-    async def work(client: "Client") -> "tuple[list[Access], LabTime, Reservation | None]":
+    async def work(client: "Client") -> "tuple[list[tuple[Reservation | None, list[Access]]], LabTime]":
         now = await client.lab_time()
-        if reservation.startswith("ins-"):
-            return [await client.instances.access(reservation)], now, None
-        booking = await client.reservations.get(reservation)
-        return await _accesses(client, booking, seat), now, booking
+        if reservation is not None and reservation.startswith("ins-"):
+            return [(None, [await client.instances.access(reservation)])], now
+        bookings = await mine(client) if reservation is None else [await client.reservations.get(reservation)]
+        return [(booking, await _accesses(client, booking, seat)) for booking in bookings], now
 
-    found, now, booking = run.run(work)
-    if output in (Format.JSON, Format.YAML):
-        write_data(run.console, [access.to_dict() for access in found], output)
+    found, now = run.run(work)
+    if not found:
+        nothing_mine(run, output)
         return
-    if booking is not None:
-        _tell(run, booking, now)
-    for access in found:
-        _show_access(run, access)
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, [access.to_dict() for _, accesses in found for access in accesses], output)
+        return
+    for booking, accesses in found:
+        if booking is not None:
+            _tell(run, booking, now)
+            say_more_time(run, booking)
+        for access in accesses:
+            _show_access(run, access)
 
 
 async def _accesses(client: "Client", booking: "Reservation", seat: int | None) -> "list[Access]":

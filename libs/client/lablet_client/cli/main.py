@@ -28,6 +28,7 @@ from lablet_client.cli import (
     quota,
     run,
     saving,
+    seats,
     series,
     simulate,
     subscription,
@@ -93,7 +94,7 @@ def connect(
     context.obj = given
 
 
-for part in (booking, run, look, apply, calendar, simulate, audit, trace):
+for part in (booking, run, look, apply, calendar, simulate, audit, trace, seats):
     app.registered_commands.extend(part.app.registered_commands)
 app.add_typer(definition.app, name="definition", help="Publish labs and look at them.")
 app.add_typer(series.app, name="series", help="A term of classes: show, change and cancel by date.")

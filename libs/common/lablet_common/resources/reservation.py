@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -39,6 +39,17 @@ class RosterEntry(Model):
     user: str
 
 
+class Claim(Model):
+    """A seat that waits for whoever shows the code with this hash."""
+
+    seat: Annotated[int, Field(ge=1, le=MAX_SEATS)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Of the code, hexadecimal; it never leaves the store."""
+
+
+MAX_EXTENDABLE_MINUTES = 1440
+
+
 class ReservationSpec(Model):
     definition: str
     """`name@version`, resolved when the request was accepted."""
@@ -53,6 +64,10 @@ class ReservationSpec(Model):
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     worker_selector: Labels = {}
     roster: tuple[RosterEntry, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    """Seats for which a claim link is out; each link counts once."""
+    extendable_minutes: Annotated[int, Field(ge=0, le=MAX_EXTENDABLE_MINUTES)] = 0
+    """By which those on the roster may make the slot longer themselves, all together."""
     hold: Hold | None = None
     series: str | None = None
     """The series that it is a date of."""
@@ -181,6 +196,13 @@ class Reservation(Resource[ReservationSpec, ReservationStatus]):
         },
     )
     kind: Literal["Reservation"] = "Reservation"
+
+    def public(self) -> Self:
+        """Without the hashes of claim codes."""
+        if not self.spec.claims:
+            return self
+        open_seats = tuple(Claim(seat=claim.seat) for claim in self.spec.claims)
+        return self.model_copy(update={"spec": self.spec.model_copy(update={"claims": open_seats})})
 
     @property
     def slot(self) -> Slot | None:

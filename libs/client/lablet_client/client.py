@@ -32,7 +32,7 @@ from lablet_client.series import SeriesRoom
 from lablet_client.subscriptions import Subscriptions
 from lablet_client.transport import Transport
 from lablet_client.waiting import wait_for
-from lablet_common.resources.model import Resource
+from lablet_common.resources.model import Resource, format_time
 
 R = TypeVar("R", bound=Resource[Any, Any])
 
@@ -143,7 +143,22 @@ class Client:
         found: Mapping[str, Any] = (await self.transport.call("GET", "/version")).json()
         return found
 
+    async def usage(self, start: datetime | None = None, end: datetime | None = None) -> Mapping[str, Any]:
+        """Seats, hours and cost between two instants of lab time (the last 30 days), by definition."""
+        found: Mapping[str, Any] = (await self.transport.call("GET", "/usage", params=_span(start, end))).json()
+        return found
+
+    async def usage_csv(self, start: datetime | None = None, end: datetime | None = None) -> str:
+        """The same, comma-separated."""
+        params = {**_span(start, end), "format": "csv"}
+        answer = await self.transport.call("GET", "/usage", params=params, headers={"Accept": "text/csv"})
+        return answer.content.decode()
+
     async def whoami(self) -> Mapping[str, Any]:
         """Whom the server takes us for: name, role, tenant."""
         found: Mapping[str, Any] = (await self.transport.call("GET", "/whoami")).json()
         return found
+
+
+def _span(start: datetime | None, end: datetime | None) -> dict[str, str | None]:
+    return {"from": format_time(start) if start else None, "to": format_time(end) if end else None}

@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
+from datetime import datetime
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import httpx
@@ -302,6 +303,12 @@ class Client:
 
     def version(self) -> Mapping[str, Any]:
         return self._loop.run(self._client.version())
+
+    def usage(self, start: datetime | None = None, end: datetime | None = None) -> Mapping[str, Any]:
+        return self._loop.run(self._client.usage(start, end))
+
+    def usage_csv(self, start: datetime | None = None, end: datetime | None = None) -> str:
+        return self._loop.run(self._client.usage_csv(start, end))
 
     def whoami(self) -> Mapping[str, Any]:
         return self._loop.run(self._client.whoami())

@@ -60,6 +60,7 @@ from lablet_gateway.api import (
     subscriptions,
     system,
     templates,
+    usage,
     workers,
 )
 from lablet_gateway.expiry import Expiry
@@ -110,7 +111,7 @@ def create_app(parts: Parts) -> FastAPI:
     faults.install(app)
     for module in (
         requests, reservations, claims, series, definitions, instances, artifacts, workers, pools, templates, events,
-        dead_letters, quotas, keys, subscriptions, schemas, audit, system,
+        dead_letters, quotas, keys, subscriptions, schemas, audit, usage, system,
     ):  # fmt: skip
         check_rights(module.router.routes)
         app.include_router(module.router)

@@ -1,19 +1,41 @@
-"""What a tenant has used and booked in a span: reservations, seats and seat-hours, by definition. Pure.
+"""What a tenant has used and booked in a span: reservations, seats, hours of seats and workers, cost, by definition. Pure.
 
-Seat-hours count the part of each slot that lies in the span, for reservations that hold or held capacity; rejected,
-waiting, expired and cancelled ones count as reservations only.
+Counted is the part of each slot that lies in the span, for reservations that hold or held capacity; rejected, waiting,
+expired and cancelled ones count as reservations only. A seat takes the part of a worker that its scarcest dimension says
+(cpu, memory, storage, nodes): a lab of half a worker's memory costs half of the worker's price for its slot. The time a
+worker is on without labs is nobody's and stands in no tenant's report. What was placed on a worker, or by a definition,
+that is not known any more has seat-hours and no price: `unpricedSeatHours`.
 """
 
+import csv
+import io
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from lablet_common.resources.model import Instant, Model
-from lablet_common.resources.reservation import Reservation, ReservationPhase, Slot
+from lablet_common.resources.definition import Requirements
+from lablet_common.resources.model import Instant, Model, format_time
+from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatState, Slot
+from lablet_common.resources.worker import Capacity
 
 _COUNTED = frozenset(
     {ReservationPhase.HELD, ReservationPhase.SCHEDULED, ReservationPhase.ACTIVE, ReservationPhase.COMPLETED}
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Of one seat of a definition on a worker."""
+
+    share: float
+    """Part of the worker, 0 to 1."""
+    per_hour_usd: float
+    """Of the whole worker."""
+
+
+Pricing = Callable[[str, str], Price | None]
+"""Definition and worker → price; None where one of them is not known any more."""
 
 
 class DefinitionUsage(Model):
@@ -21,6 +43,8 @@ class DefinitionUsage(Model):
     reservations: int
     seats: int
     seat_hours: float
+    worker_hours: float
+    cost_usd: float
 
 
 class Usage(Model):
@@ -33,13 +57,40 @@ class Usage(Model):
     """By phase."""
     seats: int
     seat_hours: float
+    worker_hours: float
+    """Hours of whole workers that the seats come to."""
+    cost_usd: float
+    """By the templates' prices."""
+    unpriced_seat_hours: float
     definitions: tuple[DefinitionUsage, ...]
 
 
-def usage(tenant: str, reservations: Iterable[Reservation], start: datetime, end: datetime) -> Usage:
+@dataclass(slots=True)
+class _Sum:
+    reservations: int = 0
+    seats: int = 0
+    seat_hours: float = 0.0
+    worker_hours: float = 0.0
+    cost: float = 0.0
+    unpriced: float = 0.0
+    prices: dict[str, Price | None] = field(default_factory=dict)
+
+
+def share_of(needs: Requirements, capacity: Capacity, max_nodes: int) -> float:
+    """The part of a worker that a seat takes, by its scarcest dimension; at most 1."""
+    parts = (
+        (needs.cpu_cores, capacity.cpu_cores),
+        (needs.memory_gb, capacity.memory_gb),
+        (needs.storage_gb, capacity.storage_gb),
+        (needs.node_count, max_nodes),
+    )
+    return min(1.0, max((wanted / there for wanted, there in parts if there), default=0.0))
+
+
+def usage(tenant: str, reservations: Iterable[Reservation], start: datetime, end: datetime, pricing: Pricing) -> Usage:
     """Of the reservations whose slot (or, without one, whose making) lies in `[start, end)`."""
     phases: Counter[str] = Counter()
-    by_definition: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    by_definition: dict[str, _Sum] = defaultdict(_Sum)
     for reservation in reservations:
         slot = reservation.slot or Slot.model_construct(
             start=reservation.metadata.created_at, end=reservation.metadata.created_at + timedelta(minutes=1)
@@ -49,22 +100,62 @@ def usage(tenant: str, reservations: Iterable[Reservation], start: datetime, end
         phases[str(reservation.phase)] += 1
         if reservation.status.phase in _COUNTED:
             hours = (min(slot.end, end) - max(slot.start, start)) / timedelta(hours=1)
-            by_definition[reservation.spec.definition].append((reservation.spec.seats, hours))
+            _add(by_definition[reservation.spec.definition], reservation, hours, pricing)
     definitions = tuple(
         DefinitionUsage(
             definition=name,
-            reservations=len(used),
-            seats=sum(seats for seats, _ in used),
-            seat_hours=round(sum(seats * hours for seats, hours in used), 3),
+            reservations=used.reservations,
+            seats=used.seats,
+            seat_hours=round(used.seat_hours, 3),
+            worker_hours=round(used.worker_hours, 3),
+            cost_usd=round(used.cost, 2),
         )
         for name, used in sorted(by_definition.items())
     )
+    sums = by_definition.values()
     return Usage(
         tenant=tenant,
         start=start,
         end=end,
         reservations=dict(sorted(phases.items())),
-        seats=sum(entry.seats for entry in definitions),
-        seat_hours=round(sum(entry.seat_hours for entry in definitions), 3),
+        seats=sum(used.seats for used in sums),
+        seat_hours=round(sum(used.seat_hours for used in sums), 3),
+        worker_hours=round(sum(used.worker_hours for used in sums), 3),
+        cost_usd=round(sum(used.cost for used in sums), 2),
+        unpriced_seat_hours=round(sum(used.unpriced for used in sums), 3),
         definitions=definitions,
     )
+
+
+def _add(total: _Sum, reservation: Reservation, hours: float, pricing: Pricing) -> None:
+    seats = reservation.spec.seats
+    total.reservations += 1
+    total.seats += seats
+    total.seat_hours += seats * hours
+    for seat in reservation.status.placement:
+        if seat.state is SeatState.LOST:
+            continue
+        if seat.worker not in total.prices:
+            total.prices[seat.worker] = pricing(reservation.spec.definition, seat.worker)
+        price = total.prices[seat.worker]
+        if price is None:
+            total.unpriced += hours
+            continue
+        total.worker_hours += price.share * hours
+        total.cost += price.share * hours * price.per_hour_usd
+
+
+def as_csv(report: Usage) -> str:
+    """The report as comma-separated values: a line for each definition, and one for all of them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\r\n")
+    writer.writerow(
+        ("tenant", "from", "to", "definition", "reservations", "seats", "seatHours", "workerHours", "costUsd")
+    )
+    head = (report.tenant, format_time(report.start), format_time(report.end))
+    for used in report.definitions:
+        numbers = (used.reservations, used.seats, used.seat_hours, used.worker_hours, used.cost_usd)
+        writer.writerow((*head, used.definition, *numbers))
+    counted = sum(used.reservations for used in report.definitions)
+    writer.writerow((*head, "", counted, report.seats, report.seat_hours, report.worker_hours, report.cost_usd))
+    return text.getvalue()

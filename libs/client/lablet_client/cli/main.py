@@ -34,6 +34,7 @@ from lablet_client.cli import (
     subscription,
     trace,
     transfer,
+    usage,
     worker,
 )
 from lablet_client.cli.session import Session
@@ -94,7 +95,7 @@ def connect(
     context.obj = given
 
 
-for part in (booking, run, look, apply, calendar, simulate, audit, trace, seats):
+for part in (booking, run, look, apply, calendar, simulate, audit, trace, seats, usage):
     app.registered_commands.extend(part.app.registered_commands)
 app.add_typer(definition.app, name="definition", help="Publish labs and look at them.")
 app.add_typer(series.app, name="series", help="A term of classes: show, change and cancel by date.")

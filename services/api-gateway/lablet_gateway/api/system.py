@@ -1,27 +1,22 @@
 """About the system itself: who am I, which version, what time is it, what was used; and whether this replica is well."""
 
-from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from lablet_common.resources.kinds import RESERVATION
 from lablet_common.resources.model import Instant, Model
-from lablet_common.resources.reservation import Reservation
 from lablet_common.version import __version__
-from lablet_gateway import mesh, problems, reads
+from lablet_gateway import mesh
 from lablet_gateway.answers import model_response, refusals
 from lablet_gateway.caller import WithCaller
 from lablet_gateway.identity import Role
 from lablet_gateway.mesh import MeshState
 from lablet_gateway.parts import WithParts
 from lablet_gateway.rights import PREFIX
-from lablet_gateway.usage import Usage, usage
 
 router = APIRouter(prefix=PREFIX, tags=["system"])
 health = APIRouter(tags=["health"])
-_MONTH = timedelta(days=30)
 
 
 class Whoami(Model):
@@ -74,29 +69,6 @@ async def clock(parts: WithParts, _: WithCaller) -> Response:
 async def get_mesh(parts: WithParts, _: WithCaller) -> Response:
     """Replicas alive, owners of shards, what waits in inboxes, how far the bridges are."""
     return model_response(await mesh.read(parts))
-
-
-@router.get("/usage", response_model=Usage, responses=refusals(404))
-async def get_usage(
-    parts: WithParts,
-    caller: WithCaller,
-    tenant: Annotated[str | None, Query(description="The caller's own")] = None,
-    begin: Annotated[Instant | None, Query(alias="from", description="Left out: 30 days before `to`")] = None,
-    to: Annotated[Instant | None, Query(description="Left out: now")] = None,
-) -> Response:
-    """Reservations, seats and seat-hours of a span, by definition."""
-    if tenant not in (None, caller.tenant):
-        raise problems.unknown("tenant", str(tenant))
-    end = to or parts.clock.now()
-    start = begin or end - _MONTH
-    if end <= start:
-        raise problems.invalid("to", "must be after from")
-
-    def in_tenant(reservation: Reservation) -> bool:
-        return reservation.tenant == caller.tenant
-
-    found: list[Reservation] = await reads.everything(parts, RESERVATION, in_tenant)
-    return model_response(usage(caller.tenant, found, start, end))
 
 
 @health.get("/livez", response_model=Live)

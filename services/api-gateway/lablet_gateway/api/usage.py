@@ -1,0 +1,106 @@
+"""Usage: what a tenant has booked and used, and what that came to, as JSON or as a table for a spreadsheet."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Literal, cast
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response
+
+from lablet_common import archive
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.kinds import DEFINITION, RESERVATION, TEMPLATE, WORKER
+from lablet_common.resources.model import Instant
+from lablet_common.resources.reservation import Reservation
+from lablet_common.resources.worker import Worker, WorkerTemplate
+from lablet_gateway import problems, reads
+from lablet_gateway.answers import model_response, refusals
+from lablet_gateway.caller import Caller, WithCaller
+from lablet_gateway.parts import Parts, WithParts
+from lablet_gateway.rights import PREFIX, PUBLIC_TENANT
+from lablet_gateway.usage import Price, Usage, as_csv, share_of, usage
+
+router = APIRouter(prefix=PREFIX, tags=["usage"])
+_MONTH = timedelta(days=30)
+_MOST = timedelta(days=400)
+_LATER = timedelta(days=31)
+"""How long after its slot's begin a reservation may have ended, to be found in the archive."""
+_CSV = {"text/csv": {"schema": {"type": "string"}}}
+
+
+@router.get("/usage", response_model=Usage, responses={200: {"content": _CSV}, **refusals(404)})
+async def get_usage(
+    parts: WithParts,
+    caller: WithCaller,
+    tenant: Annotated[str | None, Query(description="The caller's own")] = None,
+    begin: Annotated[Instant | None, Query(alias="from", description="Left out: 30 days before `to`")] = None,
+    to: Annotated[Instant | None, Query(description="Left out: now")] = None,
+    form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
+) -> Response:
+    """Reservations, seats, hours of seats and workers and their cost in a span of at most 400 days, by definition; what
+    is archived by now is in it."""
+    if tenant not in (None, caller.tenant):
+        raise problems.unknown("tenant", str(tenant))
+    end = to or parts.clock.now()
+    start = begin or end - _MONTH
+    if end <= start:
+        raise problems.invalid("to", "must be after from")
+    if end - start > _MOST:
+        raise problems.invalid("from", f"the span has {(end - start).days} days; the most is {_MOST.days}")
+    report = usage(
+        caller.tenant, await _reservations(parts, caller, start, end), start, end, await _prices(parts, caller)
+    )
+    if form == "csv":
+        name = f"usage-{caller.tenant}-{start:%Y%m%d}-{end:%Y%m%d}.csv"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return Response(as_csv(report), headers=headers, media_type="text/csv; charset=utf-8")
+    return model_response(report)
+
+
+async def _reservations(parts: Parts, caller: Caller, start: datetime, end: datetime) -> list[Reservation]:
+    """Those in the store and those in the archive, each once; the store knows better."""
+
+    def in_tenant(reservation: Reservation) -> bool:
+        return reservation.tenant == caller.tenant
+
+    found: dict[str, Reservation] = {}
+    first, last = (start - timedelta(days=1)).date(), min(end + _LATER, parts.clock.now()).date()
+    async for _, old in archive.days(parts.objects, RESERVATION, caller.tenant, first, last):
+        found |= {one.id: cast("Reservation", one) for one in old}
+    here: list[Reservation] = await reads.everything(parts, RESERVATION, in_tenant)
+    return list((found | {one.id: one for one in here}).values())
+
+
+class _Prices:
+    """What a seat costs, by what is known of definitions, workers and templates."""
+
+    def __init__(
+        self,
+        definitions: Mapping[str, Definition],
+        workers: Mapping[str, Worker],
+        templates: Mapping[str, WorkerTemplate],
+    ) -> None:
+        self._definitions = definitions
+        self._workers = workers
+        self._templates = templates
+
+    def __call__(self, definition_id: str, worker_name: str) -> Price | None:
+        definition, worker = self._definitions.get(definition_id), self._workers.get(worker_name)
+        template = self._templates.get(worker.spec.template) if worker is not None else None
+        if definition is None or worker is None or template is None:
+            return None
+        share = share_of(definition.spec.requirements, worker.spec.capacity, worker.spec.max_nodes)
+        return Price(share, template.spec.cost_per_hour_usd)
+
+
+async def _prices(parts: Parts, caller: Caller) -> _Prices:
+    readable = (PUBLIC_TENANT, caller.tenant)
+    definitions: list[Definition] = await reads.everything(parts, DEFINITION, lambda one: one.tenant in readable)
+    workers: list[Worker] = await reads.everything(parts, WORKER, lambda _: True)
+    templates: list[WorkerTemplate] = await reads.everything(parts, TEMPLATE, lambda _: True)
+    own_last = sorted(definitions, key=lambda one: one.tenant == caller.tenant)
+    return _Prices(
+        {one.id: one for one in own_last},
+        {one.id: one for one in workers},
+        {one.id: one for one in templates},
+    )

@@ -44,6 +44,7 @@ class Mesh:
     nats: NatsServer
     store: EtcdStore
     client: httpx.AsyncClient
+    settings: dict[str, str]
 
     async def book(self, **more: Any) -> httpx.Response:
         start = (datetime.now(UTC) + timedelta(hours=1)).replace(second=0, microsecond=0)
@@ -67,7 +68,7 @@ async def mesh(request: pytest.FixtureRequest, tmp_path: Path, world: Any) -> As
             await Repository(store, kind_of(resource)).create(resource)
         settings = {
             "ETCD_ENDPOINTS": etcd.endpoint, "NATS_URL": server.url, "NATS_USER": "api-gateway", "NATS_PASSWORD": "g",
-            "GATEWAY_PORT": str(port),
+            "GATEWAY_PORT": str(port), "GATEWAY_RATE_LIMIT": "0",
             "API_TOKENS_FILE": str(tokens), "OWNERSHIP_LEASE_TTL_SECONDS": "2", "LOG_LEVEL": "INFO",
             "SECRETS_KEY_FILE": str(tmp_path / "webhooks.keys"), "WEBHOOK_ALLOW_PRIVATE": "true",
             "GATEWAY_HEARTBEAT_SECONDS": "1", "ARTIFACT_STORAGE_ENDPOINT": "http://127.0.0.1:9",
@@ -81,7 +82,7 @@ async def mesh(request: pytest.FixtureRequest, tmp_path: Path, world: Any) -> As
         async with httpx.AsyncClient(base_url=url, headers={"Authorization": "Bearer t"}, timeout=10) as client:
             try:
                 await until_ready(client, process)
-                yield Mesh(url, process, etcd, server, store, client)
+                yield Mesh(url, process, etcd, server, store, client, settings)
             finally:
                 if process.returncode is None:
                     process.kill()
@@ -160,6 +161,45 @@ async def test_without_nats_requests_are_accepted_and_published_when_it_is_back(
         told = [await anext(events) for _ in range(5)]
     wanted = {f"request/{answer.json()['metadata']['id']}" for answer in answers}
     assert {event["subject"] for _, event in told} == wanted
+
+
+async def test_what_one_replica_accepts_another_finds_at_once_a_thousand_times(mesh: Mesh, tmp_path: Path) -> None:
+    (port,) = free_ports(1)
+    with (tmp_path / "second.log").open("wb") as log:
+        second = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "lablet_gateway",
+            env=os.environ | mesh.settings | {"GATEWAY_PORT": str(port)},
+            stderr=log,
+        )
+    other = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=mesh.client.headers, timeout=30)
+    missed: list[str] = []
+
+    async def book_here_and_look_there(here: httpx.AsyncClient, there: httpx.AsyncClient, times: int) -> None:
+        start = (datetime.now(UTC) + timedelta(hours=1)).replace(second=0, microsecond=0)
+        body = {"definition": "ospf-basics", "start": start.isoformat(), "durationMinutes": 60}
+        for _ in range(times):
+            accepted = await here.post("/api/v1/reservations", json=body, timeout=30)
+            assert accepted.status_code == 202, accepted.text
+            name = accepted.json()["spec"]["subject"].partition("/")[2]
+            for path in (f"/api/v1/reservations/{name}", accepted.headers["location"]):
+                found = await there.get(path, timeout=30)
+                if found.status_code != 200:
+                    missed.append(f"{found.status_code} {path}")
+
+    try:
+        await until_ready(other, second)
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(5):
+                tasks.create_task(book_here_and_look_there(mesh.client, other, 100))
+                tasks.create_task(book_here_and_look_there(other, mesh.client, 100))
+        assert missed == []
+        assert (await mesh.store.range("/requests/default/", keys_only=True)).count == 1000
+    finally:
+        await other.aclose()
+        second.kill()
+        await second.wait()
 
 
 async def test_without_etcd_the_answer_names_it_and_service_resumes_by_itself(mesh: Mesh) -> None:

@@ -222,6 +222,77 @@ async def test_another_tenants_resources_are_not_there(world: Any, role: Role) -
     assert await world.inbox() == []
 
 
+# What a learner meets at each route that learners may use, where the thing is another learner's: `hidden` (404),
+# `left out` (of a list), `anew` (it makes something of the caller's own), `common` (everybody's to read).
+FOREIGN_SEAT = {
+    "GET /whoami": "common",
+    "GET /version": "common",
+    "GET /clock": "common",
+    "GET /requests/{request_id}": "hidden",
+    "GET /definitions": "common",
+    "GET /definitions/{name}": "common",
+    "GET /definitions/{name}/versions/{version}": "common",
+    "GET /definitions/{name}/versions/{version}/graph": "common",
+    "POST /reservations": "anew",
+    "POST /reservations:simulate": "anew",
+    "GET /reservations": "left out",
+    "GET /reservations/{reservation_id}": "hidden",
+    "PATCH /reservations/{reservation_id}": "hidden",
+    "DELETE /reservations/{reservation_id}": "hidden",
+    "POST /reservations/{reservation_id}:confirm": "hidden",
+    "GET /reservations/{reservation_id}/explanation": "hidden",
+    "POST /reservations/{reservation_id}/claims": "hidden",
+    "DELETE /reservations/{reservation_id}/claims": "hidden",
+    "POST /claims/{code}": "hidden",
+    "GET /instances": "left out",
+    "GET /instances/{instance_id}": "hidden",
+    "POST /instances/{instance_id}/start": "hidden",
+    "POST /instances/{instance_id}/stop": "hidden",
+    "POST /instances/{instance_id}/collect": "hidden",
+    "POST /instances/{instance_id}/retry": "hidden",
+    "GET /instances/{instance_id}/access": "hidden",
+    "GET /instances/{instance_id}/artifacts": "hidden",
+    "GET /artifacts/{digest}": "hidden",
+    "GET /artifacts/{digest}/link": "hidden",
+    "POST /events": "anew",
+    "GET /events": "left out",
+    "GET /events/stream": "left out",
+}
+
+
+@pytest.mark.parametrize("foreign", ["another booking", "another seat of the same class"])
+async def test_anothers_seat_is_not_there_at_any_route_that_learners_may_use(world: Any, foreign: str) -> None:
+    assert set(FOREIGN_SEAT) == {route for route, roles in EXPECTED.items() if "l" in roles}
+    same = foreign != "another booking"
+    booked = world.reservation(
+        "rsv-a", owner="ina" if same else "bob", roster={1: "bob"} | ({2: "ann"} if same else {})
+    )
+    theirs = await world.artifact(b"hostname theirs", "instance/ins-a-1")
+    await world.add(booked, world.instance(booked, 1), theirs)
+    asked = await world.client("bob").post("/api/v1/instances/ins-a-1/collect")
+    asked_before = len(await world.inbox("worker-controller"))
+    names = {"request_id": asked.json()["metadata"]["id"], "digest": theirs.id}
+    ann = world.client("ann")
+    for route, met in FOREIGN_SEAT.items():
+        method, path = route.split()
+        if path == "/events/stream" or met in ("common", "anew"):
+            continue  # `test_streams` listens as a learner
+        if same and path.startswith(("/reservations", "/claims")):
+            continue  # she sees the class that she sits in; what she may not change of it stands in the next test
+        filled = re.sub(r"{(request_id|digest)}", lambda found: names[found[1]], PREFIX + path)
+        where = address(world, filled) + ("?subject=instance/ins-a-1" if path == "/events" else "")
+        body = {"end": "2027-03-01T12:00:00Z"} if method == "PATCH" else None
+        answer = await ann.request(method, where, json=body, headers={"If-Match": "*"})
+        if met == "hidden":
+            assert answer.status_code == 404, (route, answer.text)
+        else:
+            assert answer.status_code == 200, (route, answer.text)
+            assert "ins-a-1" not in answer.text, route
+            assert "rsv-a" not in answer.text, route
+    assert await world.inbox() == []
+    assert len(await world.inbox("worker-controller")) == asked_before
+
+
 async def test_a_learner_sees_and_changes_own_seats_only(world: Any) -> None:
     own = world.reservation("rsv-own", owner="ann")
     rostered = world.reservation("rsv-class", owner="ina", roster={1: "ann", 2: "bob"})

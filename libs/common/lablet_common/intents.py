@@ -249,6 +249,8 @@ class OptimiseRequested(PoolOptimise):
 
     cost_per_hour_usd: float = 0.0
     """Of a worker, by its template."""
+
+
 class ReservationClaims(Model):
     """Seats that wait for whoever shows the code with that hash. Earlier claims of these seats count no more."""
 

@@ -252,6 +252,7 @@ FOREIGN_SEAT = {
     "POST /instances/{instance_id}/retry": "hidden",
     "GET /instances/{instance_id}/access": "hidden",
     "GET /instances/{instance_id}/artifacts": "hidden",
+    "GET /instances/{instance_id}/output": "hidden",
     "GET /artifacts/{digest}": "hidden",
     "GET /artifacts/{digest}/link": "hidden",
     "POST /events": "anew",

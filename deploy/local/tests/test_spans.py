@@ -1,7 +1,7 @@
 """The store of recent spans: bounded, found by trace and by link, fed by OTLP."""
 
+import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from starlette.testclient import TestClient
 
 from lablet_local.spans import SpanStore, create_app
 
@@ -44,10 +44,11 @@ def test_the_oldest_spans_are_forgotten_with_their_links() -> None:
     assert names(store, "a") == ["a1", "a2", "a3"]
 
 
-def test_services_send_protobuf_and_a_story_comes_as_json() -> None:
-    client = TestClient(create_app(SpanStore()))
-    sent = client.post("/v1/traces", content=request(("a", "1", 7)).SerializeToString())
-    assert sent.status_code == 200
-    (span,) = client.get(f"/traces/{'a' * 32}").json()["spans"]
-    assert (span["service"], span["kind"], span["start"], span["parentId"]) == ("scheduler", "client", 7, None)
-    assert client.get("/healthz").json() == {"spans": 1}
+async def test_services_send_protobuf_and_a_story_comes_as_json() -> None:
+    transport = httpx.ASGITransport(create_app(SpanStore()))
+    async with httpx.AsyncClient(transport=transport, base_url="http://spans") as client:
+        sent = await client.post("/v1/traces", content=request(("a", "1", 7)).SerializeToString())
+        assert sent.status_code == 200
+        (span,) = (await client.get(f"/traces/{'a' * 32}")).json()["spans"]
+        assert (span["service"], span["kind"], span["start"], span["parentId"]) == ("scheduler", "client", 7, None)
+        assert (await client.get("/healthz")).json() == {"spans": 1}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lablet_common.resources.model import Metadata
-from lablet_common.resources.worker import PoolSpec, SimpleStatus, TemplateSpec, Worker, WorkerPool, WorkerTemplate
+from lablet_common.resources.worker import PoolSpec, PoolStatus, TemplateSpec, Worker, WorkerPool, WorkerTemplate
 from lablet_workers.agents.registration import decide_registration
 from lablet_workers.pools import is_surplus, missing_workers, recordoned
 
@@ -21,11 +21,11 @@ def meta(name: str) -> Metadata:
 
 def template(provider: str = "agent") -> WorkerTemplate:
     body = {"provider": provider, "instanceType": "host", "capacity": SIZE, "license": "EVALUATION", "maxNodes": 100}
-    return WorkerTemplate(metadata=meta("agent"), spec=TemplateSpec.model_validate(body), status=SimpleStatus())
+    return WorkerTemplate(metadata=meta("agent"), spec=TemplateSpec.model_validate(body), status=PoolStatus())
 
 
 def pool(most: int = 2, name: str = "agents") -> WorkerPool:
-    return WorkerPool(metadata=meta(name), spec=PoolSpec(template="agent", max=most), status=SimpleStatus())
+    return WorkerPool(metadata=meta(name), spec=PoolSpec(template="agent", max=most), status=PoolStatus())
 
 
 def asked(**more: Any) -> Any:

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from lablet_common.resources.model import Metadata
-from lablet_common.resources.worker import PoolSpec, PoolStatus, TemplateSpec, Worker, WorkerPool, WorkerTemplate
+from lablet_common.resources.worker import (
+    PoolSpec,
+    PoolStatus,
+    SimpleStatus,
+    TemplateSpec,
+    Worker,
+    WorkerPool,
+    WorkerTemplate,
+)
 from lablet_workers.agents.registration import decide_registration
 from lablet_workers.pools import is_surplus, missing_workers, recordoned
 
@@ -21,7 +29,7 @@ def meta(name: str) -> Metadata:
 
 def template(provider: str = "agent") -> WorkerTemplate:
     body = {"provider": provider, "instanceType": "host", "capacity": SIZE, "license": "EVALUATION", "maxNodes": 100}
-    return WorkerTemplate(metadata=meta("agent"), spec=TemplateSpec.model_validate(body), status=PoolStatus())
+    return WorkerTemplate(metadata=meta("agent"), spec=TemplateSpec.model_validate(body), status=SimpleStatus())
 
 
 def pool(most: int = 2, name: str = "agents") -> WorkerPool:

@@ -82,7 +82,8 @@ async def _simulated(
     digest = digest_of({"pool": pool, "series": body.to_dict()})
     request = await simulation.put(parts, caller, asked, pool, data, digest)
     if not request.is_final:
-        request = await parts.decisions.wait(request, simulation.WAIT_SECONDS)
+        seconds = min(simulation.WAIT_SECONDS, parts.settings.gateway_max_wait_seconds)
+        request = await parts.decisions.wait(request, seconds)
     return _answer(request, pool)
 
 
@@ -90,6 +91,6 @@ def _answer(request: Request, pool: str) -> Simulation:
     if request.status.phase is RequestPhase.REFUSED:
         raise answers.refusal_in(request)
     if request.status.answer is None:
-        words = f"nobody has answered for pool {pool} within {simulation.WAIT_SECONDS:g} seconds"
+        words = f"nobody has answered for pool {pool} in time"
         raise problems.unavailable("scheduler", words)
     return Simulation.model_validate(request.status.answer)

@@ -77,7 +77,8 @@ async def answer_response(
     """The answer if it comes in time, else 202 with the request. Raises the owner's refusal."""
     wait = answers.wait_of(prefer, parts.settings.gateway_max_wait_seconds)
     if not request.is_final:
-        seconds = patience if wait is None else wait
+        most = parts.settings.gateway_max_wait_seconds
+        seconds = min(patience, most) if wait is None else wait
         request = await wait_decided(parts.store, request.tenant, request.id, seconds)
     if request.status.phase is RequestPhase.REFUSED:
         raise answers.refusal_in(request)

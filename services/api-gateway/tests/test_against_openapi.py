@@ -141,7 +141,7 @@ async def door(world: Any) -> AsyncIterator[Door]:
     world.app = create_app(world.parts)
     reservation = world.reservation(RESERVATION, owner="admin@default", roster={1: "learner@default"})
     seeded = await world.artifact(b"hostname r1", "instance/ins-a-1")
-    await world.add(reservation, world.instance(reservation), seeded)
+    await world.add(reservation, world.instance(reservation), seeded, world.series(owner="admin@default"))
     names = {"digest": seeded.id}
     await _seed(world, names)
     await world.caught_up()

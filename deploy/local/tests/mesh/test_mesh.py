@@ -230,7 +230,7 @@ async def test_nothing_is_left_when_the_mesh_itself_is_killed_and_it_starts_agai
     up = await command.start("up")
     await until(up, "Ctrl-C stops it")
     running = command.running()
-    assert len(running) == 9
+    assert len(running) == 10
     up.kill()
     await up.wait()
     await eventually(lambda: not any(map(alive, running)), "every process of the mesh ends", 5)

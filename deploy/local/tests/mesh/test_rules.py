@@ -96,7 +96,7 @@ def test_an_etcd_that_was_named_but_does_not_run_is_an_error_naming_it(tmp_path:
 def test_no_two_things_in_a_block_share_a_port_even_with_all_replicas() -> None:
     block = PortBlock(7400)
     ports = block.needed(dict.fromkeys(("api-gateway", "scheduler", "worker-controller", "artifact-service"), 9))
-    assert len(ports) == len(set(ports)) == 6 + 9 + 36
+    assert len(ports) == len(set(ports)) == 7 + 9 + 36
     assert block.anchor not in ports
     assert all(block.base <= port < block.base + 100 for port in ports)
 

@@ -77,7 +77,7 @@ async def test_shards_are_spread_and_handed_over_without_two_at_work(
     at_work: Counter[str] = Counter()
     one = Replica(open_client(), "one", at_work)
     background(one.run())
-    await eventually(lambda: one_owner_each([one]))
+    await eventually(lambda: one_owner_each([one]) and len(one.fences) == len(SHARDS))
     fences = {fence.key: fence.create_revision for fence in one.fences}
 
     two = Replica(open_client(), "two", at_work)

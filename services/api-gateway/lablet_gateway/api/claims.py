@@ -126,7 +126,9 @@ async def claim(
         raise _unknown()
     body = ReservationClaim(sha256=digest, user=caller.name)
     request = await Intake(parts, caller, Ask(f"POST /claims/{digest}", key)).claim(found, body)
-    return await outcome_response(parts, request, prefer, wait_by_default=_PATIENCE_SECONDS)
+    return await outcome_response(
+        parts, request, prefer, wait_by_default=min(_PATIENCE_SECONDS, parts.settings.gateway_max_wait_seconds)
+    )
 
 
 def _unknown() -> problems.Refused:
@@ -145,7 +147,8 @@ async def _decided(parts: Parts, request: Request, prefer: str | None) -> Reques
     """The request once it is decided, if that comes in time. Raises its refusal."""
     wait = wait_of(prefer, parts.settings.gateway_max_wait_seconds)
     if not request.is_final:
-        request = await parts.decisions.wait(request, _PATIENCE_SECONDS if wait is None else wait)
+        most = min(_PATIENCE_SECONDS, parts.settings.gateway_max_wait_seconds)
+        request = await parts.decisions.wait(request, most if wait is None else wait)
     if request.status.phase is RequestPhase.REFUSED:
         raise refusal_in(request)
     return request

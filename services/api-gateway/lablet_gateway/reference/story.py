@@ -31,6 +31,13 @@ SHOWN: Mapping[str, Any] = {
     "ReservationCreate": {
         "definition": "ospf-basics", "seats": 2, "start": _START, "end": _END, "labels": {"course": "ccna-1"},
     },
+    "SimulationCreate": {
+        "reservations": [{"definition": "ospf-basics", "seats": 2, "start": _START, "end": _END}], "workers": 2,
+    },
+    "SeriesCreate": {
+        "definition": "ospf-basics", "seats": 2, "start": "2027-03-02T08:00:00Z", "durationMinutes": 120,
+        "rule": "FREQ=WEEKLY;BYDAY=TU;COUNT=14", "timezone": "Europe/Berlin", "exceptDates": ["2027-04-06"],
+    },
     "ReservationChange": {"end": "2027-03-01T12:00:00Z"},
     "PoolApply": {"spec": _POOL, "labels": {"site": "fra"}},
     "TemplateApply": {"spec": _TEMPLATE},

@@ -170,7 +170,8 @@ def seat_of(name: str, attempt: int = 1) -> dict[str, Any]:
         ({"phase": "Failed"}, 1, False),
         ({"phase": "Failed", "released": True}, 1, True),
         ({"phase": "Terminated", "attempt": 1}, 1, True),
-        ({"phase": "Terminated", "attempt": 1}, 2, False),
+        ({"phase": "Terminated", "attempt": 1}, 2, True),
+        ({"phase": "Failed", "released": True, "attempt": 1}, 2, False),
     ],
 )
 def test_a_seat_takes_its_ports_until_its_lab_is_proven_gone(instance: Any, attempt: int, ok: bool) -> None:

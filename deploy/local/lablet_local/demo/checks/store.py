@@ -18,6 +18,7 @@ from lablet_local.demo.checks.check import Check
 from lablet_local.demo.evidence import Change, Evidence
 
 _SOURCE = "etcd"
+_EVERY = 1_000_000
 
 
 def checks(evidence: Evidence) -> list[Check]:
@@ -109,7 +110,9 @@ class _Gone:
         if not isinstance(change.value, dict):
             return
         status = change.value["status"]
-        if status["phase"] == "Terminated" or (status["phase"] == "Failed" and status.get("released")):
+        if status["phase"] == "Terminated":  # no further attempt can come
+            self._attempts[name] = _EVERY
+        elif status["phase"] == "Failed" and status.get("released"):
             self._attempts[name] = int(status.get("attempt", 1))
         else:
             self._attempts.pop(name, None)

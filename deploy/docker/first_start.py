@@ -73,7 +73,7 @@ def shares(ring: DataFolder, url: str, outside: str) -> Mapping[str, Mapping[str
         "cloud.token": keys.cloud_token.read_text(encoding="utf-8"),
         "cml.password": keys.cml_password.read_text(encoding="utf-8"),
     }
-    licence = keys.path("cml.licence-token").read_text(encoding="utf-8")
+    licence = keys.cml_licence_token.read_text(encoding="utf-8")
     hashes = keys.write_token_hashes(tokens).read_text(encoding="utf-8")
     return {
         "nats": {"nats.conf": nats_config(keys), "nats-ha.conf": nats_ha_config(keys)},

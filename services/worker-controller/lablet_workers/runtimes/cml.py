@@ -7,7 +7,8 @@ here one call (`lab_element_state`) tells a whole lab's progress.
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ class CmlRuntime:
             await self._authenticate()
             user = (await self._send("GET", f"/users/{self._username}/id")).json()
             change = {"password": {"old_password": default_password, "new_password": password}}
-            await self._send("PATCH", f"/users/{user}", json=change)
+            with _unsaid(default_password, password):
+                await self._send("PATCH", f"/users/{user}", json=change)
             self._password, self._token = password, None
             await self._authenticate()
 
@@ -107,9 +109,10 @@ class CmlRuntime:
         proxy = transport["proxy"]
         transport["proxy"] = {"server": proxy.get("server"), "port": proxy.get("port")}
         await self._send("PUT", "/licensing/transport", json=transport)
-        response = await self._send(
-            "POST", "/licensing/registration", json={"token": token, "reregister": False}, accept=(409,)
-        )
+        with _unsaid(token):
+            response = await self._send(
+                "POST", "/licensing/registration", json={"token": token, "reregister": False}, accept=(409,)
+            )
         if response.status_code == 409 and not (await self.license()).registered:
             raise RuntimeUnavailable(f"the licence cannot be registered now: {_description(response)}")
 
@@ -269,6 +272,18 @@ class CmlRuntime:
 
 
 _LIGHT = {"data": "true", "exclude_configurations": "true"}
+
+
+@contextmanager
+def _unsaid(*secrets: str) -> Iterator[None]:
+    """Controllers repeat what they refuse: a secret that was sent does not stand in what is raised, and so in no log."""
+    try:
+        yield
+    except RuntimeFault as fault:
+        words = str(fault)
+        for secret in secrets:
+            words = words.replace(secret, "…")
+        raise type(fault)(words) from None
 
 
 def _check(response: httpx.Response, method: str, path: str) -> None:

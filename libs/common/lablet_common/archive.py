@@ -16,6 +16,7 @@ from typing import Any
 from uuid import NAMESPACE_URL, uuid5
 
 from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, digest_of
+from lablet_common.resources import schema
 from lablet_common.resources.kinds import Kind
 from lablet_common.resources.model import Model, Resource
 
@@ -84,7 +85,7 @@ def pack(resources: Sequence[Resource[Any, Any]]) -> bytes:
 def unpack(kind: Kind, data: bytes) -> list[Resource[Any, Any]]:
     """The resources of a file. Raises `ValueError` (also for lines that are not of the kind) and `OSError`, `EOFError`
     for damaged compression."""
-    return [kind.model.model_validate_json(line) for line in gzip.decompress(data).splitlines()]
+    return [schema.read(kind.model, line) for line in gzip.decompress(data).splitlines()]
 
 
 async def find(objects: ObjectStore, kind: Kind, resource_id: str, tenant: str) -> Resource[Any, Any] | None:

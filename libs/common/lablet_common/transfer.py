@@ -19,6 +19,7 @@ from pydantic import ValidationError
 
 from lablet_common.quotas import LEDGERS, QUOTAS, Ledger, Quota
 from lablet_common.requests import pointer_of
+from lablet_common.resources import schema
 from lablet_common.resources.kinds import CLOCK_KEY, KINDS, SUBSCRIPTION, Kind
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.request import Request, RequestPhase
@@ -69,7 +70,7 @@ async def export_lines(store: Store) -> AsyncIterator[bytes]:
     yield json.dumps({"format": FORMAT, "revision": revision}).encode()
     for kind in _kinds():
         async for kv in _all(store, kind.prefix, revision):
-            yield kind.model.model_validate_json(kv.value).at_revision(kv.mod_revision).to_json()
+            yield schema.read(kind.model, kv.value).at_revision(kv.mod_revision).to_json()
     for prefix, _ in _SETTINGS:
         async for kv in _all(store, prefix, revision):
             yield json.dumps({"kind": _SETTING, "key": kv.key, "value": json.loads(kv.value)}).encode()
@@ -180,7 +181,7 @@ def _entry(line: bytes) -> Entry:
         known = ", ".join(sorted(str(one.model.model_fields["kind"].default) for one in _kinds()))
         raise ValueError(f"there is no kind {document['kind']!r}: known are {known}")
     document.get("metadata", {}).pop("resourceVersion", None)
-    resource = kind.model.model_validate(document)
+    resource = kind.model.model_validate(schema.migrated(kind.model, document))
     return Entry(kind.key_of(resource), resource)
 
 

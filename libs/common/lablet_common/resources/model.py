@@ -147,6 +147,8 @@ class Resource(Model, Generic[SpecT, StatusT]):
     machine: ClassVar[StateMachine]
 
     kind: str
+    schema_version: Annotated[int, Field(ge=1, strict=True)] = 1
+    """Of the shape in which it is stored (see `schema`)."""
     metadata: Metadata
     spec: SpecT
     status: StatusT
@@ -209,7 +211,8 @@ class Resource(Model, Generic[SpecT, StatusT]):
 
     def respecified(self, fact: str = "changed", *, cause: str | None = None, **changes: Any) -> Self:
         """The resource with `changes` in its spec and the next generation."""
-        spec = type(self.spec).model_validate(self.spec.model_dump() | changes)
+        checked = type(self.spec).model_validate(self.spec.model_dump() | changes)
+        spec = self.spec.model_copy(update={name: getattr(checked, name) for name in changes})
         metadata = self.metadata.model_copy(update={"generation": self.metadata.generation + 1})
         return self._with(spec=spec, metadata=metadata)._with_status(fact, cause)
 

@@ -5,9 +5,11 @@ function compares what the decision rests on; none of them does I/O. A compariso
 `Conflict`: read again and decide anew.
 """
 
+import json
 from functools import lru_cache
 from typing import Any
 
+from lablet_common.resources import schema
 from lablet_common.resources.kinds import Kind, kind_of
 from lablet_common.resources.model import Resource
 from lablet_common.store.api import InvalidRequest, KeyValue, StoreError
@@ -28,6 +30,10 @@ class Unreadable(StoreError):
 
 def encode(resource: Resource[Any, Any]) -> bytes:
     """The value to store: JSON without the revision, which etcd itself knows."""
+    if resource.model_extra is not None:  # read with fields of a later release
+        document = schema.with_unknown(resource)
+        document["metadata"].pop("resourceVersion", None)
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
     if resource.metadata.resource_version is None:
         return resource.to_json()
     return resource.model_dump_json(by_alias=True, exclude_none=True, exclude=_WITHOUT_VERSION).encode()
@@ -45,7 +51,7 @@ def decode(kind: Kind, kv: KeyValue) -> Resource[Any, Any]:
 def _decoded(model: type[Resource[Any, Any]], value: bytes, revision: int) -> Resource[Any, Any]:
     """The same value at the same revision is the same resource: caches and bridges of a process read each change in turn,
     and resources never change."""
-    return model.model_validate_json(value).at_revision(revision)
+    return schema.read(model, value).at_revision(revision)
 
 
 def create_in(txn: Transaction, resource: Resource[Any, Any]) -> None:

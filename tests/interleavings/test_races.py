@@ -30,7 +30,7 @@ from lablet_common.resources.kinds import (
     gate_key,
     kind_of,
 )
-from lablet_common.resources.reservation import SeatPlacement, Slot
+from lablet_common.resources.reservation import SeatPlacement, SeatState, Slot
 from lablet_common.store import Get, MemoryStore, Store, Transaction
 from lablet_common.store.changes import decode, encode
 from lablet_common.testing.interleaving import Actor, OrderFault, Scene, explore
@@ -49,6 +49,7 @@ from lablet_workers.settings import WorkerControllerSettings
 START = datetime(2027, 3, 1, 9, 0, tzinfo=UTC)
 END = START + timedelta(hours=1)
 NAME, SEAT = "rsv-a", "ins-a-1"
+_SETTINGS = WorkerControllerSettings()
 _LOOKS = 3
 """Times that an actor looks again after somebody else was first."""
 _READ = (RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, ARTIFACT)
@@ -135,6 +136,12 @@ class World:
 
         await self._decide(store, START - timedelta(minutes=20), decide)
 
+    async def heal(self, store: Store) -> None:
+        """The seat's lab has failed with its worker: it gets another place for what is left of its slot."""
+        lead = timedelta(minutes=35)
+        before = END - timedelta(minutes=1)
+        await self._decide(store, before, lambda state, now: heal.heal(state, state.reservations[NAME], now, lead))
+
     async def extend(self, store: Store) -> None:
         """Asked for a minute before the end."""
         asked = ReservationChange(end=END + timedelta(minutes=30))
@@ -150,7 +157,7 @@ class World:
         known = await Known.of(store)
         estate = Estate(
             "default", self.workers, store=store, caches=cast("Any", known), clock=ManualClock(now),
-            settings=WorkerControllerSettings(), providers=cast("Any", None), runtimes=cast("Any", None),
+            settings=_SETTINGS, providers=cast("Any", None), runtimes=cast("Any", None),
             objects=MemoryObjectStore(), box=cast("Any", None), source="/lablet/worker-controller",
         )  # fmt: skip
         return Labs(estate, lambda _: None, lambda _: None)
@@ -171,6 +178,11 @@ class World:
             if instance.spec.end > END or instance.slot_ended:
                 return
 
+    async def end(self, store: Store) -> None:
+        """The slot's first end has come, as far as the failed or collected instance knows."""
+        for _ in range(2):
+            await (await self._labs(store, END)).look_at_instance(SEAT)
+
     # -- judging -----------------------------------------------------------------------------------------------------
 
     async def check(self) -> None:
@@ -180,12 +192,15 @@ class World:
         if instance is None:
             return
         (seat,) = reservation.status.placement
-        assert instance.spec.worker == seat.worker, (
+        gone = instance.status.released or instance.is_final
+        assert gone or instance.spec.worker == seat.worker, (
             f"the lab is on {instance.spec.worker}, its reservation says {seat.worker}"
         )
-        assert not (instance.slot_ended and reservation.slot.end > END), (
-            "the lab was torn down inside a granted extension"
-        )
+        longer = reservation.slot.end > END
+        assert not (instance.slot_ended and longer), "the lab was torn down inside a granted extension"
+        assert not (instance.status.phase == "Stopping" and longer), "the lab was torn down inside a granted extension"
+        given_up = instance.status.phase == "Terminated" and seat.state is SeatState.PLACED
+        assert not (given_up and longer), "the seat was given up although its place and its slot still stand"
 
     async def _one(self, kind: Kind, name: str) -> Any:
         found = await self.store.get(kind.key(name))
@@ -200,8 +215,10 @@ def meta(name: str) -> Metadata:
     return Metadata(id=name, uid=f"uid-{name}", created_at=START - timedelta(days=1))
 
 
-def resources(*, running: bool, maintained: bool) -> list[Any]:
-    """Two workers, one seat on the first; the lab runs already, or its worker is to be maintained in its slot."""
+def resources(*, instance: dict[str, Any] | None, maintained: bool, extended: bool) -> list[Any]:
+    """Two workers, one seat on the first; its lab has begun, or its worker is to be maintained in its slot. A failed lab's
+    worker is lost. `extended`: the slot has become longer, and its instance does not know yet."""
+    failed = instance is not None and instance["phase"] == "Failed"
     pool = {"template": "sim", "max": 2, "turnaround_minutes": 0, "preparation_minutes": 0}
     found: list[Any] = [
         WorkerPool.model_validate({"metadata": meta("default"), "spec": pool, "status": {"phase": "Active"}}),
@@ -222,32 +239,40 @@ def resources(*, running: bool, maintained: bool) -> list[Any]:
             "pool": "default", "template": "sim", "capacity": {"cpu_cores": 8, "memory_gb": 32, "storage_gb": 100},
             "max_nodes": 20, "license": "ENTERPRISE", "maintenance": [span] if maintained and number == 1 else [],
         }  # fmt: skip
-        worker = {"metadata": meta(f"default-{number:03}"), "spec": spec, "status": {"phase": "Ready"}}
+        phase = "Failed" if failed and number == 1 else "Ready"
+        worker = {"metadata": meta(f"default-{number:03}"), "spec": spec, "status": {"phase": phase}}
         found.append(Worker.model_validate(worker))
-    slot = Slot(start=START, end=END)
+    slot = Slot(start=START, end=END + timedelta(minutes=30) if extended else END)
     reservation = Reservation.model_validate(
         {
             "metadata": meta(NAME),
             "spec": {"definition": "lab@1.0.0", "start": START, "end": END, "duration_minutes": 60},
-            "status": {"phase": "Active" if running else "Scheduled", "pool": "default", "slot": slot,
+            "status": {"phase": "Active" if instance else "Scheduled", "pool": "default", "slot": slot,
                        "placement": [SeatPlacement(seat=1, worker="default-001", instance=SEAT)]},
         }
     )  # fmt: skip
     found.append(reservation)
-    if running:
+    if instance is not None:
         spec = InstanceSpec(
             reservation=NAME, seat=1, definition="lab@1.0.0", pool="default", worker="default-001", start=START, end=END
         )
-        status = InstanceStatus.model_validate({"phase": "Running", "ran": True})
+        status = InstanceStatus.model_validate({"ran": True, **instance})
         found.append(Instance(metadata=meta(SEAT), spec=spec, status=status))
     return found
 
 
-def scene(*names: str, running: bool = False, maintained: bool = False) -> Callable[[], Awaitable[Scene]]:
+RUNNING = {"phase": "Running"}
+FAILED = {"phase": "Failed", "reason": "WorkerLost", "released": True}
+ASKED = {"phase": "Collecting", "reason": "CollectRequested", "deadline": END + timedelta(hours=1)}
+
+
+def scene(
+    *names: str, instance: dict[str, Any] | None = None, maintained: bool = False, extended: bool = False
+) -> Callable[[], Awaitable[Scene]]:
     async def make() -> Scene:
         store = MemoryStore()
         txn = Transaction()
-        for resource in resources(running=running, maintained=maintained):
+        for resource in resources(instance=instance, maintained=maintained, extended=extended):
             txn.put(kind_of(resource).key_of(resource), encode(resource))
         await txn.put(gate_key("default"), b"x").commit(store)
         fences = [
@@ -265,7 +290,10 @@ RACES = {
     "replan and start": scene("replan", "start", maintained=True),
     "replan, a saving move and start": scene("replan", "start", "save", maintained=True),
     "a saving move and start": scene("save", "start"),
-    "extend and tear down": scene("extend", "tear_down", running=True),
+    "extend and tear down": scene("extend", "tear_down", instance=RUNNING),
+    "extend and the end of a failed lab": scene("extend", "end", instance=FAILED),
+    "heal an extended seat and the end of its failed lab": scene("heal", "end", instance=FAILED, extended=True),
+    "extend and the end of a collection": scene("extend", "end", instance=ASKED),
 }
 
 
@@ -283,6 +311,9 @@ async def test_in_every_order_no_lab_is_on_two_workers_nor_torn_down_inside_an_e
         ("replan and start", "the reservation as it was read", "the lab is on default-001"),
         ("extend and tear down", "the instances as they were read", "torn down inside a granted extension"),
         ("extend and tear down", "the reservation as it was read", "torn down inside a granted extension"),
+        ("extend and the end of a failed lab", "the reservation as it was read", "given up although its place"),
+        ("extend and the end of a collection", "the instances as they were read", "torn down inside a granted extension"),
+        ("extend and the end of a collection", "the reservation as it was read", "torn down inside a granted extension"),
     ],
 )
 async def test_without_a_comparison_the_explorer_finds_the_order_that_breaks_it(

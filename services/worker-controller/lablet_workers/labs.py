@@ -27,7 +27,8 @@ from lablet_workers.runtimes.port import RuntimeFault
 log = logging.getLogger("lablet.workers")
 
 _PLACED = (ReservationPhase.SCHEDULED, ReservationPhase.ACTIVE)
-_BY_RESERVATION = (InstancePhase.PENDING, InstancePhase.INSTANTIATING, InstancePhase.RUNNING, InstancePhase.FAILED)
+_BY_ITSELF = (InstancePhase.GRADING, InstancePhase.STOPPING)
+"""Phases that end as they do whatever becomes of the reservation."""
 _UP = (WorkerPhase.READY, WorkerPhase.DRAINING, WorkerPhase.FAILED, WorkerPhase.TERMINATING)
 _SEATS_AT_ONCE = 50
 """Instances made in one transaction."""
@@ -214,7 +215,7 @@ def _resting_on(situation: Situation, outcome: Instance) -> Transaction:
     as it was read."""
     txn = Transaction()
     before = situation.instance
-    decided = before.status.phase in _BY_RESERVATION and before.status.phase is not outcome.status.phase
+    decided = before.status.phase not in _BY_ITSELF and before.status.phase is not outcome.status.phase
     if situation.reservation is not None and (decided or before.spec != outcome.spec):
         unchanged_in(txn, situation.reservation)
     return txn

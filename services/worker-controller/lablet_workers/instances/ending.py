@@ -133,9 +133,10 @@ def _after_collecting(s: Situation, reason: str, message: str | None) -> Instanc
     if asked and s.now < s.instance.spec.end and not s.abandoned:
         return s.move(_P.RUNNING, reason, message, deadline=None, artifacts=kept, staged=None)
     graded = s.definition is not None and s.definition.spec.grade and not s.instance.status.evicted
-    if graded and reason == "Collected":
-        return s.move(_P.GRADING, reason, message, deadline=s.now + s.times.grade, artifacts=kept)
-    return s.move(_P.STOPPING, reason, message, deadline=s.now + s.times.stop, artifacts=kept)
+    to, time = (_P.GRADING, s.times.grade) if graded and reason == "Collected" else (_P.STOPPING, s.times.stop)
+    if asked and not s.abandoned:
+        message, reason = message or reason, SLOT_ENDED  # the slot ended over it: no extension may be granted any more
+    return s.move(to, reason, message, deadline=s.now + time, artifacts=kept)
 
 
 async def _all_stored(s: Situation, role: str) -> bool:

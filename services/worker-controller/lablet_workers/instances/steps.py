@@ -13,8 +13,6 @@ from lablet_workers.instances.failing import WORKER_LOST, failed
 
 _P = InstancePhase
 
-_BEFORE_THE_END = (_P.PENDING, _P.INSTANTIATING, _P.RUNNING)
-
 
 async def step(situation: Situation) -> Instance | Again | None:
     """The instance one step further, when to look again, or None when only news can bring it on."""
@@ -22,14 +20,14 @@ async def step(situation: Situation) -> Instance | Again | None:
     phase = instance.status.phase
     if phase is _P.TERMINATED:
         return None
+    slot = situation.reservation.slot if situation.reservation is not None else None
+    if slot is not None and not instance.slot_ended and (slot.start, slot.end) != (instance.spec.start, instance.spec.end):
+        # whatever the phase: nothing may end, and no failed seat be given up, by an end that is no longer the slot's
+        return instance.respecified(start=slot.start, end=slot.end)
     if phase is _P.FAILED:
         return await failed(situation)
     if phase not in (_P.STOPPED, _P.EXPORTED) and situation.worker_lost:
         return situation.fail(WORKER_LOST, f"worker {instance.spec.worker} was lost")
-    if phase in _BEFORE_THE_END:
-        slot = situation.reservation.slot if situation.reservation is not None else None
-        if slot is not None and (slot.start, slot.end) != (instance.spec.start, instance.spec.end):
-            return instance.respecified(start=slot.start, end=slot.end)
     match phase:
         case _P.PENDING:
             return await pending(situation)

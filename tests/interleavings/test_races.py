@@ -312,8 +312,16 @@ async def test_in_every_order_no_lab_is_on_two_workers_nor_torn_down_inside_an_e
         ("extend and tear down", "the instances as they were read", "torn down inside a granted extension"),
         ("extend and tear down", "the reservation as it was read", "torn down inside a granted extension"),
         ("extend and the end of a failed lab", "the reservation as it was read", "given up although its place"),
-        ("extend and the end of a collection", "the instances as they were read", "torn down inside a granted extension"),
-        ("extend and the end of a collection", "the reservation as it was read", "torn down inside a granted extension"),
+        (
+            "extend and the end of a collection",
+            "the instances as they were read",
+            "torn down inside a granted extension",
+        ),
+        (
+            "extend and the end of a collection",
+            "the reservation as it was read",
+            "torn down inside a granted extension",
+        ),
     ],
 )
 async def test_without_a_comparison_the_explorer_finds_the_order_that_breaks_it(

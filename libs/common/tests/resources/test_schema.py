@@ -64,13 +64,13 @@ def test_what_is_written_says_its_version_and_what_says_none_has_the_first() -> 
 
 
 def test_a_newer_version_is_refused_and_says_what_to_do() -> None:
-    with pytest.raises(Unreadable, match="schema version 2, and this release reads up to 1.*bring this service"):
+    with pytest.raises(Unreadable, match=r"schema version 2, and this release reads up to 1.*bring this service"):
         decode(POOL, at(stored(schemaVersion=2)))
 
 
 @pytest.mark.parametrize("version", [0, -1, "1", 1.5, True, None])
 def test_nonsense_is_no_version(version: Any) -> None:
-    with pytest.raises(Unreadable, match="schemaVersion|schema_version"):
+    with pytest.raises(Unreadable, match=r"schemaVersion|schema_version"):
         decode(POOL, at(stored(schemaVersion=version)))
 
 

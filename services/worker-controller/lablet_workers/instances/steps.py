@@ -21,7 +21,11 @@ async def step(situation: Situation) -> Instance | Again | None:
     if phase is _P.TERMINATED:
         return None
     slot = situation.reservation.slot if situation.reservation is not None else None
-    if slot is not None and not instance.slot_ended and (slot.start, slot.end) != (instance.spec.start, instance.spec.end):
+    if (
+        slot is not None
+        and not instance.slot_ended
+        and (slot.start, slot.end) != (instance.spec.start, instance.spec.end)
+    ):
         # whatever the phase: nothing may end, and no failed seat be given up, by an end that is no longer the slot's
         return instance.respecified(start=slot.start, end=slot.end)
     if phase is _P.FAILED:

@@ -156,10 +156,16 @@ def path_of(subject: str) -> str | None:
 
 
 async def outcome_response(
-    parts: Parts, request: Request, prefer: str | None, *, done: int = 200, wait_by_default: float | None = None
+    parts: Parts,
+    request: Request,
+    prefer: str | None,
+    *,
+    done: int = 200,
+    wait_by_default: float | None = None,
+    shown: reads.Shown = reads.whole,
 ) -> Response:
     """The answer to whoever asked for something: its outcome if it comes in time, else where it will be found. Raises
-    the owner's refusal as `Refused`."""
+    the owner's refusal as `Refused`. `shown`: what they see of what came of it."""
     wait = wait_of(prefer, parts.settings.gateway_max_wait_seconds)
     if wait is None:
         wait = wait_by_default
@@ -179,7 +185,7 @@ async def outcome_response(
         return resource_response(request, 200, applied)
     if address := path_of(subject):
         applied["Location"] = address
-    return resource_response(resource, done, applied)
+    return resource_response(shown(resource), done, applied)
 
 
 def refusal_in(request: Request) -> Refused:

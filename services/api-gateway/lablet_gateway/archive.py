@@ -61,7 +61,7 @@ async def reservation(
         )
     if found is None or not caller.sees_reservation(found):
         raise problems.unknown(RESERVATION.name, reservation_id)
-    return found, archived
+    return caller.shown(found), archived
 
 
 async def instance(
@@ -109,11 +109,11 @@ async def page(
         for one in found:
             if day == begin and one.id <= after:
                 continue
-            if not (visible(one) and query.labels.matches(one) and fields.matches(one)):
+            if not (visible(one) and query.labels.matches(one) and fields.matches(caller.shown(one))):
                 continue
             if len(items) == query.limit:
                 return ResourcePage(tuple(items), 0, mark)
-            items.append(one)
+            items.append(caller.shown(one))
             mark = _write_cursor(day, one.id)
     return ResourcePage(tuple(items), 0)
 

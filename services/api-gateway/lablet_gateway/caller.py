@@ -4,7 +4,7 @@ What the caller may not see is answered like what is not there (404); what they 
 """
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, Security
 from fastapi.security import HTTPBearer
@@ -15,10 +15,11 @@ from lablet_common.resources.instance import Instance
 from lablet_common.resources.model import Resource
 from lablet_common.resources.request import Request as Asked
 from lablet_common.resources.reservation import Reservation
-from lablet_gateway import problems
+from lablet_gateway import problems, seats
 from lablet_gateway.identity import Principal, Role
 from lablet_gateway.rights import PUBLIC_TENANT, ROUTE_OF_INTENT, Scope, missing_scope, scope_of
 
+R = TypeVar("R", bound=Resource[Any, Any])
 _BEARER = HTTPBearer(auto_error=False, description="A token of the mesh, or of the identity provider")
 
 
@@ -72,6 +73,12 @@ class Caller:
     def only_sits_in(self, reservation: Reservation) -> bool:
         """A seat of it is the caller's, and nothing else of it."""
         return self.scope is not Scope.ALL and not self.owns(reservation) and self.is_on_roster(reservation)
+
+    def shown(self, resource: R) -> R:
+        """The resource as the caller sees it: of a class that they only sit in, their own seats."""
+        if not isinstance(resource, Reservation) or self.scope is Scope.ALL or self.owns(resource):
+            return resource
+        return cast("R", seats.only_of(self.name, resource))
 
     def may_change(self, resource: Resource[Any, Any]) -> None:
         """Raises 403 unless the whole tenant is in reach or the resource is the caller's own."""

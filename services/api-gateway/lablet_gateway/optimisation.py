@@ -30,6 +30,7 @@ async def ask(parts: Parts, caller: Caller, asked: Ask, name: str, body: PoolOpt
         key=request_key(caller.tenant, caller.name, asked.route, asked.key or uuid4().hex),
         tenant=caller.tenant,
         principal=caller.name,
+        role=str(caller.principal.role),
         shard=name,
         digest=digest_of({"pool": name, "body": body.to_dict()}),
         at=parts.clock.now(),

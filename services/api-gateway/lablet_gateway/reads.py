@@ -5,7 +5,7 @@ revision, so that paging is consistent either way. What the caller may not see i
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 from fastapi import Depends, Query
@@ -73,10 +73,17 @@ WithListQuery = Annotated[ListQuery, Depends(_query)]
 
 
 Visible = Callable[[Any], bool]
+Shown = Callable[[Any], Any]
+"""What the caller sees of a resource that they may see."""
 
 
 def _anything(_: Resource[Any, Any]) -> bool:
     return True
+
+
+def whole(resource: Any) -> Any:
+    """Everything of it."""
+    return resource
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +94,16 @@ class _Seen(LabelSelector):
 
     def matches(self, resource: Resource[Any, Any]) -> bool:
         return self.visible(resource) and self.matches_labels(resource.metadata.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownFields(FieldSelector):
+    """A field selector that looks only at what the caller sees: it cannot be used to find out about the rest."""
+
+    shown: Shown = field(default=whole)
+
+    def matches(self, resource: Resource[Any, Any]) -> bool:
+        return FieldSelector(self.comparisons).matches(self.shown(resource))
 
 
 async def get(
@@ -109,18 +126,27 @@ def _known(parts: Parts, kind: Kind) -> Callable[[KeyValue], Any] | None:
 
 
 async def page(
-    parts: Parts, kind: Kind, query: ListQuery, visible: Callable[[R], bool], *, tenant: str | None = None
+    parts: Parts,
+    kind: Kind,
+    query: ListQuery,
+    visible: Callable[[R], bool],
+    *,
+    tenant: str | None = None,
+    shown: Shown = whole,
 ) -> ResourcePage[R]:
-    """One page of what the caller may see. `tenant` narrows what is read. Raises `Compacted`, `InvalidCursor`."""
+    """One page of what the caller may see, as they see it. `tenant` narrows what is read. Raises `Compacted`,
+    `InvalidCursor`."""
     try:
-        fields = FieldSelector.parse(query.fields, kind.model)
+        fields = _ShownFields(FieldSelector.parse(query.fields, kind.model).comparisons, shown)
     except SelectorError as error:
         raise problems.invalid("fieldSelector", str(error)) from error
     labels = _Seen(query.labels.requirements, visible)
     if query.consistency == "cache" and query.cursor is None:
-        return _cached_page(parts, kind, query.limit, labels, fields, tenant)
-    repository: Repository[R] = Repository(parts.store, kind, _known(parts, kind))
-    return await repository.list(tenant, labels, fields, query.limit, query.cursor)
+        found: ResourcePage[R] = _cached_page(parts, kind, query.limit, labels, fields, tenant)
+    else:
+        repository: Repository[R] = Repository(parts.store, kind, _known(parts, kind))
+        found = await repository.list(tenant, labels, fields, query.limit, query.cursor)
+    return found if shown is whole else replace(found, items=tuple(shown(one) for one in found.items))
 
 
 def _cached_page(

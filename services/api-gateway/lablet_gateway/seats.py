@@ -1,4 +1,5 @@
-"""What belongs to a seat and its user: the codes of claim links, and how much more time a seat may ask for. Pure.
+"""What belongs to a seat and its user: what of a class they see, the codes of claim links, and how much more time a seat
+may ask for. Pure.
 
 A code reads `<reservation>-<secret>`: it finds its reservation by itself. The secret is 160 random bits; the
 reservation keeps its hash only.
@@ -18,6 +19,22 @@ from lablet_gateway import problems
 _CODE = re.compile(r"([a-z0-9-]{1,120})-([a-z2-7]{32})")
 _SECRET_BYTES = 20
 _RUNNING = (ReservationPhase.SCHEDULED, ReservationPhase.ACTIVE)
+
+
+def only_of(user: str, reservation: Reservation) -> Reservation:
+    """The reservation as whoever only sits in it sees it: their own seats, and nothing about who has the others, where
+    those run, how they ended, or which are still to be claimed."""
+    spec, status = reservation.spec, reservation.status
+    own = tuple(entry for entry in spec.roster if entry.user == user)
+    numbers = {entry.seat for entry in own}
+    outcomes = {seat: outcome for seat, outcome in status.outcomes.items() if int(seat) in numbers}
+    placement = tuple(seat for seat in status.placement if seat.seat in numbers)
+    return reservation.model_copy(
+        update={
+            "spec": spec.model_copy(update={"roster": own, "claims": ()}),
+            "status": status.model_copy(update={"placement": placement, "outcomes": outcomes}),
+        }
+    )
 
 
 def new_code(reservation_id: str) -> str:

@@ -63,6 +63,7 @@ async def put(parts: Parts, caller: Caller, asked: Ask, pool: str, data: Simulat
         key=key,
         tenant=caller.tenant,
         principal=caller.name,
+        role=str(caller.principal.role),
         shard=pool,
         digest=digest,
         at=parts.clock.now(),

@@ -55,6 +55,12 @@ class Entry:
     def data(self) -> dict[str, Any]:
         return _data_in(self.frame)
 
+    def telling(self, data: dict[str, Any]) -> "Entry":
+        """The same event with other data."""
+        head, _, _ = self.frame.partition(_DATA)
+        _, body = encode_structured(CloudEvent(self.event.get_attributes(), data))
+        return replace(self, frame=b"%b%b%b\n\n" % (head, _DATA, body))
+
 
 @lru_cache(maxsize=512)
 def _data_in(frame: bytes) -> dict[str, Any]:
@@ -122,6 +128,10 @@ class Place:
     def reset(self) -> bytes:
         """Tells a client to begin anew from here."""
         return b"event: reset\nid: %s-%d\ndata: {}\n\n" % (self.epoch.encode(), self.number)
+
+
+Sight = Callable[[Entry], Entry | None]
+"""What one client sees of an event; None: nothing."""
 
 
 class Hub:
@@ -231,19 +241,19 @@ class Hub:
         return Place(epoch, number, lost=number + 1 < bounds.first)
 
     async def frames(
-        self, place: Place, wanted: Filter, visible: Callable[[Entry], bool], heartbeat_seconds: float
+        self, place: Place, wanted: Filter, sight: Sight, heartbeat_seconds: float
     ) -> AsyncIterator[bytes]:
         """What one client is sent from `place` on, until it goes or the hub closes."""
         self.clients += 1
         try:
             yield HEARTBEAT
-            async for frame in self._frames(place, wanted, visible, heartbeat_seconds):
+            async for frame in self._frames(place, wanted, sight, heartbeat_seconds):
                 yield frame
         finally:
             self.clients -= 1
 
     async def _frames(
-        self, place: Place, wanted: Filter, visible: Callable[[Entry], bool], heartbeat_seconds: float
+        self, place: Place, wanted: Filter, sight: Sight, heartbeat_seconds: float
     ) -> AsyncIterator[bytes]:
         seen = Seen(_REMEMBERED)
         if place.lost:
@@ -269,9 +279,9 @@ class Hub:
                 await asyncio.sleep(_RETRY_SECONDS)
                 continue
             for entry in entries:
-                if wanted.wants(entry) and visible(entry) and seen.is_new(entry.event):
+                if wanted.wants(entry) and seen.is_new(entry.event) and (shown := sight(entry)) is not None:
                     seen.note(entry.event)
-                    yield entry.frame
+                    yield shown.frame
 
     async def _after(self, epoch: str, position: int) -> tuple[list[Entry], int]:
         """The next entries, from the ring or the log, and how far they reach. Raises `EventLogUnavailable`."""

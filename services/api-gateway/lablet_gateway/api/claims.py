@@ -120,14 +120,18 @@ async def claim(
     if found is None or found.tenant != caller.tenant:
         raise _unknown()
     if caller.is_on_roster(found):
-        return resource_response(found)
+        return resource_response(caller.shown(found))
     digest = seats.hash_of(code)
     if not any(one.sha256 == digest for one in found.spec.claims):
         raise _unknown()
     body = ReservationClaim(sha256=digest, user=caller.name)
     request = await Intake(parts, caller, Ask(f"POST /claims/{digest}", key)).claim(found, body)
     return await outcome_response(
-        parts, request, prefer, wait_by_default=min(_PATIENCE_SECONDS, parts.settings.gateway_max_wait_seconds)
+        parts,
+        request,
+        prefer,
+        wait_by_default=min(_PATIENCE_SECONDS, parts.settings.gateway_max_wait_seconds),
+        shown=caller.shown,
     )
 
 

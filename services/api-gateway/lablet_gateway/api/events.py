@@ -7,24 +7,21 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 
 from lablet_common.resources.instance import Instance
-from lablet_common.resources.kinds import KEY, KINDS, RESERVATION
+from lablet_common.resources.kinds import KINDS
 from lablet_common.resources.model import Model
-from lablet_common.resources.request import Request
-from lablet_common.resources.reservation import Reservation
 from lablet_common.store.selectors import LabelSelector, SelectorError
 from lablet_gateway import envelopes, problems, story
 from lablet_gateway.answers import refusals
-from lablet_gateway.caller import Caller, WithCaller
-from lablet_gateway.identity import Role
+from lablet_gateway.caller import WithCaller
 from lablet_gateway.ingress import EventResult, refusal_of_result, take_all
 from lablet_gateway.listening import EventStreamResponse
-from lablet_gateway.parts import Parts, WithParts
-from lablet_gateway.rights import FLEET_TENANT, PREFIX, PUBLIC_TENANT, Scope
+from lablet_gateway.parts import WithParts
+from lablet_gateway.rights import FLEET_TENANT, PREFIX, PUBLIC_TENANT
+from lablet_gateway.sight import FLEET, CallersSight
 from lablet_gateway.streams import Entry, Filter, entry_of
 
 router = APIRouter(prefix=f"{PREFIX}/events", tags=["events"])
 _TENANT_OF = {"definition": PUBLIC_TENANT}
-_FLEET = frozenset({"pool", "template", "worker", "scaling"})
 _STORY_LIMIT = 10_000
 _PATIENCE_SECONDS = 2.0
 """How long a listener waits for a replica that has just started to see the log."""
@@ -118,20 +115,22 @@ async def tell_story(
     kind, _, name = subject.partition("/")
     if kind not in KINDS or not name:
         raise problems.invalid("subject", f"{subject!r} names no resource", "write <kind>/<id>")
-    sees = _Sight(parts, caller)
-    tenants = {caller.tenant, _TENANT_OF.get(kind, FLEET_TENANT if kind in _FLEET else caller.tenant)}
+    sight = CallersSight(parts, caller)
+    tenants = {caller.tenant, _TENANT_OF.get(kind, FLEET_TENANT if kind in FLEET else caller.tenant)}
     found: dict[tuple[str, str], Entry] = {}
     for tenant in sorted(tenants):
         latest = await story.present(parts, tenant, kind, name)
         if latest is not None and isinstance(latest[1], Instance):
             owner = await story.seats_reservation(parts, latest[1])
-            sees.know(owner)
+            sight.know(owner)
         for logged in await parts.events.story(tenant, kind, name, limit):
             entry = entry_of(logged, parts.hub.epoch)
-            if entry is not None and sees(entry):
-                found.setdefault((entry.event.get_source(), entry.event.get_id()), entry)
-        if latest is not None and sees(latest[0]):
-            found.setdefault((latest[0].event.get_source(), latest[0].event.get_id()), latest[0])
+            shown = None if entry is None else sight(entry)
+            if shown is not None:
+                found.setdefault((shown.event.get_source(), shown.event.get_id()), shown)
+        shown = None if latest is None else sight(latest[0])
+        if shown is not None:
+            found.setdefault((shown.event.get_source(), shown.event.get_id()), shown)
     told = sorted(found.values(), key=lambda entry: str(entry.event.get_extension("sequence") or ""))
     documents = b",".join(entry.body for entry in told[:limit])
     return Response(b"[%b]" % documents, media_type=envelopes.BATCH)
@@ -173,54 +172,5 @@ async def stream(
                     correlation, labels)  # fmt: skip
     await parts.hub.ready(_PATIENCE_SECONDS)
     place = await parts.hub.place(last_event_id)
-    frames = parts.hub.frames(place, wanted, _Sight(parts, caller), parts.settings.gateway_heartbeat_seconds)
+    frames = parts.hub.frames(place, wanted, CallersSight(parts, caller), parts.settings.gateway_heartbeat_seconds)
     return EventStreamResponse(frames, parts.settings.gateway_stream_patience_seconds)
-
-
-class _Sight:
-    """Which events a caller may see: the tenant's, those of the fleet (staff), public definitions; a learner those of
-    own reservations, seats and requests. What cannot be judged from the event or the cache is not shown."""
-
-    def __init__(self, parts: Parts, caller: Caller) -> None:
-        self._parts = parts
-        self._caller = caller
-        self._known: dict[str, Reservation] = {}
-
-    def know(self, reservation: Reservation | None) -> None:
-        """One that may have left the cache: its seats can be judged by it."""
-        if reservation is not None:
-            self._known[reservation.id] = reservation
-
-    def __call__(self, entry: Entry) -> bool:
-        caller = self._caller
-        if entry.kind in _FLEET:
-            return caller.is_staff
-        if entry.kind == "definition":
-            return entry.tenant in (caller.tenant, PUBLIC_TENANT)
-        if entry.tenant != caller.tenant or (entry.kind == KEY.name and caller.principal.role is not Role.ADMIN):
-            return False
-        return caller.scope is Scope.ALL or self._is_own(entry)
-
-    def _is_own(self, entry: Entry) -> bool:
-        data = {name: value for name, value in entry.data.items() if name != "previousPhase"}
-        match entry.kind:
-            case "reservation":
-                reservation = _read(Reservation, data) or self._parts.caches[RESERVATION].get(entry.id)
-                return isinstance(reservation, Reservation) and self._caller.sees_reservation(reservation)
-            case "instance":
-                instance = _read(Instance, data)
-                if instance is None:
-                    return False
-                name = instance.spec.reservation
-                owner = self._known.get(name) or self._parts.caches[RESERVATION].get(name)
-                return self._caller.sees_instance(instance, owner if isinstance(owner, Reservation) else None)
-            case "request":
-                request = _read(Request, data)
-                return request is not None and self._caller.sees_request(request)
-            case _:
-                return False
-
-
-def _read(model: type[Any], data: dict[str, Any]) -> Any:
-    """The resource in an event; None where the event carries none."""
-    return model.model_validate(data) if data else None

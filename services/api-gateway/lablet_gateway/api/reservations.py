@@ -85,7 +85,9 @@ async def list_reservations(
     if span is not None:
         old = await archive.page(parts, RESERVATION, caller, span, query, caller.sees_reservation)
         return reads.list_response(old)
-    found: ResourcePage[Reservation] = await reads.page(parts, RESERVATION, query, caller.sees_reservation)
+    found: ResourcePage[Reservation] = await reads.page(
+        parts, RESERVATION, query, caller.sees_reservation, shown=caller.shown
+    )
     return reads.list_response(found)
 
 
@@ -112,7 +114,7 @@ async def change(
     does not fit is refused with the longest that would."""
     ask = Ask(f"PATCH /reservations/{reservation_id}", key, if_match)
     request = await Intake(parts, caller, ask).change(reservation_id, body, must_match=True)
-    return await outcome_response(parts, request, prefer)
+    return await outcome_response(parts, request, prefer, shown=caller.shown)
 
 
 @router.delete("/{reservation_id}", status_code=202, response_model=None, responses=accepting(Reservation, 412))

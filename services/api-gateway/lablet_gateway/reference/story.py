@@ -38,6 +38,7 @@ SHOWN: Mapping[str, Any] = {
         "definition": "ospf-basics", "seats": 2, "start": "2027-03-02T08:00:00Z", "durationMinutes": 120,
         "rule": "FREQ=WEEKLY;BYDAY=TU;COUNT=14", "timezone": "Europe/Berlin", "exceptDates": ["2027-04-06"],
     },
+    "SeriesChange": {"scope": "following", "date": "2027-03-09", "durationMinutes": 90},
     "ReservationChange": {"end": "2027-03-01T12:00:00Z"},
     "PoolApply": {"spec": _POOL, "labels": {"site": "fra"}},
     "TemplateApply": {"spec": _TEMPLATE},

@@ -1,0 +1,81 @@
+"""Which published events a caller sees, and what of them: the rights of `caller` applied to the event log.
+
+The tenant's events, those of the fleet (staff), public definitions; a learner those of own reservations, seats and
+requests, and of a class that they only sit in their own seats. What cannot be judged from the event, the cache or what
+was made known is not shown.
+"""
+
+from typing import Any
+
+from lablet_common.resources.instance import Instance
+from lablet_common.resources.kinds import KEY, RESERVATION
+from lablet_common.resources.request import Request
+from lablet_common.resources.reservation import Reservation
+from lablet_gateway.caller import Caller
+from lablet_gateway.identity import Role
+from lablet_gateway.parts import Parts
+from lablet_gateway.rights import PUBLIC_TENANT, Scope
+from lablet_gateway.streams import Entry
+
+FLEET = frozenset({"pool", "template", "worker", "scaling"})
+"""Kinds that belong to no tenant's people."""
+_BEFORE = "previousPhase"
+
+
+class CallersSight:
+    """Gives of each event what the caller sees; None: nothing."""
+
+    def __init__(self, parts: Parts, caller: Caller) -> None:
+        self._parts = parts
+        self._caller = caller
+        self._known: dict[str, Reservation] = {}
+
+    def know(self, reservation: Reservation | None) -> None:
+        """One that may have left the cache: its seats can be judged by it."""
+        if reservation is not None:
+            self._known[reservation.id] = reservation
+
+    def __call__(self, entry: Entry) -> Entry | None:
+        caller = self._caller
+        if entry.kind in FLEET:
+            return entry if caller.is_staff else None
+        if entry.kind == "definition":
+            return entry if entry.tenant in (caller.tenant, PUBLIC_TENANT) else None
+        if entry.tenant != caller.tenant or (entry.kind == KEY.name and caller.principal.role is not Role.ADMIN):
+            return None
+        return entry if caller.scope is Scope.ALL else self._own(entry)
+
+    def _own(self, entry: Entry) -> Entry | None:
+        told = entry.data
+        data = {name: value for name, value in told.items() if name != _BEFORE}
+        match entry.kind:
+            case "reservation":
+                return self._own_reservation(entry, _read(Reservation, data), told)
+            case "instance":
+                instance = _read(Instance, data)
+                if instance is None:
+                    return None
+                name = instance.spec.reservation
+                owner = self._known.get(name) or self._parts.caches[RESERVATION].get(name)
+                reservation = owner if isinstance(owner, Reservation) else None
+                return entry if self._caller.sees_instance(instance, reservation) else None
+            case "request":
+                request = _read(Request, data)
+                return entry if request is not None and self._caller.sees_request(request) else None
+            case _:
+                return None
+
+    def _own_reservation(self, entry: Entry, told: Reservation | None, data: dict[str, Any]) -> Entry | None:
+        reservation = told or self._parts.caches[RESERVATION].get(entry.id)
+        if not isinstance(reservation, Reservation) or not self._caller.sees_reservation(reservation):
+            return None
+        shown = self._caller.shown(reservation)
+        if told is None or shown is reservation:
+            return entry
+        before = {_BEFORE: data[_BEFORE]} if _BEFORE in data else {}
+        return entry.telling(shown.to_dict() | before)
+
+
+def _read(model: type[Any], data: dict[str, Any]) -> Any:
+    """The resource in an event; None where the event carries none."""
+    return model.model_validate(data) if data else None

@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 PACKAGES := libs/common libs/client services/api-gateway services/scheduler services/worker-controller services/artifact-service deploy/local
 SOURCES := libs/common/lablet_common libs/client/lablet_client services/api-gateway/lablet_gateway services/scheduler/lablet_scheduler services/worker-controller/lablet_workers services/artifact-service/lablet_artifacts deploy/local/lablet_local
 READY := $(VENV)/.ready
+# Two processes, whole files each; meshes one after another, first (conftest.py).
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
 .PHONY: help setup demo test test-all chaos up down lint format bench lock proto reference dist validate-prereqs clean
@@ -28,10 +30,10 @@ demo: $(READY) ## a morning of classes and exams on real local servers, checked 
 	@$(BIN)/lablet demo
 
 test: $(READY) ## every test but the long tier (under ten minutes)
-	$(BIN)/python -m pytest -m "not long"
+	$(BIN)/python -m pytest $(SPREAD) -m "not long"
 
 test-all: $(READY) ## the long tier too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 chaos: $(READY) ## fault runs: four seeds under load, everything killed, paused and cut off (SEEDS=n for more)
 	@$(BIN)/lablet chaos --seeds $(or $(SEEDS),4)

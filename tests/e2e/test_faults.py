@@ -79,7 +79,7 @@ async def test_killed_one_after_another_nothing_is_lost_or_doubled(mesh: LocalMe
                 print("reduced: this etcd may lose writes when it is killed at work, so it is killed at rest")
                 flow.paused.clear()
                 await asyncio.sleep(2)
-            mesh.kill(victim)
+            await mesh.wait_ended(victim, mesh.kill(victim))  # else it would still be called ready
             await mesh.wait_ready(victim, timeout=30)
             flow.paused.set()
             await asyncio.sleep(1.5)

@@ -14,7 +14,7 @@ from lablet_common.requests import TOGETHER, Accepted, KeyReused, pointer_of
 from lablet_common.resources.kinds import REQUEST
 from lablet_common.resources.request import Request
 from lablet_common.store.api import Compare, Get, OutcomeUnknown, Put, Store, Target
-from lablet_common.store.changes import decode, encode
+from lablet_common.store.changes import committed, decode, encode
 
 _BYTES = 1024 * 1024
 """Bytes of requests in one transaction, of the 1.5 MiB that etcd takes."""
@@ -67,7 +67,10 @@ async def _accept(store: Store, group: Sequence[_Numbered]) -> dict[int, Accepte
     except OutcomeUnknown:
         done = await store.txn(absent, writes, looks)  # its comparisons make the second try harmless
     if done.succeeded:
-        return {number: Accepted(request.at_revision(done.revision), created=True) for number, request, _ in group}
+        return {
+            number: Accepted(cast("Request", committed(request, value, done.revision)), created=True)
+            for number, request, value in group
+        }
     outcomes: dict[int, Accepted | KeyReused] = {}
     for (number, request, _), found in zip(group, done.reads, strict=True):
         if found:

@@ -37,7 +37,7 @@ from lablet_common.store.api import (
     StoreUnavailable,
     Target,
 )
-from lablet_common.store.changes import decode, encode, update_in
+from lablet_common.store.changes import committed, decode, encode, update_in
 from lablet_common.store.repository import NotFound, Repository
 from lablet_common.store.transaction import Transaction
 
@@ -139,13 +139,14 @@ async def accept(store: Store, request: Request) -> Accepted:
     key = REQUEST.key_of(request)
     spec = request.spec
     absent = [Compare(key, Target.MOD, "=", 0)]
-    writes = [Put(key, encode(request)), pointer_of(request)]
+    value = encode(request)
+    writes = [Put(key, value), pointer_of(request)]
     try:
         done = await store.txn(absent, writes, [Get(key)])
     except OutcomeUnknown:
         done = await store.txn(absent, writes, [Get(key)])  # its comparison makes the second try harmless
     if done.succeeded:
-        return Accepted(request.at_revision(done.revision), created=True)
+        return Accepted(cast("Request", committed(request, value, done.revision)), created=True)
     stored = cast("Request", decode(REQUEST, done.reads[0][0]))
     if stored.spec.digest != spec.digest:
         raise KeyReused(stored)

@@ -114,11 +114,11 @@ class Writer:
 
     def _done(self, step: Step, revision: int) -> None:
         decision, now = step.decision, self._clock.now()
-        if isinstance(decision.resource, Reservation):
-            committed = decision.resource.at_revision(revision)
-            self.accounts.drop(committed.id)
-            self._agenda.state.put_reservation(committed, now)
-            self._agenda.dirty.add(committed.id)
+        written = step.stands_at(revision)
+        if written is not None:
+            self.accounts.drop(written.id)
+            self._agenda.state.put_reservation(written, now)
+            self._agenda.dirty.add(written.id)
         self._agenda.freed = self._agenda.freed or decision.frees
         DECISIONS.labels(decision.result, decision.reason).inc()
         known = {

@@ -8,7 +8,7 @@ bridge names the event of that commit.
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -58,8 +58,8 @@ def format_time(value: datetime) -> str:
     return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-Instant = Annotated[datetime, AfterValidator(_as_utc), PlainSerializer(format_time, return_type=str, when_used="json")]
-"""A moment in lab time, always UTC."""
+Instant = Annotated[datetime, AfterValidator(_as_utc)]
+"""A moment in lab time, always UTC; pydantic itself writes it just as `format_time` does."""
 Minute = Annotated[Instant, AfterValidator(_whole_minute)]
 """An instant on a whole minute, as slots use them."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]

@@ -6,7 +6,6 @@ function compares what the decision rests on; none of them does I/O. A compariso
 """
 
 import json
-from functools import lru_cache
 from typing import Any
 
 from lablet_common.resources import schema
@@ -15,8 +14,11 @@ from lablet_common.resources.model import Resource
 from lablet_common.store.api import InvalidRequest, KeyValue, StoreError
 from lablet_common.store.transaction import Transaction
 
-_DECODED = 512
+_DECODED = 1024
 """Latest values whose resource is kept for whoever reads the same one next."""
+_METADATA = b'"metadata":{'
+_BEGINNING = 96
+"""Bytes of a stored value in which its metadata begin."""
 _WITHOUT_VERSION = {"metadata": {"resource_version"}}
 
 
@@ -41,17 +43,51 @@ def encode(resource: Resource[Any, Any]) -> bytes:
 
 def decode(kind: Kind, kv: KeyValue) -> Resource[Any, Any]:
     """The resource as read at `kv.mod_revision`. Raises `Unreadable`."""
-    try:
-        return _decoded(kind.model, kv.value, kv.mod_revision)
-    except ValueError as error:
-        raise Unreadable(kv.key, str(error)) from error
+    place = (kind.model, kv.mod_revision, kv.value)
+    known = _latest.get(place)
+    if known is None:
+        try:
+            known = _decoded(kind.model, kv.value, kv.mod_revision)
+        except ValueError as error:
+            raise Unreadable(kv.key, str(error)) from error
+        _remember(place, known)
+    return known
 
 
-@lru_cache(maxsize=_DECODED)
+def committed(resource: Resource[Any, Any], value: bytes, revision: int) -> Resource[Any, Any]:
+    """The resource as it stands since `value`, which `encode` has made of it, was written at `revision`. Whoever reads that
+    value next in this process (a cache, a bridge) gets this very resource instead of decoding it."""
+    known = resource.at_revision(revision)
+    _remember((type(resource), revision, value), known)
+    return known
+
+
+_Place = tuple[type[Resource[Any, Any]], int, bytes]
+_latest: dict[_Place, Resource[Any, Any]] = {}
+"""The same value at the same revision is the same resource: caches and bridges of a process read each change in turn, and
+resources never change."""
+
+
+def _remember(place: _Place, resource: Resource[Any, Any]) -> None:
+    _latest[place] = resource
+    if len(_latest) > _DECODED:
+        del _latest[next(iter(_latest))]
+
+
 def _decoded(model: type[Resource[Any, Any]], value: bytes, revision: int) -> Resource[Any, Any]:
-    """The same value at the same revision is the same resource: caches and bridges of a process read each change in turn,
-    and resources never change."""
-    return schema.read(model, value).at_revision(revision)
+    """The revision is written into the JSON before it is parsed, which is cheaper than to put it into what came of it."""
+    resource = schema.read(model, with_revision(value, revision))
+    return resource if resource.revision == revision else resource.at_revision(revision)
+
+
+def with_revision(value: bytes, revision: int) -> bytes:
+    """A stored value as it is shown: with the revision in its metadata. One that another hand has written, with its fields
+    in another order, stays as it is."""
+    at = value.find(_METADATA, 0, _BEGINNING)
+    if at < 0:
+        return value
+    at += len(_METADATA)
+    return b'%b"resourceVersion":"%d",%b' % (value[:at], revision, value[at:])
 
 
 def create_in(txn: Transaction, resource: Resource[Any, Any]) -> None:

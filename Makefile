@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-all chaos up down lint format bench lock proto reference dist validate-prereqs clean
+.PHONY: help setup demo test test-all chaos up down lint format bench lock proto reference docs dist validate-prereqs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -72,8 +72,13 @@ lock: $(READY) ## solve the dependencies anew into requirements.lock (needs uv)
 	  $(PACKAGES:%=--no-emit-package $$(sed -n 's/^name = "\(.*\)"/\1/p' %/pyproject.toml)) \
 	  pyproject.toml $(PACKAGES:%=%/pyproject.toml) --group dev --output-file requirements.lock
 
-reference: $(READY) ## docs/reference (OpenAPI, AsyncAPI, JSON Schemas) from the code
+reference: $(READY) ## docs/reference (OpenAPI, AsyncAPI, JSON Schemas, pages of commands, settings, metrics) from the code
 	@env -u CLOUDEVENTS_SCHEMA_BASE $(BIN)/python -m lablet_gateway.reference docs/reference
+	@$(BIN)/python docs/site/write_reference.py docs/reference
+
+docs: $(READY) ## the documentation as a site in out/site; a link or an anchor that leads nowhere ends it
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -j auto -c docs/site -d out/site.cache docs out/site
+	@echo "out/site/index.html"
 
 dist: $(READY) ## a wheel of each package, with the SBOM and the checksums of all, in dist/
 	@rm -rf dist && mkdir dist

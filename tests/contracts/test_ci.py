@@ -42,6 +42,6 @@ def test_the_script_is_valid_and_runs_each_tier(root: Path) -> None:
     told = subprocess.run(["bash", "-n", root / ".ci/run"], capture_output=True, text=True, timeout=20, check=False)
     assert told.returncode == 0, told.stderr
     text = (root / ".ci/run").read_text(encoding="utf-8")
-    for name in ("setup", "lint", "test", "observe", "images", "compose"):
+    for name in ("setup", "lint", "test", "docs", "observe", "images", "compose"):
         assert f"tier {name} " in text, name
     assert "trap end_engine EXIT" in text

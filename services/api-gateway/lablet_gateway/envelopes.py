@@ -5,12 +5,12 @@ The reading itself is done by the codec of the NATS binding, whose two modes dif
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from lablet_common.events import CloudEvent, InvalidEvent
-from lablet_common.events.binding import CONTENT_TYPE, PREFIX, STRUCTURED_JSON, decode
+from lablet_common.events.binding import CONTENT_TYPE, PREFIX, STRUCTURED_JSON, decode, from_document
 from lablet_gateway import problems
 from lablet_gateway.problems import Refused, field_error
 
@@ -63,8 +63,8 @@ def _items(body: bytes) -> list[Any]:
 def _one(item: Any) -> Inbound:
     if not isinstance(item, dict):
         return Inbound(None, problems.invalid("body", "an event is a JSON object"))
-    inbound = _decoded({CONTENT_TYPE: STRUCTURED_JSON}, json.dumps(item).encode())
     event_id, source = item.get("id"), item.get("source")
+    inbound = _read_as(lambda: from_document(item))
     return Inbound(
         inbound.event,
         inbound.refused,
@@ -74,8 +74,12 @@ def _one(item: Any) -> Inbound:
 
 
 def _decoded(headers: Mapping[str, str], body: bytes) -> Inbound:
+    return _read_as(lambda: decode(headers, body))
+
+
+def _read_as(read: Callable[[], CloudEvent]) -> Inbound:
     try:
-        event = decode(headers, body)
+        event = read()
     except InvalidEvent as error:
         return Inbound(None, problems.invalid("body", str(error)))
     return Inbound(event, None, event.get_id(), event.get_source())

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from lablet_common.events import derive
 from lablet_common.resources.kinds import kind_of
 from lablet_common.telemetry.metrics import REGISTRY
+from lablet_gateway.streams import HEARTBEAT, Filter, Hub
 
 SOURCE = "/lablet/scheduler"
 
@@ -18,6 +21,16 @@ def published(resource: Any, revision: int) -> Any:
     """The state event of a commit."""
     (outgoing,) = derive(kind_of(resource), None, resource, revision, source=SOURCE)
     return outgoing.event
+
+
+@asynccontextmanager
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def number_of(frame: dict[str, str]) -> int:
@@ -73,6 +86,26 @@ async def test_three_hundred_listeners_each_hear_every_event(world: Any, listen:
             world.log.append(published(world.reservation(f"rsv-{at}"), at))
             await asyncio.sleep(0)
     assert {tuple(task.result()) for task in heard} == {tuple(range(1, 31))}
+
+
+@pytest.mark.parametrize(("others", "pieces"), [(0, 5), (200, 1)])
+async def test_the_more_listen_the_more_of_a_burst_goes_out_in_one_piece(world: Any, others: int, pieces: int) -> None:
+    hub = Hub(world.log, 100)
+    async with running(hub.run()):
+        await hub.ready(5)
+        hub.clients = others
+        frames = hub.frames(await hub.place(None), Filter(), lambda entry: entry, 30.0)
+        assert await anext(frames) == HEARTBEAT
+        told = []
+        for at in range(1, 6):
+            world.log.append(published(world.reservation(f"rsv-{at}"), at))
+            if not others:
+                told.append(await anext(frames))
+            await asyncio.sleep(0)
+        while sum(piece.count(b"data: ") for piece in told) < 5:
+            told.append(await anext(frames))
+        await frames.aclose()
+    assert len(told) == pieces
 
 
 async def test_an_event_that_was_published_twice_is_heard_once(world: Any, listen: Any) -> None:

@@ -1,8 +1,7 @@
 """The bus: what a service sees of NATS.
 
-Publishing goes through FastStream's JetStream producer and returns once the server has stored the event. Consumers are
-ours (see `pull`): pools come and go while the process runs, one slow message must not hold a batch, and a lost pull must
-be noticed.
+Publishing returns once the server has stored the event (see `client`). Consumers are ours (see `pull`): pools come and
+go while the process runs, one slow message must not hold a batch, and a lost pull must be noticed.
 """
 
 import asyncio
@@ -24,7 +23,6 @@ from lablet_common.bus.tracing import publishing
 from lablet_common.events import subjects
 from lablet_common.events.derive import Outgoing
 from lablet_common.settings import NatsSettings
-from lablet_common.tasks import heeding_cancellation
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
@@ -81,8 +79,7 @@ class Bus:
         stream = streams.stream_of(outgoing.subject)
         with publishing(outgoing, stream) as parent:
             headers, payload = publishable(outgoing, parent)
-            correlation = outgoing.event.get_extension("correlationid") or outgoing.event.get_id()
-            await self._store(outgoing.subject, headers, payload, stream, str(correlation))
+            await self._store(outgoing.subject, headers, payload, stream)
 
     async def tell(self, outgoing: Outgoing) -> None:
         """Publishes to whoever listens now (core NATS, no stream): refusals to outside systems. Raises `BusUnavailable`."""
@@ -96,7 +93,7 @@ class Bus:
         """Writes a dead letter; the same one twice is one. Raises `BusUnavailable`."""
         headers, payload = letter.message()
         subject = subjects.dlq_subject(self._service, letter.consumer)
-        await self._store(subject, headers, payload, streams.DLQ_STREAM, letter.id)
+        await self._store(subject, headers, payload, streams.DLQ_STREAM)
 
     def consumer(
         self,
@@ -152,26 +149,15 @@ class Bus:
         except nats.errors.Error as error:
             raise BusUnavailable(f"the consumer {durable} was not deleted: {error}") from error
 
-    async def _store(
-        self, subject: str, headers: dict[str, str], payload: bytes, stream: str, correlation: str
-    ) -> None:
+    async def _store(self, subject: str, headers: dict[str, str], payload: bytes, stream: str) -> None:
         try:
             try:
-                await self._publish(subject, headers, payload, stream, correlation)
-            except (NoStreamResponseError, nats.errors.NoRespondersError):
+                await self._connection.client.store(subject, headers, payload, stream=stream, within=CALL_SECONDS)
+            except NoStreamResponseError:
                 await self._restore(stream)
-                await self._publish(subject, headers, payload, stream, correlation)
+                await self._connection.client.store(subject, headers, payload, stream=stream, within=CALL_SECONDS)
         except (nats.errors.Error, IncorrectState, TimeoutError, OSError) as error:
             raise BusUnavailable(f"NATS did not store {subject}: {type(error).__name__} {error}") from error
-
-    async def _publish(
-        self, subject: str, headers: dict[str, str], payload: bytes, stream: str, correlation: str
-    ) -> None:
-        broker = self._connection.broker
-        with heeding_cancellation():
-            await broker.publish(
-                payload, subject, headers=headers, stream=stream, timeout=CALL_SECONDS, correlation_id=correlation
-            )
 
     async def _restore(self, stream: str) -> None:
         """Makes a stream that somebody deleted; many at once make it once. Raises what the server says."""

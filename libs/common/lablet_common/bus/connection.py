@@ -1,6 +1,6 @@
 """One connection to NATS that never gives up, on FastStream's broker.
 
-The broker (FastStream's `NatsBroker`) holds the connection and publishes. Three things about it are ours. First, its
+The broker (FastStream's `NatsBroker`) holds the connection. Three things about it are ours. First, its
 error callback raises on errors that it takes for final, which inside a reconnect would end the client's reconnect task
 for good; here only a refused login at the first connect is final. Second, the client closes itself for good on errors that
 pass (a server started anew with other users, too many connections): then a new one is opened. Third, whoever holds
@@ -13,8 +13,8 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from typing import cast
 
-import nats
 import nats.errors
 from faststream.nats import NatsBroker
 from faststream.nats.security import NatsCredentials, NatsSecurity, NatsUserPassword
@@ -22,6 +22,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from lablet_common.bus.client import StoringClient
 from lablet_common.bus.permissions import inbox_prefix
 from lablet_common.settings import NatsSettings
 
@@ -52,7 +53,8 @@ class _Broker(NatsBroker):
     error_callback: "Callable[[Exception], object]"
 
     async def _connect(self) -> Client:
-        connection = await nats.connect(**self._connection_kwargs | {"error_cb": self.error_callback})
+        connection = StoringClient()
+        await connection.connect(**self._connection_kwargs | {"error_cb": self.error_callback})
         self.config.connect(connection)
         return connection
 
@@ -90,8 +92,8 @@ class Connection:
         return self._broker
 
     @property
-    def client(self) -> Client:
-        return self.broker.connection
+    def client(self) -> StoringClient:
+        return cast("StoringClient", self.broker.connection)
 
     @property
     def js(self) -> JetStreamContext:

@@ -1,8 +1,8 @@
 """Following the event stream: every event once and in order, for one process, without acknowledgements.
 
 An ephemeral consumer of the server feeds it; when that or the connection is lost, a new one begins behind the last event
-that was handled. Not guaranteed: events that the stream no longer holds, and repeats of an event that had been
-published again (its `sequence` tells).
+that was handled. JSON data are handed on as they came, unread. Not guaranteed: events that the stream no longer holds, and
+repeats of an event that had been published again (its `sequence` tells).
 """
 
 import asyncio
@@ -106,7 +106,9 @@ class Follower:
             message = await self._queue.get()
             meta = message.metadata
             try:
-                event = received(message.subject, message.headers, message.data, stream_sequence=meta.sequence.stream)
+                event = received(
+                    message.subject, message.headers, message.data, stream_sequence=meta.sequence.stream, raw=True
+                )
             except InvalidEvent as error:
                 _log.warning("no event, passed over", extra={"subject": message.subject, "cause": str(error)})
             else:

@@ -58,10 +58,16 @@ def publishable(outgoing: Outgoing, trace_parent: str | None) -> tuple[dict[str,
 
 
 def received(
-    subject: str, headers: Mapping[str, str] | None, payload: bytes, *, deliveries: int = 1, stream_sequence: int = 0
+    subject: str,
+    headers: Mapping[str, str] | None,
+    payload: bytes,
+    *,
+    deliveries: int = 1,
+    stream_sequence: int = 0,
+    raw: bool = False,
 ) -> Received:
-    """The event in a message. Raises `InvalidEvent`."""
-    event = decode(headers, payload)
+    """The event in a message; `raw`: its data as they came. Raises `InvalidEvent`."""
+    event = decode(headers, payload, raw=raw)
     kind, resource_id = kind_and_id(event)
     return Received(
         event=event,

@@ -11,6 +11,7 @@ from cloudevents.core.v1.event import CloudEvent
 from lablet_common.events.reading import is_intent, sequence_of
 
 _LIMIT = 100_000
+Place = tuple[tuple[str, str], int]
 
 
 class Seen:
@@ -21,21 +22,31 @@ class Seen:
         self._last: OrderedDict[tuple[str, str], int] = OrderedDict()
 
     def is_new(self, event: CloudEvent) -> bool:
-        sequence = sequence_of(event)
-        return sequence == 0 or is_intent(event) or sequence > self._last.get(_key(event), 0)
+        return self.is_above(place_of(event))
 
     def note(self, event: CloudEvent) -> None:
-        sequence = sequence_of(event)
-        if sequence == 0 or is_intent(event):
+        self.note_place(place_of(event))
+
+    def is_above(self, place: Place) -> bool:
+        """As `is_new`, of an event whose place is known."""
+        key, sequence = place
+        return sequence == 0 or sequence > self._last.get(key, 0)
+
+    def note_place(self, place: Place) -> None:
+        """As `note`, of an event whose place is known."""
+        key, sequence = place
+        if sequence == 0:
             return
-        key = _key(event)
         self._last[key] = max(sequence, self._last.get(key, 0))
         self._last.move_to_end(key)
         if len(self._last) > self._limit:
             self._last.popitem(last=False)
 
 
-def _key(event: CloudEvent) -> tuple[str, str]:
-    """Subject and the kind in the type: a worker's commit may tell of the worker and of its scaling."""
+def place_of(event: CloudEvent) -> Place:
+    """What is followed, by subject and the kind in the type (a worker's commit may tell of the worker and of its scaling),
+    and the event's sequence in it; 0 for one that is never dropped. Raises `InvalidEvent` for a sequence that is none."""
+    sequence = sequence_of(event)
     parts = event.get_type().split(".")
-    return (event.get_subject() or "", parts[2] if len(parts) > 2 else "")
+    key = event.get_subject() or "", parts[2] if len(parts) > 2 else ""
+    return key, 0 if is_intent(event) else sequence

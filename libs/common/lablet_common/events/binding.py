@@ -50,23 +50,28 @@ def encode_structured(event: CloudEvent) -> tuple[dict[str, str], bytes]:
         for name, value in event.get_attributes().items()
     }
     data = event.get_data()
+    written = b""
     if isinstance(data, bytes | bytearray):
-        parsed = _json_or_none(data) if _is_json(event.get_datacontenttype()) else None
-        if parsed is None:
-            document["data_base64"] = base64.b64encode(data).decode()
+        if _is_json(event.get_datacontenttype()) and _is_one_line_of_json(data):
+            written = b', "data": %b' % data
         else:
-            document["data"] = parsed[0]
+            parsed = _json_or_none(data) if _is_json(event.get_datacontenttype()) else None
+            if parsed is None:
+                document["data_base64"] = base64.b64encode(data).decode()
+            else:
+                document["data"] = parsed[0]
     elif data is not None:
         document["data"] = data
     try:
-        return {CONTENT_TYPE: STRUCTURED_JSON}, json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+        text = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
     except (TypeError, ValueError) as error:
         raise InvalidEvent(f"the event cannot be written as JSON: {error}") from error
+    return {CONTENT_TYPE: STRUCTURED_JSON}, b"%b%b}" % (text[:-1], written) if written else text
 
 
-def decode(headers: Mapping[str, str] | None, payload: bytes) -> CloudEvent:
-    """The event in a message of either mode. JSON data is parsed, other text is str, the rest bytes. Raises
-    `InvalidEvent`, which says what is wrong."""
+def decode(headers: Mapping[str, str] | None, payload: bytes, *, raw: bool = False) -> CloudEvent:
+    """The event in a message of either mode. JSON data is parsed, other text is str, the rest bytes; `raw` leaves the data
+    of a binary message as it came. Raises `InvalidEvent`, which says what is wrong."""
     attributes: dict[str, Any] = {}
     content_type = ""
     for name, value in (headers or {}).items():
@@ -80,7 +85,28 @@ def decode(headers: Mapping[str, str] | None, payload: bytes) -> CloudEvent:
             content_type = content_type or value.strip().lower()
     if content_type.startswith(_MEDIA_TYPE):
         return _decode_structured(content_type, payload)
-    return _decode_binary(attributes, payload)
+    return _decode_binary(attributes, payload, raw)
+
+
+def from_document(document: dict[str, Any]) -> CloudEvent:
+    """The event that an object in the JSON format stands for; the object is used up. Raises `InvalidEvent`."""
+    if "data" in document and "data_base64" in document:
+        raise InvalidEvent("the event has both data and data_base64")
+    data = document.pop("data", None)
+    encoded = document.pop("data_base64", None)
+    if encoded is not None:
+        try:
+            data = base64.b64decode(encoded, validate=True)
+        except (TypeError, ValueError, binascii.Error) as error:
+            raise InvalidEvent("data_base64 is not base64") from error
+    attributes: dict[str, Any] = {}
+    for name, value in document.items():
+        if value is None:
+            continue
+        if not isinstance(value, str | bool | int) or (type(value) is int and value not in _INTEGERS):
+            raise InvalidEvent(f"the attribute {name} is neither text nor Boolean nor a 32-bit integer")
+        attributes[name] = value
+    return _build(attributes, data)
 
 
 def encode_value(value: Any) -> str:
@@ -107,13 +133,15 @@ def decode_value(value: str) -> str:
         raise InvalidEvent(f"a header value is not valid UTF-8: {value!r}") from error
 
 
-def _decode_binary(attributes: dict[str, Any], payload: bytes) -> CloudEvent:
+def _decode_binary(attributes: dict[str, Any], payload: bytes, raw: bool) -> CloudEvent:
     if not attributes:
         raise InvalidEvent("not a CloudEvent: no header begins with ce-")
     for name, value in attributes.items():
         if not value.isalnum():  # most values need no second look
             attributes[name] = decode_value(value)
-    data = _read(payload, attributes.get("datacontenttype")) if payload else None
+    data: Any = None
+    if payload:
+        data = payload if raw else _read(payload, attributes.get("datacontenttype"))
     return _build(attributes, data)
 
 
@@ -127,23 +155,7 @@ def _decode_structured(content_type: str, payload: bytes) -> CloudEvent:
         raise InvalidEvent(f"the payload is not JSON: {error}") from error
     if not isinstance(document, dict):
         raise InvalidEvent("the payload is not a JSON object")
-    if "data" in document and "data_base64" in document:
-        raise InvalidEvent("the event has both data and data_base64")
-    data = document.pop("data", None)
-    encoded = document.pop("data_base64", None)
-    if encoded is not None:
-        try:
-            data = base64.b64decode(encoded, validate=True)
-        except (TypeError, ValueError, binascii.Error) as error:
-            raise InvalidEvent("data_base64 is not base64") from error
-    attributes: dict[str, Any] = {}
-    for name, value in document.items():
-        if value is None:
-            continue
-        if not isinstance(value, str | bool | int) or (type(value) is int and value not in _INTEGERS):
-            raise InvalidEvent(f"the attribute {name} is neither text nor Boolean nor a 32-bit integer")
-        attributes[name] = value
-    return _build(attributes, data)
+    return from_document(document)
 
 
 def _build(attributes: dict[str, Any], data: Any) -> CloudEvent:
@@ -218,6 +230,21 @@ def _read(payload: bytes, content_type: str | None) -> Any:
 def _is_json(content_type: str | None) -> bool:
     """Data without a content type is JSON, as the JSON format has it."""
     return content_type is None or content_type == "application/json" or _JSON.match(content_type) is not None
+
+
+def _is_one_line_of_json(data: bytes | bytearray) -> bool:
+    """Then it can stand in another document as it is."""
+    if b"\n" in data or b"\r" in data:
+        return False
+    try:
+        json.loads(data.decode(), parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _json_or_none(data: bytes | bytearray) -> tuple[Any] | None:

@@ -6,25 +6,30 @@ from typing import Any
 import pytest
 
 from lablet_common.bus import Bus
+from lablet_common.bus.client import StoringClient
 from lablet_common.settings import NatsSettings
 from lablet_common.tasks import heeding_cancellation
 
 
-class _Broker:
-    """Answers as nats-py does: a future under `wait_for`."""
+class _Client(StoringClient):
+    """Sends nowhere, and is acknowledged by `answer`."""
 
     def __init__(self) -> None:
-        self.answers: list[asyncio.Future[None]] = []
+        super().__init__()
+        self._acknowledgements = 1
+        self.sent = 0
 
-    async def publish(self, *_: Any, **__: Any) -> None:
-        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.answers.append(answer)
-        await asyncio.wait_for(answer, 5)
+    async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
+        self.sent += 1
+
+    def answer(self) -> None:
+        for future in self._unacknowledged.values():
+            future.set_result(b'{"stream":"INTENTS_SCHEDULER","seq":1}')
 
 
 class _Connection:
     def __init__(self) -> None:
-        self.broker = _Broker()
+        self.client = _Client()
 
 
 async def test_a_publisher_that_is_cancelled_while_the_answer_comes_ends(make: Any) -> None:
@@ -36,9 +41,9 @@ async def test_a_publisher_that_is_cancelled_while_the_answer_comes_ends(make: A
             await bus.publish(make())
 
     publishing = asyncio.create_task(publish_for_ever())
-    while not connection.broker.answers:
+    while not connection.client.sent:
         await asyncio.sleep(0)
-    connection.broker.answers[0].set_result(None)
+    connection.client.answer()
     publishing.cancel()
     done, _ = await asyncio.wait({publishing}, timeout=1)
     assert done, "the cancellation was swallowed"

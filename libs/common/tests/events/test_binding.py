@@ -1,5 +1,6 @@
 """The NATS binding against the examples and rules of its specification, and round trips of anything."""
 
+import base64
 import json
 import string
 from datetime import UTC, datetime, timedelta, timezone
@@ -241,3 +242,29 @@ def test_no_header_or_payload_breaks_the_decoder(value: str, payload: bytes) -> 
             decode(headers, payload)
         except InvalidEvent:
             continue
+
+
+@pytest.mark.parametrize("data", [b'{"a": "\xc3\xa9"}', b'{"a":\n 1}', b"[1]", b"2.50"])
+def test_json_text_becomes_part_of_the_document_on_one_line(data: bytes) -> None:
+    attributes = {"id": "1", "source": "/s", "type": "t", "specversion": "1.0", "datacontenttype": "application/json"}
+    _, payload = encode_structured(CloudEvent(attributes, data))
+    assert b"\n" not in payload
+    assert json.loads(payload)["data"] == json.loads(data)
+
+
+@pytest.mark.parametrize("data", [b"{", b"\xff", b'{"a": NaN}', '{"a": 1}'.encode("utf-16")])
+def test_what_is_no_json_text_never_stands_in_the_document_as_if_it_were(data: bytes) -> None:
+    attributes = {"id": "1", "source": "/s", "type": "t", "specversion": "1.0", "datacontenttype": "application/json"}
+    try:
+        _, payload = encode_structured(CloudEvent(attributes, data))
+    except InvalidEvent:
+        return
+    told = json.loads(payload.decode(), parse_constant=pytest.fail)
+    assert told.get("data") == {"a": 1} or base64.b64decode(told["data_base64"]) == data
+
+
+def test_raw_data_are_not_read() -> None:
+    headers = {"ce-id": "1", "ce-source": "/s", "ce-type": "t", "ce-specversion": "1.0"}
+    assert decode(headers, b'{"a": ', raw=True).get_data() == b'{"a": '
+    with pytest.raises(InvalidEvent):
+        decode(headers, b'{"a": ')

@@ -127,11 +127,11 @@ async def tell_story(
             entry = entry_of(logged, parts.hub.epoch)
             shown = None if entry is None else sight(entry)
             if shown is not None:
-                found.setdefault((shown.event.get_source(), shown.event.get_id()), shown)
+                found.setdefault(shown.origin, shown)
         shown = None if latest is None else sight(latest[0])
         if shown is not None:
-            found.setdefault((shown.event.get_source(), shown.event.get_id()), shown)
-    told = sorted(found.values(), key=lambda entry: str(entry.event.get_extension("sequence") or ""))
+            found.setdefault(shown.origin, shown)
+    told = sorted(found.values(), key=lambda entry: entry.place[1])
     documents = b",".join(entry.body for entry in told[:limit])
     return Response(b"[%b]" % documents, media_type=envelopes.BATCH)
 

@@ -38,7 +38,7 @@ class Span:
     last: date | None
 
 
-def _span(
+async def _span(  # async: FastAPI would run it in another thread
     archived: Annotated[bool, Query(description="Lists what has left the store, by the day of its last move")] = False,
     first: Annotated[date | None, Query(alias="from", description="First day of the archive; a week back")] = None,
     last: Annotated[date | None, Query(alias="to", description="Last day of the archive; today")] = None,

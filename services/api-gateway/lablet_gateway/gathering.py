@@ -17,6 +17,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 MANY = 5000
 """Calls that wait together unless the settings say otherwise."""
+_ANYTHING = "/clock"
+"""A prefix with few keys: only the revision of the answer counts."""
 _GETS = 128
 """Keys that one transaction reads."""
 
@@ -109,6 +111,16 @@ def lookups(store: Store, most: int = MANY) -> Gathering[Lookup, Found]:
             group.append(lookup)
             keys.update(lookup)
         return found + await _read(store, group)
+
+    return Gathering(work, most)
+
+
+def heads(store: Store, most: int = MANY) -> Gathering[None, int]:
+    """Reads the revision at which the store is, linearizably, once for all of a round."""
+
+    async def work(asked: Sequence[None]) -> Sequence[int]:
+        page = await store.range(_ANYTHING, limit=1, keys_only=True)
+        return [page.revision] * len(asked)
 
     return Gathering(work, most)
 

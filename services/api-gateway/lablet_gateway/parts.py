@@ -18,7 +18,7 @@ from lablet_common.telemetry.health import Health
 from lablet_gateway.deadletters import DeadLetters
 from lablet_gateway.decisions import Decisions
 from lablet_gateway.eventlog import EventLog
-from lablet_gateway.gathering import Found, Gathering, Lookup, acceptance, lookups
+from lablet_gateway.gathering import Found, Gathering, Lookup, acceptance, heads, lookups
 from lablet_gateway.identity import TokenVerifier
 from lablet_gateway.identity.chain import Chain
 from lablet_gateway.identity.keys import KeyUses, KeyVerifier
@@ -46,6 +46,7 @@ class Parts:
     real_time: Clock = field(default_factory=real_clock)
     acceptance: Gathering[Request, Accepted] = field(init=False)
     lookups: Gathering[Lookup, Found] = field(init=False)
+    heads: Gathering[None, int] = field(init=False)
     decisions: Decisions = field(init=False)
     key_uses: KeyUses = field(init=False)
     proof: TokenVerifier = field(init=False)
@@ -55,6 +56,7 @@ class Parts:
         """What all callers share of the store."""
         object.__setattr__(self, "acceptance", acceptance(self.store, self.settings.gateway_max_waiting))
         object.__setattr__(self, "lookups", lookups(self.store, self.settings.gateway_max_waiting))
+        object.__setattr__(self, "heads", heads(self.store, self.settings.gateway_max_waiting))
         object.__setattr__(self, "decisions", Decisions(self.store))
         object.__setattr__(self, "key_uses", KeyUses(self.store))
         keys = KeyVerifier(self.caches, self.lookups, self.key_uses)

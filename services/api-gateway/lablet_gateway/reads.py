@@ -1,11 +1,14 @@
 """Reading resources: straight from etcd, or from this replica's caches where the caller says so.
 
-A list is read at one revision, which its cursor carries on; a first page from the cache goes on in etcd at the cache's
-revision, so that paging is consistent either way. What the caller may not see is filtered before the limit counts.
+A list is read at one revision, which its cursor carries on. Its first page comes from the cache as soon as that has reached
+the revision which the store names, so it is as linearizable as a read from the store and moves no resources; it goes on in
+etcd at the cache's revision, so that paging is consistent either way. What the caller may not see is filtered before the
+limit counts.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Annotated, Any, Generic, Literal, TypeVar, cast
 
 from fastapi import Depends, Query
@@ -21,11 +24,15 @@ from lablet_common.store.repository import Repository, ResourcePage, write_curso
 from lablet_common.store.selectors import FieldSelector, LabelSelector, SelectorError
 from lablet_gateway import problems
 from lablet_gateway.parts import Parts
+from lablet_gateway.written import json_of
 
 R = TypeVar("R", bound=Resource[Any, Any])
 T = TypeVar("T")
 Consistency = Literal["linearizable", "cache"]
 MAX_LIMIT = 1000
+_CATCH_UP_SECONDS = 0.02
+"""How long a list waits for the cache before it is read from the store: less than the cache waits before it lists anew,
+as it would in a store that others write to as well."""
 
 WithConsistency = Annotated[
     Consistency,
@@ -103,7 +110,7 @@ class _ShownFields(FieldSelector):
     shown: Shown = field(default=whole)
 
     def matches(self, resource: Resource[Any, Any]) -> bool:
-        return FieldSelector(self.comparisons).matches(self.shown(resource))
+        return self.holds(self.shown(resource))
 
 
 async def get(
@@ -141,7 +148,8 @@ async def page(
     except SelectorError as error:
         raise problems.invalid("fieldSelector", str(error)) from error
     labels = _Seen(query.labels.requirements, visible)
-    if query.consistency == "cache" and query.cursor is None:
+    in_memory = query.cursor is None and (query.consistency == "cache" or await _caught_up(parts, kind))
+    if in_memory:
         found: ResourcePage[R] = _cached_page(parts, kind, query.limit, labels, fields, tenant)
     else:
         repository: Repository[R] = Repository(parts.store, kind, _known(parts, kind))
@@ -153,28 +161,44 @@ def _cached_page(
     parts: Parts, kind: Kind, limit: int, labels: LabelSelector, fields: FieldSelector, tenant: str | None
 ) -> ResourcePage[R]:
     cache = parts.caches[kind]
-    chosen = [
+    wanted = (
         resource
-        for resource in cache.items()
+        for resource in cache.in_order()
         if (tenant is None or resource.tenant == tenant) and labels.matches(resource) and fields.matches(resource)
-    ]
-    chosen.sort(key=kind.key_of)
-    shown = chosen[:limit]
-    more = len(chosen) > limit
-    cursor = write_cursor(cache.revision, kind.key_of(shown[-1])) if more else None
-    return ResourcePage(tuple(shown), cache.revision, cursor)
+    )
+    chosen = tuple(islice(wanted, limit))
+    more = next(wanted, None) is not None
+    cursor = write_cursor(cache.revision, kind.key_of(chosen[-1])) if more else None
+    return ResourcePage(chosen, cache.revision, cursor)
+
+
+async def _caught_up(parts: Parts, kind: Kind) -> bool:
+    """Whether the cache holds everything that stood in the store when this was asked: then an answer from it is as good
+    as one from the store. False for what is not cached, and where the cache does not come up at once. Raises
+    `StoreUnavailable`."""
+    if kind not in parts.caches:
+        return False
+    revision = await parts.heads.ask(None)
+    try:
+        await parts.caches.reached(revision, _CATCH_UP_SECONDS)
+    except TimeoutError:
+        return False
+    return True
 
 
 async def everything(parts: Parts, kind: Kind, visible: Callable[[R], bool], *, tenant: str | None = None) -> list[R]:
     """All that the caller may see, read linearizably: for computations over a kind."""
+    if await _caught_up(parts, kind):
+        known = parts.caches[kind].in_order()
+        return [one for one in known if (tenant is None or one.tenant == tenant) and visible(one)]
     repository: Repository[R] = Repository(parts.store, kind, _known(parts, kind))
     found = await repository.list(tenant, _Seen(visible=visible))
     return list(found.items)
 
 
 def list_response(found: ResourcePage[Any]) -> Response:
-    """The page as JSON; resources are written once, by their own serialiser."""
-    items = b",".join(resource.public().to_json() for resource in found.items)
+    """The page as JSON."""
+    items = b",".join(map(json_of, found.items))
     cursor = b"null" if found.next_cursor is None else f'"{found.next_cursor}"'.encode()
     body = b'{"items":[%b],"nextCursor":%b,"resourceVersion":"%d"}' % (items, cursor, found.revision)
     return Response(body, media_type="application/json")

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from lablet_common.resources.kinds import RESERVATION
 from lablet_common.store.repository import Repository
 
@@ -92,3 +94,45 @@ async def test_a_workers_login_never_leaves(world: Any) -> None:
         answer = await client.get(path)
         assert answer.status_code == 200
         assert "sealed" not in answer.text
+
+
+async def test_a_first_page_moves_no_resources_and_is_as_new_as_the_store(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _many(world)
+    read: list[Any] = []
+    in_store = world.store.range
+
+    async def counted(prefix: str, **how: Any) -> Any:
+        page = await in_store(prefix, **how)
+        read.extend(page.items)
+        return page
+
+    monkeypatch.setattr(world.store, "range", counted)
+    client = world.client("ina")
+    for at in range(20):
+        await Repository(world.store, RESERVATION).create(world.reservation(f"rsv-new-{at:02}"))
+        answer = await client.get(PATH, params={"fieldSelector": "spec.definition!=none"})
+        assert ids(answer)[-1] == f"rsv-new-{at:02}"
+    assert not any(kv.key.startswith(RESERVATION.prefix) for kv in read)
+
+
+async def test_where_the_cache_is_behind_the_store_is_read(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    await _many(world)
+
+    async def behind(*_: Any) -> None:
+        raise TimeoutError
+
+    monkeypatch.setattr(world.parts.caches, "reached", behind)
+    await Repository(world.store, RESERVATION).create(world.reservation("rsv-new"))
+    client = world.client("ina")
+    assert ids(await client.get(PATH)) == [*(f"rsv-{at}" for at in range(7)), "rsv-new"]
+
+
+async def test_a_list_without_the_store_is_an_error_though_all_is_in_memory(world: Any) -> None:
+    await _many(world)
+    client = world.client("ina")
+    assert len(ids(await client.get(PATH))) == 7
+    world.store.unavailable = True
+    answer = await client.get(PATH)
+    assert (answer.status_code, answer.json()["dependency"]) == (503, "etcd")

@@ -8,7 +8,6 @@ being made.
 import time
 from collections import deque
 from collections.abc import Callable
-from datetime import datetime
 
 from lablet_common.clock import Clock
 from lablet_common.ownership import NotOwner
@@ -18,6 +17,7 @@ from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.series import Series
 from lablet_common.resources.worker import Worker, WorkerPool
 from lablet_common.store.cache import Caches
+from lablet_scheduler.looks import Looks
 from lablet_scheduler.state import FindDefinition, PoolState
 from lablet_scheduler.views import occupies
 
@@ -39,7 +39,7 @@ class Agenda:
         """Reservations to look at."""
         self.series: set[str] = set()
         """Series to look at."""
-        self.looks: dict[str, datetime] = {}
+        self.looks = Looks()
         """When the clock alone gives a reason to look."""
         self.freed = True
         """Room may have come free since the wait list was tried."""
@@ -97,8 +97,7 @@ class Agenda:
         while self._news:
             self._news.popleft()()
         now = self._clock.now()
-        for name in [name for name, moment in self.looks.items() if moment <= now]:
-            del self.looks[name]
+        for name in self.looks.due(now):
             (self.series if name.startswith("ser-") else self.dirty).add(name)
         if self.freed:
             self.dirty |= self.state.at_risk

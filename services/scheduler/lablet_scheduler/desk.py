@@ -90,7 +90,7 @@ class SeriesDesk:
             )
             await self._writer.commit([step])
         elif found.status.work is None:
-            self._agenda.looks[name] = series.last_end(found)
+            self._agenda.looks.plan(name, series.last_end(found))
 
     # -- one turn --------------------------------------------------------------------------------------------------
 

@@ -129,7 +129,7 @@ class PoolOwner:
 
     async def _until_due(self) -> None:
         """Waits for news, the next moment of interest, or the periodic look at everything."""
-        soonest = min(self._agenda.looks.values(), default=None)
+        soonest = self._agenda.looks.soonest
         waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._wake.wait())]
         if soonest is not None:
             waits.append(asyncio.ensure_future(self._clock.sleep_until(soonest)))
@@ -239,7 +239,7 @@ class PoolOwner:
             elif decision is not None:
                 steps.append(writer.step(decision))
         for name in looked - self.state.reservations.keys():
-            agenda.looks.pop(name, None)
+            agenda.looks.drop(name)
         await writer.commit(steps)
 
     def _lived(self, reservation: Reservation, context: Context) -> Decision | None:
@@ -262,9 +262,9 @@ class PoolOwner:
         if self.state.overruns(reservation, now):
             look = now + _OVERRUN_LOOK
         if look is not None:
-            self._agenda.looks[reservation.id] = look
+            self._agenda.looks.plan(reservation.id, look)
         else:
-            self._agenda.looks.pop(reservation.id, None)
+            self._agenda.looks.drop(reservation.id)
 
 
 def _urgency(reservation: Reservation) -> tuple[float, int, str]:

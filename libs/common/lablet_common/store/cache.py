@@ -8,7 +8,8 @@ transaction. A value that cannot be read ends `run` with `Unreadable`: deciding 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, KeysView, Sequence
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, KeysView, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -54,6 +55,8 @@ class Cache(Generic[R]):
         self._tenant = tenant
         self.prefix = f"{kind.prefix}{tenant}/" if kind.tenanted and tenant is not None else kind.prefix
         self._resources: dict[str, R] = {}
+        self._ordered: list[str] = []
+        """Their keys, sorted."""
         self._revisions: dict[str, int] = {}
         self._indexes: dict[str, _Index[R]] = {}
         self._listeners: list[Listener[R]] = []
@@ -90,6 +93,10 @@ class Cache(Generic[R]):
     def items(self) -> list[R]:
         return list(self._resources.values())
 
+    def in_order(self) -> Iterator[R]:
+        """By key, as lists of the store are. Use it up between two awaits."""
+        return map(self._resources.__getitem__, self._ordered)
+
     def __len__(self) -> int:
         return len(self._resources)
 
@@ -116,6 +123,8 @@ class Cache(Generic[R]):
             self._revisions[kv.key] = kv.mod_revision
             return
         old = self._resources.get(kv.key)
+        if old is None:
+            insort(self._ordered, kv.key)
         self._resources[kv.key] = resource
         self._revisions[kv.key] = kv.mod_revision
         self._tell(kv.key, old, resource, kv.mod_revision)
@@ -124,6 +133,7 @@ class Cache(Generic[R]):
         self._revisions.pop(key, None)
         old = self._resources.pop(key, None)
         if old is not None:
+            del self._ordered[bisect_left(self._ordered, key)]
             self._tell(key, old, None, revision)
 
     def _tell(self, key: str, old: R | None, new: R | None, revision: int) -> None:

@@ -94,6 +94,10 @@ class FieldSelector:
         return cls(tuple(comparisons))
 
     def matches(self, resource: Resource[Any, Any]) -> bool:
+        return self.holds(resource)
+
+    def holds(self, resource: Resource[Any, Any]) -> bool:
+        """Whether the comparisons hold for just this value."""
         return all((value in _texts(resource, path)) is equal for path, equal, value in self.comparisons)
 
 

@@ -1,0 +1,27 @@
+"""Resources as JSON, written once for all who ask for the same ones: lists that are asked for again and again, the same
+reservation read by its people.
+
+Known by identity, because a caller may see less of a resource than another does at the same revision; what a cache holds is
+the same object for everybody. Bounded: the oldest is forgotten first.
+"""
+
+from typing import Any
+
+from lablet_common.resources.model import Resource
+
+_KEPT = 2000
+_kept: dict[int, tuple[Resource[Any, Any], bytes]] = {}
+"""By the object's address; holding the object keeps another from taking it."""
+
+
+def json_of(resource: Resource[Any, Any]) -> bytes:
+    """What may leave the system of it."""
+    place = id(resource)
+    known = _kept.get(place)
+    if known is not None:
+        return known[1]
+    text = resource.public().to_json()
+    if len(_kept) >= _KEPT:
+        del _kept[next(iter(_kept))]
+    _kept[place] = resource, text
+    return text

@@ -56,15 +56,24 @@ class Reservations(Collection[Reservation]):
         start: datetime | None = None,
         end: datetime | None = None,
         roster: Sequence[RosterEntry] | None = None,
+        seats: int | None = None,
+        definition: str | None = None,
         extendable_minutes: int | None = None,
         wait: float = WAIT,
     ) -> Reservation:
-        """A new end (extend, shorten), start (move), roster, or time that seats may ask for. A reservation that
-        was read before is changed only if it is still the same (`Stale` otherwise); an id means the present one. Raises
-        `Conflict` when it does not fit."""
+        """A new end (extend, shorten), start (move), roster, or time that seats may ask for; before it is set up also
+        another number of seats or definition. A reservation that was read before is changed only if it is still the same
+        (`Stale` otherwise); an id means the present one. Raises `Conflict` when it does not fit."""
         current = await self.get(reservation) if isinstance(reservation, str) else reservation
         people = None if roster is None else tuple(roster)
-        body = ReservationChange(start=start, end=end, roster=people, extendable_minutes=extendable_minutes).to_dict()
+        body = ReservationChange(
+            start=start,
+            end=end,
+            roster=people,
+            seats=seats,
+            definition=definition,
+            extendable_minutes=extendable_minutes,
+        ).to_dict()
         return await self._changed("PATCH", current.id, wait, body=body, headers=_match(current))
 
     async def cancel(self, reservation_id: str, *, reason: str = "", wait: float = WAIT) -> Reservation:

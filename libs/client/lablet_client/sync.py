@@ -5,6 +5,7 @@ asynchronous client, and stay so by construction. May be used by several threads
 """
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
@@ -30,6 +31,7 @@ from lablet_client import (
     subscriptions,
 )
 from lablet_client.connection import Connection
+from lablet_client.paging import Page
 from lablet_client.retry import Retry
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance
@@ -97,14 +99,20 @@ class _Room(Generic[A]):
         self._loop = loop
 
 
+def _like(call: Callable[Concatenate[Any, P], T], method: Callable[..., Any]) -> Callable[Concatenate[Any, P], T]:
+    """The call with the method's name, words and parameters, for whoever asks for help."""
+    call.__doc__, call.__name__, call.__qualname__ = method.__doc__, method.__name__, method.__qualname__
+    call.__signature__ = inspect.signature(method)  # type: ignore[attr-defined]  # what `inspect.signature` looks for
+    return call
+
+
 def _blocking(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[Any, P], T]:
     def call(self: _Room[Any], /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._loop.run(method(self._room, *args, **kwargs))
 
-    call.__doc__, call.__name__ = method.__doc__, method.__name__
-    return call
+    return _like(call, method)
 
 
 def _iterating(
@@ -113,8 +121,7 @@ def _iterating(
     def call(self: _Room[Any], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         return self._loop.iterate(method(self._room, *args, **kwargs))
 
-    call.__doc__, call.__name__ = method.__doc__, method.__name__
-    return call
+    return _like(call, method)
 
 
 class _Collection(_Room[collection.Collection[R]], Generic[R]):
@@ -129,6 +136,20 @@ class _Collection(_Room[collection.Collection[R]], Generic[R]):
     ) -> Iterator[R]:
         """All of them, of one revision."""
         return self._loop.iterate(self._room.list(labels=labels, fields=fields, page_size=page_size))
+
+    def page(
+        self,
+        *,
+        labels: str | None = None,
+        fields: str | None = None,
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Page[R]:
+        """One page."""
+        return self._loop.run(self._room.page(labels=labels, fields=fields, limit=limit, cursor=cursor))
+
+    document = _blocking(collection.Collection.document)
+    documents = _blocking(collection.Collection.documents)
 
 
 class Reservations(_Collection[Reservation]):
@@ -288,9 +309,18 @@ class Client:
         self._loop.run(self._client.close())
         self._loop.close()
 
-    def watch(self, **wanted: str | None) -> Iterator[events.Event]:
-        """Events as they happen, for ever; arguments as for the asynchronous client."""
-        return self._loop.iterate(self._client.watch(**wanted))
+    def watch(
+        self,
+        *,
+        kind: str | None = None,
+        id: str | None = None,  # noqa: A002 - the word that the API uses
+        correlation: str | None = None,
+        label: str | None = None,
+        after: str | None = None,
+    ) -> Iterator[events.Event]:
+        """Events as they happen, for ever, over lost connections."""
+        wanted = self._client.watch(kind=kind, id=id, correlation=correlation, label=label, after=after)
+        return self._loop.iterate(wanted)
 
     def wait_for(
         self, resource: R, *phases: str, timeout: float = 300.0, on_change: Callable[[R], None] | None = None

@@ -1,4 +1,5 @@
-"""The page docs/integrate.md is typed and run as it stands, against the real gateway."""
+"""The page docs/integrate.md is typed and run as it stands, against the real gateway. Its NATS part runs on a real mesh:
+`tests/e2e/test_outside.py`."""
 
 import json
 import re
@@ -13,11 +14,11 @@ pytestmark = pytest.mark.integration
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "integrate.md").read_text(encoding="utf-8")
 
 
-def block(section: str, language: str) -> str:
-    """The code of a section."""
-    found = re.search(rf"## {section}\n.*?```{language}\n(.*?)```", PAGE, re.DOTALL)
+def blocks(section: str, language: str) -> list[str]:
+    """The code blocks of a section."""
+    found = re.search(rf"## {section}\n(.*?)(?=^## |\Z)", PAGE, re.DOTALL | re.MULTILINE)
     assert found is not None, section
-    return found[1]
+    return re.findall(rf"```{language}\n(.*?)```", found[1], re.DOTALL)
 
 
 def commands(text: str) -> list[str]:
@@ -42,7 +43,7 @@ def shell(command: str, environment: dict[str, str]) -> str:
 
 
 def test_the_round_trip_in_curl(surroundings: dict[str, str]) -> None:
-    publish, follow, outcome = commands(block("curl", "console"))
+    publish, follow, outcome = commands(blocks("curl", "console")[0])
     follow = follow.replace("curl -N", "curl -sN --max-time 3")
     with subprocess.Popen(["bash", "-c", follow], env=surroundings, stdout=subprocess.PIPE, text=True) as stream:
         assert stream.stdout is not None
@@ -61,7 +62,7 @@ def test_the_round_trip_in_curl(surroundings: dict[str, str]) -> None:
 
 def test_the_round_trip_in_python(surroundings: dict[str, str], tmp_path: Path) -> None:
     program = tmp_path / "program.py"
-    program.write_text(block("Python", "python"))
+    program.write_text(blocks("Python", "python")[0])
     again = [sys.executable, str(program)]
     done = subprocess.run(again, env=surroundings, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
@@ -70,13 +71,17 @@ def test_the_round_trip_in_python(surroundings: dict[str, str], tmp_path: Path) 
     assert "reservation.scheduled" in facts
 
 
-def test_the_event_that_the_nats_cli_sends_is_one_that_is_taken(surroundings: dict[str, str], mesh: Any) -> None:
-    """The CLI needs a server; its event and media type are sent through the other door here."""
-    *_, request = commands(block("nats", "console"))
-    found = re.search(r"-H content-type:(\S+) '(.*)'", request, re.DOTALL)
-    assert found is not None
-    assert "req lablet.ingress.default.reservation" in request
-    event = json.loads(found[2]) | {"id": "by-nats"}
-    headers = f"-H 'Authorization: Bearer {mesh.token('admin')}' -H 'Content-Type: {found[1]}'"
-    sent = f"curl -s {mesh.url}/api/v1/events {headers} -d '{json.dumps(event)}'"
-    assert json.loads(shell(sent, surroundings))["result"] == "accepted"
+def test_binary_mode_and_a_batch_in_curl(surroundings: dict[str, str], tmp_path: Path) -> None:
+    binary, batch = commands(blocks("curl", "console")[1])
+    taken = json.loads(shell(binary, surroundings))
+    assert (taken["id"], taken["source"], taken["result"]) == ("course-7-2", "/lms", "accepted")
+    good, bad = json.loads(shell(batch, surroundings))["results"]
+    assert (good["id"], good["result"]) == ("course-7-3", "accepted")
+    assert (bad["id"], bad["result"], bad["problem"]["status"]) == ("course-7-4", "refused", 422)
+    assert "io.lablet.reservation.requested.v1" in json.dumps(bad["problem"]), "the nearest type is named"
+    status = "-o /dev/null -w '%{http_code}'"
+    assert shell(batch.replace("curl -s", f"curl -s {status}"), surroundings) == "207"
+    large = tmp_path / "large.json"
+    large.write_text(json.dumps({"definition": "ospf-basics", "labels": {"x": "y" * 2**20}}))
+    sent = re.sub(r"-d '.*'", f"-d @{large}", binary.replace("curl -s", f"curl -s {status}"))
+    assert shell(sent, surroundings) == "413"

@@ -2,8 +2,8 @@
 
 Only the tenant's own NATS user may publish below `lablet.ingress.<tenant>.`, so the subject proves the tenant. What is
 refused is answered on `lablet.ingress-result.<tenant>` to whoever listens at that moment; what is no event, and what makes
-the gateway fail, ends in the dead letters. A dependency that is away is waited for, up to a day. Not guaranteed: that a
-refusal is heard; the sender who is not listening finds no request for the event.
+the gateway fail, is answered there too and kept among the dead letters. A dependency that is away is waited for, up to a
+day. Not guaranteed: that a refusal is heard; the sender who is not listening finds no request for the event.
 """
 
 import logging
@@ -14,13 +14,15 @@ from uuid import uuid5
 from cloudevents.core.v1.event import CloudEvent
 
 from lablet_common.bus import INGRESS_STREAM, Bus, MemoryBus, RetryPolicy
-from lablet_common.bus.messages import Received
+from lablet_common.bus.messages import DeadLetter, Received
 from lablet_common.events import InvalidEvent
+from lablet_common.events.binding import decode_value
 from lablet_common.events.catalogue import IngressRefused, schema_url, type_of
 from lablet_common.events.derive import Outgoing, message_id
 from lablet_common.events.subjects import ingress_result_subject, unescape
 from lablet_common.requests import request_key
 from lablet_common.resources.request import Problem
+from lablet_gateway import problems
 from lablet_gateway.caller import Caller
 from lablet_gateway.envelopes import Inbound
 from lablet_gateway.faults import refusal_of
@@ -51,7 +53,9 @@ class NatsIngress:
 
     async def run(self) -> None:
         """Until cancelled."""
-        consumer = self._bus.consumer(INGRESS_STREAM, DURABLE, ["lablet.ingress.>"], self.handle, policy=PATIENCE)
+        consumer = self._bus.consumer(
+            INGRESS_STREAM, DURABLE, ["lablet.ingress.>"], self.handle, policy=PATIENCE, buried=self._given_up
+        )
         await consumer.run()
 
     async def handle(self, message: Received) -> None:
@@ -74,27 +78,43 @@ class NatsIngress:
         _log.info("event refused", extra=known | {"detail": result.problem.get("detail")})
         await self._bus.tell(self._refusal(tenant, event, result))
 
+    async def _given_up(self, letter: DeadLetter) -> None:
+        """Tells the sender, as far as anything can be read of who that is."""
+        tokens = letter.subject.split(".")
+        tenant = unescape(tokens[2]) if len(tokens) > 2 else ""
+        headers = {name.lower(): decode_value(value) for name, value in letter.headers.items()}
+        event_id = headers.get("ce-id", "")
+        problem = problems.INVALID(letter.reason, deadLetter=letter.id).problem
+        told = IngressRefused(event_id=event_id, type=headers.get("ce-type", ""), problem=problem)
+        extra = {"tenant": tenant, "event": event_id, "reason": letter.reason}
+        _log.info("what came in has been given up on", extra=extra)
+        await self._bus.tell(self._answer(tenant, told, letter.id))
+
     def _refusal(self, tenant: str, event: CloudEvent, result: EventResult) -> Outgoing:
         body = dict(result.problem or {})
         more = {name: body.pop(name) for name in set(body) - _MEMBERS}
         problem = Problem.model_validate(body | ({"extensions": more} if more else {}))
         told = IngressRefused(event_id=event.get_id(), type=event.get_type(), problem=problem)
-        refused = type_of("ingress", "refused")
         answer = f"{event.get_source()} {event.get_id()}"
+        return self._answer(tenant, told, answer, event)
+
+    def _answer(self, tenant: str, told: IngressRefused, answer: str, event: CloudEvent | None = None) -> Outgoing:
+        refused = type_of("ingress", "refused")
         answer_id = str(uuid5(request_key(tenant, NAME, refused, answer), answer))
         attributes: dict[str, Any] = {
             "specversion": "1.0",
             "id": answer_id,
             "source": self._source,
             "type": refused,
-            "subject": event.get_subject() or f"event/{event.get_id()}",
+            "subject": (event and event.get_subject()) or f"event/{told.event_id or 'unreadable'}",
             "time": self._parts.clock.now(),
             "datacontenttype": "application/json",
             "dataschema": schema_url(refused),
             "tenant": tenant,
-            "causationid": event.get_id(),
         }
-        correlation = event.get_extension("correlationid")
+        if told.event_id:
+            attributes["causationid"] = told.event_id
+        correlation = event.get_extension("correlationid") if event is not None else None
         if correlation:
             attributes["correlationid"] = str(correlation)
         out = CloudEvent(attributes, told.to_json())

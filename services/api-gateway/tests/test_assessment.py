@@ -133,8 +133,15 @@ async def test_what_is_no_event_and_what_breaks_the_gateway_ends_in_the_dead_let
         await bus.put("lablet.ingress.default.instance", {}, b"not an event")
         await bus.settle()
         assert len(bus.dead) == 1
+        (told,) = bus.told
+        assert (told.subject, told.event.get_type()) == (
+            "lablet.ingress-result.default",
+            "io.lablet.ingress.refused.v1",
+        )
+        assert data_of(told.event)["problem"]["status"] == 422
         monkeypatch.setattr("lablet_gateway.mailbox.take", broken)
         await put(bus, grading())
         assert len(bus.dead) == 2
         assert "a defect" in bus.dead[1].reason
         assert json.loads(bus.dead[1].payload)["id"] == "g-1"
+        assert "a defect" in data_of(bus.told[1].event)["problem"]["detail"]

@@ -16,7 +16,7 @@ from lablet_common.bus import streams
 from lablet_common.bus.connection import CALL_SECONDS, BusUnavailable, Connection
 from lablet_common.bus.consumer import ACK_WAIT_SECONDS, Consumer, Start
 from lablet_common.bus.follower import Follower
-from lablet_common.bus.handling import Handler, RetryPolicy
+from lablet_common.bus.handling import Buried, Handler, RetryPolicy
 from lablet_common.bus.messages import DeadLetter, Received, publishable
 from lablet_common.bus.seen import Seen
 from lablet_common.bus.tracing import publishing
@@ -108,13 +108,15 @@ class Bus:
         drop_repeats: bool | None = None,
         start: Start | None = None,
         ack_wait: float = ACK_WAIT_SECONDS,
+        buried: Buried | None = None,
     ) -> Consumer:
         """A durable consumer, to be `run` in a task and cancelled with it; another replica under the same name shares its
         messages.
 
         `key`: what is handled one at a time (the event's subject). `drop_repeats`: drop events whose sequence is not
         above the last one handled for their subject (on EVENTS). `start`: where a consumer that is new begins (`new` on
-        EVENTS, `all` elsewhere). `ack_wait`: real seconds."""
+        EVENTS, `all` elsewhere). `ack_wait`: real seconds. `buried` hears of each dead letter once it is safe, before the
+        message is ended; it may hear of one twice."""
         events = stream == streams.EVENTS_STREAM
         return Consumer(
             self._connection,
@@ -130,6 +132,7 @@ class Bus:
             seen=Seen() if (events if drop_repeats is None else drop_repeats) else None,
             start=start or ("new" if events else "all"),
             ack_wait=ack_wait,
+            buried=buried,
         )
 
     def follow(

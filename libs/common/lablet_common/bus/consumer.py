@@ -25,7 +25,7 @@ from nats.js.errors import BadRequestError, NotFoundError
 from prometheus_client import Counter
 
 from lablet_common.bus.connection import BusUnavailable, Connection
-from lablet_common.bus.handling import Again, Done, GiveUp, Handler, RetryPolicy, Verdict, handle
+from lablet_common.bus.handling import Again, Buried, Done, GiveUp, Handler, RetryPolicy, Verdict, handle
 from lablet_common.bus.lanes import Lanes
 from lablet_common.bus.messages import DeadLetter, Received, received
 from lablet_common.bus.pull import Pull
@@ -90,6 +90,7 @@ class Consumer:
         seen: Seen | None,
         start: Start,
         ack_wait: float = ACK_WAIT_SECONDS,
+        buried: Buried | None = None,
     ) -> None:
         self.stream = stream
         self.durable = durable
@@ -103,6 +104,7 @@ class Consumer:
         self._seen = seen
         self._start = start
         self._ack_wait = ack_wait
+        self._buried = buried
         self._lanes: Lanes[_Held] = Lanes(self._work, concurrency=concurrency)
         self._capacity = max(4 * concurrency, 128)
         self._pull: Pull | None = None
@@ -234,7 +236,10 @@ class Consumer:
                 await held.raw.nak(delay=seconds)
             case GiveUp(reason):
                 self._reasons[held.stream_sequence] = reason
-                await self._bury(self._dead_letter(held, reason))
+                letter = self._dead_letter(held, reason)
+                await self._bury(letter)
+                if self._buried is not None:
+                    await self._buried(letter)
                 del self._reasons[held.stream_sequence]
                 DEAD_LETTERED.labels(consumer=self.durable).inc()
                 await held.raw.term()

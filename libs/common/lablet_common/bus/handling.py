@@ -10,13 +10,14 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from lablet_common.bus.messages import Received
+from lablet_common.bus.messages import DeadLetter, Received
 from lablet_common.bus.seen import Seen
 from lablet_common.bus.tracing import processing
 from lablet_common.events.binding import InvalidEvent
 from lablet_common.telemetry.metrics import EVENT_HANDLING
 
 Handler = Callable[[Received], Awaitable[None]]
+Buried = Callable[[DeadLetter], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from lablet_common.bus import streams
 from lablet_common.bus.connection import BusUnavailable
 from lablet_common.bus.consumer import ACK_WAIT_SECONDS, After, Start
-from lablet_common.bus.handling import Again, Done, GiveUp, Handler, RetryPolicy, handle
+from lablet_common.bus.handling import Again, Buried, Done, GiveUp, Handler, RetryPolicy, handle
 from lablet_common.bus.lanes import Lanes
 from lablet_common.bus.messages import DeadLetter, Received, publishable, received
 from lablet_common.bus.seen import Seen
@@ -115,6 +115,7 @@ class MemoryBus:
         drop_repeats: bool | None = None,
         start: Start | None = None,
         ack_wait: float = ACK_WAIT_SECONDS,  # noqa: ARG002 - nothing is delivered twice by time here
+        buried: Buried | None = None,
     ) -> "MemoryConsumer":
         events = stream == streams.EVENTS_STREAM
         state = self.durables.get((stream, durable))
@@ -136,6 +137,7 @@ class MemoryBus:
             concurrency=concurrency,
             policy=policy or RetryPolicy(),
             seen=Seen() if (events if drop_repeats is None else drop_repeats) else None,
+            buried=buried,
         )
 
     def follow(
@@ -184,6 +186,7 @@ class MemoryConsumer:
         concurrency: int,
         policy: RetryPolicy,
         seen: Seen | None,
+        buried: Buried | None = None,
     ) -> None:
         self.stream = stream
         self.durable = durable
@@ -193,6 +196,7 @@ class MemoryConsumer:
         self._key = key
         self._policy = policy
         self._seen = seen
+        self._buried = buried
         self._lanes: Lanes[tuple[_Stored, Received | InvalidEvent]] = Lanes(self._work, concurrency=concurrency)
         self.pulling = False
 
@@ -262,6 +266,8 @@ class MemoryConsumer:
                     datetime.now(UTC),
                 )
                 await self._bus.bury(letter)
+                if self._buried is not None:
+                    await self._buried(letter)
         self._state.under_way -= 1
         await self._bus._notify()
 

@@ -8,7 +8,7 @@ import pytest
 
 from lablet_common.bus import EVENTS_STREAM, Bus, MemoryBus, Received, RetryPolicy, intents_stream
 from lablet_common.bus.consumer import After, epoch_of
-from lablet_common.bus.messages import publishable
+from lablet_common.bus.messages import DeadLetter, publishable
 from lablet_common.events import Outgoing, data_of, subjects
 from lablet_common.resources import Service
 
@@ -223,14 +223,20 @@ async def test_a_poison_message_goes_to_the_dead_letters_at_once(
     else:
         payload = b"{"
     letters = await dead_letters(bus)
-    async with running(bus.consumer(STREAM, "c", FILTER, handler)):
+    heard: list[str] = []
+
+    async def buried(letter: DeadLetter) -> None:
+        heard.append(letter.subject)
+
+    async with running(bus.consumer(STREAM, "c", FILTER, handler, buried=buried)):
         if isinstance(bus, MemoryBus):
             await bus.put(out.subject, headers, payload)
         else:
             await bus.connection.js.publish(out.subject, payload, headers=headers)
         await bus.publish(make("good"))
-        await until(lambda: got and letters())
+        await until(lambda: got and letters() and heard)
     assert got == ["good"]
+    assert heard == [out.subject]
     (letter,) = letters()
     assert "not a valid event" in letter.reason
     assert letter.payload == payload

@@ -17,6 +17,7 @@ from lablet_common.resources import Metadata, WorkerPool
 from lablet_common.resources.kinds import POOL
 from lablet_common.resources.worker import PoolSpec, PoolStatus
 from lablet_gateway.reference import files
+from lablet_gateway.rights import OPEN
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "reference"
 
@@ -75,6 +76,8 @@ def test_every_body_and_answer_has_an_example_that_fits_its_schema() -> None:
     for name, operation in operations():
         for place, kind, content in media(operation):
             if "json" not in kind:
+                if place != "body" and not content.keys() & {"example", "examples"}:
+                    wrong.append(f"{name} {place} {kind}: no example")
                 continue
             examples = [content["example"]] if "example" in content else []
             examples += [_followed(document, one)["value"] for one in content.get("examples", {}).values()]
@@ -86,6 +89,25 @@ def test_every_body_and_answer_has_an_example_that_fits_its_schema() -> None:
                 for example in examples
                 for error in validator.iter_errors(example)
             ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_operation_says_what_it_does_what_it_takes_and_how_it_refuses() -> None:
+    """Whatever needs a token can be refused for the token, the right, the request, the rate, and a dependency's sake."""
+    wrong = []
+    for name, operation in operations():
+        method, _, path = name.partition(" ")
+        missing = {"401", "403", "422", "429", "503"} - set(operation["responses"])
+        if (method, path) not in OPEN and missing:
+            wrong.append(f"{name}: {', '.join(sorted(missing))} not documented")
+        if not operation.get("description"):
+            wrong.append(f"{name}: no description")
+        wrong += [
+            f"{name}: parameter {parameter['name']} has no description"
+            for parameter in operation.get("parameters", ())
+            if parameter["in"] != "path"
+            and not (parameter.get("description") or parameter["schema"].get("description"))
+        ]
     assert not wrong, "\n".join(wrong)
 
 

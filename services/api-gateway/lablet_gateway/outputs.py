@@ -10,8 +10,11 @@ from typing import Any
 
 from lablet_common.bus.line import AgentSilent, Line
 from lablet_common.objects import ObjectMissing, get_content
+from lablet_common.process_lab import RUNTIME
 from lablet_common.resources.instance import Instance, InstancePhase
+from lablet_common.resources.kinds import WORKER
 from lablet_common.resources.model import Model
+from lablet_common.resources.worker import Worker
 from lablet_gateway import problems
 from lablet_gateway.parts import Parts
 
@@ -34,8 +37,8 @@ class Output(Model):
 
 
 async def read(parts: Parts, instance: Instance, node: str | None, position: int, limit: int, wait: float) -> Output:
-    """Waits up to `wait` seconds for something new. Raises 404 for an unknown node, 422 where there are several and none is
-    named, 503 while its agent is silent."""
+    """Waits up to `wait` seconds for something new. Raises 404 for an unknown node, 409 for a lab of devices, 422 where there
+    are several nodes and none is named, 503 while its agent is silent."""
     if node is None:
         labels = [known.label for known in instance.status.nodes]
         if len(labels) > 1:
@@ -45,10 +48,18 @@ async def read(parts: Parts, instance: Instance, node: str | None, position: int
     if f"{node}.log" in stored:
         return await _collected(parts, instance, node, stored, position, limit)
     lab = instance.status.lab
+    _must_write(parts, instance)
     if lab is None or not node or instance.is_final or instance.status.phase in _BEFORE or parts.line is None:
         over = instance.is_final
         return Output(instance=instance.id, node=node, start=position, next=position, over=over, data="")
     return await _living(parts.line, instance, lab.worker, lab.id, node, position, limit, wait)
+
+
+def _must_write(parts: Parts, instance: Instance) -> None:
+    """Raises 409 where the host is known and runs devices: no agent is there that could be asked."""
+    host = parts.caches[WORKER].get(instance.spec.worker)
+    if isinstance(host, Worker) and host.spec.runtime != RUNTIME:
+        raise problems.CONFLICT(f"{instance.id} is a lab of devices, and those write to their consoles: see its access")
 
 
 async def _living(

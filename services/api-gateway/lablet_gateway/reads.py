@@ -63,10 +63,19 @@ class ListQuery:
 
 
 async def _query(
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 100,
+    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items of a page")] = 100,
     cursor: Annotated[str | None, Query(description="`nextCursor` of the page before")] = None,
-    label_selector: Annotated[str, Query(alias="labelSelector", examples=["course=ccna-1,group in (a,b)"])] = "",
-    field_selector: Annotated[str, Query(alias="fieldSelector", examples=["status.phase=Scheduled"])] = "",
+    label_selector: Annotated[
+        str, Query(alias="labelSelector", description="All must hold", examples=["course=ccna-1,group in (a,b)"])
+    ] = "",
+    field_selector: Annotated[
+        str,
+        Query(
+            alias="fieldSelector",
+            description="Paths of the resource and their values; all must hold",
+            examples=["status.phase=Scheduled"],
+        ),
+    ] = "",
     consistency: WithConsistency = "linearizable",
 ) -> ListQuery:
     try:

@@ -34,14 +34,15 @@ def line(world: Any) -> PlayedLine:
     return made
 
 
-async def put(world: Any, phase: InstancePhase, **status: Any) -> Instance:
+async def put(world: Any, phase: InstancePhase, *, worker: str = "host-1", **status: Any) -> Instance:
     booking = world.reservation("rsv-a", owner="ina")
     await world.add(booking)
     made = world.instance(booking)
     changed = made.status.model_copy(
-        update={"phase": phase, "lab": LabRef(id="ins-a-1", worker="host-1", machine="m"), **status}
+        update={"phase": phase, "lab": LabRef(id="ins-a-1", worker=worker, machine="m"), **status}
     )
-    made = made.model_copy(update={"status": changed})
+    placed = made.spec.model_copy(update={"worker": worker})
+    made = made.model_copy(update={"spec": placed, "status": changed})
     await world.add(made)
     return made
 
@@ -113,3 +114,11 @@ async def test_a_host_registers_in_its_own_name_only(world: Any) -> None:
     assert (request.spec.subject, request.spec.data["host"]) == ("worker/host-1", "10.0.0.5")
     nowhere = await world.client("operator@default").post("/api/v1/workers/h/register", json=body | {"pool": "x"})
     assert (nowhere.status_code, nowhere.json()["errors"][0]["path"]) == (422, "pool")
+
+
+async def test_a_lab_of_devices_writes_to_its_consoles_and_no_agent_is_asked(world: Any, line: PlayedLine) -> None:
+    """The world's worker runs devices."""
+    await put(world, InstancePhase.RUNNING, worker="default-001")
+    answer = await world.client("ina").get(PATH, params={"node": "R1"})
+    assert (answer.status_code, "access" in answer.json()["detail"]) == (409, True)
+    assert line.asked == []

@@ -70,10 +70,10 @@ class Conformance:
         self._schema: Any = schemathesis.openapi.from_dict(dict(self.document))
 
     def operations(self) -> list[Any]:
-        """Reads first, then what makes, what changes, what takes away."""
+        """Reads first, then what makes, what changes, what takes away; of these, what takes away more comes later."""
         found = [result.ok() for result in self._schema.get_all_operations()]
         kept = [operation for operation in found if operation.path not in self.endless]
-        return sorted(kept, key=lambda operation: _ORDER.index(operation.method.upper()))
+        return sorted(kept, key=lambda operation: (_ORDER.index(operation.method.upper()), -len(operation.path)))
 
     def example(self, operation: Any) -> Case[Any]:
         """The operation as its document shows it."""

@@ -35,10 +35,10 @@ async def list_audit(
     principal: Annotated[str, Query(max_length=128, description="Who asked")] = "",
     subject: Annotated[str, Query(max_length=256, description="`<kind>/<id>`, or a kind")] = "",
     action: Annotated[str, Query(max_length=128, examples=["reservation.cancel"], description="Or a kind")] = "",
-    outcome: Annotated[Literal["", "done", "refused"], Query()] = "",
+    outcome: Annotated[Literal["", "done", "refused"], Query(description="Left out: both")] = "",
     begin: Annotated[Instant | None, Query(alias="from", description="Left out: a day before `to`")] = None,
     to: Annotated[Instant | None, Query(description="Left out: now")] = None,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Entries of a page")] = 100,
     cursor: Annotated[str | None, Query(description="`nextCursor` of the page before")] = None,
 ) -> Response:
     """Changes of the tenant and refused tries, by when they were decided; times are lab time."""

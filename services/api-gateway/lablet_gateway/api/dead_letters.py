@@ -52,8 +52,8 @@ class Purged(Model):
 async def list_dead_letters(
     parts: WithParts,
     _: WithCaller,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    cursor: Annotated[int, Query(ge=0, le=_LAST)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000, description="Items of a page")] = 100,
+    cursor: Annotated[int, Query(ge=0, le=_LAST, description="`nextCursor` of the page before")] = 0,
     consumer: Consumer = None,
 ) -> Response:
     """Oldest first."""

@@ -42,6 +42,12 @@ _EVENT = {
         }
     ],
 }
+_FRAMES = """: still here
+
+id: 1772348400000000-17
+data: {"specversion": "1.0", "id": "reservation/0c9d3f2e/1234", "type": "io.lablet.reservation.scheduled.v1", …}
+
+"""
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -108,7 +114,7 @@ async def tell_story(
     parts: WithParts,
     caller: WithCaller,
     subject: Annotated[str, Query(description="`<kind>/<id>`", examples=["reservation/rsv-…"])],
-    limit: Annotated[int, Query(ge=1, le=_STORY_LIMIT)] = 1000,
+    limit: Annotated[int, Query(ge=1, le=_STORY_LIMIT, description="How many at most, oldest first")] = 1000,
 ) -> Response:
     """What was published about one resource, in `sequence` order, each event once; where the log has forgotten how it came
     to its present or archived state, that state as a `replayed` event with the moves that led to it."""
@@ -141,7 +147,7 @@ async def tell_story(
     response_class=StreamingResponse,
     responses={
         200: {
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _FRAMES}},
             "description": "Each `data` is a CloudEvent in the JSON format; an event `reset` says: list again",
         },
         **refusals(429),

@@ -223,7 +223,7 @@ async def artifacts(instance_id: InstanceId, parts: WithParts, caller: WithCalle
     return model_response(InstanceArtifacts(items=tuple(items)))
 
 
-@router.get("/{instance_id}/output", response_model=outputs.Output, responses=refusals(404))
+@router.get("/{instance_id}/output", response_model=outputs.Output, responses=refusals(404, 409))
 async def output(
     instance_id: InstanceId,
     parts: WithParts,

@@ -106,7 +106,10 @@ async def get_key(key_id: KeyId, parts: WithParts, caller: WithCaller) -> Respon
 
 @router.delete("/{key_id}", response_model=ApiKey, responses=refusals(404, 409))
 async def revoke_key(
-    key_id: KeyId, parts: WithParts, caller: WithCaller, reason: Annotated[str, Query(max_length=256)] = ""
+    key_id: KeyId,
+    parts: WithParts,
+    caller: WithCaller,
+    reason: Annotated[str, Query(max_length=256, description="Kept in the history and the audit")] = "",
 ) -> Response:
     """Ends a key at once, on every replica. Revoking twice is no error."""
     found = await _stored(parts, caller, key_id)

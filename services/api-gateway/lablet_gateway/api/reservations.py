@@ -122,7 +122,7 @@ async def cancel(
     reservation_id: str,
     parts: WithParts,
     caller: WithCaller,
-    reason: Annotated[str, Query(max_length=256)] = "",
+    reason: Annotated[str, Query(max_length=256, description="Kept in the history and the audit")] = "",
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     prefer: Prefer = None,

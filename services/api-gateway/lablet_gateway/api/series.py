@@ -90,7 +90,7 @@ async def cancel_series(
     caller: WithCaller,
     scope: Scope = "all",
     date: Annotated[str | None, Query(pattern=r"^\d{4}-\d{2}-\d{2}$", description="Which date; not for `all`")] = None,
-    reason: Annotated[str, Query(max_length=256)] = "",
+    reason: Annotated[str, Query(max_length=256, description="Kept in the history and the audit")] = "",
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     prefer: Prefer = None,

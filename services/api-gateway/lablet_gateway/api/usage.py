@@ -25,7 +25,11 @@ _MONTH = timedelta(days=30)
 _MOST = timedelta(days=400)
 _LATER = timedelta(days=31)
 """How long after its slot's begin a reservation may have ended, to be found in the archive."""
-_CSV = {"text/csv": {"schema": {"type": "string"}}}
+_TABLE = """tenant,from,to,definition,reservations,seats,seatHours,workerHours,costUsd\r
+default,2027-02-01T00:00:00Z,2027-03-01T00:00:00Z,ospf-basics@1.0.0,3,36,72.0,14.5,11.6\r
+default,2027-02-01T00:00:00Z,2027-03-01T00:00:00Z,,3,36,72.0,14.5,11.6\r
+"""
+_CSV = {"text/csv": {"schema": {"type": "string"}, "example": _TABLE}}
 
 
 @router.get("/usage", response_model=Usage, responses={200: {"content": _CSV}, **refusals(404)})
@@ -35,7 +39,9 @@ async def get_usage(
     tenant: Annotated[str | None, Query(description="The caller's own")] = None,
     begin: Annotated[Instant | None, Query(alias="from", description="Left out: 30 days before `to`")] = None,
     to: Annotated[Instant | None, Query(description="Left out: now")] = None,
-    form: Annotated[Literal["json", "csv"], Query(alias="format")] = "json",
+    form: Annotated[
+        Literal["json", "csv"], Query(alias="format", description="`csv`: a table for spreadsheets")
+    ] = "json",
 ) -> Response:
     """Reservations, seats, hours of seats and workers and their cost in a span of at most 400 days, by definition; what
     is archived by now is in it."""

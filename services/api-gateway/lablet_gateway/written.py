@@ -5,12 +5,13 @@ Known by identity, because a caller may see less of a resource than another does
 the same object for everybody. Bounded: the oldest is forgotten first.
 """
 
+from collections import OrderedDict
 from typing import Any
 
 from lablet_common.resources.model import Resource
 
 _KEPT = 2000
-_kept: dict[int, tuple[Resource[Any, Any], bytes]] = {}
+_kept: OrderedDict[int, tuple[Resource[Any, Any], bytes]] = OrderedDict()
 """By the object's address; holding the object keeps another from taking it."""
 
 
@@ -22,6 +23,6 @@ def json_of(resource: Resource[Any, Any]) -> bytes:
         return known[1]
     text = resource.public().to_json()
     if len(_kept) >= _KEPT:
-        del _kept[next(iter(_kept))]
+        _kept.popitem(last=False)
     _kept[place] = resource, text
     return text

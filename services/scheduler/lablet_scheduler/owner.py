@@ -190,13 +190,14 @@ class PoolOwner:
         pending = await self._inbox.pending(self._settings.scheduler_batch_size)
         INBOX_DEPTH.labels(Service.SCHEDULER, self.pool).set(len(pending))
         steps: list[Step] = []
+        about: set[str | None] = set()
         writer, refusals, waiting = self._writer, self._writer.refusals, 0
         for undecided in pending:
             # a request about a reservation that an uncommitted step is about must see what became of that
             several = is_about_series(undecided) or is_about_saving(undecided)
-            if several or any(step.target == target_of(undecided) for step in steps):
+            if several or target_of(undecided) in about:
                 await writer.commit(steps)
-                steps = []
+                steps, about = [], set()
             if writer.refusals > refusals:
                 return len(pending)  # the order is kept: what was refused is decided before what came after it
             if several:
@@ -207,9 +208,10 @@ class PoolOwner:
                 step = writer.step(writer.within_quota(await self._answers.to(undecided)), undecided)
             DECIDING.observe(time.perf_counter() - began)
             steps.append(step)
+            about.add(step.target)
             if step.decision.vacates:
                 await writer.commit(steps)
-                steps = []
+                steps, about = [], set()
         await writer.commit(steps)
         return len(pending) - waiting
 

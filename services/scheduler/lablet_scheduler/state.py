@@ -122,13 +122,16 @@ class PoolState:
 
     def rebook(self, reservation_id: str, now: datetime) -> None:
         """Puts on the calendar what the reservation occupies now, in place of what was there."""
-        self.calendar.release(reservation_id)
         reservation = self.reservations.get(reservation_id)
         if reservation is None:
+            self.calendar.release(reservation_id)
             return
         demand = self.demand(reservation)
         bookings = [] if demand is None else bookings_of(reservation, demand, self.instances, now)
         bookings = [booking for booking in bookings if booking.worker in self.workers]
+        if bookings and self.calendar.of(reservation_id) == tuple(sorted(bookings, key=lambda booking: booking.seat)):
+            return  # as it is for most that were just granted: they were booked with the decision
+        self.calendar.release(reservation_id)
         if bookings:
             self.calendar.book_all(bookings, check=False)  # what is committed is so, whether it still fits or not
         elif reservation.is_final:

@@ -6,6 +6,7 @@ function compares what the decision rests on; none of them does I/O. A compariso
 """
 
 import json
+from collections import OrderedDict
 from typing import Any
 
 from lablet_common.resources import schema
@@ -14,8 +15,7 @@ from lablet_common.resources.model import Resource
 from lablet_common.store.api import InvalidRequest, KeyValue, StoreError
 from lablet_common.store.transaction import Transaction
 
-_DECODED = 1024
-"""Latest values whose resource is kept for whoever reads the same one next."""
+_REMEMBERED = 1024
 _METADATA = b'"metadata":{'
 _BEGINNING = 96
 """Bytes of a stored value in which its metadata begin."""
@@ -31,7 +31,28 @@ class Unreadable(StoreError):
 
 
 def encode(resource: Resource[Any, Any]) -> bytes:
-    """The value to store: JSON without the revision, which etcd itself knows."""
+    """The value to store: JSON without the revision, which etcd itself knows. Whoever reads that value next in this process
+    (a cache, a bridge) gets this resource instead of decoding it."""
+    value = _encoded(resource)
+    _remember(value, resource)
+    return value
+
+
+def decode(kind: Kind, kv: KeyValue) -> Resource[Any, Any]:
+    """The resource as read at `kv.mod_revision`. Raises `Unreadable`."""
+    try:
+        return _at(kind.model, kv.value, kv.mod_revision)
+    except ValueError as error:
+        raise Unreadable(kv.key, str(error)) from error
+
+
+def committed(resource: Resource[Any, Any], value: bytes, revision: int) -> Resource[Any, Any]:
+    """The resource as it stands since `value`, which `encode` has made of it, was written at `revision`; the very one that
+    whoever reads it gets."""
+    return _at(type(resource), value, revision)
+
+
+def _encoded(resource: Resource[Any, Any]) -> bytes:
     if resource.model_extra is not None:  # read with fields of a later release
         document = schema.with_unknown(resource)
         document["metadata"].pop("resourceVersion", None)
@@ -41,37 +62,24 @@ def encode(resource: Resource[Any, Any]) -> bytes:
     return resource.model_dump_json(by_alias=True, exclude_none=True, exclude=_WITHOUT_VERSION).encode()
 
 
-def decode(kind: Kind, kv: KeyValue) -> Resource[Any, Any]:
-    """The resource as read at `kv.mod_revision`. Raises `Unreadable`."""
-    place = (kind.model, kv.mod_revision, kv.value)
-    known = _latest.get(place)
-    if known is None:
-        try:
-            known = _decoded(kind.model, kv.value, kv.mod_revision)
-        except ValueError as error:
-            raise Unreadable(kv.key, str(error)) from error
-        _remember(place, known)
-    return known
+_latest: OrderedDict[tuple[type[Resource[Any, Any]], bytes], Resource[Any, Any]] = OrderedDict()
+"""The latest values that this process has written or read. The same value at the same revision is the same resource:
+caches and bridges read each change in turn, and resources never change."""
 
 
-def committed(resource: Resource[Any, Any], value: bytes, revision: int) -> Resource[Any, Any]:
-    """The resource as it stands since `value`, which `encode` has made of it, was written at `revision`. Whoever reads that
-    value next in this process (a cache, a bridge) gets this very resource instead of decoding it."""
-    known = resource.at_revision(revision)
-    _remember((type(resource), revision, value), known)
-    return known
+def _at(model: type[Resource[Any, Any]], value: bytes, revision: int) -> Resource[Any, Any]:
+    known = _latest.get((model, value))
+    if known is not None and known.revision == revision:
+        return known
+    found = _decoded(model, value, revision) if known is None else known.at_revision(revision)
+    _remember(value, found)
+    return found
 
 
-_Place = tuple[type[Resource[Any, Any]], int, bytes]
-_latest: dict[_Place, Resource[Any, Any]] = {}
-"""The same value at the same revision is the same resource: caches and bridges of a process read each change in turn, and
-resources never change."""
-
-
-def _remember(place: _Place, resource: Resource[Any, Any]) -> None:
-    _latest[place] = resource
-    if len(_latest) > _DECODED:
-        del _latest[next(iter(_latest))]
+def _remember(value: bytes, resource: Resource[Any, Any]) -> None:
+    _latest[type(resource), value] = resource
+    if len(_latest) > _REMEMBERED:
+        _latest.popitem(last=False)
 
 
 def _decoded(model: type[Resource[Any, Any]], value: bytes, revision: int) -> Resource[Any, Any]:

@@ -6,6 +6,7 @@ its request and all traces that link to it. Calls to etcd, S3, providers and run
 under way and nowhere else: polls of things at rest leave no trace.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -17,10 +18,14 @@ from lablet_common.telemetry.traces import context_of, link_to
 
 Attributes = Mapping[str, AttributeValue]
 _TRACER = "lablet"
+_CHOSEN_OUTSIDE = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 
 
 def tracing() -> bool:
-    """Whether anybody collects spans."""
+    """Whether anybody collects spans. Asked several times for each event, and as long as nobody does, OpenTelemetry looks
+    into the environment each time: so it is asked only where a provider has been set."""
+    if getattr(trace, "_TRACER_PROVIDER", trace) is None and not _CHOSEN_OUTSIDE:
+        return False
     return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 

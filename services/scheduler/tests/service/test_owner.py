@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from lablet_common.ownership import NotOwner, Ownership
+from lablet_common.resources import schema
 from lablet_common.resources.kinds import RESERVATION, Service, gate_key
 from lablet_common.resources.request import RequestPhase
+from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import WorkerPhase
 from lablet_common.store import OutcomeUnknown, Put, StoreUnavailable
+from lablet_scheduler.engine import Calendar
 from lablet_scheduler.owner import PoolOwner
 
 _SEATS = 4
@@ -37,6 +40,35 @@ async def test_decisions_of_one_pass_share_a_transaction(world: Any) -> None:
     await world.own()
     await world.settle()
     assert len({(await world.reservation(name)).revision for name in names}) == 1
+
+
+async def test_each_seat_is_booked_once_and_each_reservation_parsed_by_nobody(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is decided here is known here: neither its commit nor the watch that tells of it makes the calendar anew."""
+    await world.pool(workers=10)
+    await world.definition()
+    await world.own()
+    await world.settle()
+    released, parsed = list[str](), list[type]()
+    release, read = Calendar.release, schema.read
+
+    def counting_release(self: Calendar, reservation: str, seat: int | None = None) -> Any:
+        released.append(reservation)
+        return release(self, reservation, seat)
+
+    def counting_read(model: Any, data: bytes) -> Any:
+        parsed.append(model)
+        return read(model, data)
+
+    monkeypatch.setattr(Calendar, "release", counting_release)
+    monkeypatch.setattr(schema, "read", counting_read)
+    names = [await world.ask() for _ in range(10)]
+    await world.settle()
+    assert [await world.phase(name) for name in names] == ["Scheduled"] * 10
+    assert not set(released) & set(names)
+    assert Reservation not in parsed
+    assert not await world.faults()
 
 
 async def test_a_conflict_of_one_leaves_the_others_committed_and_the_calendar_right(world: Any) -> None:

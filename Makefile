@@ -10,12 +10,15 @@ READY := $(VENV)/.ready
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-all chaos up down lint format bench lock proto reference docs dist validate-prereqs clean
+.PHONY: help setup demo test test-all chaos fuzz up down lint format bench lock proto reference docs dist validate-prereqs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-setup: $(READY) ## the virtual environment in .venv (every other target does this by itself, once)
+setfuzz: $(READY) ## hostile input at every reader (CASES=n; a million took twenty minutes)
+	@$(BIN)/python -m lablet_local.fuzz --cases $(or $(CASES),100000)
+
+up: $(READY) ## the virtual environment in .venv (every other target does this by itself, once)
 
 $(READY): requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Lablet needs Python 3.11 or newer: '$(PYTHON)' is not (choose another with: make PYTHON=python3.12 …)" >&2; exit 2; }
@@ -37,6 +40,9 @@ test-all: $(READY) ## the long tier too
 
 chaos: $(READY) ## fault runs: four seeds under load, everything killed, paused and cut off (SEEDS=n for more)
 	@$(BIN)/lablet chaos --seeds $(or $(SEEDS),4)
+
+fuzz: $(READY) ## hostile input at every reader (CASES=n; a million took twenty minutes)
+	@$(BIN)/python -m lablet_local.fuzz --cases $(or $(CASES),100000)
 
 up: $(READY) ## the whole mesh on this machine; Ctrl-C stops it
 	@$(BIN)/lablet up

@@ -51,7 +51,7 @@ def read(headers: Mapping[str, str], body: bytes) -> tuple[list[Inbound], bool]:
 def _items(body: bytes) -> list[Any]:
     try:
         items = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise problems.invalid("body", f"the batch is not JSON: {error}") from error
     if not isinstance(items, list):
         raise problems.invalid("body", "a batch is a JSON array of events")

@@ -18,6 +18,7 @@ _SPAN = re.compile(
     re.ASCII,
 )
 _HOUR = re.compile(r"^(\d{1,2})(?::(\d{2}))?\s*(am|pm)?$", re.ASCII)
+_MOST_CHARACTERS = 100
 _EXAMPLES = 'write it like "tomorrow 09:00", "in 2h", "monday 14:30" or "2027-03-01T09:00"'
 _LENGTHS = 'write it like "90m", "2h", "1h30m" or "3 days"'
 
@@ -28,7 +29,7 @@ class WrongTime(ValueError):
 
 def parse_span(text: str) -> timedelta:
     """`90m`, `1h30m`, `2 hours`, `90` (minutes). Raises `WrongTime`."""
-    word = text.strip().lower()
+    word = _short(text).strip().lower()
     if re.fullmatch(r"\d{1,6}", word, re.ASCII):
         return timedelta(minutes=int(word))
     found = list(_SPAN.finditer(word))
@@ -44,7 +45,7 @@ def parse_span(text: str) -> timedelta:
 def parse_time(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:
     """The moment meant, in UTC. Relative ones are rounded up to the minute, since slots begin on whole ones. Raises
     `WrongTime`. `zone` None: the machine's."""
-    word = " ".join(text.strip().lower().replace(",", " ").split())
+    word = " ".join(_short(text).strip().lower().replace(",", " ").split())
     if word == "now":
         return _up_to_minute(now)
     for prefix in ("in ", "+"):
@@ -54,6 +55,12 @@ def parse_time(text: str, now: datetime, zone: tzinfo | None = None) -> datetime
     if stamp is not None:
         return (stamp if stamp.tzinfo else _placed(stamp, zone, text)).astimezone(UTC)
     return _spoken(word, text, now, zone).astimezone(UTC)
+
+
+def _short(text: str) -> str:
+    if len(text) > _MOST_CHARACTERS:
+        raise WrongTime(f"{text[:20]!r}… has {len(text):,} characters: {_EXAMPLES}")
+    return text
 
 
 def parse_past(text: str, now: datetime, zone: tzinfo | None = None) -> datetime:

@@ -90,7 +90,7 @@ class Repository(Generic[R]):
     ) -> ResourcePage[R]:
         """Up to `limit` matching resources (0: all) after the cursor. Raises `InvalidCursor`, `Compacted`."""
         prefix = f"{self._kind.prefix}{tenant}/" if self._kind.tenanted and tenant is not None else self._kind.prefix
-        revision, after = _read_cursor(cursor, prefix) if cursor else (0, "")
+        revision, after = read_cursor(cursor, prefix) if cursor else (0, "")
         items: list[R] = []
         last_key = ""
         size = min(2 * limit, _PAGE) or _PAGE
@@ -150,7 +150,7 @@ def write_cursor(revision: int, key: str) -> str:
     return base64.urlsafe_b64encode(json.dumps([revision, key]).encode()).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
+def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
     try:
         revision, key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError, TypeError):

@@ -24,6 +24,9 @@ _EQUALS = re.compile(rf"(?P<name>{_NAME})\s*(?P<op>==|=|!=)\s*(?P<value>[^\s=!()
 _SET = re.compile(rf"(?P<name>{_NAME})\s+(?P<op>in|notin)\s*\((?P<values>[^()]*)\)$")
 _FIELD = re.compile(r"(?P<path>[A-Za-z][A-Za-z0-9]*(\.[A-Za-z0-9_/-]+)*)\s*(?P<op>==|=|!=)\s*(?P<value>.*)$", re.DOTALL)
 
+MOST_CHARACTERS = 4_096
+"""Of a selector."""
+
 
 class SelectorError(ValueError):
     """A selector that cannot be understood; the message names the part and the remedy."""
@@ -102,10 +105,22 @@ class FieldSelector:
 
 
 def _parts(text: str) -> list[str]:
-    """The requirements of a selector: split at commas outside brackets."""
+    """The requirements of a selector: split at commas outside brackets. Strangers send selectors, so a long one is refused
+    before anything looks at it, and one look is enough."""
     if not text.strip():
         return []
-    parts = [part.strip() for part in re.split(r",(?![^()]*\))", text)]
+    if len(text) > MOST_CHARACTERS:
+        raise SelectorError(
+            f"the selector has {len(text):,} characters, more than {MOST_CHARACTERS:,}: ask in several lists"
+        )
+    parts, begin, inside = [], 0, False
+    for at, character in enumerate(text):
+        if character == "," and not inside:
+            parts.append(text[begin:at].strip())
+            begin = at + 1
+        elif character in "()":
+            inside = character == "("
+    parts.append(text[begin:].strip())
     if "" in parts:
         raise SelectorError(f"{text!r} has an empty part: remove the superfluous comma")
     return parts

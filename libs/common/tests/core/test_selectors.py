@@ -43,6 +43,12 @@ def test_a_label_selector_that_cannot_be_understood_is_refused(text: str) -> Non
         LabelSelector.parse(text)
 
 
+@pytest.mark.parametrize("parse", [LabelSelector.parse, FieldSelector.parse])
+def test_a_selector_longer_than_any_list_needs_is_refused_unread(parse: Callable[[str], object]) -> None:
+    with pytest.raises(SelectorError, match="more than 4,096"):
+        parse("," * 4_097)
+
+
 @pytest.fixture
 def template(make_template: Callable[..., WorkerTemplate]) -> WorkerTemplate:
     return make_template("lab-a", labels={"app.kubernetes.io/name": "x", "course": "one"})

@@ -1,8 +1,10 @@
 """Dates of a term, in local time."""
 
 from datetime import UTC, datetime
+from itertools import islice
 
 import pytest
+from dateutil.rrule import rrulestr  # type: ignore[import-untyped]  # it brings no types
 
 from lablet_common.recurrence import InvalidRecurrence, occurrences
 
@@ -43,9 +45,56 @@ def test_an_end_in_utc_is_kept() -> None:
         ("FREQ=DAILY;COUNT=two", "Europe/Stockholm", "rule"),
         ("every monday", "Europe/Stockholm", "rule"),
         ("FREQ=DAILY;COUNT=2", "Mars/Base", "timezone"),
+        ("FREQ=DAILY;COUNT=2", "Asia/T" * 2_000, "timezone"),
+        ("FREQ=DAILY;UNTIL=2027040112Z", "Europe/Stockholm", "rule"),
+        ("FREQ=DAILY;COUNT=2;UNTIL=20270401", "Europe/Stockholm", "rule"),
+        ("FREQ=DAILY;INTERVAL=0;COUNT=2", "Europe/Stockholm", "rule"),
+        ("FREQ=DAILY;COUNT=0", "Europe/Stockholm", "rule"),
+        ("FREQ=DAILY;BYEASTER=1;COUNT=1", "Europe/Stockholm", "rule"),
+        ("FREQ=YEARLY", "Europe/Stockholm", "rule"),
+        ("FREQ=YEARLY;COUNT=30", "Europe/Stockholm", "rule"),
+        ("FREQ=YEARLY;UNTIL=20990101", "Europe/Stockholm", "rule"),
+        ("FREQ=DAILY;COUNT=2;BYDAY=" + "MO," * 300 + "MO", "Europe/Stockholm", "rule"),
     ],
 )
 def test_what_gives_no_dates_names_the_field_at_fault(rule: str, zone: str, field: str) -> None:
     with pytest.raises(InvalidRecurrence) as caught:
         shown(rule, zone=zone)
     assert caught.value.field == field
+
+
+@pytest.mark.timeout(5)  # until the year 9999 it would take minutes
+def test_a_day_that_never_comes_is_not_looked_for_for_ever() -> None:
+    with pytest.raises(InvalidRecurrence, match="up to 10 years"):
+        shown("FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30;COUNT=2")
+
+
+@pytest.mark.parametrize("year", [2026, 2027, 2028, 2095, 2396])
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "FREQ=DAILY;INTERVAL=11",
+        "FREQ=WEEKLY;BYDAY=TU,SA;INTERVAL=3",
+        "FREQ=MONTHLY;BYDAY=-1FR",
+        "FREQ=YEARLY;BYWEEKNO=1,53",
+    ],
+)
+def test_the_dates_are_those_of_the_library_in_every_calendar(rule: str, year: int) -> None:
+    first = datetime(year, 2, 1, 9, tzinfo=UTC)
+    plain = list(islice(rrulestr(rule, dtstart=first.replace(tzinfo=None)), 15))
+    wanted = [moment for moment in plain if moment.year < year + 10]
+    assert [
+        moment.replace(tzinfo=None) for moment in occurrences(f"{rule};COUNT={len(wanted)}", "UTC", first)
+    ] == wanted
+
+
+def test_the_day_that_leap_years_have_is_kept() -> None:
+    first = datetime(2028, 2, 29, 9, tzinfo=UTC)
+    assert [f"{moment:%Y-%m-%d}" for moment in occurrences("FREQ=YEARLY;COUNT=2", "UTC", first)] == [
+        "2028-02-29",
+        "2032-02-29",
+    ]
+
+
+def test_a_term_of_ten_years_is_the_longest() -> None:
+    assert len(shown("FREQ=YEARLY;COUNT=10")) == 10

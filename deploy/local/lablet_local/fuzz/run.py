@@ -1,0 +1,127 @@
+"""Cases given to their targets, each held to its limits: no error but a refusal with words, one second, so much memory.
+
+A case is named by target and seed, so that it can be made again alone. A reader that hangs is interrupted by an alarm (this
+runs in the main thread); one that hangs inside C code is seen when it comes back, by the clock.
+"""
+
+import argparse
+import random
+import resource
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FrameType
+
+from lablet_local.fuzz.mutate import spoilt
+from lablet_local.fuzz.targets import TARGETS, Target
+
+MOST_SECONDS = 1.0
+"""For one case, in CPU time of this process: a busy machine is no defect."""
+MOST_GROWTH_MB = 200
+
+
+class Hung(BaseException):
+    """Not an Exception: no reader may take it for bad input."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    target: str
+    seed: int
+    what: str
+
+
+@dataclass(slots=True)
+class Report:
+    cases: int = 0
+    refused: int = 0
+    longest_seconds: float = 0.0
+    findings: list[Finding] = field(default_factory=list)
+    by_target: Counter[str] = field(default_factory=Counter)
+
+
+def case_of(target: Target, seed: int) -> bytes:
+    """The case that target and seed name."""
+    return spoilt(random.Random(f"{target.name}/{seed}"), target.examples)
+
+
+def give(target: Target, seed: int, report: Report) -> None:
+    """One case, with what became of it in the report."""
+    case = case_of(target, seed)
+    began = time.process_time()
+    try:
+        with _alarm():
+            target.read(case)
+    except target.refusals as refusal:
+        report.refused += 1
+        if not str(refusal).strip():
+            report.findings.append(Finding(target.name, seed, f"{type(refusal).__name__} without words"))
+    except Hung:
+        report.findings.append(Finding(target.name, seed, f"not done after {MOST_SECONDS:g} s"))
+    except Exception as error:  # noqa: BLE001 - that is what is looked for
+        report.findings.append(Finding(target.name, seed, f"{type(error).__name__}: {error}"[:300]))
+    took = time.process_time() - began
+    report.longest_seconds = max(report.longest_seconds, took)
+    report.cases += 1
+    report.by_target[target.name] += 1
+
+
+def run(targets: Sequence[Target], cases: int, first: int = 0) -> Report:
+    """About so many cases, shared among the targets by their shares; at least one each."""
+    report = Report()
+    whole = sum(target.share for target in targets)
+    for target in targets:
+        for number in range(max(1, cases * target.share // whole)):
+            give(target, first + number, report)
+    return report
+
+
+@contextmanager
+def _alarm() -> Iterator[None]:
+    def ring(_signal: int, _frame: FrameType | None) -> None:
+        raise Hung
+
+    before = signal.signal(signal.SIGVTALRM, ring)
+    signal.setitimer(signal.ITIMER_VIRTUAL, MOST_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m lablet_local.fuzz", description=__doc__)
+    parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--first", type=int, default=0, help="seed of each target's first case")
+    parser.add_argument("--target", choices=[target.name for target in TARGETS], help="this one only")
+    parser.add_argument("--show", type=int, metavar="SEED", help="print the case of --target with this seed, and end")
+    options = parser.parse_args(arguments)
+    chosen = [target for target in TARGETS if options.target in (None, target.name)]
+    if options.show is not None:
+        if len(chosen) != 1:
+            parser.error("--show needs --target")
+        sys.stdout.buffer.write(case_of(chosen[0], options.show))
+        return 0
+    run(chosen, 2_000, first=10**9)  # what is loaded once is no growth
+    before, began = _memory_mb(), time.monotonic()
+    report = run(chosen, options.cases, options.first)
+    grown = _memory_mb() - before
+    for finding in report.findings:
+        print(f"{finding.target} seed {finding.seed}: {finding.what}")
+    for name, count in sorted(report.by_target.items()):
+        print(f"  {name:18} {count:>8,} cases, {sum(one.target == name for one in report.findings)} findings")
+    ok = not report.findings and grown < MOST_GROWTH_MB
+    print(
+        f"fuzz: {'ok' if ok else 'FAILED'} cases={report.cases} refused={report.refused} findings={len(report.findings)} "
+        f"longest_ms={report.longest_seconds * 1000:.0f} memory_growth_mb={grown:.0f} seconds={time.monotonic() - began:.0f}"
+    )
+    return 0 if ok else 1

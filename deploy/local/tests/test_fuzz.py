@@ -1,0 +1,71 @@
+"""Hostile input: some thousand cases at every reader, and the runner that would tell."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from lablet_common.recurrence import InvalidRecurrence
+from lablet_local.fuzz.run import Report as FuzzReport
+from lablet_local.fuzz.run import case_of, give, main, run
+from lablet_local.fuzz.targets import TARGETS, Target
+
+ONCE = (
+    ("rule", 37), ("rule", 111), ("rule", 1249), ("http-events", 488), ("http-events", 3160),
+    ("label-selector", 1919), ("label-selector", 2585), ("field-selector", 651), ("field-selector", 1244), ("time", 1108),
+    ("span", 709),
+)  # fmt: skip
+"""Target and seed of what found something."""
+
+
+def test_every_reader_takes_or_refuses_what_strangers_send() -> None:
+    report = run(TARGETS, 1_500)
+    assert report.findings == []
+    assert set(report.by_target) == {target.name for target in TARGETS}
+    assert 0 < report.refused < report.cases  # the cases are neither all good nor all hopeless
+
+
+@pytest.mark.parametrize(("name", "seed"), ONCE)
+def test_what_once_broke_a_reader_does_so_no_more(name: str, seed: int) -> None:
+    report = FuzzReport()
+    give(next(target for target in TARGETS if target.name == name), seed, report)
+    assert report.findings == []
+
+
+def test_the_good_examples_are_good() -> None:
+    for target in TARGETS:
+        for example in target.examples:
+            if target.name != "intent-body":  # bodies go to whichever intent the first byte names
+                target.read(example)
+
+
+def _target(read: Callable[[bytes], object]) -> Target:
+    return Target("made", (b"example",), read, (InvalidRecurrence,))
+
+
+def _silent(_: bytes) -> None:
+    raise InvalidRecurrence("rule", " ")
+
+
+def _endless(_: bytes) -> None:
+    for _ in itertools.count():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [(lambda _: {}["x"], "KeyError"), (_silent, "without words"), (_endless, "not done after")],
+)
+def test_an_unforeseen_error_an_empty_refusal_and_a_hang_are_findings(
+    read: Callable[[bytes], object], told: str
+) -> None:
+    report = FuzzReport()
+    give(_target(read), 1, report)
+    assert [told in finding.what for finding in report.findings] == [True]
+
+
+def test_a_case_is_made_again_from_its_name(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    target = TARGETS[0]
+    assert case_of(target, 5) == case_of(target, 5) != case_of(target, 6)
+    assert main(["--target", target.name, "--show", "5"]) == 0
+    assert capfdbinary.readouterr().out == case_of(target, 5)

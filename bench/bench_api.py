@@ -19,7 +19,9 @@ from pathlib import Path
 
 import uvloop
 from load import Answer, Http, at, expect, for_seconds, paced, saturate
-from subject import booking, cpu_seconds, intents, line, measured_mesh, memory_mb
+from report import options as common
+from report import report
+from subject import booking, cpu_seconds, intents, measured_mesh, memory_mb
 
 from lablet_local.mesh import LocalMesh
 
@@ -165,11 +167,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
     parser.add_argument("--streams", type=int, default=300, help="clients of the event stream")
     parser.add_argument("--rate", type=float, default=50.0, help="events a second")
-    options = parser.parse_args()
+    options = common(parser).parse_args()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         figures = uvloop.run(measure(options, Path(folder)))
-    print(line("api", {**figures, "seconds": f"{time.perf_counter() - began:.0f}"}))
+    report("api", {**figures, "seconds": f"{time.perf_counter() - began:.0f}"}, options.json)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""Intents through our consumer against raw nats-py on the same stream, on a real server of its own.
+"""Intents through our consumer against raw nats-py on the same stream, on a real server of its own; then the bridge.
 
 Three runs over the same messages: raw nats-py (fetch a hundred, acknowledge each, nothing read), raw nats-py that also
 parses the JSON, and the consumer (CloudEvents binding, per-key order, retries, dead letters, metrics, validation of the
-body against its model). Then the delay from publish to handler at a steady rate, and the publish rate by itself.
+body against its model). Then the delay from publish to handler at a steady rate, and the publish rate by
+itself. The bridge is measured by `bridging`, with an etcd and a server of its own.
 
     .venv/bin/python bench/bench_bus.py
 """
 
+import argparse
 import asyncio
 import json
 import statistics
@@ -17,7 +19,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
+from bridging import bridging
 from nats.js.errors import FetchTimeoutError
+from report import options as common
+from report import report
 
 from lablet_common.bus import Bus, Received, intents_stream
 from lablet_common.events import EVENTS, CloudEvent, Outgoing, data_of, message_id, subjects
@@ -164,7 +169,8 @@ async def delay(bus: Bus) -> list[float]:
     return sorted(delays)
 
 
-async def main(server: NatsServer) -> None:
+async def consuming(server: NatsServer) -> dict[str, object]:
+    """Publishing, consuming and the delay of intents."""
     bus = Bus(NatsSettings(url=server.url), Service.GATEWAY)
     await bus.connect()
     try:
@@ -178,14 +184,30 @@ async def main(server: NatsServer) -> None:
     finally:
         await bus.close()
     bare_rate, parse_rate, rate = (statistics.median(rates) for rates in (bare, parsing, full))
-    print(
-        f"bench bus: messages={MESSAGES} publish_per_s={published:.0f} raw_per_s={bare_rate:.0f} "
-        f"raw_json_per_s={parse_rate:.0f} consumer_per_s={rate:.0f} ratio={rate / bare_rate:.2f} "
-        f"delay_rate_per_s={STEADY_RATE} delay_p50_ms={delays[len(delays) // 2]:.2f} "
-        f"delay_p99_ms={delays[int(len(delays) * 0.99)]:.2f} delay_max_ms={delays[-1]:.2f}"
-    )
+    return {
+        "messages": MESSAGES,
+        "publish_per_s": f"{published:.0f}",
+        "raw_per_s": f"{bare_rate:.0f}",
+        "raw_json_per_s": f"{parse_rate:.0f}",
+        "consumer_per_s": f"{rate:.0f}",
+        "ratio": f"{rate / bare_rate:.2f}",
+        "delay_rate_per_s": STEADY_RATE,
+        "delay_p50_ms": f"{delays[len(delays) // 2]:.2f}",
+        "delay_p99_ms": f"{delays[int(len(delays) * 0.99)]:.2f}",
+        "delay_max_ms": f"{delays[-1]:.2f}",
+    }
+
+
+def main() -> None:
+    options = common(argparse.ArgumentParser(description=__doc__)).parse_args()
+    with tempfile.TemporaryDirectory() as folder, NatsServer.start(Path(folder) / "nats") as server:
+        figures = uvloop.run(consuming(server))
+    memory = Path("/dev/shm")
+    place = str(memory) if memory.is_dir() else None  # so that etcd's disk does not hide the bridge
+    with tempfile.TemporaryDirectory(dir=place) as folder, NatsServer.start(Path(folder) / "nats") as server:
+        figures |= uvloop.run(bridging(Path(folder) / "etcd", server.url))
+    report("bus", figures, options.json)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder, NatsServer.start(Path(folder)) as server:
-        uvloop.run(main(server))
+    main()

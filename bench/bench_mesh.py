@@ -22,7 +22,9 @@ from typing import Any
 
 import uvloop
 from load import Http, at, expect, paced, saturate
-from subject import POOL, PROCESSES, booking, intents, line, measured_mesh, memory_mb, short, usage
+from report import options as common
+from report import report
+from subject import POOL, PROCESSES, booking, intents, measured_mesh, memory_mb, short, usage
 
 from lablet_common.resources.kinds import RESERVATION, Service, ownership_key
 from lablet_common.store import EtcdStore
@@ -67,7 +69,8 @@ async def batches(mesh: LocalMesh, http: Http, store: EtcdStore, count: int) -> 
     accept_seconds = accepting.result()
     await settled(mesh)
     after = await usage(mesh, (await store.status()).db_bytes)
-    cpu = {f"cpu_{short(name)}": f"{(after.cpu[name] - before.cpu[name]) / count * 1000:.2f}" for name in PROCESSES}
+    used = {name: (after.cpu[name] - before.cpu[name]) / count * 1000 for name in PROCESSES}
+    cpu = {f"cpu_s_per_1000_{short(name)}": f"{seconds:.2f}" for name, seconds in used.items()}
     return {
         "reservations": count,
         "accepted_per_second": f"{count / accept_seconds:.0f}",
@@ -75,6 +78,7 @@ async def batches(mesh: LocalMesh, http: Http, store: EtcdStore, count: int) -> 
         "etcd_bytes_each": (after.etcd_bytes - before.etcd_bytes) // count,
         "stream_bytes_each": (after.stream_bytes - before.stream_bytes) // count,
         **cpu,
+        "cpu_s_per_1000_all": f"{sum(used.values()):.2f}",
     }
 
 
@@ -167,11 +171,11 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=200.0, help="POSTs a second")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--no-failover", dest="failover", action="store_false")
-    options = parser.parse_args()
+    options = common(parser).parse_args()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         figures = uvloop.run(measure(options, Path(folder)))
-    print(line("mesh", {**figures, "seconds": f"{time.perf_counter() - began:.0f}"}))
+    report("mesh", {**figures, "seconds": f"{time.perf_counter() - began:.0f}"}, options.json)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from typing import Any
 import uvloop
 from peers import lablet_side, slurm_side
 from peers.workload import Workload, workload
-from subject import line
+from report import line
 
 BLAZAR = "blazar==18.0.0"
 SLURM = "apt-get install --no-install-recommends slurmctld slurm-client munge"

@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import uvloop
 from load import Http, expect, for_seconds, saturate
-from subject import line
+from report import line
 
 from lablet_common.resources.kinds import INSTANCE, RESERVATION
 from lablet_common.resources.reservation import Reservation

@@ -7,6 +7,7 @@ memory where there is one, so that its disk does not hide the client. Under 40 s
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import tempfile
 import time
@@ -18,6 +19,8 @@ from typing import Any, Protocol
 import etcd3
 import grpc.aio
 import uvloop
+from report import options as common
+from report import report
 
 from lablet_common.store import Delete, EtcdStore, Operation, Put
 from lablet_common.store.proto import etcd_pb2 as pb
@@ -260,7 +263,16 @@ def show(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
+def ratio(table: dict[str, dict[str, float | str]], column: str) -> float:
+    """How much of the bare calls' speed is left through our client."""
+    ours, bare = table["ours"][column], table["bare"][column]
+    if isinstance(ours, str) or isinstance(bare, str):
+        return 0.0
+    return bare / ours if column.endswith("_ms") else ours / bare
+
+
 def main() -> None:
+    options = common(argparse.ArgumentParser(description=__doc__)).parse_args()
     began = time.perf_counter()
     memory = Path("/dev/shm")
     place = str(memory) if memory.is_dir() else None
@@ -271,8 +283,11 @@ def main() -> None:
     print(f"{'per second':12}" + "".join(f"{column:>12}" for column in columns))
     for name, row in table.items():
         print(f"{name:12}" + "".join(f"{show(row[column]):>12}" for column in columns))
-    figures = " ".join(f"{name}_{column}={show(row[column])}" for name, row in table.items() for column in columns)
-    print(f"bench store: etcd={version} {figures} seconds={time.perf_counter() - began:.0f}")
+    figures = {f"{name}_{column}": show(row[column]) for name, row in table.items() for column in columns}
+    ratios = {f"ratio_{column}": f"{ratio(table, column):.2f}" for column in columns}
+    report(
+        "store", {"etcd": version, **figures, **ratios, "seconds": f"{time.perf_counter() - began:.0f}"}, options.json
+    )
 
 
 if __name__ == "__main__":

@@ -130,8 +130,3 @@ async def usage(mesh: LocalMesh, etcd_bytes: int) -> Usage:
 def short(process: str) -> str:
     """A process's name as it stands in a result line."""
     return process.removesuffix("-1").replace("-", "_")
-
-
-def line(name: str, figures: Mapping[str, object]) -> str:
-    """The one line that a benchmark ends with."""
-    return f"bench {name}: " + " ".join(f"{key}={value}" for key, value in figures.items())

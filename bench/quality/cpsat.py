@@ -4,7 +4,10 @@ Runs in an environment of its own that has ortools (the project does not need it
 
     python3 -m venv /tmp/ortools && /tmp/ortools/bin/pip install ortools
     cd bench && /tmp/ortools/bin/python -m quality.record small 0 370 --seconds 12
-    cd bench && /tmp/ortools/bin/python -m quality.record large 0 50 --seconds 120 --threads 2
+    cd bench && /tmp/ortools/bin/python -m quality.record large 0 50 --cpu-seconds 120 --threads 2
+
+A limit in CPU seconds gives the search the same work on a busy machine: it ends when the process has used so much, 60
+seconds on two idle cores, later where others take their share.
 
 Variables: seats of each reservation on each worker, and for each worker whether it is on in each elementary interval
 between two instants at which anything can change. A power-on costs the lead; a rest of at most `bridge` minutes between
@@ -13,7 +16,10 @@ two holds of one worker is forced to be on, which makes the model's price the ru
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .checker import cost
@@ -41,8 +47,9 @@ def _size(machine: Machine) -> tuple[int, int, int]:
     return (machine.cpu, machine.memory, machine.nodes)
 
 
-def solve(instance: Instance, seconds: float, threads: int) -> dict[str, Any]:
-    """The best cost found, the proven lower bound, whether it is the optimum, and the seats of each worker."""
+def solve(instance: Instance, seconds: float, threads: int, cpu_seconds: float | None = None) -> dict[str, Any]:
+    """The best cost found, the proven lower bound, whether it is the optimum, and the seats of each worker; within so
+    many seconds by the clock on the wall and, if that is given, so many of CPU time."""
     from ortools.sat.python import cp_model
 
     model = cp_model.CpModel()
@@ -96,8 +103,9 @@ def solve(instance: Instance, seconds: float, threads: int) -> dict[str, Any]:
     solver.parameters.num_workers = threads
     solver.parameters.random_seed = 1
     solver.parameters.linearization_level = 2
-    begun = time.perf_counter()
-    status = solver.solve(model)
+    begun, used = time.perf_counter(), time.process_time()
+    with _cpu_limit(solver, cpu_seconds):
+        status = solver.solve(model)
     if status not in (cp_model.OPTIMAL, cp_model.FEASIBLE):
         raise RuntimeError(f"seed {instance.seed}: CP-SAT says {solver.status_name(status)}")
     seats_of = {
@@ -119,4 +127,25 @@ def solve(instance: Instance, seconds: float, threads: int) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - begun, 2),
         "limit": seconds,
         "threads": threads,
-    }
+    } | ({} if cpu_seconds is None else {"cpu_seconds": round(time.process_time() - used, 1)})
+
+
+@contextmanager
+def _cpu_limit(solver: Any, seconds: float | None) -> Iterator[None]:
+    """Stops the search once the process has used so many seconds of CPU time in here (all its threads together)."""
+    until = None if seconds is None else time.process_time() + seconds
+    over = threading.Event()
+
+    def watch() -> None:
+        while until is not None and not over.wait(0.2):
+            if time.process_time() >= until:
+                solver.stop_search()
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()

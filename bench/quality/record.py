@@ -45,6 +45,11 @@ def keep(kind: str, answers: Iterable[dict[str, Any]]) -> None:
     RECORDED.write_text("{" + ",\n".join(blocks) + "}\n")
 
 
+def had(answer: dict[str, Any]) -> float:
+    """The seconds that an answer was given: of CPU time where that was the limit, else by the clock."""
+    return float(answer.get("cpu_seconds", answer["limit"]))
+
+
 def main() -> None:
     """Records the seeds of a range one by one."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -52,14 +57,18 @@ def main() -> None:
     parser.add_argument("first", type=int)
     parser.add_argument("last", type=int, help="not included")
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--cpu-seconds", type=float, help="of CPU time, within ten times as many by the clock")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    seconds = options.seconds if options.cpu_seconds is None else 10 * options.cpu_seconds
     known = read()[options.kind]
     for seed in range(options.first, options.last):
         old = known.get(seed)
-        if old and (old["proven"] or (old["limit"] >= options.seconds and old["threads"] >= options.threads)):
+        if old and (
+            old["proven"] or (had(old) >= (options.cpu_seconds or seconds) and old["threads"] >= options.threads)
+        ):
             continue
-        answer = solve(KINDS[options.kind](seed), options.seconds, options.threads)
+        answer = solve(KINDS[options.kind](seed), seconds, options.threads, options.cpu_seconds)
         keep(options.kind, [answer])
         print(*(f"{name}={answer[name]}" for name in ("seed", "cost", "bound", "proven", "seconds")), flush=True)
 

@@ -284,7 +284,8 @@ class Calendar:
         """The lowest `count` numbers that nobody holds in a span, those in `taken` left out."""
         used = self._lanes[view.name].ports_in_use(start, end)
         used.update(taken)
-        return lowest_free(view.port_start, view.port_end, used, count)
+        found = lowest_free(view.port_start, view.port_end, used, count)
+        return found if len(found) == count else None
 
     def licence_limit(self, view: WorkerView) -> int | None:
         """How many workers of its licence kind its pool may have on; None: not limited."""

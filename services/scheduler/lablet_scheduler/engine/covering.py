@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .fleet import IntArray
-from .score import LongArray
+from .timeline import LongArray
 
 Link = tuple[int, "Link"] | None
 """The members of a set, the last one first."""
@@ -21,7 +21,8 @@ Link = tuple[int, "Link"] | None
 
 def worth_a_look(holds: IntArray, wanted: int) -> LongArray:
     """Of items in the order of their price, by the seats that each holds: those that the cheapest set is made of."""
-    found = [np.flatnonzero(holds == count)[: -(-wanted // count)] for count in np.unique(holds).tolist()]
+    counts = np.flatnonzero(np.bincount(holds)).tolist()
+    found = [np.flatnonzero(holds == count)[: -(-wanted // count)] for count in counts if count]
     return np.sort(np.concatenate(found)) if found else np.flatnonzero(holds)
 
 

@@ -20,8 +20,7 @@ from .filters import survey
 from .fleet import BoolArray, IntArray
 from .model import Minute, Placement, PlacementRequest, Refusal
 from .place import place
-from .score import LongArray
-from .timeline import PAGE, SOFT
+from .timeline import PAGE, SOFT, LongArray
 
 HORIZON = 53 * 7 * 24 * 60
 """How far ahead a search looks unless it is told otherwise, in minutes."""
@@ -54,7 +53,7 @@ def place_earliest(
     at = _enough_workers(calendar, request, single)
     while at is not None and at <= last:
         moved = replace(request, start=at, end=at + request.minutes, punctual=True)
-        if int(survey(calendar, moved).seats.sum()) < request.seats:
+        if survey(calendar, moved).fitting < request.seats:
             at = _front_clear(calendar, moved, single)
             continue
         decision = place(calendar, moved)
@@ -100,7 +99,7 @@ def _front_clear(calendar: Calendar, request: PlacementRequest, single: IntArray
             continue
         count = page.segments
         bounds = page.bounds[: count + 1].take(columns, axis=1).astype(np.int32) + day
-        fits = _seats_per_segment(calendar, request, page.use[:, :count], bounds[:count] < soft_end, columns)
+        fits = _seats_per_segment(calendar, request, page.use[:count], bounds[:count] < soft_end, columns)
         for row in range(count - 1, -1, -1):
             meets = (bounds[row] < end) & (bounds[row + 1] > start)
             less = np.where(meets, np.minimum(room, fits[row]), room)
@@ -129,7 +128,7 @@ def _seats_per_segment(
     fits: IntArray = np.full(soft.shape, request.seats, dtype=np.int32)
     for row, need in enumerate(seats_amounts(request.demand)):
         if need:
-            free = (calendar.fleet.capacity[row, columns] - use[row].take(columns, axis=1)) // np.int32(need)
+            free = (calendar.fleet.capacity[row, columns] - use[:, row].take(columns, axis=1)) // np.int32(need)
             np.minimum(fits, np.where(soft, free, request.seats) if row < SOFT else free, out=fits)
     return np.maximum(fits, 0, out=fits)
 
@@ -156,7 +155,7 @@ def _single_seat_starts(calendar: Calendar, request: PlacementRequest, after: Mi
             steps: list[tuple[IntArray | int, BoolArray]] = [(day + PAGE, eligible)]
         else:
             steps = []
-            roomy = (page.use[:, : page.segments] <= most[:, None]).all(axis=0)
+            roomy = (page.use[: page.segments] <= most).all(axis=1)
             roomy |= page.bounds[: page.segments] == PAGE  # rows that a worker does not use
             ends = page.bounds[1 : page.segments + 1].astype(np.int32) + day
             steps += zip(ends, roomy, strict=True)

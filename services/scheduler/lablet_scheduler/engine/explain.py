@@ -13,8 +13,8 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from .calendar import DIMENSIONS, Calendar, seats_amounts, shortage
-from .filters import MAINTENANCE_ROW, PORTS_ROW, Survey
-from .fleet import amounts_of, capacity_of
+from .filters import MAINTENANCE_ROW, PORTS_ROW, Survey, everywhere
+from .fleet import IntArray, amounts_of, capacity_of
 from .model import (
     Dimension,
     Explanation,
@@ -24,6 +24,7 @@ from .model import (
     Refusal,
     SeatChoice,
 )
+from .timeline import LongArray
 from .wording import REASONS, seat_count, sentence, what_is_short, why, worker_count
 
 
@@ -31,7 +32,7 @@ def explain_placement(
     request: PlacementRequest, view: Survey, choices: tuple[SeatChoice, ...], packed: bool
 ) -> Explanation:
     """Why these workers."""
-    feasible = int((view.seats > 0).sum())
+    feasible = len(view.columns)
     parts = [why(choice, packed) for choice in choices[:3]]
     if len(choices) > 3:
         parts.append(f"and {len(choices) - 3} more workers")
@@ -69,13 +70,14 @@ def explain_refusal(
     if considered > 0 and possible < request.seats:
         return _refused_for_ever(calendar, request, view, possible)
     removed = {**view.eligibility.removed, **view.removed}
-    for name, count in _capacity_counts(calendar, request, view).items():
+    seats, peaks = everywhere(calendar, request, view)
+    for name, count in _capacity_counts(calendar, request, view, seats, peaks).items():
         removed[name] = removed.get(name, 0) + count
     for name, columns in ((Filter.PORTS, no_ports), (Filter.LICENCE_COUNT, no_licence)):
         if columns:
             removed[name] = removed.get(name, 0) + len(columns)
-    fitting = min(int(view.seats.sum()), request.seats) if placed is None else placed
-    binding, miss = _binding(calendar, request, view, removed, no_ports, no_licence)
+    fitting = min(view.fitting, request.seats) if placed is None else placed
+    binding, miss = _binding(calendar, request, view, removed, no_ports, no_licence, peaks)
     explanation = Explanation(
         summary=sentence(request, removed, considered, fitting, binding, miss),
         considered=considered,
@@ -84,7 +86,7 @@ def explain_refusal(
         nearest=miss,
         seats_wanted=request.seats,
         seats_fitting=fitting,
-        feasible=int((view.seats > 0).sum()) - len(no_ports) - len(no_licence),
+        feasible=len(view.columns) - len(no_ports) - len(no_licence),
     )
     return Refusal(request, False, explanation)
 
@@ -117,7 +119,9 @@ def _refused_for_ever(calendar: Calendar, request: PlacementRequest, view: Surve
     if admitted and int(view.eligibility.seats_when_empty.sum()) >= request.seats:
         binding, miss = _short_licences(calendar, request, view)
     elif admitted:
-        binding, miss = _short_dimension(calendar, request, view, empty=True)
+        binding, miss = _short_dimension(
+            calendar, request, np.flatnonzero(view.eligibility.ever), calendar.fleet.capacity
+        )
     else:
         binding, miss = _short_filter(calendar, request, view, removed)
     reasons = [f"{count} {REASONS[name]}" for name, count in removed.items()]
@@ -154,11 +158,13 @@ def _short_licences(calendar: Calendar, request: PlacementRequest, view: Survey)
     return Filter.LICENCE_COUNT, NearestMiss(None, Filter.LICENCE_COUNT, max(needed, may + 1), may)
 
 
-def _capacity_counts(calendar: Calendar, request: PlacementRequest, view: Survey) -> dict[str, int]:
-    full = view.candidates & (view.seats == 0)
+def _capacity_counts(
+    calendar: Calendar, request: PlacementRequest, view: Survey, seats: IntArray, peaks: IntArray
+) -> dict[str, int]:
+    full = view.candidates & (seats == 0)
     if not full.any():
         return {}
-    free = calendar.fleet.capacity - view.peaks
+    free = calendar.fleet.capacity - peaks
     needs = np.array(seats_amounts(request.demand), dtype=np.int32)[:, None]
     short = free < needs
     maintained = full & short[MAINTENANCE_ROW]
@@ -179,6 +185,7 @@ def _binding(
     removed: Mapping[str, int],
     no_ports: Collection[int],
     no_licence: Collection[int],
+    peaks: IntArray,
 ) -> tuple[str, NearestMiss | None]:
     if no_licence:
         worker = calendar.fleet.view(min(no_licence, key=lambda column: calendar.fleet.rank[column]))
@@ -192,7 +199,7 @@ def _binding(
             free += 1
         return Dimension.PORTS, NearestMiss(worker.name, Dimension.PORTS, wanted, free)
     if view.candidates.any():
-        return _short_dimension(calendar, request, view, empty=False)
+        return _short_dimension(calendar, request, np.flatnonzero(view.candidates), calendar.fleet.capacity - peaks)
     return _short_filter(calendar, request, view, removed)
 
 
@@ -209,15 +216,11 @@ def _short_filter(
 
 
 def _short_dimension(
-    calendar: Calendar, request: PlacementRequest, view: Survey, *, empty: bool
+    calendar: Calendar, request: PlacementRequest, columns: LongArray, free: IntArray
 ) -> tuple[str, NearestMiss]:
-    """The dimension that limits most workers (as if nothing were booked: `empty`), and the worker that lacks the
-    smallest share for one more seat."""
+    """The dimension that limits most of some workers, and the one of them that lacks the smallest share for one more
+    seat (`free`: by row, of all workers)."""
     fleet = calendar.fleet
-    if empty:
-        free, columns = fleet.capacity, np.flatnonzero(view.eligibility.ever)
-    else:
-        free, columns = fleet.capacity - view.peaks, np.flatnonzero(view.candidates)
     needs = np.array(seats_amounts(request.demand), dtype=np.int64)
     asked = np.flatnonzero(needs)
     free = free[np.ix_(asked, columns)].astype(np.int64)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .calendar import Calendar, seats_amounts
+from .calendar import Calendar
 from .fleet import BoolArray, Eligibility, IntArray
 from .model import Dimension, Filter, PlacementRequest
-from .timeline import ROWS
+from .room import with_room
+from .timeline import ROWS, LongArray
 
 MAINTENANCE_ROW = ROWS - 1
 PORTS_ROW = list(Dimension).index(Dimension.PORTS)
@@ -22,31 +23,38 @@ PORTS_ROW = list(Dimension).index(Dimension.PORTS)
 
 @dataclass(slots=True)
 class Survey:
-    """What the calendar says about a request, by column."""
+    """What the calendar says about a request."""
 
     eligibility: Eligibility
     candidates: BoolArray
-    """Workers that only capacity can still refuse."""
+    """By column: workers that only capacity can still refuse."""
+    columns: LongArray
+    """Those of them with room for a seat, in the order of their columns."""
     seats: IntArray
-    """Seats that fit on each worker in the slot; 0 where a filter refuses it."""
+    """For each of `columns`, the seats that fit in the slot (as many as are wanted at most)."""
     peaks: IntArray
-    """What is used at the worst minute of the slot, by row."""
+    """For each of `columns`, what is used at the worst minute of the slot, by row."""
     late: IntArray | None
-    """Minutes after the start at which each worker can be ready; None: all are in time."""
+    """By column, minutes after the start at which each worker can be ready; None: all are in time."""
     removed: dict[str, int]
     """Workers that the filters up to `boot` removed."""
 
+    @property
+    def fitting(self) -> int:
+        """Seats that fit in all."""
+        return int(self.seats.sum())
+
 
 def survey(calendar: Calendar, request: PlacementRequest) -> Survey:
-    """Looks at every worker for one slot."""
+    """Looks for the workers that have room for a seat in one slot."""
     fleet = calendar.fleet
     eligibility = fleet.eligible(request.pool, request.demand)
     candidates = eligibility.allowed
     removed: dict[str, int] = {}
     if request.exclude or fleet.cordoned:
         candidates = candidates.copy()
-        columns = [fleet.columns[name] for name in sorted(request.exclude) if name in fleet.columns]
-        _remove(candidates, columns, Filter.EXCLUDED, removed)
+        excluded = [fleet.columns[name] for name in sorted(request.exclude) if name in fleet.columns]
+        _remove(candidates, excluded, Filter.EXCLUDED, removed)
         cordoned = [column for column, until in fleet.cordoned.items() if until is None or request.start < until]
         _remove(candidates, cordoned, Filter.UNSCHEDULABLE, removed)
     policy = calendar.policy(request.pool)
@@ -58,9 +66,19 @@ def survey(calendar: Calendar, request: PlacementRequest) -> Survey:
             if gone := int(candidates.sum()) - int(in_time.sum()):
                 removed[Filter.BOOT] = gone
             candidates = in_time
-    peaks = calendar.timeline.peaks(request.start, request.end, request.end + policy.turnaround)
-    seats = _seats_that_fit(fleet.capacity, peaks, request, candidates)
-    return Survey(eligibility, candidates, seats, peaks, late, removed)
+    parts = calendar.timeline.window(request.start, request.end, request.end + policy.turnaround)
+    columns, seats, peaks = with_room(calendar.timeline, eligibility, parts, request.seats, candidates)
+    return Survey(eligibility, candidates, columns, seats, peaks, late, removed)
+
+
+def everywhere(calendar: Calendar, request: PlacementRequest, view: Survey) -> tuple[IntArray, IntArray]:
+    """The seats that fit on each worker (0 where a filter refuses it) and the peaks of all: for refusals, which look at
+    those that have no room. By column."""
+    end = request.end + calendar.policy(request.pool).turnaround
+    peaks = calendar.timeline.peaks(request.start, request.end, end)
+    seats = np.zeros(calendar.fleet.width, dtype=np.int32)
+    seats[view.columns] = view.seats
+    return seats, peaks
 
 
 def _remove(candidates: BoolArray, columns: list[int], name: Filter, removed: dict[str, int]) -> None:
@@ -68,14 +86,3 @@ def _remove(candidates: BoolArray, columns: list[int], name: Filter, removed: di
     if gone:
         candidates[gone] = False
         removed[name] = len(gone)
-
-
-def _seats_that_fit(capacity: IntArray, peaks: IntArray, request: PlacementRequest, candidates: BoolArray) -> IntArray:
-    free = capacity - peaks
-    seats = np.where(candidates, np.int32(request.seats), np.int32(0))
-    for row, need in enumerate(seats_amounts(request.demand)):
-        if need == 1:
-            np.minimum(seats, free[row], out=seats)
-        elif need:
-            np.minimum(seats, free[row] // np.int32(need), out=seats)
-    return np.maximum(seats, 0, out=seats)

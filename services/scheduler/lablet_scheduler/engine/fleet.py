@@ -2,7 +2,7 @@
 
 Each worker keeps its column for as long as it exists; a removed worker's column is given to the next new one. Results
 of the timeless filters are remembered per demand until a worker changes, so that the thousandth reservation of a
-definition pays nothing for them.
+definition pays nothing for them, and they are asked once for all workers that are alike, so that the first pays little.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from .versions import in_range
 
 UNLIMITED = 2**30
 """Capacity of a dimension without a limit."""
+
+REMEMBERED = 500_000
+"""Demands times workers for which the timeless filters' results are kept (some 30 bytes each)."""
 
 BLOCKED = 2**20
 """What a maintenance span uses of the last row: more than anything that fits beside it."""
@@ -66,6 +69,13 @@ class Eligibility:
     """As `allowed`, but with those that are only failed at the moment."""
     seats_when_empty: IntArray
     """Seats that each worker of `ever` could take if nothing were booked."""
+    needs: IntArray
+    """What a seat needs of each row, with 1 in the row that maintenance fills."""
+    limits: IntArray
+    """By row, the most that may be in use beside one seat: −1 on workers that are not allowed, no limit where nothing is
+    needed."""
+    scarcest: int
+    """The row of which a seat needs the largest share."""
 
 
 @dataclass
@@ -91,6 +101,11 @@ class Fleet:
         self._scale: npt.NDArray[np.float64] | None = None
         self._size: npt.NDArray[np.float64] | None = None
         self._eligible: dict[tuple[str, Demand], Eligibility] = {}
+        self.kind: IntArray = np.full(self.width, -1, dtype=np.int32)
+        """For each column which kind of worker it is, as the timeless filters see it; −1: none."""
+        self._kinds: dict[tuple[object, ...], int] = {}
+        self._samples: list[WorkerView] = []
+        """One worker of each kind."""
         self._cordoned: dict[int, Minute | None] | None = None
         self._longest_lead: int | None = None
 
@@ -108,6 +123,9 @@ class Fleet:
         twin._scale = self._scale
         twin._size = self._size
         twin._eligible = self._eligible.copy()
+        twin.kind = self.kind.copy()
+        twin._kinds = self._kinds.copy()
+        twin._samples = self._samples.copy()
         twin._cordoned = self._cordoned
         return twin
 
@@ -133,7 +151,10 @@ class Fleet:
         self.boot[column] = view.boot_minutes
         self.ready[column] = -1 if view.on_since is None else view.on_since + view.boot_minutes
         self._scale = self._size = None
-        self._eligible.clear()
+        kind = self._kind_of(view)
+        if kind != self.kind[column]:
+            self.kind[column] = kind
+            self._eligible.clear()
         self._cordoned = None
         self._longest_lead = None
         return column
@@ -143,6 +164,7 @@ class Fleet:
         column = self.columns.pop(name)
         self.views[column] = None
         self.capacity[:, column] = 0
+        self.kind[column] = -1
         self.free_columns.append(column)
         self._scale = self._size = None
         self._eligible.clear()
@@ -207,34 +229,66 @@ class Fleet:
         key = (pool, demand)
         found = self._eligible.get(key)
         if found is None:
-            if len(self._eligible) >= 512:
+            if len(self._eligible) * self.width >= REMEMBERED:
                 self._eligible.clear()
             found = self._eligible[key] = self._judge(pool, demand)
         return found
 
+    def _kind_of(self, view: WorkerView) -> int:
+        key = (
+            view.pool,
+            frozenset(view.labels.items()),
+            view.runtime,
+            view.licence,
+            view.version,
+            view.node_definitions,
+            view.max_nodes,
+            capacity_of(view),
+            view.failed,
+        )
+        found = self._kinds.get(key)
+        if found is None:
+            found = self._kinds[key] = len(self._samples)
+            self._samples.append(view)
+        return found
+
     def _judge(self, pool: str, demand: Demand) -> Eligibility:
-        allowed = np.zeros(self.width, dtype=np.bool_)
-        ever = np.zeros(self.width, dtype=np.bool_)
-        empty = np.zeros(self.width, dtype=np.int32)
+        there = self.kind[self.kind >= 0]
+        workers_of: list[int] = np.bincount(there, minlength=len(self._samples)).tolist()
+        allowed = np.zeros(len(self._samples) + 1, dtype=np.bool_)  # the last one is for columns without a worker
+        ever = np.zeros(len(self._samples) + 1, dtype=np.bool_)
+        empty = np.zeros(len(self._samples) + 1, dtype=np.int32)
         removed: dict[str, int] = {}
-        considered = 0
         amounts = amounts_of(demand)
-        for column, view in enumerate(self.views):
-            if view is None:
+        for kind, (view, count) in enumerate(zip(self._samples, workers_of, strict=True)):
+            if not count:
                 continue
-            considered += 1
             reason = Filter.POOL if view.pool != pool else unfit(view, demand, amounts)
             if reason is None:
-                ever[column] = True
+                ever[kind] = True
                 capacity = capacity_of(view)
                 seats = [have // need for have, need in zip(capacity, amounts, strict=True) if need]
-                empty[column] = min([*seats, MAX_SEATS])
+                empty[kind] = min([*seats, MAX_SEATS])
                 if not view.failed:
-                    allowed[column] = True
+                    allowed[kind] = True
                     continue
                 reason = Filter.FAILED
-            removed[reason] = removed.get(reason, 0) + 1
-        return Eligibility(allowed, considered, removed, ever, empty)
+            removed[reason] = removed.get(reason, 0) + count
+        needs = np.array([*amounts[:-1], 1], dtype=np.int32)
+        limits = np.where(allowed[self.kind], self.capacity - needs[:, None], np.int32(-1))
+        limits[needs == 0] = np.iinfo(np.int32).max
+        scarcest = int((needs / np.maximum(self.capacity.max(axis=1, initial=1), 1)).argmax())
+        limits[scarcest, ~allowed[self.kind]] = -1
+        return Eligibility(
+            allowed=allowed[self.kind],
+            considered=len(there),
+            removed=removed,
+            ever=ever[self.kind],
+            seats_when_empty=empty[self.kind],
+            needs=needs,
+            limits=limits,
+            scarcest=scarcest,
+        )
 
     def _widen(self, width: int) -> None:
         if width <= self.width:
@@ -246,6 +300,7 @@ class Fleet:
         self.bridge = np.concatenate([self.bridge, np.zeros(more, dtype=np.int32)])
         self.boot = np.concatenate([self.boot, np.zeros(more, dtype=np.int32)])
         self.ready = np.concatenate([self.ready, np.full(more, -1, dtype=np.int32)])
+        self.kind = np.concatenate([self.kind, np.full(more, -1, dtype=np.int32)])
         self.width = width
         self._rank = None
         self._scale = self._size = None

@@ -24,7 +24,8 @@ from .filters import Survey, survey
 from .fleet import IntArray, amounts_of
 from .model import Placement, PlacementRequest, Refusal, SeatChoice, SeatPlacement, Span, Spreading
 from .ports import lowest_free, name_ports
-from .score import REFUSED, FloatArray, LongArray, fullness, in_use, key_of, keys
+from .score import REFUSED, FloatArray, fullness, in_use, key_of, keys, price_of
+from .timeline import LongArray
 
 
 @dataclass(slots=True)
@@ -45,7 +46,7 @@ def place(calendar: Calendar, request: PlacementRequest) -> Placement | Refusal:
     if request.max_minutes is not None and request.minutes > request.max_minutes:
         return explain_refusal(calendar, request, survey(calendar, request))
     view = survey(calendar, request)
-    if int(view.seats.sum()) < request.seats:
+    if view.fitting < request.seats:
         return explain_refusal(calendar, request, view)
     chosen = _select(calendar, request, view, most_seats_first=False)
     if len(chosen.workers) < request.seats and chosen.no_licence:
@@ -68,15 +69,23 @@ def simulate(calendar: Calendar, requests: Iterable[PlacementRequest]) -> list[P
 
 
 def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most_seats_first: bool) -> Selection:
+    policy = calendar.policy(request.pool)
+    if policy.spreading is Spreading.PACK and not most_seats_first:
+        free = Roomy.on_anyway(calendar, request, view)
+        if free is not None:
+            chosen = _take(calendar, request, free, most_seats_first=False)
+            if len(chosen.workers) == request.seats:
+                return chosen
+    return _take(calendar, request, Roomy.of(calendar, request, view), most_seats_first=most_seats_first)
+
+
+def _take(calendar: Calendar, request: PlacementRequest, roomy: Roomy, *, most_seats_first: bool) -> Selection:
     fleet, policy = calendar.fleet, calendar.policy(request.pool)
-    spreading = policy.spreading
+    packed = policy.spreading is Spreading.PACK
     end = request.end + policy.turnaround
-    amounts = amounts_of(request.demand)
-    roomy = Roomy.of(calendar, request, view)
-    # what one more seat adds to the use of each worker, as the score counts it
-    weight = fleet.scale if spreading is Spreading.PACK else fleet.share
-    together = spreading is Spreading.PACK and request.seats > 1 and not most_seats_first
-    key = roomy.keys(spreading)
+    amounts, names = amounts_of(request.demand), len(request.demand.ports)
+    together = packed and request.seats > 1 and not most_seats_first
+    key = roomy.keys(policy.spreading)
     if together:
         key = roomy.covering(key, request.seats)
     if most_seats_first:
@@ -87,43 +96,45 @@ def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most
     numbers_in_use: dict[int, set[int]] = {}
     powered: dict[str, list[Span]] = {}
     out = Selection()
-    while len(out.workers) < request.seats and len(key):
+    while (left := request.seats - len(out.workers)) and len(key):
         place_in = int(key.argmin())
         if key[place_in] == REFUSED:
             break
         column = int(roomy.columns[place_in])
         worker = fleet.view(column)
+        # the next seat would go to the same worker, which is on now and fuller; but not where seats are spread
+        take = min(left, int(roomy.seats[place_in])) if packed or most_seats_first else 1
         numbers: tuple[int, ...] = ()
-        if request.demand.ports:
-            used = numbers_in_use.get(column)
-            if used is None:
-                used = numbers_in_use[column] = calendar.ports_in_use(worker, request.start, end)
-            found = lowest_free(worker.port_start, worker.port_end, used, len(request.demand.ports))
-            if found is None:
+        if names:
+            if column not in numbers_in_use:
+                numbers_in_use[column] = calendar.ports_in_use(worker, request.start, end)
+            numbers = lowest_free(worker.port_start, worker.port_end, numbers_in_use[column], take * names)
+            take = len(numbers) // names
+            if not take:
                 out.no_ports.add(column)
-                key = roomy.without(place_in, key, request.seats - len(out.workers), together=together)
+                key = roomy.without(place_in, key, left, together=together)
                 continue
-            numbers = found
         if column not in out.added:
             if counted and roomy.added[place_in] > 0:
                 besides = powered.setdefault(worker.licence, [])
                 if not calendar.licence_room(worker, request.start, end, besides):
                     out.no_licence.add(column)
-                    key = roomy.without(place_in, key, request.seats - len(out.workers), together=together)
+                    key = roomy.without(place_in, key, left, together=together)
                     continue
                 besides.extend(calendar.added_power(worker, request.start, end))
             out.added[column] = int(roomy.added[place_in])
             roomy.added[place_in] = 0  # it is on now
-        if numbers:
-            numbers_in_use[column].update(numbers)
-        out.workers.append(column)
-        out.ports.append(numbers)
-        roomy.seats[place_in] -= 1
+        if names:
+            numbers_in_use[column].update(numbers[: take * names])
+        for seat in range(take):
+            out.workers.append(column)
+            out.ports.append(numbers[seat * names : (seat + 1) * names])
+        roomy.seats[place_in] -= take
         if not roomy.seats[place_in]:
             key[place_in] = REFUSED
-        elif not most_seats_first:
-            roomy.used[place_in] += sum(amounts[i] * weight[i, column] for i in range(4))
-            key[place_in] = roomy.key_when_on(spreading, place_in)
+        elif not packed and not most_seats_first:
+            roomy.used[place_in] += sum(amounts[i] * fleet.share[i, column] for i in range(4))
+            key[place_in] = roomy.key_when_on(policy.spreading, place_in)
     return out
 
 
@@ -144,46 +155,73 @@ class Roomy:
     @classmethod
     def of(cls, calendar: Calendar, request: PlacementRequest, view: Survey) -> Roomy:
         """All of a survey."""
-        fleet, policy = calendar.fleet, calendar.policy(request.pool)
-        columns = np.flatnonzero(view.seats)
+        fleet, columns = calendar.fleet, view.columns
         lead, bridge = fleet.lead.take(columns), fleet.bridge.take(columns)
-        use = in_use if policy.spreading is Spreading.PACK else fullness
-        return cls(
-            columns=columns,
-            seats=view.seats.take(columns),
-            added=calendar.gaps.added_minutes(request.start, request.end + policy.turnaround, lead, bridge, columns),
-            used=use(fleet, view.peaks.take(columns, axis=1), amounts_of(request.demand), columns),
-            late=None if view.late is None else view.late.take(columns),
-            rank=fleet.rank.take(columns),
-        )
+        end = request.end + calendar.policy(request.pool).turnaround
+        added = calendar.gaps.added_minutes(request.start, end, lead, bridge, columns)
+        late = None if view.late is None else view.late.take(columns)
+        return cls._priced(calendar, request, columns, view.seats.copy(), view.peaks, added, late)
+
+    @classmethod
+    def on_anyway(cls, calendar: Calendar, request: PlacementRequest, view: Survey) -> Roomy | None:
+        """Those of a survey that add no power and are ready in time, where they have room for all seats: then nobody
+        else comes into question (of a pool that packs), and no price needs to be worked out."""
+        end = request.end + calendar.policy(request.pool).turnaround
+        off = calendar.gaps.idle(request.start, end, view.columns)
+        if view.late is not None:
+            off |= view.late.take(view.columns) > 0
+        on = np.flatnonzero(~off)
+        seats = view.seats.take(on)
+        if int(seats.sum()) < request.seats:
+            return None
+        added: IntArray = np.zeros(len(on), dtype=np.int32)
+        return cls._priced(calendar, request, view.columns.take(on), seats, view.peaks.take(on, axis=1), added, None)
+
+    @classmethod
+    def _priced(
+        cls,
+        calendar: Calendar,
+        request: PlacementRequest,
+        columns: LongArray,
+        seats: IntArray,
+        peaks: IntArray,
+        added: IntArray,
+        late: IntArray | None,
+    ) -> Roomy:
+        fleet = calendar.fleet
+        use = in_use if calendar.policy(request.pool).spreading is Spreading.PACK else fullness
+        used = use(fleet, peaks, amounts_of(request.demand), columns)
+        return cls(columns, seats, added, used, late, fleet.rank.take(columns))
 
     def keys(self, spreading: Spreading) -> LongArray:
         """Their keys for a single seat."""
         return keys(spreading, self.late, self.added, self.used, self.rank)
 
     def covering(self, key: LongArray, wanted: int) -> LongArray:
-        """The keys (of a pool that packs) for seats that come together: who is on and ready in time keeps its key, and
-        of the others only the set that adds least power for the seats that remain."""
-        costs = (self.added > 0) & (self.seats > 0)
+        """The keys (of a pool that packs; `key`: for a single seat) for seats that come together: who is on and ready in
+        time keeps its key, and of the others only the set that adds least power for the seats that remain."""
+        there = self.seats > 0
+        costs = self.added > 0
         if self.late is not None:
-            costs |= (self.late > 0) & (self.seats > 0)
-        left = wanted - int(self.seats[~costs].sum())
-        key = np.where(costs | (self.seats == 0), REFUSED, key)
+            costs |= self.late > 0
+        costs &= there
+        left = wanted - int(self.seats[there & ~costs].sum())
+        only = np.where(costs | ~there, REFUSED, key)
         if left <= 0:
-            return key
-        plain = self.keys(Spreading.PACK)
+            return only
+        dear = np.where(costs, key, REFUSED)
+        best = int(dear.argmin())
+        if self.seats[best] >= left:
+            only[best] = key[best]  # the cheapest of all holds them alone
+            return only
         order = np.flatnonzero(costs)
-        order = order[np.argsort(plain[order])]
-        order = order[worth_a_look(np.minimum(self.seats[order], left), left)]
-        late = [0] * len(order) if self.late is None else self.late[order].tolist()
-        added, free = self.added[order].tolist(), (1 - self.used[order]).tolist()
-        prices = [
-            (after << 60) + (more << 30) + int(max(empty, 0) * 4095)
-            for after, more, empty in zip(late, added, free, strict=True)
-        ]
-        chosen = order[cheapest_cover(np.minimum(self.seats[order], left).tolist(), prices, left)]
-        key[chosen] = plain[chosen]
-        return key
+        order = order[np.argsort(key[order])]
+        holds = np.minimum(self.seats[order], left)
+        looked = worth_a_look(holds, left)
+        chosen = cheapest_cover(holds[looked].tolist(), [price_of(one) for one in key[order[looked]].tolist()], left)
+        members = order[looked[chosen]]
+        only[members] = key[members]
+        return only
 
     def without(self, place_in: int, key: LongArray, wanted: int, *, together: bool) -> LongArray:
         """The keys when a worker turns out not to do."""
@@ -206,9 +244,10 @@ def _placement(calendar: Calendar, request: PlacementRequest, view: Survey, chos
         seats.append(SeatPlacement(number, names[column], name_ports(request.demand, ports)))
         by_worker.setdefault(column, []).append(number)
     columns = list(by_worker)
+    where = np.searchsorted(view.columns, columns)
     needs = np.array(amounts_of(request.demand)[:4], dtype=np.int32)[:, None]
     counts = np.array([len(numbers) for numbers in by_worker.values()], dtype=np.int32)
-    in_use_then = view.peaks[:4].take(columns, axis=1) + needs * counts
+    in_use_then = view.peaks[:4].take(where, axis=1) + needs * counts
     full = np.add.reduce(in_use_then * fleet.share.take(columns, axis=1), axis=0).round(4).tolist()
     late = [0] * len(columns) if view.late is None else view.late.take(columns).tolist()
     choices = tuple(

@@ -12,13 +12,11 @@ from collections.abc import Iterable
 from .model import Demand
 
 
-def lowest_free(first: int, last: int, used: set[int], count: int) -> tuple[int, ...] | None:
-    """The `count` lowest numbers of `first`..`last` (included) that are not used; None when there are too few."""
+def lowest_free(first: int, last: int, used: set[int], count: int) -> tuple[int, ...]:
+    """The `count` lowest numbers of `first`..`last` (included) that are not used; fewer when there are too few."""
     found: list[int] = []
     number = first
-    while len(found) < count:
-        if number > last:
-            return None
+    while len(found) < count and number <= last:
         if number not in used:
             found.append(number)
         number += 1

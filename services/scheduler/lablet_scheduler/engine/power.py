@@ -17,19 +17,14 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
 from .model import MAX_LEAD_MINUTES, Minute, Span
-from .timeline import PAGE
+from .timeline import PAGE, BoolArray, IntArray, LongArray, ShortArray
 
 REACH = MAX_LEAD_MINUTES + 1
 """How far beyond its day a page has to see the gaps: one minute more than the longest bridge."""
 
 _FAR = np.iinfo(np.int16).max
-
-ShortArray = npt.NDArray[np.int16]
-IntArray = npt.NDArray[np.int32]
-LongArray = npt.NDArray[np.int64]
 
 
 def join_needs(needs: Iterable[tuple[Minute, Minute]], bridge: int) -> list[Span]:
@@ -169,30 +164,51 @@ class GapIndex:
         """For each of some workers the minutes of power that a need `[start, end)` adds (`lead`, `bridge`: theirs)."""
         self.priced += len(columns)
         total: IntArray = np.zeros(len(columns), dtype=np.int32)
+        rows: list[tuple[ShortArray, ShortArray, int]] = []
         for number in range(start // PAGE, (end - 1) // PAGE + 1):
             base = number * PAGE
-            opens, closes = start - base, end - base
-            first, last = max(opens, 0), min(closes, PAGE)
             page = self._pages.get(number)
             if page is None:
-                total += last - first
-                if closes <= PAGE:
+                total += min(end - base, PAGE) - max(start - base, 0)
+                if end - base <= PAGE:
                     total += lead
-                continue
-            gap_start, gap_end = page.start[: page.count].take(columns, axis=1), page.end[: page.count].take(columns, 1)
-            inside = np.minimum(gap_end, last) - np.maximum(gap_start, first)
-            hit = inside > 0
-            np.maximum(inside, 0, out=inside)
-            total += np.add.reduce(inside, axis=0, dtype=np.int32)
-            begun = hit if opens >= 0 else hit & (gap_start >= 0)  # a gap of the day before is counted there
-            total -= lead * np.add.reduce(begun, axis=0, dtype=np.int32)
-            if opens >= 0:
-                rest = np.add.reduce((opens - gap_start) * (hit & (gap_start <= opens)), axis=0, dtype=np.int32)
-                total += np.where(rest <= bridge, rest, lead)
-            if closes <= PAGE:
-                rest = np.add.reduce((gap_end - closes) * (hit & (gap_end >= closes)), axis=0, dtype=np.int32)
-                total += np.where(rest <= bridge, rest, lead)
+            else:
+                gap_start, gap_end = page.start[: page.count], page.end[: page.count]
+                rows.append((gap_start.take(columns, axis=1), gap_end.take(columns, axis=1), base))
+        if not rows:
+            return total
+        # all gaps of all days as minutes since `start`, each with the part of the slot that its day covers
+        deep = [len(begins) for begins, _, _ in rows]
+        days = np.repeat(np.array([base - start for _, _, base in rows], dtype=np.int32), deep)[:, None]
+        begins = np.concatenate([one for one, _, _ in rows]) + days
+        ends = np.concatenate([one for _, one, _ in rows]) + days
+        inside = np.minimum(ends, np.minimum(days + PAGE, end - start))
+        inside -= np.maximum(begins, np.maximum(days, 0))
+        hit = inside > 0
+        total += np.add.reduce(np.maximum(inside, 0, out=inside), axis=0, dtype=np.int32)
+        begun = hit & ((begins >= days) | (days <= 0))  # a gap of the day before is counted there
+        total -= lead * np.add.reduce(begun, axis=0, dtype=np.int32)
+        if rows[0][2] <= start:
+            before = -begins[: deep[0]]
+            total += _rest(before, hit[: deep[0]], lead, bridge)
+        if end <= rows[-1][2] + PAGE:
+            after = ends[-deep[-1] :] - (end - start)
+            total += _rest(after, hit[-deep[-1] :], lead, bridge)
         return total
+
+    def idle(self, start: Minute, end: Minute, columns: LongArray) -> BoolArray:
+        """For each of some workers whether it is off at any minute of `[start, end)`: then the span adds power."""
+        off = np.zeros(len(columns), dtype=np.bool_)
+        for number in range(start // PAGE, (end - 1) // PAGE + 1):
+            page = self._pages.get(number)
+            if page is None:
+                off[:] = True
+                return off
+            base = number * PAGE
+            begins, ends = page.start[: page.count].take(columns, axis=1), page.end[: page.count].take(columns, axis=1)
+            met = (begins < min(end - base, PAGE)) & (ends > max(start - base, 0))
+            off |= np.logical_or.reduce(met, axis=0)
+        return off
 
     def ready(self, now: Minute, lead: IntArray, boot: IntArray) -> IntArray:
         """For each worker the first minute from `now` on at which it can be ready, if it keeps to its duties."""
@@ -221,6 +237,12 @@ class GapIndex:
             page = page.clone(self._owner)
             self._pages[number] = page
         return page
+
+
+def _rest(rest: IntArray, hit: BoolArray, lead: IntArray, bridge: IntArray) -> IntArray:
+    """What remains of a gap before or after a slot: bridged (the worker stays on), or the price of one more lead."""
+    minutes = np.add.reduce(rest * (hit & (rest >= 0)), axis=0, dtype=np.int32)
+    return np.where(minutes <= bridge, minutes, lead)
 
 
 def _gaps_between(duties: list[Span], base: Minute, reach: int) -> list[Span]:

@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from .fleet import Fleet, IntArray
 from .model import Spreading
-from .timeline import Amounts
+from .timeline import Amounts, LongArray
 
-LongArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 REFUSED = int(np.iinfo(np.int64).max)
@@ -44,18 +43,22 @@ def in_use(fleet: Fleet, peaks: IntArray, amounts: Amounts, columns: LongArray) 
     for the worker's size."""
     needs = np.array(amounts[:4], dtype=np.int32)[:, None]
     used: FloatArray = np.add.reduce((peaks[:4] + needs) * fleet.scale.take(columns, axis=1), axis=0)
-    return (used + _SIZE * fleet.size.take(columns)) / (1 + _SIZE)
+    used += fleet.size.take(columns) * _SIZE
+    used /= 1 + _SIZE
+    return used
 
 
 def keys(spreading: Spreading, late: IntArray | None, added: IntArray, full: FloatArray, rank: LongArray) -> LongArray:
     """The keys of several workers at once."""
     steps = np.minimum(full * _STEPS, _STEPS).astype(np.int64)
-    minutes = np.minimum(added, _ADDED_MOST).astype(np.int64)
-    key: LongArray
+    key: LongArray = np.minimum(added, _ADDED_MOST).astype(np.int64)
     if spreading is Spreading.PACK:
-        key = (minutes << (_FULL_BITS + _RANK_BITS)) | ((_STEPS - steps) << _RANK_BITS)
+        key <<= _FULL_BITS
+        key |= _STEPS - steps
+        key <<= _RANK_BITS
     else:
-        key = (steps << (_ADDED_BITS + _RANK_BITS)) | (minutes << _RANK_BITS)
+        key |= steps << _ADDED_BITS
+        key <<= _RANK_BITS
     key |= rank
     if late is not None:
         key |= np.minimum(late, _LATE_MOST).astype(np.int64) << (_ADDED_BITS + _FULL_BITS + _RANK_BITS)
@@ -72,3 +75,10 @@ def key_of(spreading: Spreading, late: int, added: int, full: float, rank: int) 
         key = (steps << (_ADDED_BITS + _RANK_BITS)) | (minutes << _RANK_BITS)
     key |= rank | (min(late, _LATE_MOST) << (_ADDED_BITS + _FULL_BITS + _RANK_BITS))
     return key
+
+
+def price_of(key: int) -> int:
+    """What a worker of a pool that packs costs in a set: a number that may be summed over up to MAX_SEATS workers, lateness
+    counting before power and power before emptiness, as in its key."""
+    late, minutes = key >> (_ADDED_BITS + _FULL_BITS + _RANK_BITS), key >> (_FULL_BITS + _RANK_BITS) & _ADDED_MOST
+    return (late << 60) + (minutes << 30) + (key >> _RANK_BITS & _STEPS)

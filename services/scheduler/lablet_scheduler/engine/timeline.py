@@ -2,7 +2,7 @@
 
 A grid of minutes over a year does not fit in memory, and sorted intervals in plain Python are too slow. So each page
 keeps, for every worker (the fastest axis), the few *segments* of its day between two changes: `bounds[k, worker]`
-says where the k-th segment begins, `use[row, k, worker]` what is used in it. "The peak of every worker in this window"
+says where the k-th segment begins, `use[k, row, worker]` what is used in it. "The peak of every worker in this window"
 is then a mask over a handful of rows, exact to the minute, and memory follows the bookings: a day on which nothing is
 booked has no page, and a page has as many rows as its busiest worker has segments.
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +33,13 @@ SOFT = 3
 ROWS = 6
 """cpu, memory, storage, nodes, ports, maintenance."""
 
-EVERY = slice(None)
-
 Amounts = tuple[int, int, int, int, int, int]
 """What a booking adds to each row."""
 
+BoolArray = npt.NDArray[np.bool_]
 IntArray = npt.NDArray[np.int32]
 ShortArray = npt.NDArray[np.int16]
+LongArray = npt.NDArray[np.int64]
 
 
 class Page:
@@ -52,7 +53,7 @@ class Page:
         """Rows in use: the most segments that a worker has on this day."""
         self.bounds: ShortArray = np.full((2, columns), PAGE, dtype=np.int16)
         self.bounds[0] = 0
-        self.use: IntArray = np.zeros((ROWS, 1, columns), dtype=np.int32)
+        self.use: IntArray = np.zeros((1, ROWS, columns), dtype=np.int32)
         self.peak: IntArray = np.zeros((ROWS, columns), dtype=np.int32)
 
     def clone(self, owner: object) -> Page:
@@ -71,14 +72,14 @@ class Page:
         bounds = np.full((self.bounds.shape[0], fresh), PAGE, dtype=np.int16)
         bounds[0] = 0
         self.bounds = np.concatenate([self.bounds, bounds], axis=1)
-        self.use = np.concatenate([self.use, np.zeros((ROWS, self.use.shape[1], fresh), dtype=np.int32)], axis=2)
+        self.use = np.concatenate([self.use, np.zeros((self.use.shape[0], ROWS, fresh), dtype=np.int32)], axis=2)
         self.peak = np.concatenate([self.peak, np.zeros((ROWS, fresh), dtype=np.int32)], axis=1)
 
     def add(self, column: int, start: int, soft_end: int, end: int, amounts: IntArray, *, leaves: bool) -> None:
         """Adds amounts in `[start, soft_end)` and `[start, end)` (offsets in the page, clipped by the caller). Where
         something leaves, segments that have become alike are joined."""
         if start == 0 and soft_end == PAGE and end == PAGE:
-            self.use[:, :, column] += amounts[:, None]
+            self.use[:, :, column] += amounts
             self.peak[:, column] += amounts
             return
         steps: list[int] = self.bounds[:, column].tolist()
@@ -88,28 +89,103 @@ class Page:
         after = len(begins)
         while after >= self.bounds.shape[0]:
             self._deepen()
-        use: IntArray = self.use[:, [bisect_right(steps, at) - 1 for at in begins], column]
+        use: IntArray = self.use[[bisect_right(steps, at) - 1 for at in begins], :, column]
         first = bisect_left(begins, start)
-        use[:SOFT, first : bisect_left(begins, soft_end)] += amounts[:SOFT, None]
-        use[SOFT:, first : bisect_left(begins, end)] += amounts[SOFT:, None]
+        use[first : bisect_left(begins, soft_end), :SOFT] += amounts[:SOFT]
+        use[first : bisect_left(begins, end), SOFT:] += amounts[SOFT:]
         if leaves:
-            rows = use.T.tolist()
+            rows = use.tolist()
             kept = [number for number in range(after) if not number or rows[number] != rows[number - 1]]
             if len(kept) < after:
-                begins, use, after = [begins[one] for one in kept], use[:, kept], len(kept)
-        self.use[:, :after, column] = use
+                begins, use, after = [begins[one] for one in kept], use[kept], len(kept)
+        self.use[:after, :, column] = use
         self.bounds[:after, column] = begins
         if after < before:
-            self.use[:, after:before, column] = 0
+            self.use[after:before, :, column] = 0
             self.bounds[after:before, column] = PAGE
         self.segments = max(self.segments, after)
-        np.maximum.reduce(use, axis=1, out=self.peak[:, column])
+        np.maximum.reduce(use, axis=0, out=self.peak[:, column])
 
     def _deepen(self) -> None:
         rows, columns = self.bounds.shape
         more = max(2, (rows - 1) // 2)
         self.bounds = np.concatenate([self.bounds, np.full((more, columns), PAGE, dtype=np.int16)])
-        self.use = np.concatenate([self.use, np.zeros((ROWS, more, columns), dtype=np.int32)], axis=1)
+        self.use = np.concatenate([self.use, np.zeros((more, ROWS, columns), dtype=np.int32)])
+
+
+class Slice(NamedTuple):
+    """What a window covers of one day: `[opens, soft)` for the first rows, `[opens, hard)` for the others."""
+
+    page: Page
+    opens: int
+    soft: int
+    hard: int
+
+    @property
+    def whole(self) -> bool:
+        """True when it is the whole day."""
+        return self.opens == 0 and self.soft == PAGE
+
+    def floor(self) -> IntArray | None:
+        """By row and worker, what the peak is at least (the first instant's use, the whole day's peak): known without
+        a look at the segments. None when the window begins inside the day, or no slot but its turnaround reaches it."""
+        if self.opens or not self.soft:
+            return None
+        return self.page.peak if self.soft == PAGE else self.page.use[0]
+
+    def cells(self, workers: int) -> int:
+        """How many cells a look at so many workers costs at most."""
+        return ROWS * workers * (1 if self.whole else self.page.segments)
+
+    def peaks(self, columns: LongArray | None = None) -> IntArray:
+        """By row, the most that is used at one instant, of some workers (None: of all)."""
+        page, opens, soft, hard = self
+        if self.whole:
+            return page.peak if columns is None else page.peak.take(columns, axis=1)
+        bounds = page.bounds[: page.segments + 1]
+        if columns is not None:
+            bounds = bounds.take(columns, axis=1)
+        inside = _inside(bounds, opens, hard)
+        count = len(inside)
+        use = page.use[:count].copy() if columns is None else page.use[:count].take(columns, axis=2)
+        mask = _mask(inside)[:, None]
+        if soft == hard:
+            use &= mask
+        else:
+            use[:, SOFT:] &= mask
+            use[:, :SOFT] &= _mask(inside & (bounds[:count] < soft))[:, None] if soft > opens else 0
+        most: IntArray = np.maximum.reduce(use, axis=0)
+        return most
+
+    def peak_of(self, row: int) -> IntArray:
+        """The most that is used of one row, of all workers."""
+        page, opens, soft, hard = self
+        if self.whole:
+            most: IntArray = page.peak[row]
+            return most
+        closes = soft if row < SOFT else hard
+        if closes <= opens:
+            return np.zeros(page.peak.shape[1], dtype=np.int32)
+        inside = _inside(page.bounds[: page.segments + 1], opens, closes)
+        found: IntArray = np.maximum.reduce(page.use[: len(inside), row] & _mask(inside), axis=0)
+        return found
+
+
+def _inside(bounds: ShortArray, opens: int, closes: int) -> BoolArray:
+    """Which segments (between two bounds) meet `[opens, closes)`; those beyond everybody's end are left out. Rows that a
+    worker does not use hold nothing more than the others, so it does no harm that they seem to."""
+    if closes == PAGE:
+        return bounds[1:] > opens
+    inside = bounds[:-1] < closes
+    inside = inside[: int(np.count_nonzero(inside.any(axis=1)))]
+    if opens:
+        inside &= bounds[1 : len(inside) + 1] > opens
+    return inside
+
+
+def _mask(inside: BoolArray) -> IntArray:
+    """All bits where true."""
+    return np.negative(inside, dtype=np.int32, casting="unsafe")
 
 
 class Timeline:
@@ -122,7 +198,7 @@ class Timeline:
         self._pages: dict[int, Page] = {}
         self.columns = columns
         self.scanned = 0
-        """Segment rows looked at so far (work done, for tests that bound it)."""
+        """Cells (segment × row × worker) looked at so far: work done, for tests that bound it."""
 
     def copy(self) -> Timeline:
         """An independent timeline; pages are copied when one of the two changes them."""
@@ -158,45 +234,24 @@ class Timeline:
                 leaves=sign < 0,
             )
 
+    def window(self, start: Minute, soft_end: Minute, end: Minute) -> list[Slice]:
+        """What a slot's window covers of each day on which anything is booked, in their order."""
+        found: list[Slice] = []
+        for number in range(start // PAGE, (max(soft_end, end) - 1) // PAGE + 1):
+            page = self._pages.get(number)
+            if page is not None:
+                base = number * PAGE
+                soft = min(max(soft_end - base, 0), PAGE)
+                found.append(Slice(page, max(start - base, 0), soft, min(end - base, PAGE)))
+        return found
+
     def peaks(self, start: Minute, soft_end: Minute, end: Minute) -> IntArray:
         """For each row and worker the most that is used at one instant of the window."""
         out: IntArray = np.zeros((ROWS, self.columns), dtype=np.int32)
-        for number in range(start // PAGE, (max(soft_end, end) - 1) // PAGE + 1):
-            page = self._pages.get(number)
-            if page is None:
-                continue
-            base = number * PAGE
-            opens = max(start - base, 0)
-            soft, hard = min(soft_end - base, PAGE), min(end - base, PAGE)
-            if opens == 0 and soft == PAGE and hard == PAGE:
-                self.scanned += 1
-                np.maximum(out, page.peak, out=out)
-            elif soft == hard:
-                np.maximum(out, self._most(page, EVERY, opens, hard), out=out)
-            else:
-                np.maximum(out[SOFT:], self._most(page, slice(SOFT, None), opens, hard), out=out[SOFT:])
-                if soft > opens:
-                    np.maximum(out[:SOFT], self._most(page, slice(0, SOFT), opens, soft), out=out[:SOFT])
+        for part in self.window(start, soft_end, end):
+            np.maximum(out, part.peaks(), out=out)
+            self.scanned += part.cells(self.columns)
         return out
-
-    def _most(self, page: Page, rows: slice, opens: int, closes: int) -> IntArray:
-        """The most that is used of some rows in `[opens, closes)` of a page."""
-        if opens == 0 and closes == PAGE:
-            self.scanned += 1
-            return page.peak[rows]
-        count = page.segments
-        if closes < PAGE:
-            inside = page.bounds[:count] < closes
-            count = int(np.count_nonzero(inside.any(axis=1)))  # segments beyond are after everybody's end
-            inside = inside[:count]
-            if opens:
-                inside &= page.bounds[1 : count + 1] > opens
-        else:
-            inside = page.bounds[1 : count + 1] > opens  # rows that a worker does not use hold nothing
-        self.scanned += count
-        mask = np.negative(inside, dtype=np.int32, casting="unsafe")
-        most: IntArray = np.maximum.reduce(page.use[rows, :count] & mask, axis=1)
-        return most
 
     def peak(self, column: int, start: Minute, soft_end: Minute, end: Minute) -> list[int]:
         """The same for one worker."""
@@ -212,14 +267,14 @@ class Timeline:
                 last = bisect_left(steps, min(closes, PAGE))
                 if last > first:
                     for row in rows:
-                        out[row] = max(out[row], int(page.use[row, first:last, column].max()))
+                        out[row] = max(out[row], int(page.use[first:last, row, column].max()))
         return out
 
     def days(self, start: Minute, end: Minute) -> Iterator[tuple[Minute, Page | None]]:
         """The days of a span, each with its first minute and its page (None: nothing is booked on it)."""
         for number in range(start // PAGE, (end - 1) // PAGE + 1):
             page = self._pages.get(number)
-            self.scanned += 0 if page is None else page.segments
+            self.scanned += 0 if page is None else page.segments * ROWS * self.columns
             yield number * PAGE, page
 
     def _own(self, number: int) -> Page:

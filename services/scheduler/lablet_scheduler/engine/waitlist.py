@@ -18,7 +18,7 @@ import numpy as np
 
 from .calendar import Calendar, seats_amounts
 from .earliest import place_earliest
-from .filters import survey
+from .filters import everywhere, survey
 from .fleet import BLOCKED, UNLIMITED
 from .model import Minute, Placement, PlacementRequest, Refusal
 from .place import place
@@ -81,14 +81,15 @@ def retry(calendar: Calendar, waiting: Iterable[Waiting], now: Minute) -> list[R
 def _cast_shadow(scratch: Calendar, request: PlacementRequest) -> None:
     """Closes, for the request's slot, the workers on which its seats came closest to fitting."""
     view = survey(scratch, request)
+    fits, peaks = everywhere(scratch, request, view)
     fleet = scratch.fleet
     columns = np.flatnonzero(view.eligibility.ever)
     if not len(columns):
         return
     needs = np.array(seats_amounts(request.demand)[:-1], dtype=np.int64)[:, None]
     capacity = np.maximum(fleet.capacity[:-1, columns].astype(np.int64), 1)
-    lacking: FloatArray = np.maximum(needs - (capacity - view.peaks[:-1, columns]), 0).astype(np.float64) / capacity
-    order = np.lexsort((fleet.rank[columns], lacking.max(axis=0), -view.seats[columns]))
+    lacking: FloatArray = np.maximum(needs - (capacity - peaks[:-1, columns]), 0).astype(np.float64) / capacity
+    order = np.lexsort((fleet.rank[columns], lacking.max(axis=0), -fits[columns]))
     end = request.end + scratch.policy(request.pool).turnaround
     seats = request.seats
     for index in order:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
@@ -17,6 +18,7 @@ from lablet_scheduler.engine import (
     PoolPolicy,
     earliest,
     explain,
+    fleet,
     from_minute,
     minute_ceil,
     minute_floor,
@@ -24,6 +26,7 @@ from lablet_scheduler.engine import (
     power_spans,
     to_minute,
 )
+from lablet_scheduler.engine.fleet import unfit
 from lablet_scheduler.engine.timeline import ROWS, Timeline
 from lablet_scheduler.engine.versions import in_range, parse_version
 
@@ -70,17 +73,69 @@ def test_power_spans_join_short_rests_and_begin_a_boot_before_the_need(worker):
         power_spans(calendar, "w-9")
 
 
-def test_one_placement_scans_no_more_rows_than_its_days_have_segments(worker):
-    calendar = Calendar([PoolPolicy("default")], [worker(f"w-{i}", cpu_cores=64) for i in range(50)])
+def cells(calendar: Calendar, start: int, end: int) -> int:
+    """All cells of the days of a span: segments × rows × workers."""
+    pages = [page for _, page in calendar.timeline.days(start, end) if page is not None]
+    return sum(page.segments for page in pages) * ROWS * calendar.timeline.columns
+
+
+def test_one_placement_scans_one_row_of_all_workers_and_the_others_of_those_with_room(worker):
+    calendar = Calendar([PoolPolicy("default")], [worker(f"w-{i}") for i in range(50)])
     rng = random.Random(3)
-    for number in range(400):
-        start = 6000 + rng.randrange(28 * 96) * 15
-        decision = place(calendar, PlacementRequest(f"r{number}", "default", Demand(cpu_cores=8), start, start + 120))
-        calendar.book_all(decision.bookings())
-    pages = dict(calendar.timeline.days(6000, 6000 + 28 * 1440))
+    for number in range(45):  # 45 workers with a morning of their own each, and full from noon on
+        for hour in range(rng.randrange(2, 9)):
+            start = 14_400 + hour * 60
+            calendar.book(Booking(f"m{number}", hour + 1, f"w-{number}", start, start + 60, Demand(cpu_cores=hour % 2)))
+        calendar.book(Booking(f"b{number}", 1, f"w-{number}", 14_400 + 720, 14_400 + 1440, Demand(cpu_cores=8)))
+    day = cells(calendar, 14_400, 14_400 + 1440)
     before = calendar.timeline.scanned
-    place(calendar, PlacementRequest("x", "default", Demand(cpu_cores=8), 14_400, 14_520))
-    assert calendar.timeline.scanned - before <= pages[14_400].segments <= 40
+    placed = place(calendar, PlacementRequest("x", "default", Demand(cpu_cores=8), 14_400 + 700, 14_400 + 800))
+    assert isinstance(placed, Placement)
+    assert placed.explanation.feasible == 5
+    assert calendar.timeline.scanned - before <= day / ROWS + day * 5 / 50
+
+
+def test_a_slot_over_midnight_looks_only_at_those_who_are_not_full_as_the_day_begins(worker):
+    calendar = Calendar([PoolPolicy("default")], [worker(f"w-{i}") for i in range(50)])
+    for number in range(48):
+        calendar.book(Booking(f"b{number}", 1, f"w-{number}", 14_400 - 60, 14_400 + 60, Demand(cpu_cores=8)))
+    days = cells(calendar, 14_400 - 1440, 14_400 + 1440)
+    before = calendar.timeline.scanned
+    placed = place(calendar, PlacementRequest("x", "default", Demand(cpu_cores=8), 14_400 - 100, 14_400 + 100))
+    assert isinstance(placed, Placement)
+    assert placed.explanation.feasible == 2
+    assert calendar.timeline.scanned - before <= days * 2 / 50
+
+
+def test_seats_that_find_room_on_workers_that_are_on_price_nobody(worker):
+    calendar = Calendar([PoolPolicy("default")], [worker(f"w-{i:02d}", boot_minutes=20) for i in range(50)])
+    for number in range(3):
+        calendar.book(Booking(f"b{number}", 1, f"w-{number:02d}", 6000, 6200, Demand(cpu_cores=4)))
+    placed = place(calendar, PlacementRequest("x", "default", Demand(cpu_cores=2), 6050, 6100, seats=6))
+    assert isinstance(placed, Placement)
+    assert {choice.added_on_minutes for choice in placed.explanation.choices} == {0}
+    assert calendar.gaps.priced == 0
+
+
+def test_workers_that_are_alike_are_judged_once_and_not_again_for_being_switched_on(worker, monkeypatch):
+    asked: list[str] = []
+
+    def counted(view, demand, amounts):
+        asked.append(view.name)
+        return unfit(view, demand, amounts)
+
+    monkeypatch.setattr(fleet, "unfit", counted)
+    views = [worker(f"w-{i}") for i in range(20)] + [worker("big", cpu_cores=16)]
+    calendar = Calendar([PoolPolicy("default")], views)
+    wish = PlacementRequest("x", "default", Demand(cpu_cores=2), 6000, 6060)
+    place(calendar, wish)
+    assert len(asked) == 2
+    calendar.put_worker(replace(views[3], on_since=5900))
+    place(calendar, wish)
+    assert len(asked) == 2
+    calendar.put_worker(replace(views[3], failed=True))
+    assert place(calendar, wish).explanation.removed == {"failed": 1}
+    assert len(asked) == 5
 
 
 def test_only_workers_with_room_are_priced_and_each_once(worker):
@@ -104,26 +159,26 @@ def busy_days(worker):
 
 
 def test_the_earliest_start_is_found_in_one_sweep_and_a_few_looks(busy_days):
-    rows = sum(page.segments for _, page in busy_days.timeline.days(7200, 7200 + 10 * 1440) if page is not None)
+    every = cells(busy_days, 7200, 7200 + 10 * 1440)
     before = busy_days.timeline.scanned
     wish = PlacementRequest("x", "default", Demand(cpu_cores=8), 7200, 7200 + 120, seats=4)
     assert earliest(busy_days, wish) == 7200 + (9 * 24 + 18) * 60
-    assert busy_days.timeline.scanned - before <= rows + 60
+    assert busy_days.timeline.scanned - before <= every * 4 / 3
 
 
 def test_an_explanation_with_a_suggestion_is_one_decision_and_one_sweep(busy_days):
-    rows = sum(page.segments for _, page in busy_days.timeline.days(7200, 7200 + 10 * 1440) if page is not None)
+    every = cells(busy_days, 7200, 7200 + 10 * 1440)
     before = busy_days.timeline.scanned
     told = explain(busy_days, PlacementRequest("x", "default", Demand(cpu_cores=8), 7200, 7260, seats=3))
     assert told.earliest is not None
-    assert busy_days.timeline.scanned - before <= rows + 60
+    assert busy_days.timeline.scanned - before <= every * 4 / 3
 
 
 def test_a_refusal_without_a_suggestion_looks_at_its_own_days_only(busy_days):
-    day = dict(busy_days.timeline.days(7200 + 1440, 7200 + 2880))[7200 + 1440]
+    day = cells(busy_days, 7200 + 1440, 7200 + 2880)
     before = busy_days.timeline.scanned
     place(busy_days, PlacementRequest("x", "default", Demand(cpu_cores=8), 7200 + 1500, 7200 + 1560))
-    assert busy_days.timeline.scanned - before <= 2 * day.segments
+    assert busy_days.timeline.scanned - before <= 2 * day
 
 
 def test_versions_are_compared_as_versions():

@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-all chaos fuzz up down lint format bench lock proto reference docs dist validate-prereqs clean
+.PHONY: help setup demo test test-all chaos fuzz up down lint format bench performance lock proto reference docs dist validate-prereqs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -60,11 +60,14 @@ format: $(READY) ## ruff's own order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## every benchmark (each also as make bench-NAME)
-	@for b in bench/bench_*.py; do $(BIN)/python $$b || exit 1; done
+bench: $(READY) ## every benchmark in its short form, then docs/performance.md (each in full: make bench-NAME)
+	@$(BIN)/python bench/run.py --brief; status=$$?; $(BIN)/python bench/page.py --adopt && exit $$status
 
 bench-%: $(READY)
-	@$(BIN)/python bench/bench_$*.py
+	@$(BIN)/python bench/run.py $*
+
+performance: $(READY) ## docs/performance.md from bench/records and bench/prose (RECORDS=new takes out/bench over)
+	@$(BIN)/python bench/page.py $(if $(RECORDS),--adopt)
 
 validate-prereqs: $(READY) ## what this machine has and lacks (lablet doctor)
 	@$(BIN)/lablet doctor

@@ -25,7 +25,8 @@ from typing import Any
 import uvloop
 from peers import lablet_side, slurm_side
 from peers.workload import Workload, workload
-from report import line
+from report import options as common
+from report import report
 
 BLAZAR = "blazar==18.0.0"
 SLURM = "apt-get install --no-install-recommends slurmctld slurm-client munge"
@@ -118,7 +119,7 @@ def main() -> None:
     parser.add_argument("--prepare", action="store_true", help="installs Blazar into a folder of its own")
     parser.add_argument("--brief", action="store_true", help="100 hosts only, ten seconds for each side")
     parser.add_argument("--budget", type=float, default=15.0, help="seconds for each side")
-    options = parser.parse_args()
+    options = common(parser).parse_args()
     if options.prepare:
         prepare()
         return
@@ -141,7 +142,7 @@ def main() -> None:
                 told[f"post_over_{side}_{hosts}"] = f"{per_second(figures['post']) / per_second(figures[side]):.2f}"
                 told[f"batch_over_{side}_{hosts}"] = f"{per_second(figures['batch']) / per_second(figures[side]):.2f}"
     print(CANNOT)
-    print(line("peers", {**told, "seconds": f"{time.perf_counter() - began:.0f}"}))
+    report("peers", {**told, "seconds": f"{time.perf_counter() - began:.0f}"}, options.json)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def together(name: str, trace_parents: Iterable[str | None], attributes: Attribu
         return
     links = [link for parent in dict.fromkeys(trace_parents) for link in link_to(parent)]
     with trace.get_tracer(_TRACER).start_as_current_span(
-        name, context=context.Context(), attributes={"lablet.batch.size": len(links), **attributes}, links=links
+        name, context=context.Context(), attributes=dict(attributes), links=links
     ):
         yield
 
@@ -72,16 +72,15 @@ class Phases:
         self._open: dict[str, tuple[str, Span]] = {}
 
     @contextmanager
-    def within(self, key: str, phase: str, origins: Iterable[str | None], attributes: Attributes) -> Iterator[None]:
-        """A step of that phase: calls made in it are told below the phase's span, which links to `origins` (looked at only
-        where the span begins)."""
+    def within(self, key: str, phase: str, origin: str | None, attributes: Attributes) -> Iterator[None]:
+        """A step of that phase: calls made in it are told below the phase's span."""
         if not tracing():
             yield
             return
         known = self._open.get(key)
         if known is None or known[0] != phase:
             self.leave(key)
-            links: list[Link] = [link for one in dict.fromkeys(origins) for link in link_to(one)]
+            links: list[Link] = link_to(origin)
             span = trace.get_tracer(_TRACER).start_span(
                 f"{key.partition('/')[0]} {phase}", context=context.Context(), attributes=dict(attributes), links=links
             )

@@ -13,7 +13,6 @@ from opentelemetry.trace import Link, SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from lablet_common.settings import TelemetrySettings
-from lablet_common.telemetry.sampling import ByStory
 from lablet_common.version import __version__
 
 _W3C = TraceContextTextMapPropagator()
@@ -28,7 +27,6 @@ def configure_tracing(settings: TelemetrySettings, service: str, replica: str) -
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = TracerProvider(
-        sampler=ByStory(settings.sampled),
         resource=Resource.create(
             {
                 "service.name": service,
@@ -36,7 +34,7 @@ def configure_tracing(settings: TelemetrySettings, service: str, replica: str) -
                 "service.instance.id": replica,
                 "service.version": __version__,
             }
-        ),
+        )
     )
     endpoint = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))

@@ -86,14 +86,6 @@ def test_a_log_line_is_json_with_its_fields():
     assert (line["service"], line["replica"], line["level"]) == ("scheduler", "s-1", "info")
 
 
-def test_a_line_outside_of_any_span_says_whose_story_it_belongs_to():
-    origin = f"00-{'a' * 32}-{'b' * 16}-01"
-    line = json.loads(JsonFormatter("scheduler", "s-1").format(record("moved", trace_parent=origin)))
-    assert (line["traceId"], "spanId" in line, "trace_parent" in line) == ("a" * 32, False, False)
-    assert "traceId" not in json.loads(JsonFormatter("scheduler", "s-1").format(record("moved", trace_parent=None)))
-    assert "trace_parent" not in ConsoleFormatter().format(record("moved", trace_parent=origin))
-
-
 def test_on_a_terminal_a_line_is_readable():
     assert "decided reservation=rsv-1" in ConsoleFormatter().format(record("decided", reservation="rsv-1"))
 

@@ -27,6 +27,7 @@ from report import report
 from lablet_common.bus import Bus, Received, intents_stream
 from lablet_common.events import EVENTS, CloudEvent, Outgoing, data_of, message_id, subjects
 from lablet_common.resources import Service
+from lablet_common.service import collect_seldom
 from lablet_common.settings import NatsSettings
 from lablet_common.testing.nats import NatsServer
 
@@ -200,6 +201,7 @@ async def consuming(server: NatsServer) -> dict[str, object]:
 
 def main() -> None:
     options = common(argparse.ArgumentParser(description=__doc__)).parse_args()
+    collect_seldom()
     with tempfile.TemporaryDirectory() as folder, NatsServer.start(Path(folder) / "nats") as server:
         figures = uvloop.run(consuming(server))
     memory = Path("/dev/shm")

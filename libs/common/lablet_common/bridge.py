@@ -35,6 +35,8 @@ Publish = Callable[[Outgoing], Awaitable[None]]
 
 _IN_FLIGHT = 128
 """Resources that are published at the same time."""
+_AT_ONCE = 200
+"""Changes read in one go, before everybody else in the process has a turn."""
 _BACKLOG = 10_000
 """Changes read but not yet confirmed, at which reading waits."""
 _CURSOR_SECONDS = 0.2
@@ -118,7 +120,10 @@ class Bridge:
                     self._kind.prefix, start_revision=self._seen + 1, previous=True
                 ) as batches:
                     async for batch in batches:
-                        self._take(batch.events)
+                        for first in range(0, len(batch.events), _AT_ONCE):
+                            self._take(batch.events[first : first + _AT_ONCE])
+                            if first + _AT_ONCE < len(batch.events):
+                                await asyncio.sleep(0)  # a long history comes in one piece
                         last = batch.events[-1].kv.mod_revision if batch.events else batch.revision
                         self._saw(last)
                         if len(self._open) > _BACKLOG:

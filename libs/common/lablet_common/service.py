@@ -85,6 +85,12 @@ def open_store(settings: EtcdSettings) -> EtcdStore:
     )
 
 
+def collect_seldom() -> None:
+    """How services have Python look for cycles of garbage. Benchmarks of their parts do the same."""
+    gc.freeze()  # what has been imported stays
+    gc.set_threshold(*_COLLECT)
+
+
 def run(
     service: Service,
     settings: CommonSettings,
@@ -98,8 +104,7 @@ def run(
     proxy sends what comes next elsewhere.
     """
     configure_logging(settings.telemetry, service, settings.replica_id)
-    gc.freeze()  # what has been imported stays
-    gc.set_threshold(*_COLLECT)
+    collect_seldom()
     log = logging.getLogger(f"lablet.{service}")
     try:
         uvloop.run(_live(service, settings, main, log, drain_seconds))

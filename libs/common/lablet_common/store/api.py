@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 MAX_OPERATIONS = 128
 """Operations (and, separately, comparisons) that one etcd transaction takes."""
@@ -54,9 +54,8 @@ class InvalidRequest(StoreError):
     transaction, future revision, no permission)."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeyValue:
-    """One key at one revision."""
+class KeyValue(NamedTuple):
+    """One key at one revision. (A tuple, as lists and watches make thousands of them.)"""
 
     key: str
     value: bytes
@@ -82,8 +81,7 @@ class EventType(StrEnum):
     DELETE = "delete"
 
 
-@dataclass(frozen=True, slots=True)
-class WatchEvent:
+class WatchEvent(NamedTuple):
     """One change. For a deletion `kv` carries the key, an empty value and the deletion's revision."""
 
     type: EventType

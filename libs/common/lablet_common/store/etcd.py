@@ -112,7 +112,7 @@ class EtcdStore:
             request.sort_order = pb.RangeRequest.ASCEND
             request.sort_target = pb.RangeRequest.CREATE
         answer = await self._read(request)
-        items = tuple(map(self._names.key_value, answer.kvs))
+        items = self._names.key_values(answer.kvs)
         return Page(items, revision or answer.header.revision, answer.more, answer.count)
 
     async def _read(self, request: pb.RangeRequest) -> Any:
@@ -147,7 +147,7 @@ class EtcdStore:
         if not answer.succeeded:
             STORE_CONFLICTS.inc()
         reads = tuple(
-            tuple(map(self._names.key_value, response.response_range.kvs))
+            self._names.key_values(response.response_range.kvs)
             for response in answer.responses
             if response.HasField("response_range")
         )

@@ -4,7 +4,7 @@ The real client and its twin check the same things here, so that a test on the t
 server has the last word: what slips through here still comes back as `InvalidRequest`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from lablet_common.store.api import (
     MAX_OPERATIONS,
@@ -53,12 +53,19 @@ def check_transaction(compares: Sequence[Compare], success: Sequence[Operation],
         _check_compare(compare)
     size = 0
     for branch in (success, failure):
+        puts: set[str] = set()
         for operation in branch:
-            check_key(operation.key)
-            if isinstance(operation, Put):
-                check_put(operation.key, operation.value)
-                size += len(operation.value) + len(operation.key)
-        _check_duplicates(branch)
+            if not isinstance(operation, Put):
+                check_key(operation.key)
+                continue
+            key = operation.key
+            check_put(key, operation.value)
+            if key in puts:
+                raise InvalidRequest(f"one transaction cannot put {key} twice")
+            puts.add(key)
+            size += len(operation.value) + len(key)
+        if len(puts) < len(branch):
+            _check_deletes(branch, puts)
     if size > MAX_REQUEST_BYTES:
         raise InvalidRequest(f"a transaction of {size} bytes; the most is {MAX_REQUEST_BYTES}: divide it")
 
@@ -71,14 +78,8 @@ def _check_compare(compare: Compare) -> None:
         raise InvalidRequest(f"the {compare.target} of {compare.key} cannot be compared with {compare.operand!r}")
 
 
-def _check_duplicates(branch: Sequence[Operation]) -> None:
-    """A key may be put once, and not be both put and deleted."""
-    puts: set[str] = set()
-    for operation in branch:
-        if isinstance(operation, Put):
-            if operation.key in puts:
-                raise InvalidRequest(f"one transaction cannot put {operation.key} twice")
-            puts.add(operation.key)
+def _check_deletes(branch: Sequence[Operation], puts: Collection[str]) -> None:
+    """A key that is put is not deleted as well."""
     for operation in branch:
         if isinstance(operation, Delete):
             both = (

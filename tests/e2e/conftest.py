@@ -161,8 +161,16 @@ def containers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         yield mesh
 
 
+@pytest.fixture(scope="module")
+def mesh_environment() -> dict[str, str]:
+    """What a module adds to the services' environment of the local mesh that it is given."""
+    return {}
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Door]:
+async def door(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, mesh_environment: dict[str, str]
+) -> AsyncIterator[Door]:
     choice = request.config.getoption("--mesh")
     if choice == "compose":
         containers = request.getfixturevalue("containers")
@@ -176,7 +184,8 @@ async def door(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         yield opened
         await opened.http.aclose()
         return
-    async with LocalMesh(tmp_path_factory.mktemp("mesh"), speed=SPEED, spans=True) as mesh:
+    folder = tmp_path_factory.mktemp("mesh")
+    async with LocalMesh(folder, speed=SPEED, spans=True, environment=mesh_environment) as mesh:
         opened = await _door(mesh.url, mesh.token("admin"), SPEED, mesh)
         yield opened
         await opened.http.aclose()

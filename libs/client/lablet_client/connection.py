@@ -43,14 +43,14 @@ def find_connection(
     role: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Connection:
-    """The connection to use; `role` takes the token of that role from the connection file. Raises `NotConfigured` with
-    what to do about it."""
-    token = token or _environment_token(environ)
+    """The connection to use; `role` takes the token of that role from the connection file, whatever the environment says.
+    Raises `NotConfigured` with what to do about it."""
+    token = token or (_environment_token(environ) if role is None else None)
     if url is not None:
-        return Connection(_checked(url, "the address given"), token or _token_of_file(url, environ))
+        return Connection(_checked(url, "the address given"), token or _token_of_file(url, role, environ))
     if environ.get("LABLET_URL"):
         address = _checked(environ["LABLET_URL"], "LABLET_URL")
-        return Connection(address, token or _token_of_file(address, environ), "LABLET_URL")
+        return Connection(address, token or _token_of_file(address, role, environ), "LABLET_URL")
     path = pointer_path(environ)
     content = _read(path)
     if content is None:
@@ -84,10 +84,18 @@ def _environment_token(environ: Mapping[str, str]) -> str | None:
         raise NotConfigured(f"LABLET_TOKEN_FILE: {error.strerror}: {file}") from error
 
 
-def _token_of_file(url: str, environ: Mapping[str, str]) -> str | None:
-    content = _read(pointer_path(environ))
+def _token_of_file(url: str, role: str | None, environ: Mapping[str, str]) -> str | None:
+    """The file's token, if the file is that address's. Raises `NotConfigured` for a role that cannot be had so."""
+    path = pointer_path(environ)
+    content = _read(path)
     if content is None or str(content.get("url", "")).rstrip("/") != url.rstrip("/"):
+        if role is not None:
+            raise NotConfigured(
+                f"the role {role!r} has its token in the connection file, and {path} is not that of {url}"
+            )
         return None
+    if role is not None:
+        return _token_of_role(content, role, path)
     token = content.get("token")
     return str(token) if token else None
 

@@ -24,8 +24,8 @@ def test_a_lab_is_published_booked_extended_explained_and_cancelled(typed, defin
     assert name in typed("get", "reservations", "-f", "status.phase=Scheduled")
     assert "09:00–11:30" in typed("extend", name, "--by", "30m")
     assert f"{name} asks for 3 seats" in typed("explain", name)
-    assert "reservation.scheduled" in typed("events", "history", name)
-    assert "reservation.scheduled" in typed("describe", "rsv", name)
+    assert "scheduled  Scheduled" in typed("events", "history", name)
+    assert "scheduled" in typed("describe", "rsv", name).partition("EVENT")[2]
     assert "Cancelled" in typed("cancel", name, "--reason", "ill")
     typed("extend", name, "--by", "30m", code=1)
 

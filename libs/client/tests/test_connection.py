@@ -28,6 +28,14 @@ def test_another_role_of_the_file_can_be_chosen(home):
         find_connection(role="emperor", environ=home)
 
 
+def test_a_role_that_was_asked_for_wins_over_the_environments_token(home):
+    environ = home | {"LABLET_URL": "http://127.0.0.1:7000", "LABLET_TOKEN": "somebody-else"}
+    assert find_connection(role="learner", environ=environ).token == "t-learner"
+    assert find_connection(environ=environ).token == "somebody-else"
+    with pytest.raises(NotConfigured, match="is not that of"):
+        find_connection(role="learner", environ=environ | {"LABLET_URL": "https://lab.example"})
+
+
 def test_the_environment_wins_over_the_file(home, tmp_path):
     secret = tmp_path / "token"
     secret.write_text("from-file\n")

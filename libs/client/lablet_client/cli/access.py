@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lablet_client.instances import Access, Port
 
 
+_OVER = frozenset({"Stopping", "Stopped", "Exported", "Terminated", "Failed"})
+
+
 def heading(access: "Access") -> "Text":
     """`seat 1  Running  ins-…-1, 43 min left`."""
     from rich.text import Text
@@ -31,7 +34,9 @@ def heading(access: "Access") -> "Text":
 
 
 def endpoints(access: "Access") -> Sequence[tuple[str, str, str]]:
-    """Name, address and how to open it, for each port."""
+    """Name, address and how to open it, for each port; none for a lab that has ended."""
+    if access.phase in _OVER:
+        return []
     return [(port.name, f"{port.host}:{port.port}", opener(port) if access.usable else "") for port in access.ports]
 
 

@@ -50,7 +50,7 @@ def status(context: typer.Context, endpoint: Endpoint = None, output: Output = F
         leader = "this one" if row["isLeader"] else row["leader"]
         size = f"{int(row['bytes']) / 1e6:.1f} MB"
         table.add_row(row["endpoint"], row["version"], leader, size, str(row["revision"]), str(row["term"]))
-    run.console.print(table)
+    run.show(table)
 
 
 @etcd.command()
@@ -73,7 +73,7 @@ def members(context: typer.Context, endpoint: Endpoint = None, output: Output = 
     table = plain_table("ID", "NAME", "PEERS", "CLIENTS")
     for row in rows:
         table.add_row(row["id"], row["name"], ", ".join(row["peers"]), ", ".join(row["clients"]))
-    run.console.print(table)
+    run.show(table)
 
 
 @etcd.command()

@@ -42,7 +42,7 @@ def list_artifacts(
         digest = row["digest"] if output is Format.WIDE else row["digest"][:12]
         cells = (row["subject"], row["role"], row["name"], row["attempt"], row["bytes"], digest)
         table.add_row(*(str(cell) for cell in cells))
-    run.console.print(table)
+    run.show(table)
 
 
 @app.command()

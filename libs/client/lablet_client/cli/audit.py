@@ -72,13 +72,17 @@ def audit(
         outcome = entry["outcome"] if entry["outcome"] == "done" else f"[red]{entry['outcome']}[/]"
         asked = [json.dumps(entry.get("data"), ensure_ascii=False)] if wide else []
         when = show_time(datetime.fromisoformat(entry["at"]), now)
-        table.add_row(when, entry["principal"], entry["action"], entry["subject"], outcome, entry["request"], *asked)
-    for column in (table.columns[0], table.columns[5]):
-        column.no_wrap = True
-    run.console.print(table)
+        table.add_row(when, entry["principal"], entry["action"], _name(entry), outcome, entry["request"], *asked)
+    run.show(table)
+    if not any(column.header == "REQUEST" for column in table.columns):
+        run.aside.print(
+            "[dim]a wider window, or -o json, shows the requests; `lablet audit REQUEST` shows one change[/]"
+        )
 
 
 def _show(run: Session, record: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+
     entry = record["entry"]
     who = f"{entry['principal']}, {entry['role']}" if entry.get("role") else entry["principal"]
     outcome = f"{entry['outcome']}: {entry['message']}" if entry.get("message") else entry["outcome"]
@@ -99,9 +103,15 @@ def _show(run: Session, record: Mapping[str, Any]) -> None:
         return
     table = plain_table("FIELD", "BEFORE", "AFTER")
     for change in record["changes"]:
-        table.add_row(change["path"], _value(change.get("before")), _value(change.get("after")))
+        table.add_row(change["path"], escape(_value(change.get("before"))), escape(_value(change.get("after"))))
     run.console.print()
-    run.console.print(table, markup=False)
+    run.show(table)
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    """What was changed; its kind only where the action does not say it."""
+    subject = str(entry["subject"])
+    return subject.removeprefix(f"{str(entry['action']).partition('.')[0]}/")
 
 
 def _value(value: Any) -> str:

@@ -277,7 +277,7 @@ def _show_access(run: Session, access: "Access") -> None:
         table = plain_table("PORT", "ADDRESS", "OPEN WITH")
         for row in rows:
             table.add_row(*row)
-        run.console.print(table)
+        run.show(table)
 
 
 def _tell(run: Session, booking: "Reservation", now: "LabTime") -> None:

@@ -13,9 +13,13 @@ from lablet_client.cli.output import Format, Output, write_data
 from lablet_client.cli.session import Session, session
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
     from lablet_client.client import Client
 
 app = typer.Typer()
+_MOST_SEATS = 999.0
+"""No worker has more: the room that its number may take."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _FREE, _CLOSED = "·", "╳"
 _NICE = (1, 2, 5, 10, 15, 20, 30, 60, 120, 180, 240, 360, 720, 1440, 2880, 10080)
@@ -118,7 +122,8 @@ def _draw(run: Session, found: Mapping[str, Any]) -> None:
     now = datetime.fromisoformat(found["now"])
     workers: Sequence[Mapping[str, Any]] = found["workers"]
     names = max([len(worker["worker"]) for worker in workers] + [len("free seats")])
-    width = max(20, min(run.console.width, 160) - names - 14)
+    tails = max([len(_tail(worker, _MOST_SEATS)) for worker in workers], default=0)
+    width = max(20, min(run.console.width, 160) - names - 2 - tails)
     step = step_for(end - start, width)
     count = -(-(end - start) // step)
     run.console.print(
@@ -133,10 +138,7 @@ def _draw(run: Session, found: Mapping[str, Any]) -> None:
 def _line(worker: Mapping[str, Any], names: int, start: datetime, step: timedelta, count: int) -> Any:
     from rich.text import Text
 
-    from lablet_client.cli.tables import STYLES
-
-    bookings = worker.get("bookings", ())
-    load = cells(bookings, start, step, count, {})
+    load = cells(worker.get("bookings", ()), start, step, count, {})
     top = max([*load, 1.0])
     closed = [
         (datetime.fromisoformat(rest["from"]), datetime.fromisoformat(rest["to"]))
@@ -150,9 +152,20 @@ def _line(worker: Mapping[str, Any], names: int, start: datetime, step: timedelt
             text.append(_CLOSED, style="yellow")
         else:
             text.append(block(seats / top), style="green" if seats else "dim")
+    text.append_text(_tail(worker, top))
+    return text
+
+
+def _tail(worker: Mapping[str, Any], top: float) -> "Text":
+    """What is said behind a worker's line; `top` seats are booked on it at once at the most."""
+    from rich.text import Text
+
+    from lablet_client.cli.tables import STYLES
+
     phase = str(worker.get("phase", ""))
-    text.append(f"  {phase}", style=STYLES.get(phase, ""))
-    if bookings:
+    text = Text("  ")
+    text.append(phase, style=STYLES.get(phase, ""))
+    if worker.get("bookings"):
         text.append(f", up to {top:g} seat{'s' if top > 1 else ''}")
     if not worker.get("schedulable", True):
         text.append(", cordoned", style="yellow")

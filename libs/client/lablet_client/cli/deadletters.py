@@ -29,7 +29,7 @@ def list_letters(context: typer.Context, consumer: Consumer = None, output: Outp
     table = plain_table("ID", "CONSUMER", "SUBJECT", "ATTEMPTS", "REASON")
     for letter in found:
         table.add_row(*(str(_first(letter, *names)) for names in _COLUMNS))
-    run.console.print(table)
+    run.show(table)
 
 
 @app.command()

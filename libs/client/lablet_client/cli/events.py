@@ -82,11 +82,14 @@ def history(
         when = show_time(datetime.fromisoformat(str(move["at"])), now)
         why = str(move.get("message") or move.get("reason") or "")
         table.add_row(when, "", str(move["to"]), why, str(move.get("by", "")).removeprefix("/lablet/"))
+    said = ""
     for event in found:
         phase, reason = _told(event)
         when = show_time(event.time, now) if event.time else ""
-        table.add_row(when, event.fact, phase, reason, event.source.removeprefix("/lablet/"))
-    run.console.print(table)
+        news, said = "" if reason == said else reason, reason
+        fact = event.fact.removeprefix(f"{full.partition('/')[0]}.")
+        table.add_row(when, fact, phase, news, event.source.removeprefix("/lablet/"))
+    run.show(table)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from lablet_client.cli.tables import NOTICES
 from lablet_client.cli.times import show_age, show_slot, show_span, show_time
 from lablet_common.resources.model import Condition
 from lablet_common.resources.reservation import Explanation, Reservation, ReservationPhase
@@ -67,7 +68,7 @@ def verdict(booking: Reservation, now: datetime) -> str:
         case _P.EXPIRED:
             return "its time passed before it could run"
         case _P.COMPLETED:
-            return "is over; what was collected is kept"
+            return "over; what was collected is kept"
         case _:
             return booking.status.message or ""
 
@@ -104,7 +105,7 @@ def reasons(why: Explanation, now: datetime) -> Sequence[str]:
 
 
 def _conditions(booking: Reservation) -> Sequence[Condition]:
-    return [c for c in booking.status.conditions if c.status]
+    return [c for c in booking.status.conditions if c.status and c.type not in NOTICES]
 
 
 def _largest(counts: Mapping[str, int]) -> Sequence[tuple[str, int]]:

@@ -79,7 +79,7 @@ def list_keys(context: typer.Context, output: Output = Format.TABLE) -> None:
     if not found:
         run.aside.print("no keys")
         return
-    run.console.print(table_of("key", found, now.now, wide=output is Format.WIDE))
+    run.show(table_of("key", found, now.now, wide=output is Format.WIDE))
 
 
 @app.command()

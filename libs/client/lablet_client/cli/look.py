@@ -1,6 +1,7 @@
 """Looking: get, describe, explain, version."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from lablet_common.resources.reservation import Reservation
 
 app = typer.Typer()
+_MOMENT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?Z")
 Kind = Annotated[str, typer.Argument(help="reservations, series, instances, definitions, workers, pools, templates …")]
 
 
@@ -45,7 +47,7 @@ def get(
     if found or not watch:
         _show(run, word, found, now.now, output)
     if watch:
-        run.run(lambda client: _watch(run, client, word, name, labels, output), draws=True)
+        run.run(lambda client: _watch(run, client, word, name, labels, output, found), draws=True)
 
 
 @app.command()
@@ -189,12 +191,19 @@ async def _with_nearest(client: "Client", word: str, name: str, error: Exception
 
 
 async def _watch(
-    run: Session, client: "Client", word: str, name: str | None, labels: str | None, output: Format
+    run: Session,
+    client: "Client",
+    word: str,
+    name: str | None,
+    labels: str | None,
+    output: Format,
+    found: Sequence[Mapping[str, Any]],
 ) -> None:
     """A line for each change, for ever. What the table showed already is not shown again."""
     from lablet_client.events import Filter
 
     wanted = Filter(kind=word, id=name, label=labels)
+    known = {str(one["metadata"]["id"]): one for one in found}
     events = client.events.watch(wanted, on_state=say_when_lost(run), on_reset=lambda: None)
     async with aclosing(as_generator(events)) as stream:
         async for event in stream:
@@ -206,7 +215,8 @@ async def _watch(
                 run.console.out("---\n" + as_yaml(event.data).rstrip(), highlight=False)
             else:
                 now = await client.lab_time()
-                _show(run, word, [event.data], now.now, output, titles=False)
+                known[str(event.data["metadata"]["id"])] = event.data
+                _show_change(run, word, known, event.data, now.now, output)
 
 
 async def as_generator(events: AsyncIterator[Any]) -> Any:
@@ -225,15 +235,24 @@ def say_when_lost(run: Session) -> Any:
     return tell
 
 
-def _show(
-    run: Session, word: str, found: Sequence[Mapping[str, Any]], now: datetime, form: Format, *, titles: bool = True
-) -> None:
+def _show(run: Session, word: str, found: Sequence[Mapping[str, Any]], now: datetime, form: Format) -> None:
     if not found:
         run.aside.print(f"no {word}s")
         return
-    table = table_of(word, found, now, wide=form is Format.WIDE)
-    table.show_header = titles
-    run.console.print(table)
+    run.show(table_of(word, found, now, wide=form is Format.WIDE))
+
+
+def _show_change(
+    run: Session,
+    word: str,
+    known: Mapping[str, Mapping[str, Any]],
+    changed: Mapping[str, Any],
+    now: datetime,
+    form: Format,
+) -> None:
+    """One line, its columns where they stand for all that is known."""
+    rows = [changed, *(one for one in known.values() if one is not changed)]
+    run.show_first(table_of(word, rows, now, wide=form is Format.WIDE))
 
 
 def _describe(run: Session, document: Mapping[str, Any], events: Sequence[Any], now: datetime) -> None:
@@ -263,16 +282,12 @@ def _describe(run: Session, document: Mapping[str, Any], events: Sequence[Any], 
         rest = {k: v for k, v in document.get(title, {}).items() if k not in _SHOWN_APART and v not in ([], {}, None)}
         if rest:
             run.console.print(f"\n[bold]{title}[/]")
-            run.console.print(as_yaml(rest).rstrip(), markup=False)
+            run.console.print(as_yaml(_readable(rest, now)).rstrip(), markup=False)
     extra = {k: v for k, v in document.items() if k not in ("kind", "metadata", "spec", "status")}
     if extra:
         run.console.print(as_yaml(extra).rstrip(), markup=False)
     _show_seats(run, document)
-    for condition in at(document, "status.conditions", []):
-        since = show_time(datetime.fromisoformat(condition["since"]), now)
-        state = "" if condition.get("status", True) else "not "
-        note = condition.get("message") or condition.get("reason") or ""
-        run.console.print(f"[yellow]{state}{condition['type']}[/] since {since}: {escape(note)}")
+    _show_conditions(run, document, now)
     moves = at(document, "status.history", [])
     if moves:
         table = plain_table("WHEN", "FROM", "TO", "BY", "REASON")
@@ -281,15 +296,45 @@ def _describe(run: Session, document: Mapping[str, Any], events: Sequence[Any], 
             note = move.get("message") or move.get("reason", "")
             table.add_row(when, move["from"], move["to"], move.get("by", "").removeprefix("/lablet/"), escape(note))
         run.console.print("\n[bold]history[/]")
-        run.console.print(table)
+        run.show(table)
     if events:
         table = plain_table("WHEN", "EVENT", "SEQUENCE", "SOURCE")
         for event in events:
             when = show_time(event.time, now) if event.time else ""
             sequence = event.extensions.get("sequence", "").lstrip("0")
-            table.add_row(when, event.fact, sequence, event.source.removeprefix("/lablet/"))
+            fact = event.fact.removeprefix(f"{document['kind'].lower()}.")
+            table.add_row(when, fact, sequence, event.source.removeprefix("/lablet/"))
         run.console.print("\n[bold]events[/]")
-        run.console.print(table)
+        run.show(table)
+
+
+def _readable(value: Any, now: datetime) -> Any:
+    """The same with its moments as people say them."""
+    from lablet_client.cli.times import show_time
+
+    if isinstance(value, Mapping):
+        return {name: _readable(part, now) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_readable(part, now) for part in value]
+    if isinstance(value, str) and _MOMENT.fullmatch(value):
+        return show_time(datetime.fromisoformat(value), now)
+    return value
+
+
+def _show_conditions(run: Session, document: Mapping[str, Any], now: datetime) -> None:
+    """What holds, and since when; that an event went out stands among the events."""
+    from rich.markup import escape
+
+    from lablet_client.cli.tables import NOTICES, at
+    from lablet_client.cli.times import show_time
+
+    told = [c for c in at(document, "status.conditions", []) if c.get("status", True) and c["type"] not in NOTICES]
+    if told:
+        run.console.print("\n[bold]conditions[/]")
+    for condition in told:
+        since = show_time(datetime.fromisoformat(condition["since"]), now)
+        note = condition.get("message") or condition.get("reason") or ""
+        run.console.print(f"[yellow]{condition['type']}[/] since {since}{': ' if note else ''}{escape(note)}")
 
 
 def _show_seats(run: Session, document: Mapping[str, Any]) -> None:
@@ -303,10 +348,10 @@ def _show_seats(run: Session, document: Mapping[str, Any]) -> None:
     for seat in seats:
         ports = ", ".join(f"{name} {port}" for name, port in seat.get("ports", {}).items())
         again = f", attempt {seat['attempt']}" if seat.get("attempt", 1) > 1 else ""
-        state = f"{seat.get('state', '')}{again}"
+        state = f"{seat.get('state', '')}{again}".removeprefix("placed").removeprefix(", ")
         table.add_row(str(seat["seat"]), seat["worker"], seat["instance"], ports, state)
     run.console.print("\n[bold]seats[/]")
-    run.console.print(table)
+    run.show(table)
 
 
 _SHOWN_APART = frozenset(

@@ -54,12 +54,7 @@ def table_of(kind: str, documents: Sequence["Document"], now: datetime, *, wide:
     table = plain_table()
     for index in kept:
         column = columns[index]
-        table.add_column(
-            column.title,
-            justify="right" if column.right else "left",
-            overflow="fold" if index == 0 else "ellipsis",
-            no_wrap=index != 0,
-        )
+        table.add_column(column.title, justify="right" if column.right else "left")
     for row in rows:
         table.add_row(*(_styled(row[index]) for index in kept))
     return table

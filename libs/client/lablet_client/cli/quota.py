@@ -77,14 +77,14 @@ def tell(run: Session, state: "QuotaState", output: Format) -> None:
     table = plain_table("LIMIT", f"TENANT {state.tenant}", "EACH OWNER")
     for title, name in _ROWS:
         table.add_row(title, _limit(state.limits.tenant, name), _limit(state.limits.owner, name))
-    run.console.print(table)
+    run.show(table)
     if state.used is None:
         run.console.print("nothing is counted: no limits, or no decision since they were set", markup=False)
         return
     used = plain_table("OPEN NOW", "SEATS", "SEAT-HOURS")
     for owner, usage in [("all", state.used), *sorted(state.owners.items())]:
         used.add_row(owner or "(no owner)", str(usage.seats), f"{usage.seat_minutes / 60:g}")
-    run.console.print(used)
+    run.show(used)
 
 
 def _limit(limits: "Limits", name: str) -> str:

@@ -46,7 +46,7 @@ def _tell(run: Session, found: "Optimisation", now: "LabTime") -> None:
         for move in found.moves:
             slot = show_slot(move.slot.start, move.slot.end, now.now)
             table.add_row(move.reservation, str(move.seat), slot, move.frm, move.to)
-        run.console.print(table)
+        run.show(table)
     left_out = found.moved - len(found.moves)
     seats = "1 seat" if found.moved == 1 else f"{found.moved} seats"
     verb = "moved" if found.committed else "would move" if found.moved else "nothing to move"

@@ -44,7 +44,7 @@ def claims(
     table.columns[1].no_wrap = True
     for link in made["links"]:
         table.add_row(str(link["seat"]), f"lablet claim {link['code']}")
-    run.console.print(table)
+    run.show(table)
     run.aside.print("Each counts once, until the slot ends. They are not shown again.")
 
 

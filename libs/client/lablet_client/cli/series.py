@@ -204,7 +204,7 @@ def tell_dates(run: Session, series: "Series", dates: "Sequence[Reservation]") -
             Text(one.reason or ""),
         )  # fmt: skip
     if series.status.occurrences:
-        run.console.print(table)
+        run.show(table)
 
 
 def _tell_rehearsal(run: Session, body: "SeriesCreate", rehearsal: "SeriesRehearsal") -> None:
@@ -216,7 +216,7 @@ def _tell_rehearsal(run: Session, body: "SeriesCreate", rehearsal: "SeriesRehear
         fits = Text("yes", "green") if one.fits else Text("no", "red")
         slot = _local(one.start, one.end, zone)
         table.add_row(one.date, slot, fits, one.pool or "", Text("" if one.fits else one.reason))
-    run.console.print(table)
+    run.show(table)
     hours, cost = rehearsal.worker_hours_added, rehearsal.cost_added_usd
     run.console.print(
         pairs(

@@ -16,6 +16,7 @@ import typer
 if TYPE_CHECKING:
     import httpx
     from rich.console import Console
+    from rich.table import Table
 
     from lablet_client.client import Client
     from lablet_client.retry import Retry
@@ -53,6 +54,18 @@ class Session:
         return Console(
             file=stream, width=width, no_color=True if self.color is False else None, highlight=False, soft_wrap=False
         )
+
+    def show(self, table: "Table") -> None:
+        """A table, as wide as the terminal."""
+        from lablet_client.cli.fitting import fitted
+
+        self.console.print(fitted(table, self.console))
+
+    def show_first(self, table: "Table") -> None:
+        """Of a table its first row alone, with the columns as wide as all of it needs."""
+        from lablet_client.cli.fitting import fitted
+
+        self.console.print(fitted(table, self.console, first_row_only=True))
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator["Client"]:

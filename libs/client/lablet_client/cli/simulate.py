@@ -74,7 +74,7 @@ def tell(run: Session, answer: "Simulation", now: "LabTime", output: Format) -> 
             found.definition, str(found.seats), Text(found.outcome, _STYLES[found.outcome]), slot,
             f"+{found.added_worker_hours:g}", Text(why),
         )  # fmt: skip
-    run.console.print(table)
+    run.show(table)
     lost = f"{answer.displaced} booked reservations would lose their place" if answer.displaced else ""
     hours = f"{answer.worker_hours_before:g} h booked, {answer.worker_hours_added:+g} h by these"
     cost = f"{answer.cost_added_usd:+.2f} USD" if answer.cost_added_usd else ""

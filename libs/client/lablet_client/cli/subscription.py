@@ -68,7 +68,7 @@ def list_subscriptions(context: typer.Context, output: Output = Format.TABLE) ->
     elif not documents:
         run.console.print("no subscriptions: `lablet subscription create NAME URL` makes one")
     else:
-        run.console.print(table_of("subscription", documents, now, wide=output is Format.WIDE))
+        run.show(table_of("subscription", documents, now, wide=output is Format.WIDE))
 
 
 @app.command()

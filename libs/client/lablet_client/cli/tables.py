@@ -25,7 +25,7 @@ STYLES: Mapping[str, str] = {
 }
 
 
-_NOTICES = frozenset({"StartingSoon", "EndingSoon"})
+NOTICES = frozenset({"StartingSoon", "EndingSoon"})
 """Conditions that only say that an event went out."""
 
 
@@ -64,7 +64,7 @@ def phase(document: Document, now: datetime) -> Cell:  # noqa: ARG001 - columns 
     """The phase, with the conditions that hold."""
     name = str(at(document, "status.phase", ""))
     held = [c["type"] for c in at(document, "status.conditions", []) if c.get("status", True)]
-    extra = [word for word in held if word not in _NOTICES]
+    extra = [word for word in held if word not in NOTICES]
     return Cell(", ".join([name, *extra]), "yellow" if extra else STYLES.get(name, ""))
 
 

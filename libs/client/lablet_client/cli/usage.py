@@ -58,7 +58,7 @@ def _show(run: Any, found: Any) -> None:
         counted += used["reservations"]
         table.add_row(used["definition"], str(used["reservations"]), *_numbers(used))
     table.add_row("[bold]all[/]", str(counted), *_numbers(found))
-    run.console.print(table)
+    run.show(table)
     if found["unpricedSeatHours"]:
         run.console.print(
             f"\n{found['unpricedSeatHours']:g} seat hours have no price: their workers or definitions are not known any more"

@@ -1,5 +1,6 @@
 """`lablet worker …`: take a worker out of service and back, in good order."""
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -51,25 +52,26 @@ def drain(
     async def work(client: "Client") -> "Worker":
         return await client.workers.drain(name, message=message, **await span(client))
 
-    async def plan(client: "Client") -> "DrainPlan":
-        return await client.workers.drain_plan(name, **await span(client))
+    async def plan(client: "Client") -> "tuple[DrainPlan, datetime]":
+        return await client.workers.drain_plan(name, **await span(client)), (await client.lab_time()).now
 
     if dry_run:
-        _show(run, run.run(plan), output)
+        _show(run, *run.run(plan), output)
     else:
         _tell(run, run.run(work))
 
 
-def _show(run: Session, plan: "DrainPlan", output: Format) -> None:
+def _show(run: Session, plan: "DrainPlan", now: datetime, output: Format) -> None:
     """Who would move, who would stay, and until when."""
-    from lablet_common.resources.model import format_time
+    from lablet_client.cli.times import show_slot, show_time
 
     if output in (Format.JSON, Format.YAML):
         write_data(run.console, plan.to_dict(), output)
         return
-    end = f", labs that still run are ended at {format_time(plan.deadline)}" if plan.deadline is not None else ""
+    end = f", labs that still run are ended {show_time(plan.deadline, now)}" if plan.deadline is not None else ""
     run.console.print(
-        f"{plan.worker} would be emptied from {format_time(plan.frm)} to {format_time(plan.to)}{end}", markup=False
+        f"{plan.worker} would be emptied from {show_time(plan.frm, now)} to {show_time(plan.to, now)}{end}",
+        markup=False,
     )
     if not plan.seats:
         run.console.print("Nobody would notice: nothing runs or is booked on it then.")
@@ -78,11 +80,11 @@ def _show(run: Session, plan: "DrainPlan", output: Format) -> None:
     for title in ("SEAT", "PHASE", "SLOT", "WHAT"):
         table.add_column(title)
     for seat in plan.seats:
-        until = format_time(seat.until) if seat.until is not None else ""
-        what = {"moves": "moves to another worker", "stays": f"stays until {until}", "ends": f"is ended at {until}"}
-        slot = f"{format_time(seat.slot.start)} to {format_time(seat.slot.end)}"
+        until = show_time(seat.until, now) if seat.until is not None else ""
+        what = {"moves": "moves to another worker", "stays": f"stays until {until}", "ends": f"is ended {until}"}
+        slot = show_slot(seat.slot.start, seat.slot.end, now)
         table.add_row(f"{seat.reservation} {seat.seat}", seat.phase, slot, what[seat.fate])
-    run.console.print(table)
+    run.show(table)
 
 
 @app.command(name="cancel-drain")

@@ -70,7 +70,7 @@ async def batches(mesh: LocalMesh, http: Http, store: EtcdStore, count: int) -> 
     await settled(mesh)
     after = await usage(mesh, (await store.status()).db_bytes)
     used = {name: (after.cpu[name] - before.cpu[name]) / count * 1000 for name in PROCESSES}
-    cpu = {f"cpu_s_per_1000_{short(name)}": f"{seconds:.2f}" for name, seconds in used.items()}
+    cpu = {f"cpu_{short(name)}": f"{seconds:.2f}" for name, seconds in used.items()}
     return {
         "reservations": count,
         "accepted_per_second": f"{count / accept_seconds:.0f}",
@@ -78,7 +78,7 @@ async def batches(mesh: LocalMesh, http: Http, store: EtcdStore, count: int) -> 
         "etcd_bytes_each": (after.etcd_bytes - before.etcd_bytes) // count,
         "stream_bytes_each": (after.stream_bytes - before.stream_bytes) // count,
         **cpu,
-        "cpu_s_per_1000_all": f"{sum(used.values()):.2f}",
+        "cpu_all": f"{sum(used.values()):.2f}",
     }
 
 

@@ -1,21 +1,25 @@
-"""How a benchmark tells what it found: one line `bench <name>: key=value …`, and the same as JSON with `--json FILE`.
+"""How a benchmark tells what it found: one line `bench <name>: key=value …`, and with `--json FILE` the record of it.
 
-The JSON is `{"name", "at", "machine", "figures"}`, where figures are numbers wherever the line shows one; what renders
-pages and plots reads these files. A benchmark calls `options(parser)` where it builds its parser and `report` at its end.
+The record is what `run.py` makes from the line, so a file written here can stand in `bench/records`. A benchmark calls
+`options(parser)` where it builds its parser and `report` at its end.
 """
 
 import argparse
-import json
 import os
-import platform
+import shlex
+import sys
+import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
+
+from records import Record, now, this_machine
+
+_BEGAN, _AT, _LOAD = time.monotonic(), now(), os.getloadavg()[0]
 
 
 def options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Adds what every benchmark takes."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the record of this run there")
     return parser
 
 
@@ -28,32 +32,16 @@ def report(name: str, figures: Mapping[str, object], file: Path | None = None) -
     """Prints the line and writes the file that `--json` names."""
     print(line(name, figures))
     if file is not None:
-        told = {
-            "name": name,
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine(),
-            "figures": {key: _number(value) for key, value in figures.items()},
-        }
+        script, *given = sys.argv
+        own = [word for word in given if not word.startswith("--json") and word != str(file)]
+        record = Record(
+            name,
+            {key: str(value) for key, value in figures.items()},
+            this_machine(),
+            _AT,
+            round(time.monotonic() - _BEGAN, 1),
+            round(_LOAD, 1),
+            shlex.join([f"bench/{Path(script).name}", *own]),
+        )
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-
-
-def machine() -> dict[str, object]:
-    """What the figures were measured on; `load` is the mean number of runnable processes of the last minute."""
-    return {
-        "cores": os.cpu_count(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "python": platform.python_version(),
-        "load": round(os.getloadavg()[0], 1),
-    }
-
-
-def _number(value: object) -> object:
-    """A figure that was made into text for the line, as the number that it shows."""
-    if not isinstance(value, str):
-        return value
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    return int(number) if number.is_integer() and "." not in value else number
+        file.write_text(record.to_json(), encoding="utf-8")

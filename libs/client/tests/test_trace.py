@@ -31,6 +31,6 @@ def test_bars_share_the_chapters_scale_and_a_failed_span_is_marked() -> None:
 
 
 def test_a_single_span_takes_one_line() -> None:
-    (chapter,) = chapters([span("a", "publish EVENTS", 0, 3)])
+    (chapter,) = chapters([span("a", "publish lablet.event.{tenant}.worker.{pool}.{id}", 0, 3)])
     (line,) = told(chapter)
-    assert line.endswith("scheduler: publish EVENTS, 3.0 ms")
+    assert line.endswith("scheduler: publish lablet.event.{tenant}.worker.{pool}.{id}, 3.0 ms")

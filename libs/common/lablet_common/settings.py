@@ -117,6 +117,20 @@ class TelemetrySettings(Settings):
     log_format: Literal["json", "console"] | None = None
     """None: console on a terminal, else json."""
     otel_exporter_otlp_endpoint: str | None = None
+    """OTLP/HTTP; None: no spans are made."""
+    otel_traces_sampler: Literal[
+        "always_on", "always_off", "traceidratio", "parentbased_always_on", "parentbased_always_off",
+        "parentbased_traceidratio",
+    ] = "parentbased_always_on"  # fmt: skip
+    otel_traces_sampler_arg: float = Field(default=1.0, ge=0, le=1)
+    """Of the samplers with a ratio: the part of stories that is kept."""
+
+    @property
+    def sampled(self) -> float:
+        """The part of stories that is kept; what belongs to one follows it, whichever sampler is named."""
+        if self.otel_traces_sampler.endswith("always_off"):
+            return 0.0
+        return 1.0 if self.otel_traces_sampler.endswith("always_on") else self.otel_traces_sampler_arg
 
 
 class CommonSettings(Settings):

@@ -167,10 +167,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
 }
 
 SCHEMAS = f"{PREFIX}/schemas"
-SIGN_IN = f"{PREFIX}/sign-in"
-OPEN = frozenset({
-    ("GET", "/livez"), ("GET", "/readyz"), ("GET", SIGN_IN), ("GET", SCHEMAS), ("GET", f"{SCHEMAS}/{{name}}"),
-})  # fmt: skip
+OPEN = frozenset({("GET", "/livez"), ("GET", "/readyz"), ("GET", SCHEMAS), ("GET", f"{SCHEMAS}/{{name}}")})
 """Routes that need no token."""
 
 ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {

@@ -6,6 +6,7 @@ rendered file is no longer referred to. Each look starts from the present state,
 
 import asyncio
 import logging
+from contextlib import AbstractContextManager
 from typing import Literal
 
 from lablet_artifacts.collecting import take_over
@@ -24,6 +25,7 @@ from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, Kind
 from lablet_common.store import Store
 from lablet_common.store.cache import Caches
 from lablet_common.tasks import together
+from lablet_common.telemetry import spans
 
 log = logging.getLogger("lablet.artifacts")
 
@@ -84,9 +86,13 @@ class Keeper:
             return None
         try:
             if instance.status.phase is InstancePhase.PENDING:
-                return await self._render(instance)
+                if self._is_rendered(instance):
+                    return None
+                with _telling("render lab", instance):
+                    return await self._render(instance)
             if instance.status.staged is not None:
-                await self._take_over(instance, instance.status.staged)
+                with _telling("take over files", instance):
+                    await self._take_over(instance, instance.status.staged)
             if instance.status.phase is InstancePhase.TERMINATED:
                 await self._sweep(instance)
                 await self._forget_rendered(instance)
@@ -98,7 +104,8 @@ class Keeper:
     async def _take_over(self, instance: Instance, staged: Staged) -> None:
         known = [artifact for artifact, _ in self._referring(instance)]
         if await take_over(self._objects, self._references, instance, staged, known, self._clock.now()):
-            log.info("files taken over", extra={"instance": instance.id, "role": staged.role})
+            words = {"instance": instance.id, "role": staged.role, "trace_parent": instance.metadata.trace_parent}
+            log.info("files taken over", extra=words)
 
     async def _sweep(self, instance: Instance) -> None:
         """What was staged and could not be taken over before its instance's deadlines led on is not lost. Once a process
@@ -112,8 +119,6 @@ class Keeper:
         self._swept.add(instance.id)
 
     async def _render(self, instance: Instance) -> Again | None:
-        if self._has(instance, "rendered") or self._has(instance, "report"):
-            return None
         definition = self._definition(instance)
         if definition is None:
             log.warning("an instance names a definition that is not there (yet)", extra={"instance": instance.id})
@@ -128,6 +133,9 @@ class Keeper:
         digest = await self._store(instance, "rendered", "lab.yaml", data, MEDIA_TYPE)
         log.info("rendered", extra={"instance": instance.id, "digest": digest})
         return None
+
+    def _is_rendered(self, instance: Instance) -> bool:
+        return self._has(instance, "rendered") or self._has(instance, "report")
 
     async def _store(self, instance: Instance, role: ArtifactRole, name: str, data: bytes, media_type: str) -> str:
         attempt = instance.status.attempt
@@ -158,6 +166,12 @@ class Keeper:
         name = instance.spec.definition
         found: Definition | None = cache.get(name, instance.tenant) or cache.get(name, _PUBLIC)
         return found
+
+
+def _telling(what: str, instance: Instance) -> AbstractContextManager[None]:
+    """A span around work on an instance's files, with a link to its reservation's story."""
+    words = {"lablet.instance.id": instance.id, "lablet.reservation.id": instance.spec.reservation}
+    return spans.together(what, [instance.metadata.trace_parent], words)
 
 
 def add_indexes(caches: Caches) -> None:

@@ -126,6 +126,7 @@ class Writer:
             "reason": decision.reason,
             "pool": self._agenda.pool,
             _word(decision): step.target,
+            "trace_parent": _origin(step),
         }
         if step.undecided is not None:
             request = step.undecided.request

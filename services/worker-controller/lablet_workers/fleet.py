@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -40,6 +40,7 @@ _ANSWERING = (
     WorkerPhase.TERMINATING,
 )
 """Phases in which the runtime may be spoken to."""
+_COMING_UP = (WorkerPhase.PROVISIONING, WorkerPhase.STARTING, WorkerPhase.LICENSING)
 _SLOW_SECONDS = 0.002
 _REST = 4.0
 """After planning that took longer than that, changes are collected for so many times as long: a busy calendar of
@@ -201,7 +202,7 @@ class Fleet:
         now = self._estate.clock.now()
         refusal: ProviderError | None = None
         try:
-            with self._phases.within(f"worker/{name}", str(worker.phase), worker.metadata.trace_parent, words):
+            with self._phases.within(f"worker/{name}", str(worker.phase), self._told_to(worker), words):
                 outcome = await worker_step(worker, wanted, busy, self._surroundings(worker, pool))
         except (ProviderError, RuntimeFault) as error:
             log.warning("a worker's step failed", extra={"worker": name, "cause": str(error)})
@@ -222,6 +223,20 @@ class Fleet:
         self._tell_of_worker(worker, committed)
         self._wake(name)
         return None
+
+    def _told_to(self, worker: Worker) -> Iterator[str | None]:
+        """Whose stories a worker's phase belongs to: while it comes up, those of the reservations that it comes up for."""
+        yield worker.metadata.trace_parent
+        if worker.status.phase not in _COMING_UP:
+            return
+        booked = [
+            (slot.start, reservation.metadata.trace_parent)
+            for reservation in self._estate.caches[RESERVATION].items()
+            if not reservation.is_final and (slot := reservation.slot) is not None
+            if any(seat.worker == worker.id for seat in reservation.status.placement)
+        ]
+        first = min((start for start, _ in booked), default=None)
+        yield from (origin for start, origin in booked if start == first)
 
     async def _wanted(self, worker: Worker, pool: WorkerPool) -> Wanted:
         """What the plan says of one worker. Where planning is slow, the latest will do: the next one wakes whoever it
@@ -302,6 +317,15 @@ class Fleet:
         scaling = after.status.scaling
         if scaling is not None and scaling != before.status.scaling and scaling.state == "decided":
             SCALING.labels(scaling.direction, scaling.rule).inc()
+            log.info(
+                "power decided",
+                extra={
+                    "worker": after.id,
+                    "direction": scaling.direction,
+                    "reason": scaling.rule,
+                    "pool": self._estate.pool,
+                },
+            )
         machine = before.status.machine
         ended = after.status.phase is WorkerPhase.OFFLINE and before.status.phase is not WorkerPhase.OFFLINE
         if ended and machine is not None:

@@ -190,8 +190,10 @@ class Labs:
                 "instance": after.id,
                 "phase": str(after.phase),
                 "reason": after.status.reason,
+                "reservation": after.spec.reservation,
                 "worker": after.spec.worker,
                 "pool": self._estate.pool,
+                "trace_parent": after.metadata.trace_parent,
             },
         )
         if after.status.phase is InstancePhase.RUNNING and not before.status.ran:
@@ -200,14 +202,14 @@ class Labs:
             INSTANTIATION.observe((now - after.metadata.created_at).total_seconds())
 
 
-def _told(instance: Instance) -> tuple[str, str, str | None, dict[str, str]]:
+def _told(instance: Instance) -> tuple[str, str, list[str | None], dict[str, str]]:
     """What a span says of the phase that an instance is in."""
     words = {
         "lablet.instance.id": instance.id,
         "lablet.reservation.id": instance.spec.reservation,
         "lablet.worker.id": instance.spec.worker,
     }
-    return f"instance/{instance.id}", str(instance.phase), instance.metadata.trace_parent, words
+    return f"instance/{instance.id}", str(instance.phase), [instance.metadata.trace_parent], words
 
 
 def _resting_on(situation: Situation, outcome: Instance) -> Transaction:

@@ -77,7 +77,7 @@ class Bus:
         """Stores the event in its stream; returns once the server has acknowledged it. Raises `BusUnavailable` (then it
         may or may not have been stored; publishing again is safe), `InvalidEvent` for one that cannot be encoded."""
         stream = streams.stream_of(outgoing.subject)
-        with publishing(outgoing, stream) as parent:
+        with publishing(outgoing) as parent:
             headers, payload = publishable(outgoing, parent)
             await self._store(outgoing.subject, headers, payload, stream)
 

@@ -1,5 +1,6 @@
 """Spans around publishing and processing, by the OpenTelemetry messaging conventions.
 
+A span is named by its operation and the template of its subject (`publish lablet.event.{tenant}.reservation.{pool}.{id}`).
 The hop's context travels in the header `traceparent`; the event's extension of that name is the origin and is never
 rewritten. Processing starts a trace of its own that links to both, for one message may lie in a stream for days. Where no
 tracing is configured, none of this costs anything to speak of.
@@ -8,40 +9,40 @@ tracing is configured, none of this costs anything to speak of.
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cloudevents.core.v1.event import CloudEvent
 from opentelemetry import context, trace
 from opentelemetry.trace import Link, SpanKind
 
 from lablet_common.bus.messages import Received
 from lablet_common.events.derive import Outgoing
+from lablet_common.events.subjects import template_of
 from lablet_common.telemetry.spans import tracing
-from lablet_common.telemetry.traces import context_of, current_trace_parent
-
-_SYSTEM = {"messaging.system": "nats"}
+from lablet_common.telemetry.traces import are_dropped, context_of, current_trace_parent
 
 
 @contextmanager
-def publishing(outgoing: Outgoing, destination: str) -> Iterator[str | None]:
+def publishing(outgoing: Outgoing) -> Iterator[str | None]:
     """A span around one publish; gives the `traceparent` for the message's header."""
     if not tracing():
         yield current_trace_parent()
         return
     event = outgoing.event
-    attributes = _SYSTEM | {
+    origin = event.get_extension("traceparent")
+    if are_dropped([origin]):
+        yield origin
+        return
+    destination = template_of(outgoing.subject)
+    attributes = _described(event, outgoing.subject, destination) | {
         "messaging.operation.name": "publish",
-        "messaging.operation.type": "publish",
-        "messaging.destination.name": outgoing.subject,
-        "messaging.destination.template": destination,
+        "messaging.operation.type": "send",
         "messaging.message.id": outgoing.msg_id,
-        "cloudevents.event_id": event.get_id(),
-        "cloudevents.event_type": event.get_type(),
-        "cloudevents.event_source": event.get_source(),
     }
     tracer = trace.get_tracer(__name__)
     with tracer.start_as_current_span(
         f"publish {destination}",
         kind=SpanKind.PRODUCER,
         attributes=attributes,
-        links=_links(event.get_extension("traceparent")),
+        links=_links(origin),
     ):
         yield current_trace_parent()
 
@@ -53,27 +54,39 @@ def processing(message: Received, consumer: str) -> Iterator[None]:
         yield
         return
     event = message.event
-    attributes = _SYSTEM | {
+    origins = (message.trace_parent, event.get_extension("traceparent"))
+    if are_dropped(origins):
+        yield
+        return
+    destination = template_of(message.subject)
+    attributes = _described(event, message.subject, destination) | {
         "messaging.operation.name": "process",
         "messaging.operation.type": "process",
-        "messaging.destination.name": message.subject,
         "messaging.consumer.group.name": consumer,
+    }
+    tracer = trace.get_tracer(__name__)
+    with tracer.start_as_current_span(
+        f"process {destination}",
+        context=context.Context(),
+        kind=SpanKind.CONSUMER,
+        attributes=attributes,
+        links=_links(*origins),
+    ):
+        yield
+
+
+def _described(event: CloudEvent, subject: str, destination: str) -> dict[str, str]:
+    """What sender and receiver say alike."""
+    words = {
+        "messaging.system": "nats",
+        "messaging.destination.name": subject,
+        "messaging.destination.template": destination,
         "cloudevents.event_id": event.get_id(),
         "cloudevents.event_type": event.get_type(),
         "cloudevents.event_source": event.get_source(),
     }
     correlation = event.get_extension("correlationid")
-    if correlation:
-        attributes["messaging.message.conversation_id"] = str(correlation)
-    tracer = trace.get_tracer(__name__)
-    with tracer.start_as_current_span(
-        f"process {consumer}",
-        context=context.Context(),
-        kind=SpanKind.CONSUMER,
-        attributes=attributes,
-        links=_links(message.trace_parent, event.get_extension("traceparent")),
-    ):
-        yield
+    return words | {"messaging.message.conversation_id": str(correlation)} if correlation else words
 
 
 def _links(*trace_parents: str | None) -> list[Link]:

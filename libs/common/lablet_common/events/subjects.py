@@ -68,6 +68,19 @@ def dlq_subject(service: str, consumer: str) -> str:
     return f"lablet.dlq.{escape(service)}.{escape(consumer)}"
 
 
+def template_of(subject: str) -> str:
+    """The subject with names in the place of what differs from resource to resource: what spans are called by, as there are
+    only some dozens of them."""
+    match subject.split("."):
+        case ["lablet", "intent", service, _, kind, _]:
+            return f"lablet.intent.{service}.{{pool}}.{kind}.{{id}}"
+        case ["lablet", "event", _, kind, _, _]:
+            return f"lablet.event.{{tenant}}.{kind}.{{pool}}.{{id}}"
+        case ["lablet", "ingress", _, kind]:
+            return f"lablet.ingress.{{tenant}}.{kind}"
+    return subject
+
+
 def matches(pattern: str, subject: str) -> bool:
     """Whether a filter takes a subject, as the server does it: `*` is one token, `>` at the end one or more."""
     wanted, given = pattern.split("."), subject.split(".")

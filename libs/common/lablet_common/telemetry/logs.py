@@ -1,6 +1,7 @@
 """Logs: one JSON object a line (or a readable line on a terminal), each with the trace it belongs to.
 
-Values given as `extra={"reservation": …}` become fields of their own. Secrets are never logged: settings hold them as
+Values given as `extra={"reservation": …}` become fields of their own. `extra={"trace_parent": …}` says whose story a line
+belongs to where no span is under way; it becomes `traceId`. Secrets are never logged: settings hold them as
 `SecretStr`, which prints as stars.
 """
 
@@ -13,8 +14,11 @@ from typing import Any
 from opentelemetry import trace
 
 from lablet_common.settings import TelemetrySettings
+from lablet_common.telemetry.traces import context_of
 
-_STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
+_STANDARD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {
+    "message", "asctime", "taskName", "trace_parent",
+}  # fmt: skip
 _QUIET = ("httpx", "httpcore", "botocore", "aiobotocore", "uvicorn.access", "faststream", "nats", "asyncio")
 
 
@@ -37,9 +41,12 @@ class JsonFormatter(logging.Formatter):
             **_fields(record),
         }
         context = trace.get_current_span().get_span_context()
+        origin = None if context.is_valid else context_of(getattr(record, "trace_parent", None))
         if context.is_valid:
             line["traceId"] = f"{context.trace_id:032x}"
             line["spanId"] = f"{context.span_id:016x}"
+        elif origin is not None:
+            line["traceId"] = f"{origin.trace_id:032x}"
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

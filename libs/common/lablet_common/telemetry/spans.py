@@ -14,7 +14,7 @@ from opentelemetry import context, trace
 from opentelemetry.trace import Link, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from lablet_common.telemetry.traces import context_of, link_to
+from lablet_common.telemetry.traces import are_dropped, context_of, link_to
 
 Attributes = Mapping[str, AttributeValue]
 _TRACER = "lablet"
@@ -46,6 +46,10 @@ def continuing(name: str, trace_parent: str | None, attributes: Attributes) -> I
         yield
         return
     origin = context_of(trace_parent)
+    if origin is not None and not origin.trace_flags.sampled:
+        with trace.use_span(trace.NonRecordingSpan(origin)):
+            yield
+        return
     under = trace.set_span_in_context(trace.NonRecordingSpan(origin)) if origin else context.Context()
     with trace.get_tracer(_TRACER).start_as_current_span(name, context=under, attributes=dict(attributes)):
         yield
@@ -54,12 +58,13 @@ def continuing(name: str, trace_parent: str | None, attributes: Attributes) -> I
 @contextmanager
 def together(name: str, trace_parents: Iterable[str | None], attributes: Attributes) -> Iterator[None]:
     """Work for several at once: a trace of its own that links to each of them."""
-    if not tracing():
+    parents = dict.fromkeys(trace_parents) if tracing() else {}
+    if are_dropped(parents) or not tracing():
         yield
         return
-    links = [link for parent in dict.fromkeys(trace_parents) for link in link_to(parent)]
+    links = [link for parent in parents for link in link_to(parent)]
     with trace.get_tracer(_TRACER).start_as_current_span(
-        name, context=context.Context(), attributes=dict(attributes), links=links
+        name, context=context.Context(), attributes={"lablet.batch.size": len(links), **attributes}, links=links
     ):
         yield
 
@@ -72,19 +77,16 @@ class Phases:
         self._open: dict[str, tuple[str, Span]] = {}
 
     @contextmanager
-    def within(self, key: str, phase: str, origin: str | None, attributes: Attributes) -> Iterator[None]:
-        """A step of that phase: calls made in it are told below the phase's span."""
+    def within(self, key: str, phase: str, origins: Iterable[str | None], attributes: Attributes) -> Iterator[None]:
+        """A step of that phase: calls made in it are told below the phase's span, which links to `origins` (looked at only
+        where the span begins)."""
         if not tracing():
             yield
             return
         known = self._open.get(key)
         if known is None or known[0] != phase:
             self.leave(key)
-            links: list[Link] = link_to(origin)
-            span = trace.get_tracer(_TRACER).start_span(
-                f"{key.partition('/')[0]} {phase}", context=context.Context(), attributes=dict(attributes), links=links
-            )
-            known = self._open[key] = phase, span
+            known = self._open[key] = phase, _begun(f"{key.partition('/')[0]} {phase}", origins, attributes)
         with trace.use_span(known[1], end_on_exit=False, record_exception=True, set_status_on_exception=False):
             yield
 
@@ -103,3 +105,14 @@ class Phases:
         """This process no longer works on any of them."""
         for key in list(self._open):
             self.leave(key, "handed over")
+
+
+def _begun(name: str, origins: Iterable[str | None], attributes: Attributes) -> Span:
+    """A span that begins a trace and links to the origins; one that keeps nothing where they are dropped."""
+    parents = dict.fromkeys(origins)
+    if are_dropped(parents):
+        return trace.INVALID_SPAN
+    links: list[Link] = [link for one in parents for link in link_to(one)]
+    return trace.get_tracer(_TRACER).start_span(
+        name, context=context.Context(), attributes=dict(attributes), links=links
+    )

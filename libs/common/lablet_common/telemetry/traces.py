@@ -4,7 +4,8 @@ A reservation made today and run next week is not one trace: each phase starts i
 the resource (`metadata.traceParent`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -13,6 +14,7 @@ from opentelemetry.trace import Link, SpanContext
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from lablet_common.settings import TelemetrySettings
+from lablet_common.telemetry.sampling import ByStory
 from lablet_common.version import __version__
 
 _W3C = TraceContextTextMapPropagator()
@@ -27,6 +29,7 @@ def configure_tracing(settings: TelemetrySettings, service: str, replica: str) -
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = TracerProvider(
+        sampler=ByStory(settings.sampled),
         resource=Resource.create(
             {
                 "service.name": service,
@@ -34,7 +37,7 @@ def configure_tracing(settings: TelemetrySettings, service: str, replica: str) -
                 "service.instance.id": replica,
                 "service.version": __version__,
             }
-        )
+        ),
     )
     endpoint = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
@@ -49,13 +52,22 @@ def current_trace_parent() -> str | None:
     return carrier.get("traceparent")
 
 
+@lru_cache(maxsize=4096)
 def context_of(trace_parent: str | None) -> SpanContext | None:
-    """The span that a `traceparent` names; None for one that is missing or malformed."""
+    """The span that a `traceparent` names; None for one that is missing or malformed. The same few stories are asked for
+    again and again."""
     if not trace_parent:
         return None
     carrier: Mapping[str, str] = {"traceparent": trace_parent}
     context = trace.get_current_span(_W3C.extract(carrier)).get_span_context()
     return context if context.is_valid else None
+
+
+def are_dropped(trace_parents: Iterable[str | None]) -> bool:
+    """Whether they name stories, and none that is kept: then what links to them is not kept either, and no span need be
+    made to find that out."""
+    named = [context for one in trace_parents if (context := context_of(one)) is not None]
+    return bool(named) and not any(context.trace_flags.sampled for context in named)
 
 
 def link_to(trace_parent: str | None) -> list[Link]:

@@ -64,7 +64,7 @@ def test_calls_are_told_below_a_recorded_span_and_nowhere_else(told: InMemorySpa
 def test_a_phase_is_one_span_over_all_its_steps_and_links_to_the_origin(told: InMemorySpanExporter) -> None:
     phases = spans.Phases()
     for _ in range(3):
-        with phases.within("instance/ins-1", "Instantiating", ORIGIN, {}), spans.calling("POST CML", {}):
+        with phases.within("instance/ins-1", "Instantiating", [ORIGIN], {}), spans.calling("POST CML", {}):
             pass
     assert not [span for span in told.get_finished_spans() if span.name == "instance Instantiating"]
     phases.leave("instance/ins-1", "EveryPortAnswers")
@@ -79,7 +79,7 @@ def test_a_phase_is_one_span_over_all_its_steps_and_links_to_the_origin(told: In
 def test_a_phase_that_another_process_ended_ends_with_the_next(told: InMemorySpanExporter) -> None:
     phases = spans.Phases()
     for phase in ("Instantiating", "Running"):
-        with phases.within("instance/ins-1", phase, ORIGIN, {}):
+        with phases.within("instance/ins-1", phase, [ORIGIN], {}):
             pass
     phases.leave("instance/ins-1", "gone", failed=True)
     assert only(told, "instance Instantiating").status.status_code is StatusCode.UNSET
@@ -89,6 +89,6 @@ def test_a_phase_that_another_process_ended_ends_with_the_next(told: InMemorySpa
 
 def test_without_a_collector_nothing_is_kept() -> None:
     phases = spans.Phases()
-    with phases.within("instance/ins-1", "Running", ORIGIN, {}), spans.continuing("decide", ORIGIN, {}):
+    with phases.within("instance/ins-1", "Running", [ORIGIN], {}), spans.continuing("decide", ORIGIN, {}):
         assert not trace.get_current_span().is_recording()
     phases.leave_all()

@@ -29,6 +29,16 @@ def test_any_token_stays_one_token_and_comes_back(token: str) -> None:
     assert subjects.unescape(escaped) == token
 
 
+def test_a_template_names_what_differs_and_keeps_what_does_not() -> None:
+    told = {
+        subjects.event_subject("acme", "reservation", "east", "rsv-1"): "lablet.event.{tenant}.reservation.{pool}.{id}",
+        subjects.intent_subject("scheduler", "-", "series", "s.1"): "lablet.intent.scheduler.{pool}.series.{id}",
+        subjects.ingress_subject("acme", "reservation"): "lablet.ingress.{tenant}.reservation",
+        "lablet.other": "lablet.other",
+    }
+    assert {subject: subjects.template_of(subject) for subject in told} == told
+
+
 def test_an_empty_token_is_refused() -> None:
     with pytest.raises(ValueError, match="empty"):
         subjects.event_subject("acme", "worker", "east", "")

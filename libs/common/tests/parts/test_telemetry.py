@@ -8,8 +8,10 @@ from datetime import UTC, datetime
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.metrics import MetricWrapperBase
 
 from lablet_common.resources.worker import Worker
+from lablet_common.telemetry import metrics
 from lablet_common.telemetry.census import count
 from lablet_common.telemetry.health import Health
 from lablet_common.telemetry.logs import ConsoleFormatter, JsonFormatter
@@ -73,6 +75,34 @@ async def test_metrics_have_the_names_of_the_contract(health):
         assert name in text
 
 
+CONTRACT = {
+    "lablet_reservations": {"phase", "pool"},
+    "lablet_instances": {"phase", "pool"},
+    "lablet_workers": {"phase", "pool"},
+    "lablet_scheduling_decisions": {"result", "reason"},
+    "lablet_scheduling_duration_seconds": set(),
+    "lablet_decision_latency_seconds": set(),
+    "lablet_inbox_depth": {"service", "shard"},
+    "lablet_bridge_lag_revisions": {"kind"},
+    "lablet_bridge_lag_seconds": {"kind"},
+    "lablet_instantiation_duration_seconds": set(),
+    "lablet_slot_punctuality_seconds": set(),
+    "lablet_worker_hours": {"pool"},
+    "lablet_scaling_decisions": {"direction", "rule"},
+    "lablet_store_operation_duration_seconds": {"op"},
+    "lablet_store_conflicts": set(),
+    "lablet_event_handling_duration_seconds": {"consumer"},
+    "lablet_events_dead_lettered": {"consumer"},
+    "lablet_is_owner": {"service", "shard"},
+    "lablet_api_request_duration_seconds": {"method", "route", "status"},
+}
+
+
+def test_every_metric_of_the_contract_is_exported_with_its_labels():
+    found = {one._name: set(one._labelnames) for one in vars(metrics).values() if isinstance(one, MetricWrapperBase)}
+    assert {name: found.get(name) for name in CONTRACT} == CONTRACT
+
+
 def record(message, **extra):
     made = logging.LogRecord("lablet.test", logging.INFO, "", 0, message, (), None)
     made.__dict__.update(extra)
@@ -84,6 +114,14 @@ def test_a_log_line_is_json_with_its_fields():
     assert line["message"] == "decided"
     assert line["reservation"] == "rsv-1"
     assert (line["service"], line["replica"], line["level"]) == ("scheduler", "s-1", "info")
+
+
+def test_a_line_outside_of_any_span_says_whose_story_it_belongs_to():
+    origin = f"00-{'a' * 32}-{'b' * 16}-01"
+    line = json.loads(JsonFormatter("scheduler", "s-1").format(record("moved", trace_parent=origin)))
+    assert (line["traceId"], "spanId" in line, "trace_parent" in line) == ("a" * 32, False, False)
+    assert "traceId" not in json.loads(JsonFormatter("scheduler", "s-1").format(record("moved", trace_parent=None)))
+    assert "trace_parent" not in ConsoleFormatter().format(record("moved", trace_parent=origin))
 
 
 def test_on_a_terminal_a_line_is_readable():

@@ -1,8 +1,7 @@
 """The web console: static pages beside the API, read once when the process starts.
 
 Everything that the console shows or does goes through the public API with the caller's own token; nothing served here is
-secret, so it needs no token. Pages come with a policy that lets them load scripts, styles and data from this server only;
-where people sign in at an identity provider, the page may also talk to that one.
+secret, so it needs no token. Pages come with a policy that lets them load scripts, styles and data from this server only.
 """
 
 import hashlib
@@ -10,19 +9,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from lablet_gateway.settings import OidcSettings
-
-_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src {connect}; "
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+"""What a page of the console may load and from where."""
 _ASSETS = "/console"
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -41,26 +38,18 @@ class Asset:
     etag: str
 
 
-def policy(oidc: OidcSettings) -> str:
-    """What a page of the console may load and from where."""
-    if not oidc.console_client_id:
-        return _POLICY.format(connect="'self'")
-    issuer = urlsplit(oidc.issuer)
-    return _POLICY.format(connect=f"'self' {issuer.scheme}://{issuer.netloc}")
-
-
-def routes(policy: str) -> list[Route]:
-    """`/` is the page; its parts lie under `/console/`. `policy` goes with each."""
+def routes() -> list[Route]:
+    """`/` is the page; its parts lie under `/console/`."""
     assets = load(files(__name__) / "assets")
 
     async def page(request: Request) -> Response:
-        return _answer(request, assets["index.html"], policy)
+        return _answer(request, assets["index.html"])
 
     async def part(request: Request) -> Response:
         asset = assets.get(request.path_params["path"])
         if asset is None:
             raise HTTPException(404)
-        return _answer(request, asset, policy)
+        return _answer(request, asset)
 
     return [Route("/", page, name="console"), Route(f"{_ASSETS}/{{path:path}}", part, name="console-part")]
 
@@ -80,8 +69,8 @@ def load(folder: Traversable, below: str = "") -> Mapping[str, Asset]:
     return found
 
 
-def _answer(request: Request, asset: Asset, policy: str) -> Response:
-    headers = {"ETag": asset.etag, "Cache-Control": "no-cache", "Content-Security-Policy": policy}
+def _answer(request: Request, asset: Asset) -> Response:
+    headers = {"ETag": asset.etag, "Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
     if request.headers.get("if-none-match") == asset.etag:
         return Response(status_code=304, headers=headers)
     return Response(asset.data, headers=headers, media_type=asset.media_type)

@@ -11,9 +11,8 @@ const LISTS = {
   worker: "/workers",
   pool: "/pools",
   template: "/templates",
-  series: "/series",
 };
-const STAFF_ONLY = new Set(["worker", "pool", "template", "series"]);
+const FLEET = new Set(["worker", "pool", "template"]);
 const SILENCE = 45_000;
 const FRESH = 2_500;
 const TAIL = 1_000;
@@ -21,10 +20,9 @@ const TAIL = 1_000;
 export class Live extends EventTarget {
   constructor(staff) {
     super();
-    this.kinds = Object.keys(LISTS).filter((kind) => staff || !STAFF_ONLY.has(kind));
+    this.kinds = Object.keys(LISTS).filter((kind) => staff || !FLEET.has(kind));
     this.resources = Object.fromEntries(Object.keys(LISTS).map((kind) => [kind, new Map()]));
     this.changed = new Map();
-    this.latest = -FRESH;
     this.tail = [];
     this.state = "connecting";
     this.problem = "";
@@ -40,11 +38,6 @@ export class Live extends EventTarget {
 
   find(kind, id) {
     return this.resources[kind].get(id);
-  }
-
-  /** Whether nothing has changed for so long that nothing is highlighted. */
-  quiet() {
-    return performance.now() - this.latest > FRESH;
   }
 
   /** Whether it changed just now, and so is to be highlighted. */
@@ -75,7 +68,7 @@ export class Live extends EventTarget {
       } catch (error) {
         if (this.stopped.signal.aborted) return;
         if (error.status === 401) {
-          this.refuse(error.message);
+          this.say("refused", error.message);
           return;
         }
         this.say("lost", error.message);
@@ -85,14 +78,8 @@ export class Live extends EventTarget {
     }
   }
 
-  /** Whoever this is may not read on. */
-  refuse(problem) {
-    this.stop();
-    this.say("refused", problem);
-  }
-
   say(state, problem = "") {
-    if (this.state === state || this.state === "refused") return;
+    if (this.state === state) return;
     this.state = state;
     this.problem = problem;
     this.dispatchEvent(new Event("state"));
@@ -145,16 +132,14 @@ export class Live extends EventTarget {
     else {
       whole.metadata = { ...whole.metadata, resourceVersion: String(sequence) };
       this.resources[kind].set(key, whole);
-      this.latest = performance.now();
-      this.changed.set(`${kind}/${key}`, this.latest);
-      setTimeout(() => this.dispatchEvent(new Event("faded")), FRESH + 50);
+      this.changed.set(`${kind}/${key}`, performance.now());
+      setTimeout(() => this.tell(new Set([kind])), FRESH + 50);
     }
-    this.tell(new Set([kind]), whole);
+    this.tell(new Set([kind]));
   }
 
-  /** `one`: what has changed, where it is a single resource. */
-  tell(kinds, one = null) {
-    this.dispatchEvent(new CustomEvent("change", { detail: { kinds, one } }));
+  tell(kinds) {
+    this.dispatchEvent(new CustomEvent("change", { detail: kinds }));
   }
 }
 

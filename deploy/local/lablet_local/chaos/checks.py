@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from lablet_local.chaos.load import Seen
+from lablet_local.chaos.seats import none_given_up
 from lablet_local.demo.books import FINAL, Json, below, phase
 from lablet_local.demo.checks import ground, stream
 from lablet_local.demo.checks.check import Check
@@ -25,6 +26,7 @@ def judge(evidence: Evidence, seen: Seen, *, every_event: bool) -> list[Check]:
         one_outcome(evidence),
         kept(evidence, seen),
         at_rest(evidence),
+        none_given_up(evidence),
         never_double_booked(evidence),
         *ground.never_doubled(evidence, found),
         one_machine_a_worker(evidence),

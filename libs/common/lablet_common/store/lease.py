@@ -32,15 +32,15 @@ _LAG_WORTH_A_WARNING = 0.1
 class LeaseKeeper:
     """Holds one lease while inside `async with`, and revokes it at the end. Entering raises `StoreUnavailable`.
 
-    `ttl_seconds` is real time; `clock` is monotonic, in seconds; `margin_seconds` (a fifth of the TTL if None) is how long
-    before the deadline the lease counts as lost. `sleep` belongs to `clock`: tests replace both.
+    `ttl_seconds` is real time; `clock` is monotonic, in seconds (None: the machine's); `margin_seconds` (a fifth of the TTL
+    if None) is how long before the deadline the lease counts as lost. `sleep` belongs to `clock`: tests replace both.
     """
 
     def __init__(
         self,
         store: Store,
         ttl_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         *,
         margin_seconds: float | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -58,7 +58,7 @@ class LeaseKeeper:
         self._store = store
         self._ttl = ttl_seconds
         self._margin = margin
-        self._clock = clock
+        self._clock = clock or time.monotonic
         self._sleep = sleep
         self._deadline = float("-inf")
         self._tasks: list[asyncio.Task[None]] = []

@@ -71,7 +71,7 @@ class MemoryStore:
         self._history = History()
         self._leases: dict[int, _Lease] = {}
         self._next_lease = 1000
-        self._watchers: set[_Watcher] = set()
+        self._watchers: dict[_Watcher, None] = {}  # in the order in which they came
         self._faults: list[StoreError] = []
         self._reachable = asyncio.Event()
         self._reachable.set()
@@ -200,11 +200,11 @@ class MemoryStore:
         else:
             for change in self._history.since(watcher.start):
                 watcher.offer(change)
-        self._watchers.add(watcher)
+        self._watchers[watcher] = None
         try:
             yield self._deliver(watcher)
         finally:
-            self._watchers.discard(watcher)
+            self._watchers.pop(watcher, None)
 
     async def _deliver(self, watcher: _Watcher) -> AsyncIterator[WatchBatch]:
         while True:

@@ -1,0 +1,100 @@
+"""`python -m lablet_local.simulation`: many seeds, or a term of weeks, and one line about them.
+
+    --seeds N --first S --jobs J      seeds S to S+N-1, on J processors
+    --weeks W --first S               one world in which W weeks of classes are taught
+
+A failing seed is named with what did not hold, and `--seeds 1 --first SEED` lives it again, step by step the same: Python's
+hashes are fixed for that, by starting the interpreter anew where they are not.
+"""
+
+import argparse
+import gc
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+from lablet_common.testing.simulation import Weather
+from lablet_local.simulation.story import Shape
+from lablet_local.simulation.trial import Verdict, trial
+
+_HASH_SEED = "PYTHONHASHSEED"
+_CHUNK = 8
+
+
+def term(weeks: int) -> Shape:
+    """So many weeks of classes, with something going wrong nearly every day."""
+    weather = Weather(slow=0.1, latency=0.02, late=0.005, refused=0.002, answer_lost=0.002, overtaken=0.002, cut=0.002)
+    return Shape(
+        weeks=weeks, workers=4, deaths=4 * weeks, freezes=2 * weeks, machines_lost=3 * weeks, drains=weeks,
+        compactions=weeks, weather=weather, late_boots=0.1, failed_boots=0.03,
+    )  # fmt: skip
+
+
+def lived(seed: int, shape: Shape | None) -> Verdict:
+    """A seed's verdict, or what its world fell apart with."""
+    gc.disable()  # a world is small and ends as a whole
+    try:
+        return trial(seed, shape)
+    except Exception as error:  # noqa: BLE001 - a seed that cannot be lived through has failed
+        return Verdict(seed, (), "", 0, 0, 0, 0.0, (repr(error),))
+    finally:
+        gc.enable()
+        gc.collect()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if os.environ.get(_HASH_SEED) != "0":
+        command = [sys.executable, "-m", "lablet_local.simulation", *arguments]
+        os.execve(sys.executable, command, os.environ | {_HASH_SEED: "0"})  # noqa: S606 - itself
+    parser = argparse.ArgumentParser(prog="simulate", description="Seeds of the simulated world.")
+    parser.add_argument("--seeds", type=int, default=200)
+    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--only", default="", help="these seeds, separated by commas")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--weeks", type=int, default=0)
+    parser.add_argument("--traces", action="store_true", help="a line for each seed, with its trace")
+    asked = parser.parse_args(arguments)
+    seeds = [int(one) for one in asked.only.split(",") if one] or list(range(asked.first, asked.first + asked.seeds))
+    shape = term(asked.weeks) if asked.weeks else None
+    began = time.monotonic()
+    found: list[Verdict] = []
+    for verdict in _verdicts(seeds[:1] if shape else seeds, shape, asked.jobs):
+        found.append(verdict)
+        if asked.traces:
+            print(f"seed {verdict.seed}: trace={verdict.trace} steps={verdict.steps}", flush=True)
+        for line in verdict.broken:
+            print(f"seed {verdict.seed}: {line}", flush=True)
+    failed = [verdict.seed for verdict in found if not verdict.ok]
+    print(_line(found, failed, time.monotonic() - began))
+    return 1 if failed else 0
+
+
+def _verdicts(seeds: Sequence[int], shape: Shape | None, jobs: int) -> Iterator[Verdict]:
+    one = partial(lived, shape=shape)
+    if jobs <= 1 or len(seeds) == 1:
+        yield from map(one, seeds)
+        return
+    with ProcessPoolExecutor(jobs) as pool:
+        yield from pool.map(one, seeds, chunksize=_CHUNK)
+
+
+def _line(found: Sequence[Verdict], failed: Sequence[int], seconds: float) -> str:
+    said = {
+        "seeds": len(found),
+        "commits": sum(one.commits for one in found),
+        "faults": sum(one.faults for one in found),
+        "steps": sum(one.steps for one in found),
+        "lab_hours": round(sum(one.lab_hours for one in found)),
+        "seconds": round(seconds, 1),
+        "seeds_per_minute": round(60 * len(found) / seconds) if seconds else 0,
+    }
+    head = f"FAILED {','.join(map(str, failed))}" if failed else "ok"
+    return f"simulate: {head} " + " ".join(f"{name}={value}" for name, value in said.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

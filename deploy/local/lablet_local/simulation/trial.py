@@ -1,0 +1,183 @@
+"""One seed: its world lives until everything is over, then its history is judged.
+
+    trial(17)             # a small world, drawn from the seed
+    trial(17, shape)      # this world, with the seed's order and luck
+
+The trace is a digest of every committed change, every fact of the machines and every step of the loop: two runs of a seed
+have the same one, or something in them does not come from the seed.
+"""
+
+import asyncio
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from unittest.mock import patch
+
+from lablet_common.store.api import EventType, WatchBatch
+from lablet_common.testing.simulation import simulated
+from lablet_local.chaos.checks import answered, at_rest, kept, one_machine_a_worker, one_outcome
+from lablet_local.chaos.seats import none_given_up
+from lablet_local.demo.checks import ground, stream
+from lablet_local.demo.checks.check import Check
+from lablet_local.demo.checks.store import never_double_booked
+from lablet_local.demo.evidence import Change, Evidence
+from lablet_local.simulation.story import Shape, Story, drawn
+from lablet_local.simulation.world import MORNING, Fate, World, all_ports_answer
+
+_SPEED = 480.0
+_REST_HOURS = 6.0
+"""Lab time after the last slot in which everything must come to rest."""
+_LOOK = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one seed."""
+
+    seed: int
+    checks: tuple[Check, ...]
+    trace: str
+    steps: int
+    commits: int
+    faults: int
+    lab_hours: float
+    crashes: tuple[str, ...] = ()
+
+    @property
+    def broken(self) -> list[str]:
+        """What did not hold. A small world may have nothing to compare for a check."""
+        return [*self.crashes, *(f"{check.claim}: {check.detail}" for check in self.checks if check.broken)]
+
+    @property
+    def ok(self) -> bool:
+        return not self.broken
+
+
+@dataclass(slots=True)
+class _Record:
+    batches: list[WatchBatch] = field(default_factory=list)
+
+    def history(self) -> tuple[Change, ...]:
+        return tuple(_change(event.kv, event.type) for batch in self.batches for event in batch.events)
+
+
+def _change(kv: object, kind: EventType) -> Change:
+    key, value, revision = kv.key, kv.value, kv.mod_revision  # type: ignore[attr-defined]
+    return Change(revision, key, None if kind is EventType.DELETE else _value(value))
+
+
+def _value(raw: bytes) -> dict[str, object] | str:
+    if not raw.startswith(b"{"):
+        return raw.decode("utf-8", "replace")
+    found: dict[str, object] = json.loads(raw)
+    return found
+
+
+def trial(seed: int, shape: Shape | None = None, *, speed: float = _SPEED) -> Verdict:
+    """Lives through the seed's world and judges it."""
+    rng = random.Random(f"story {seed}")
+    wanted = shape or drawn(rng)
+    quiet = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with simulated(seed) as loop, patch("lablet_workers.labs.closed_ports", all_ports_answer):
+            fate = Fate(random.Random(f"fate {seed}"), speed, wanted.late_boots, wanted.failed_boots)
+            record = _Record()
+            story, evidence, hours = loop.run_until_complete(_live(wanted, fate, rng, record))
+            steps = loop.steps
+            _abandon(loop)
+    finally:
+        logging.disable(quiet)
+    return Verdict(
+        seed=seed,
+        checks=tuple(judge(evidence, story)),
+        trace=_trace(record.batches, evidence, steps),
+        steps=steps,
+        commits=len(record.batches),
+        faults=story.faults,
+        lab_hours=hours,
+        crashes=tuple(story.crashes),
+    )
+
+
+async def _live(shape: Shape, fate: Fate, rng: random.Random, record: _Record) -> tuple[Story, Evidence, float]:
+    world = World(fate)
+    async with world.store.watch("/") as batches:
+
+        async def note() -> None:
+            async for batch in batches:
+                record.batches.append(batch)
+
+        noting = asyncio.ensure_future(note())
+        story = Story(world, shape, rng)
+        await story.run()
+        last = max(story.last_end, world.clock.now() - MORNING)
+        end = last + timedelta(hours=_REST_HOURS)
+        while True:
+            await world.clock.sleep(_LOOK)
+            now = world.clock.now() - MORNING
+            if now >= end or (now > last and _over(await _present(world)) and _nothing_up(world)):
+                break
+        await asyncio.sleep(1)
+        await story.end()
+        noting.cancel()
+    present = (await _present(world)).present
+    evidence = Evidence(
+        present=present, history=record.history(), events=tuple(story.told), machines=world.cloud.witness()
+    )
+    return story, evidence, (world.clock.now() - MORNING) / timedelta(hours=1)
+
+
+async def _present(world: World) -> Evidence:
+    found = await world.store.range("/")
+    return Evidence(present={kv.key: _value(kv.value) for kv in found.items})
+
+
+def _over(evidence: Evidence) -> bool:
+    """Nothing is under way, and nobody waits for an answer."""
+    return not at_rest(evidence).broken and not any(key.startswith("/inbox/") for key in evidence.present)
+
+
+def _nothing_up(world: World) -> bool:
+    return all(info.state in ("stopped", "terminated") for info in world.cloud.machines.values())
+
+
+def judge(evidence: Evidence, story: Story) -> Iterable[Check]:
+    """The fault runs' checks, on what this world left behind."""
+    seen = ground.read(evidence)
+    yield answered(story.seen)
+    yield one_outcome(evidence)
+    yield kept(evidence, story.seen)
+    yield at_rest(evidence)
+    yield none_given_up(evidence)
+    yield never_double_booked(evidence)
+    yield from ground.never_doubled(evidence, seen)
+    yield one_machine_a_worker(evidence)
+    if story.shape.bridges:
+        if not story.shape.compactions:
+            yield from stream.checks(evidence)
+        else:
+            yield stream.in_order(evidence)
+            yield stream.nothing_invented(evidence)
+
+
+def _trace(batches: Iterable[WatchBatch], evidence: Evidence, steps: int) -> str:
+    digest = hashlib.sha256(str(steps).encode())
+    for batch in batches:
+        for event in batch.events:
+            digest.update(f"{event.kv.mod_revision} {event.kv.key} ".encode() + event.kv.value)
+    digest.update(json.dumps(evidence.machines, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _abandon(loop: asyncio.AbstractEventLoop) -> None:
+    """What is still under way ends here, without a word."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=5))

@@ -1,0 +1,140 @@
+"""An asyncio event loop in which a seed decides what runs next, and time passes only when nothing can run.
+
+Of the callbacks that are ready, any may be the next one: whatever rests on the order in which tasks were woken breaks here.
+When none is ready, time goes on to the next timer at once, so that a day costs what happens in it. There is no I/O and no
+thread: work for an executor is done in the loop, at a moment of its own.
+
+The same seed gives the same run, in one process and (with the same PYTHONHASHSEED) in another: inside `simulated`, the
+clocks, the random numbers and the ids that code takes from Python come from the seed too, and tasks and futures have
+hashes that do not hang on where they lie in memory.
+"""
+
+import asyncio
+import heapq
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import Context
+from typing import Any, TypeVar
+from unittest.mock import patch
+
+_T = TypeVar("_T")
+
+
+class Stuck(RuntimeError):
+    """Nothing is ready and no timer is set: what is awaited never comes."""
+
+
+class _Numbered:
+    """Hashes by a number in the order of making, so that sets of them have the same order in every run."""
+
+    _made = 0
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        _Numbered._made += 1
+        self._number = _Numbered._made
+        super().__init__(*args, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class _Task(_Numbered, asyncio.Task[Any]):
+    pass
+
+
+class _Future(_Numbered, asyncio.Future[Any]):
+    pass
+
+
+class SimulationLoop(asyncio.BaseEventLoop):
+    """Use it inside `simulated`. `steps` counts callbacks that were run."""
+
+    def __init__(self, rng: random.Random) -> None:
+        super().__init__()
+        self._rng = rng
+        self._virtual = 0.0
+        self._ready: list[asyncio.Handle] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_set = 0
+        self.steps = 0
+        self.set_task_factory(lambda loop, coro, **options: _Task(coro, loop=loop, **options))
+
+    def time(self) -> float:
+        return self._virtual
+
+    def call_at(
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_set += 1
+        heapq.heappush(self._timers, (when, self._timers_set, handle))
+        return handle
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return _Future(loop=self)
+
+    def run_in_executor(self, executor: object, func: Callable[..., _T], *args: Any) -> asyncio.Future[_T]:  # type: ignore[override]  # noqa: ARG002 - there are no threads here
+        done = self.create_future()
+
+        def work() -> None:
+            if done.cancelled():
+                return
+            try:
+                done.set_result(func(*args))
+            except Exception as error:  # noqa: BLE001 - goes to whoever awaits it
+                done.set_exception(error)
+
+        self.call_soon(work)
+        return done
+
+    def _write_to_self(self) -> None:
+        """Nobody else's thread wakes this loop."""
+
+    def _process_events(self, event_list: Any) -> None:
+        """There are none."""
+
+    def _run_once(self) -> None:
+        timers, ready = self._timers, self._ready
+        if not ready:
+            while timers and timers[0][2].cancelled():
+                heapq.heappop(timers)
+            if not timers:
+                raise Stuck(f"nothing can happen any more at {self._virtual:.3f} s")
+            if timers[0][0] > self._virtual:
+                self._virtual = timers[0][0]
+        while timers and timers[0][0] <= self._virtual:
+            ready.append(heapq.heappop(timers)[2])
+        last = len(ready) - 1
+        if last > 0:
+            chosen = self._rng.randrange(last + 1)
+            ready[chosen], ready[last] = ready[last], ready[chosen]
+        handle: Any = ready.pop()
+        if not handle._cancelled:
+            self.steps += 1
+            handle._run()
+
+
+@contextmanager
+def simulated(seed: int) -> Iterator[SimulationLoop]:
+    """A loop for one run, with everything in Python that would differ between two runs taken from the seed."""
+    loop = SimulationLoop(random.Random(f"order {seed}"))
+    noise = random.Random(f"noise {seed}")
+    before = random.getstate()
+    _Numbered._made = 0
+    try:
+        with (
+            patch.object(time, "monotonic", loop.time),
+            patch.object(time, "perf_counter", loop.time),
+            patch.object(os, "urandom", noise.randbytes),
+            patch.object(random, "_urandom", noise.randbytes),
+        ):
+            random.seed(seed)
+            asyncio.set_event_loop(loop)
+            yield loop
+    finally:
+        random.setstate(before)
+        asyncio.set_event_loop(None)
+        loop.close()

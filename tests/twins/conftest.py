@@ -53,6 +53,10 @@ MORNING = datetime(2027, 3, 1, 7, 0, tzinfo=UTC)
 LABS = Path(__file__).resolve().parents[2] / "examples" / "labs"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", default="", help="keep what this release stores, under this name")
+
+
 @dataclass
 class Mesh:
     """The services, their twins, and the words of a test."""

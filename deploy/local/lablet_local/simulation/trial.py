@@ -32,6 +32,8 @@ _SPEED = 480.0
 _REST_HOURS = 6.0
 """Lab time after the last slot in which everything must come to rest."""
 _LOOK = timedelta(minutes=10)
+_TELLING_SECONDS = 60
+"""Real time in which the bridges must have told of everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +124,21 @@ async def _live(shape: Shape, fate: Fate, rng: random.Random, record: _Record) -
             now = world.clock.now() - MORNING
             if now >= end or (now > last and _over(await _present(world)) and _nothing_up(world)):
                 break
-        await asyncio.sleep(1)
+        for _ in range(_TELLING_SECONDS if shape.bridges else 1):
+            await asyncio.sleep(1)
+            evidence = await _evidence(world, record, story)
+            if not any(check.broken for check in _told(evidence, story)):
+                break
         await story.end()
         noting.cancel()
-    present = (await _present(world)).present
-    evidence = Evidence(
-        present=present, history=record.history(), events=tuple(story.told), machines=world.cloud.witness()
-    )
+    evidence = await _evidence(world, record, story)
     return story, evidence, (world.clock.now() - MORNING) / timedelta(hours=1)
+
+
+async def _evidence(world: World, record: _Record, story: Story) -> Evidence:
+    present = (await _present(world)).present
+    history, events = record.history(), tuple(story.told)
+    return Evidence(present=present, history=history, events=events, machines=world.cloud.witness())
 
 
 async def _present(world: World) -> Evidence:
@@ -157,12 +166,18 @@ def judge(evidence: Evidence, story: Story) -> Iterable[Check]:
     yield never_double_booked(evidence)
     yield from ground.never_doubled(evidence, seen)
     yield one_machine_a_worker(evidence)
-    if story.shape.bridges:
-        if not story.shape.compactions:
-            yield from stream.checks(evidence)
-        else:
-            yield stream.in_order(evidence)
-            yield stream.nothing_invented(evidence)
+    yield from _told(evidence, story)
+
+
+def _told(evidence: Evidence, story: Story) -> Iterable[Check]:
+    """What the bridges have made of it, where there are any."""
+    if not story.shape.bridges:
+        return
+    if not story.shape.compactions:
+        yield from stream.checks(evidence)
+    else:
+        yield stream.in_order(evidence)
+        yield stream.nothing_invented(evidence)
 
 
 def _trace(batches: Iterable[WatchBatch], evidence: Evidence, steps: int) -> str:

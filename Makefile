@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-all chaos fuzz up down lint format bench performance lock proto reference docs dist validate-prereqs clean
+.PHONY: help setup demo test test-all chaos fuzz simulate golden up down lint format bench performance lock proto reference docs dist validate-prereqs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ chaos: $(READY) ## fault runs: four seeds under load, everything killed, paused 
 
 fuzz: $(READY) ## hostile input at every reader (CASES=n; a million took twenty minutes)
 	@$(BIN)/python -m lablet_local.fuzz --cases $(or $(CASES),100000)
+
+simulate: $(READY) ## simulated worlds, a seed each, on every processor (SEEDS=n, FIRST=n, or WEEKS=n of teaching in one)
+	@$(BIN)/python -m lablet_local.simulation --seeds $(or $(SEEDS),500) --first $(or $(FIRST),1) --weeks $(or $(WEEKS),0)
 
 up: $(READY) ## the whole mesh on this machine; Ctrl-C stops it
 	@$(BIN)/lablet up
@@ -80,6 +83,9 @@ lock: $(READY) ## solve the dependencies anew into requirements.lock (needs uv)
 	uv pip compile --universal --generate-hashes --no-annotate --no-header --python-version 3.11 --upgrade \
 	  $(PACKAGES:%=--no-emit-package $$(sed -n 's/^name = "\(.*\)"/\1/p' %/pyproject.toml)) \
 	  pyproject.toml $(PACKAGES:%=%/pyproject.toml) --group dev --output-file requirements.lock
+
+golden: $(READY) ## what this release stores, kept for the upgrade test of all later ones (RELEASE=x.y.z)
+	@$(BIN)/python -m pytest -q tests/twins/test_upgrade.py -k writing --golden $(RELEASE)
 
 reference: $(READY) ## docs/reference (OpenAPI, AsyncAPI, JSON Schemas, pages of commands, settings, metrics) from the code
 	@env -u CLOUDEVENTS_SCHEMA_BASE $(BIN)/python -m lablet_gateway.reference docs/reference

@@ -10,6 +10,7 @@ from lablet_local.chaos import checks
 from lablet_local.chaos.load import Asked, Seen
 from lablet_local.chaos.network import Network
 from lablet_local.chaos.schedule import SERVERS, Kind, plan
+from lablet_local.chaos.seats import none_given_up
 from lablet_local.demo.checks.store import never_double_booked
 from lablet_local.demo.evidence import Change, Evidence
 from lablet_local.ports import PortBlock
@@ -185,3 +186,37 @@ def test_a_seat_takes_its_ports_until_its_lab_is_proven_gone(instance: Any, atte
     told = history(("/reservations/a", seat_of("a", attempt)), *ended, ("/reservations/b", seat_of("b")))
     check = never_double_booked(Evidence(present=present, history=told))
     assert check.ok is ok, check.detail
+
+
+def reservation_until(hour: int, *, attempt: int = 1, phase: str = "Active", state: str = "placed") -> dict[str, Any]:
+    slot = {"start": "2027-03-01T09:00:00Z", "end": f"2027-03-01T{hour:02}:00:00Z"}
+    seat = {"seat": 1, "worker": "w2", "instance": "ins-a-1", "attempt": attempt, "state": state}
+    return {
+        "metadata": {"id": "rsv-a"},
+        "spec": {"definition": "d", **slot},
+        "status": {"phase": phase, "slot": slot, "placement": [seat]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("reservation", "came_from", "ok"),
+    [
+        (reservation_until(11, attempt=2), "Failed", False),
+        (reservation_until(11, attempt=2), "Exported", False),
+        (reservation_until(11), "Failed", False),
+        (reservation_until(11), "Exported", True),  # asked to stop
+        (reservation_until(10, attempt=2), "Failed", True),  # its slot is over
+        (reservation_until(11, state="lost"), "Failed", True),
+        (reservation_until(11, attempt=2, phase="Cancelled"), "Failed", True),
+    ],
+)
+def test_a_seat_that_has_a_place_is_not_given_up_inside_its_slot(
+    reservation: dict[str, Any], came_from: str, ok: bool
+) -> None:
+    ended = {
+        "metadata": {"id": "ins-a-1"},
+        "spec": {"reservation": "rsv-a"},
+        "status": {"phase": "Terminated", "history": [{"from": came_from, "at": "2027-03-01T10:00:00Z"}]},
+    }
+    history = (Change(2, "/reservations/rsv-a", reservation), Change(3, "/instances/ins-a-1", ended))
+    assert none_given_up(Evidence(history=history)).ok == ok

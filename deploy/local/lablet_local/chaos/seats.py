@@ -6,7 +6,8 @@ from lablet_local.demo.evidence import Evidence
 
 
 def none_given_up(evidence: Evidence) -> Check:
-    """No instance has ended, inside the slot as its reservation had it then, while another place waited for its seat."""
+    """No instance has ended, inside the slot as its reservation had it then, while another place waited for its seat; nor
+    a failed one whose seat still had a place."""
     reservations: dict[str, Json] = {}
     ended: set[str] = set()
     looked_at = 0
@@ -27,10 +28,11 @@ def none_given_up(evidence: Evidence) -> Check:
         reservation = reservations.get(str(instance["spec"]["reservation"]))
         if reservation is None or phase(reservation) not in HOLDING:
             continue
-        attempt, at = int(instance["status"].get("attempt", 1)), instant(instance["status"]["history"][-1]["at"])
+        attempt, last = int(instance["status"].get("attempt", 1)), instance["status"]["history"][-1]
+        failed, at = last["from"] == "Failed", instant(last["at"])
         broken += [
             f"{name} ended at {at:%H:%M} although its seat goes on at {seat.worker} until {seat.end:%H:%M}"
             for seat in seats_of(reservation)
-            if seat.instance == name and seat.attempt > attempt and at < seat.end
+            if seat.instance == name and (failed or seat.attempt > attempt) and at < seat.end
         ]
-    return Check("etcd", "no seat that had been given another place was given up", looked_at, tuple(broken))
+    return Check("etcd", "no seat that had a place was given up inside its slot", looked_at, tuple(broken))

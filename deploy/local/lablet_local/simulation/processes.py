@@ -101,9 +101,9 @@ class Process:
         self._mail = mail
         self._publish = publish
         self._store = StorePort(world.store, line)
-        self._objects = Port(world.objects, line, ObjectStoreUnavailable)
+        self._objects: Any = Port(world.objects, line, ObjectStoreUnavailable)
         self.task: asyncio.Task[None] = asyncio.get_running_loop().create_task(self._live(), name=name)
-        line.on_death = self.task.cancel
+        line.on_death = self._die
 
     @property
     def crash(self) -> BaseException | None:
@@ -111,6 +111,9 @@ class Process:
         if not self.task.done() or self.task.cancelled() or self.line.dead:
             return None
         return self.task.exception() or RuntimeError(f"{self.name} ended by itself")
+
+    def _die(self) -> None:
+        self.task.cancel()
 
     async def _live(self) -> None:
         kinds, prepare, serve = self._anatomy()
@@ -194,7 +197,7 @@ class Process:
                 settings=WORKERS,
                 providers=lambda _pool, _template: provider,
                 runtimes=_Runtimes(self._world, self.line),
-                objects=self._objects,  # type: ignore[arg-type]  # a port passes on everything
+                objects=self._objects,
                 box=BOX,
                 source=source,
             )
@@ -206,13 +209,12 @@ class Process:
             stop()
 
     async def _keep(self, fence: Fence, caches: Caches) -> None:
-        objects: Any = self._objects
         await Keeper(
             fence,
             store=self._store,
             caches=caches,
-            objects=objects,
-            renderer=Renderer(objects),
+            objects=self._objects,
+            renderer=Renderer(self._objects),
             clock=self._world.clock,
             resync_seconds=_RESYNC_SECONDS,
         ).run()

@@ -1,0 +1,8 @@
+"""`pytest tests/simulation --seeds N --first S`: how many seeds, beside those that ever failed."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seeds", type=int, default=6, help="worlds to live through")
+    parser.addoption("--first", type=int, default=1, help="the first of them")

@@ -1,0 +1,73 @@
+"""Worlds that a seed decides, each from its first booking to its last machine, judged by the fault runs' checks.
+
+The interpreter that lives through them is one of its own, with fixed hashes: so a seed that fails here fails everywhere.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KEPT = Path(__file__).with_name("kept_seeds.txt")
+
+
+def kept_seeds() -> list[int]:
+    lines = (line.split() for line in KEPT.read_text().splitlines() if not line.startswith("#"))
+    return [int(words[0]) for words in lines if words]
+
+
+def simulate(*arguments: str, seconds: float = 110, code: str = "") -> subprocess.CompletedProcess[str]:
+    """`code` is run in the interpreter before anything is simulated."""
+    starts = [sys.executable, "-m", "lablet_local.simulation"]
+    if code:
+        starts = [sys.executable, "-c", f"{code}\nfrom lablet_local.simulation.__main__ import main\nsys.exit(main())"]
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    return subprocess.run(
+        [*starts, *arguments], env=environment, capture_output=True, text=True, timeout=seconds, check=False
+    )
+
+
+def seeds_of(request: pytest.FixtureRequest) -> list[int]:
+    first = request.config.getoption("--first", default=1)
+    return list(range(first, first + request.config.getoption("--seeds", default=6)))
+
+
+def test_seeds_that_ever_failed_and_some_more_hold_and_can_be_lived_again(request: pytest.FixtureRequest) -> None:
+    seeds = [*kept_seeds(), *seeds_of(request)]
+    done = simulate("--only", ",".join(map(str, seeds)), "--jobs", "1", "--traces", seconds=100 + 5 * len(seeds))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf"simulate: ok seeds={len(seeds)} commits=\d{{3,}} faults=\d+", done.stdout), done.stdout
+    traces = [
+        line for line in done.stdout.splitlines() if re.fullmatch(r"seed \d+: trace=[0-9a-f]{64} steps=\d+", line)
+    ]
+    assert len(traces) == len(seeds)
+    again = simulate("--only", str(seeds[-1]), "--jobs", "1", "--traces")
+    assert again.stdout.splitlines()[0] == traces[-1], "the same seed, in another process, goes the same way"
+
+
+UNCLEANED = """
+import sys
+from lablet_workers.instances import failing
+async def cleaned(situation):
+    return True
+failing._cleaned = cleaned
+"""
+"""As if a failed lab were taken for gone without looking."""
+
+
+def test_a_defect_is_found_and_its_seed_named() -> None:
+    done = simulate("--only", "3", "--jobs", "1", code=UNCLEANED)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "seed 3: nothing was left over: no lab, no running machine: lab ins-" in done.stdout
+    assert "simulate: FAILED 3 " in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_eight_weeks_of_teaching() -> None:
+    done = simulate("--weeks", "8", seconds=1700)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.findall(r"lab_hours=(\d+)", done.stdout)[0]) > 7 * 7 * 24

@@ -3,16 +3,20 @@
 Each test keeps a picture of what it saw under `build/console/` as an artefact.
 """
 
+import json
 import os
 import re
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
+
+from lablet_common.testing.issuer import AUDIENCE, CLIENT, Provider, serving
 
 CHROMIUM = os.environ.get("CHROMIUM_BIN") or shutil.which("chromium") or ""
 PICTURES = Path(__file__).resolve().parents[2] / "build" / "console"
@@ -21,6 +25,11 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 BARS = ".bar:not(.foreign)"
+ACCESSIBLE = Path(__file__).with_name("accessible.js").read_text()
+SCHEMES: tuple[Any, ...] = ("light", "dark")
+VIEWS = (
+    "Calendar", "Reservations", "Series", "My lab", "Instances", "Workers", "Definitions", "Events", "Health", "Usage",
+)  # fmt: skip
 
 pytestmark = [
     pytest.mark.mesh,
@@ -35,6 +44,19 @@ async def browser() -> AsyncIterator[Browser]:
         opened = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
         yield opened
         await opened.close()
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Provider]:
+    """The identity provider that the mesh trusts."""
+    with serving() as server:
+        server.provider.people = {"ina": {"roles": ["instructor"]}, "kim": {"roles": []}}
+        yield server.provider
+
+
+@pytest.fixture(scope="module")
+def mesh_environment(issuer: Provider) -> dict[str, str]:
+    return {"OIDC_ISSUER": issuer.issuer, "OIDC_AUDIENCE": AUDIENCE, "OIDC_CONSOLE_CLIENT_ID": CLIENT}
 
 
 class Screen:
@@ -55,35 +77,52 @@ class Screen:
     async def sign_in(self, token: str) -> None:
         await self.page.goto(f"{self.url}/")
         await self.page.get_by_label("Token").fill(token)
-        await self.page.get_by_role("button", name="Sign in").click()
+        await self.page.get_by_role("button", name="Sign in", exact=True).click()
 
     async def to(self, view: str) -> None:
         await self.page.get_by_role("navigation").get_by_role("link", name=view, exact=True).click()
         await expect(self.page.get_by_role("heading", level=1)).to_have_text(view)
+
+    async def is_accessible(self, place: str = "") -> None:
+        wrong = await self.page.evaluate(ACCESSIBLE)
+        assert not wrong, f"{place}: " + "\n".join(wrong)
 
     async def picture(self, name: str) -> None:
         PICTURES.mkdir(parents=True, exist_ok=True)
         await self.page.screenshot(path=PICTURES / f"{name}.png")
 
 
+DESK: Any = {"viewport": {"width": 1440, "height": 850}, "locale": "en-GB", "timezone_id": "Europe/Berlin"}
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    opened = await browser.new_context(
-        viewport={"width": 1440, "height": 850}, locale="en-GB", timezone_id="Europe/Berlin"
-    )
+    opened = await browser.new_context(**DESK)
     opened.set_default_timeout(15_000)
     yield opened
     await opened.close()
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def screen(door: Any, context: BrowserContext) -> AsyncIterator[Screen]:
-    """Signed in as the door's own principal, an admin."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def desk(door: Any, browser: Browser) -> AsyncIterator[Screen]:
+    """A tab in which the door's own principal, an admin, stays signed in."""
+    context = await browser.new_context(**DESK)
+    context.set_default_timeout(15_000)
     opened = Screen(await context.new_page(), door.url)
     await opened.sign_in(door.token)
-    await expect(opened.page.locator(".state")).to_have_text("Live")
     yield opened
-    assert not opened.complaints
+    await context.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def screen(desk: Screen) -> AsyncIterator[Screen]:
+    """The desk's tab at the calendar, connected, without an open dialog."""
+    desk.complaints.clear()
+    await desk.page.evaluate("document.querySelectorAll('dialog').forEach((box) => box.close())")
+    await desk.page.goto(f"{desk.url}/#/calendar")
+    await expect(desk.page.locator(".state")).to_have_text("Live")
+    yield desk
+    assert not desk.complaints
 
 
 async def test_an_unknown_token_is_refused_with_the_reason(door: Any, context: BrowserContext) -> None:
@@ -251,7 +290,7 @@ async def test_a_reservation_is_followed_through_the_services_as_a_waterfall(doo
     if door.mesh is None:
         pytest.skip("recent spans are kept by a local mesh")
     definition = await door.publish("ospf-basics")
-    made = (await door.reserve({"definition": definition, **await door.slot(10, 15)})).json()
+    made = (await door.reserve({"definition": definition, **await door.slot(8, 6)})).json()
     path = f"/reservations/{made['metadata']['id']}"
     await door.until_phase(path, "Completed", seconds=90)
     wanted = {
@@ -287,18 +326,234 @@ async def test_health_shows_services_owners_and_that_nothing_lies_dead(screen: S
     await screen.picture("health")
 
 
-async def test_every_view_opens_in_the_dark_too(screen: Screen) -> None:
-    await screen.page.get_by_role("button", name="Light or dark").click()
-    for view in (
-        "Calendar",
-        "Reservations",
-        "My lab",
-        "Instances",
-        "Workers",
-        "Definitions",
-        "Events",
-        "Health",
-        "Usage",
-    ):
-        await screen.to(view)
-        await screen.picture(f"dark-{view.lower().replace(' ', '-')}")
+async def test_the_page_to_sign_in_can_be_read_and_used(door: Any, context: BrowserContext) -> None:
+    screen = Screen(await context.new_page(), door.url)
+    await screen.page.goto(f"{door.url}/")
+    if door.mesh is not None:
+        await expect(screen.page.get_by_role("button", name="Sign in at")).to_be_visible()
+    for scheme in SCHEMES:
+        await screen.page.emulate_media(color_scheme=scheme)
+        await screen.is_accessible(f"sign-in, {scheme}")
+
+
+async def test_every_view_can_be_read_used_and_fits_in_light_and_dark_wide_and_narrow(
+    door: Any, screen: Screen
+) -> None:
+    definition = await door.publish("ospf-basics")
+    made = await door.reserve({"definition": definition, "seats": 2, **await door.slot(60 * 30, 60)})
+    page = screen.page
+    await page.emulate_media(reduced_motion="reduce")
+    views = [(view, view) for view in VIEWS]
+    views += [(f"reservations/{made.json()['metadata']['id']}", ""), (f"definitions/{definition}", "")]
+    for place, title in views:
+        if title:
+            await screen.to(title)
+        else:
+            await page.goto(f"{door.url}/#/{place}")
+            await expect(page.get_by_role("heading", level=1)).to_contain_text(place.partition("/")[2])
+        await expect(page.locator(".waiting")).to_have_count(0)
+        for width in (1440, 390):
+            await page.set_viewport_size({"width": width, "height": 850})
+            for scheme in SCHEMES:
+                await page.emulate_media(color_scheme=scheme)
+                await screen.is_accessible(f"{place}, {scheme}, {width} pixels")
+                await screen.picture(f"{scheme}-{width}-{place.partition('/')[0].lower().replace(' ', '-')}")
+        await page.set_viewport_size(DESK["viewport"])
+    await page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+
+
+async def test_the_calendar_is_walked_with_the_keyboard_alone(door: Any, screen: Screen) -> None:
+    definition = await door.publish("ospf-basics")
+    start = await door.slot(60 * 24 * 3, 60)
+    for _ in range(2):
+        await door.reserve({"definition": definition, "seats": 5, **start})
+    page = screen.page
+    await page.reload()
+    await expect(page.locator(".state")).to_have_text("Live")
+    await page.keyboard.press("Tab")
+    skip = page.get_by_role("link", name="Skip to the content")
+    await expect(skip).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("main")).to_be_focused()
+    week = page.get_by_role("button", name="week", exact=True)
+    for _ in range(12):
+        await page.keyboard.press("Tab")
+        if await week.evaluate("node => node === document.activeElement"):
+            break
+    await page.keyboard.press("Enter")
+    await expect(week).to_have_attribute("aria-pressed", "true")
+    await expect(page.locator(f"{BARS}[tabindex='0']")).to_have_count(1)
+    on_a_bar = "document.activeElement.matches('.bar')"
+    for _ in range(20):
+        await page.keyboard.press("Tab")
+        if await page.evaluate(on_a_bar):
+            break
+    focused = page.locator(".bar:focus")
+    names = [await focused.get_attribute("aria-label")]
+    for key in ("ArrowDown", "ArrowUp", "ArrowRight"):
+        await page.keyboard.press(key)
+        await page.wait_for_function(on_a_bar)
+        names.append(await focused.get_attribute("aria-label"))
+    assert len(set(names)) > 1, names
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("complementary", name="Details")).to_be_visible()
+    await screen.is_accessible()
+    await page.keyboard.press("Escape")
+    await expect(page.get_by_role("complementary", name="Details")).to_have_count(0)
+
+
+async def test_a_term_is_booked_with_every_dates_fit_and_then_changed_and_cancelled(door: Any, screen: Screen) -> None:
+    definition = await door.publish("ospf-basics")
+    page = screen.page
+    await screen.to("Series")
+    await page.get_by_role("button", name="Book a series").first.click()
+    form = page.get_by_role("dialog")
+    await form.get_by_label("Definition").fill(definition)
+    await form.get_by_label("Starts").fill("2031-03-04 09:00")
+    await form.get_by_role("spinbutton", name="Seats").fill("3")
+    await form.get_by_role("spinbutton", name="Dates").fill("5")
+    await expect(form.locator(".fit")).to_contain_text("All 5 dates fit")
+    await form.get_by_role("button", name="Leave out Tue, 11 Mar 2031").click()
+    await expect(form.locator(".fit")).to_contain_text("All 4 dates fit")
+    await expect(form.locator(".fit")).to_contain_text("2031-03-11")
+    await screen.picture("term")
+    await form.get_by_role("button", name="Book the series").click()
+    heading = page.get_by_role("heading", level=1)
+    await expect(heading).to_contain_text("Placed")
+    name = re.search(r"ser-\w+", await heading.inner_text())
+    assert name is not None
+    made = await door.get(f"/series/{name.group()}")
+    days = [one["date"] for one in made["status"]["occurrences"]]
+    assert days == ["2031-03-04", "2031-03-18", "2031-03-25", "2031-04-01"]
+    # nine in Berlin is an hour earlier by UTC once the clocks have changed
+    starts = [one["start"][11:16] for one in made["status"]["occurrences"]]
+    assert starts == ["08:00", "08:00", "08:00", "07:00"]
+    await screen.is_accessible()
+
+    await page.get_by_role("button", name="Change 2031-03-18").click()
+    form = page.get_by_role("dialog")
+    await form.get_by_label("this and the following").check()
+    await form.get_by_label("New start").fill("2031-03-18 10:30")
+    await form.get_by_role("button", name="Change", exact=True).click()
+    moved = await door.until(
+        f"/series/{name.group()}",
+        lambda one: (
+            [date["start"][11:16] for date in one["status"]["occurrences"]] == ["08:00", "09:30", "09:30", "08:30"]
+        ),
+    )
+    assert moved["status"]["phase"] == "Placed"
+    await expect(page.get_by_role("row", name="2031-03-25")).to_contain_text("10:30")
+    await screen.picture("series")
+    await page.get_by_role("button", name="Cancel 2031-03-25").click()
+    form = page.get_by_role("dialog")
+    await form.get_by_role("button", name="Cancel the dates").click()
+    await expect(page.get_by_role("row", name="2031-03-25")).to_contain_text("Cancelled")
+    await page.get_by_role("button", name="Cancel the series").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Cancel the series").click()
+    await expect(heading).to_contain_text("Cancelled")
+
+
+async def test_a_series_that_does_not_fit_says_which_dates_and_why(door: Any, screen: Screen) -> None:
+    definition = await door.publish("ospf-basics")
+    filler = {"start": "2031-05-06T07:00:00Z", "end": "2031-05-06T11:00:00Z"}
+    full = (await door.reserve({"definition": definition, "seats": 36, **filler})).json()
+    page = screen.page
+    await screen.to("Series")
+    await page.get_by_role("button", name="Book a series").first.click()
+    form = page.get_by_role("dialog")
+    await form.get_by_label("Definition").fill(definition)
+    await form.get_by_role("spinbutton", name="Seats").fill("20")
+    await form.get_by_label("Starts").fill("2031-04-29 09:00")
+    await form.get_by_role("spinbutton", name="Dates").fill("3")
+    fit = form.locator(".fit")
+    await expect(fit).to_contain_text("2 of 3 dates fit")
+    await expect(fit.locator(".unfit")).to_contain_text("Tue, 6 May 2031")
+    await screen.is_accessible()
+    await screen.picture("term-unfit")
+    await form.get_by_role("button", name="Book the series").click()
+    await expect(form.get_by_role("alert")).to_contain_text("2031-05-06")
+    await form.get_by_role("button", name="Back").click()
+    await door.call("DELETE", f"/reservations/{full['metadata']['id']}", headers={"prefer": "wait=10"})
+
+
+async def test_people_sign_in_at_their_identity_provider_and_stay_signed_in(
+    door: Any, context: BrowserContext, issuer: Provider
+) -> None:
+    if door.mesh is None:
+        pytest.skip("the identity provider of a mesh that the tests did not start is not known")
+    issuer.redirects = {f"{door.url}/"}
+    issuer.life_seconds = 4
+    screen = Screen(await context.new_page(), door.url)
+    page = screen.page
+    await page.goto(f"{door.url}/#/series")
+    await page.get_by_role("button", name="Sign in at").click()
+    await page.get_by_role("button", name="Nobody").click()
+    await expect(page.get_by_role("alert")).to_contain_text("nobody has signed in")
+    await page.get_by_role("button", name="Sign in at").click()
+    await page.get_by_role("button", name="kim").click()
+    await expect(page.get_by_role("alert")).to_contain_text("claim roles")
+    await page.get_by_role("button", name="Sign in at").click()
+    await page.get_by_role("button", name="ina").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Series")  # where they came from
+    await expect(page.locator(".who")).to_contain_text("ina · instructor")
+    assert page.url == f"{door.url}/#/series"
+    assert await page.evaluate("localStorage.length + document.cookie.length") == 0
+    await expect(page.locator(".state")).to_have_text("Live")
+    await page.reload()
+    await expect(page.locator(".who")).to_contain_text("ina · instructor")
+    before = issuer.renewals
+    async with page.expect_response("**/token", timeout=15_000):
+        pass
+    assert issuer.renewals > before
+    assert (await page.evaluate("JSON.parse(sessionStorage.getItem('lablet-session')).ends - Date.now()")) > 2_000
+    issuer.end_sessions()
+    await expect(page.get_by_role("alert")).to_contain_text("Your sign-in has ended")
+    await page.get_by_role("button", name="Sign in again").click()
+    issuer.life_seconds = 300
+    await page.get_by_role("button", name="Sign in at").click()
+    await page.get_by_role("button", name="ina").click()
+    await expect(page.locator(".state")).to_have_text("Live")
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(page.get_by_role("button", name="Sign in at")).to_be_visible()
+    assert await page.evaluate("sessionStorage.length") == 0
+    assert {"revoke", "logout"} <= set(issuer.fetched)
+    assert not screen.complaints
+
+
+async def test_a_stolen_answer_of_the_provider_signs_nobody_in(door: Any, context: BrowserContext) -> None:
+    screen = Screen(await context.new_page(), door.url)
+    await screen.page.goto(f"{door.url}/?code=stolen&state=unknown")
+    await expect(screen.page.get_by_role("alert")).to_contain_text("belongs to no sign-in of this tab")
+    assert "stolen" not in screen.page.url
+
+
+async def test_dead_letters_are_shown_replayed_and_forgotten(door: Any, screen: Screen) -> None:
+    if door.mesh is None:
+        pytest.skip("the way into NATS is known for a local mesh only")
+    user, password = door.mesh.nats_login("outside")
+    outside = await nats.connect(door.mesh.nats_url, user=user, password=password)
+    for number in range(3):
+        await outside.publish("lablet.ingress.default.garbage", json.dumps({"no": number}).encode())
+    await outside.flush()
+    await outside.close()
+    await door.until("/dead-letters", lambda found: len(found["items"]) >= 3)
+    await screen.to("Health")
+    page = screen.page
+    letters = page.get_by_role("table", name="Dead letters")
+    await expect(letters.get_by_role("row")).to_have_count(4)
+    await letters.get_by_role("button", name="Show").first.click()
+    await expect(page.get_by_role("dialog")).to_contain_text('"no": 0')
+    await screen.is_accessible()
+    await page.get_by_role("dialog").get_by_role("button", name="Back").click()
+    await screen.picture("dead-letters")
+    await letters.get_by_role("button", name="Forget").first.click()
+    await page.get_by_role("dialog").get_by_role("button", name="Forget it").click()
+    await expect(letters.get_by_role("row")).to_have_count(3)
+    sequence = (await door.get("/dead-letters"))["items"][0]["sequence"]
+    await letters.get_by_role("button", name=f"Replay {sequence}").click()
+    again = await door.until("/dead-letters", lambda found: found["items"][-1]["sequence"] > sequence + 1)
+    assert len(again["items"]) == 2  # it failed anew, as it must
+    await page.get_by_role("button", name="Forget them …").click()
+    await page.get_by_role("dialog").get_by_role("button", name="Forget them", exact=True).click()
+    await expect(page.get_by_text("every message has been dealt with")).to_be_visible()
+    assert (await door.get("/dead-letters"))["items"] == []

@@ -117,7 +117,7 @@ def create_app(parts: Parts) -> FastAPI:
         app.include_router(module.router)
     app.include_router(system.health)
     app.include_router(schemas.docs)
-    app.router.routes.extend(console.routes())
+    app.router.routes.extend(console.routes(console.policy(parts.settings.oidc)))
     _describe(app)
     settings = parts.settings
     uploads = {("POST", f"{PREFIX}/definitions"): settings.gateway_max_upload_bytes}

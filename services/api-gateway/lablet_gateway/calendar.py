@@ -5,6 +5,7 @@ when that is later. Half-open spans; instants are lab time. Not guaranteed: that
 licences and turnaround are the scheduler's to judge.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +18,7 @@ from lablet_common.resources.reservation import Reservation, SeatState
 from lablet_common.resources.worker import Maintenance, PoolSpec, Worker, WorkerPhase
 
 RequirementsOf = Callable[[Reservation], Requirements | None]
+_DIGITS = 6
 
 
 class Amount(Model):
@@ -110,13 +112,16 @@ def pool_calendar(
     """The pool's calendar in `window`; other tenants' bookings are shown without their names."""
     members = sorted(workers, key=lambda worker: worker.id)
     seats = list(_seats(reservations, instances, needs, window, tenant))
+    by_worker: dict[str, list[_Seat]] = defaultdict(list)
+    for seat in seats:
+        by_worker[seat.worker].append(seat)
     return PoolCalendar(
         pool=pool,
         start=window.start,
         end=window.end,
         now=window.now,
         steps=tuple(_steps(members, seats, window)),
-        workers=tuple(_worker(worker, spec, seats, window) for worker in members),
+        workers=tuple(_worker(worker, spec, by_worker[worker.id], window) for worker in members),
     )
 
 
@@ -130,7 +135,8 @@ def worker_calendar(
     tenant: str,
 ) -> WorkerCalendar:
     """The same for one worker."""
-    return _worker(worker, spec, list(_seats(reservations, instances, needs, window, tenant)), window)
+    seats = _seats(reservations, instances, needs, window, tenant)
+    return _worker(worker, spec, (seat for seat in seats if seat.worker == worker.id), window)
 
 
 def _seats(
@@ -168,9 +174,8 @@ def _seats(
 
 
 def _worker(worker: Worker, spec: PoolSpec | None, seats: Iterable[_Seat], window: Window) -> WorkerCalendar:
-    mine = sorted(
-        (seat for seat in seats if seat.worker == worker.id), key=lambda seat: (seat.start, seat.booking.seat)
-    )
+    """Of the seats on it."""
+    mine = sorted(seats, key=lambda seat: (seat.start, seat.booking.seat))
     return WorkerCalendar(
         worker=worker.id,
         pool=worker.spec.pool,
@@ -204,28 +209,77 @@ def _power(worker: Worker, spec: PoolSpec | None, seats: Iterable[_Seat]) -> Ite
 
 
 def _steps(workers: list[Worker], seats: list[_Seat], window: Window) -> Iterable[Step]:
+    """One pass over time: seats are added and taken off where they begin and end, and who is open is looked at only where
+    that may change."""
     edges = {window.start, window.end}
+    turns: dict[datetime, list[tuple[_Seat, int]]] = defaultdict(list)
     for seat in seats:
-        edges |= {seat.start, seat.end}
-    for worker in workers:
-        for rest in worker.spec.maintenance:
-            edges |= {rest.frm, rest.to}
-        if worker.spec.unschedulable is not None and worker.spec.unschedulable.until is not None:
-            edges.add(worker.spec.unschedulable.until)
-    instants = sorted(edge for edge in edges if window.start <= edge <= window.end)
+        turns[max(seat.start, window.start)].append((seat, 1))
+        turns[seat.end].append((seat, -1))
+    doors = {at for worker in workers for at in _doors(worker)}
+    instants = sorted(edge for edge in edges | turns.keys() | doors if window.start <= edge <= window.end)
+    taken: dict[str, _Tally] = defaultdict(_Tally)
+    booked, capacity, open_names = _Tally(), Amount(), None
     for start, end in pairwise(instants):
-        open_workers = [worker for worker in workers if _takes_seats(worker, start)]
-        names = {worker.id for worker in open_workers}
-        busy = [seat for seat in seats if seat.start <= start < seat.end]
-        capacity = _capacity(open_workers)
-        taken = _sum(seat for seat in busy if seat.worker in names)
-        free = Amount(
-            cpu_cores=capacity.cpu_cores - taken.cpu_cores,
-            memory_gb=capacity.memory_gb - taken.memory_gb,
-            storage_gb=capacity.storage_gb - taken.storage_gb,
-            nodes=capacity.nodes - taken.nodes,
+        for seat, sign in turns.get(start, ()):
+            booked.count(seat.needs, sign)
+            taken[seat.worker].count(seat.needs, sign)
+        if open_names is None or start in doors:
+            open_workers = [worker for worker in workers if _takes_seats(worker, start)]
+            open_names, capacity = {worker.id for worker in open_workers}, _capacity(open_workers)
+        free = _Tally()
+        free.add(booked, -1)
+        for name in taken.keys() - open_names:
+            free.add(taken[name], 1)
+        yield Step(start=start, end=end, workers=len(open_names), booked=booked.amount(), free=free.left_of(capacity))
+
+
+def _doors(worker: Worker) -> Iterable[datetime]:
+    """When a worker opens or closes to seats, as far as that is written down."""
+    for rest in worker.spec.maintenance:
+        yield from (rest.frm, rest.to)
+    if worker.spec.unschedulable is not None and worker.spec.unschedulable.until is not None:
+        yield worker.spec.unschedulable.until
+
+
+@dataclass(slots=True)
+class _Tally:
+    """A running sum of needs. Rounded when it is read: what is added and taken off again leaves no dust."""
+
+    cpu_cores: float = 0
+    memory_gb: float = 0
+    storage_gb: float = 0
+    nodes: int = 0
+    seats: int = 0
+
+    def count(self, needs: Requirements, sign: int) -> None:
+        self.cpu_cores += sign * needs.cpu_cores
+        self.memory_gb += sign * needs.memory_gb
+        self.storage_gb += sign * needs.storage_gb
+        self.nodes += sign * needs.node_count
+        self.seats += sign
+
+    def add(self, other: "_Tally", sign: int) -> None:
+        self.cpu_cores += sign * other.cpu_cores
+        self.memory_gb += sign * other.memory_gb
+        self.storage_gb += sign * other.storage_gb
+        self.nodes += sign * other.nodes
+
+    def amount(self) -> Amount:
+        return self._rounded(Amount(), seats=self.seats)
+
+    def left_of(self, capacity: Amount) -> Amount:
+        """The capacity with this (which is below zero) added to it."""
+        return self._rounded(capacity)
+
+    def _rounded(self, base: Amount, seats: int = 0) -> Amount:
+        return Amount(
+            cpu_cores=round(base.cpu_cores + self.cpu_cores, _DIGITS),
+            memory_gb=round(base.memory_gb + self.memory_gb, _DIGITS),
+            storage_gb=round(base.storage_gb + self.storage_gb, _DIGITS),
+            nodes=base.nodes + self.nodes,
+            seats=seats,
         )
-        yield Step(start=start, end=end, workers=len(open_workers), booked=_sum(busy), free=free)
 
 
 def _takes_seats(worker: Worker, at: datetime) -> bool:
@@ -248,11 +302,7 @@ def _capacity(workers: Iterable[Worker]) -> Amount:
 
 
 def _sum(seats: Iterable[_Seat]) -> Amount:
-    taken = list(seats)
-    return Amount(
-        cpu_cores=sum(seat.needs.cpu_cores for seat in taken),
-        memory_gb=sum(seat.needs.memory_gb for seat in taken),
-        storage_gb=sum(seat.needs.storage_gb for seat in taken),
-        nodes=sum(seat.needs.node_count for seat in taken),
-        seats=len(taken),
-    )
+    taken = _Tally()
+    for seat in seats:
+        taken.count(seat.needs, 1)
+    return taken.amount()

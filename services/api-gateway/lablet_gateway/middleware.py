@@ -18,7 +18,7 @@ from lablet_common.telemetry.metrics import API_REQUEST
 from lablet_gateway import problems
 from lablet_gateway.faults import problem_response
 from lablet_gateway.identity import NoRole, Principal, ProviderUnavailable, TokenRefused, TokenVerifier
-from lablet_gateway.rights import PREFIX, SCHEMAS
+from lablet_gateway.rights import PREFIX, SCHEMAS, SIGN_IN
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SECURITY = {
@@ -83,7 +83,8 @@ class Authentication:
         self._verifier = verifier
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(f"{PREFIX}/") or scope["path"].startswith(SCHEMAS):
+        path = scope.get("path", "")
+        if scope["type"] != "http" or not path.startswith(f"{PREFIX}/") or path == SIGN_IN or path.startswith(SCHEMAS):
             await self._app(scope, receive, send)
             return
         try:

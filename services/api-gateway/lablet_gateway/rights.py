@@ -167,7 +167,10 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
 }
 
 SCHEMAS = f"{PREFIX}/schemas"
-OPEN = frozenset({("GET", "/livez"), ("GET", "/readyz"), ("GET", SCHEMAS), ("GET", f"{SCHEMAS}/{{name}}")})
+SIGN_IN = f"{PREFIX}/sign-in"
+OPEN = frozenset({
+    ("GET", "/livez"), ("GET", "/readyz"), ("GET", SIGN_IN), ("GET", SCHEMAS), ("GET", f"{SCHEMAS}/{{name}}"),
+})  # fmt: skip
 """Routes that need no token."""
 
 ROUTE_OF_INTENT: Mapping[str, tuple[str, str]] = {

@@ -40,6 +40,11 @@ class OidcSettings(Settings):
     """Real seconds after which the provider's keys are fetched again."""
     ca_cert: Path | None = None
     """PEM file of the authority that signed the provider's certificate."""
+    console_client_id: str = ""
+    """The public client under which the provider knows the console (authorization code with PKCE, no secret). Without it
+    people sign in there with a token."""
+    console_scopes: str = "openid"
+    """What the console asks the provider for; some give refresh tokens for `offline_access` only."""
 
     @property
     def audiences(self) -> list[str]:
@@ -60,6 +65,8 @@ class OidcSettings(Settings):
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         if not self.issuer:
+            if self.console_client_id:
+                raise ValueError("OIDC_CONSOLE_CLIENT_ID is set, and OIDC_ISSUER is not: whose client is it?")
             return self
         if not is_private_enough(self.issuer):
             raise ValueError(f"OIDC_ISSUER is {self.issuer!r}: it has to be an https address")

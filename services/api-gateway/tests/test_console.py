@@ -2,15 +2,19 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from lablet_common.resources.kinds import member_key, ownership_key
 from lablet_common.store import Transaction
-from lablet_gateway.console import POLICY, Asset, load
+from lablet_gateway.app import create_app
+from lablet_gateway.console import Asset, load, policy
+from lablet_gateway.settings import OidcSettings
 from lablet_gateway.topologies import graph_of
 
 _IMPORT = re.compile(r'^import .* from "(\.[^"]+)";$', re.MULTILINE)
@@ -26,9 +30,35 @@ async def test_the_page_needs_no_token_and_may_load_from_this_server_only(world:
     page = await world.client().get("/", headers={"authorization": "none"})
     assert page.status_code == 200
     assert page.headers["content-type"].startswith("text/html")
-    assert page.headers["content-security-policy"] == POLICY
-    assert "unsafe" not in POLICY
+    allowed = page.headers["content-security-policy"]
+    assert "connect-src 'self';" in allowed
+    assert "unsafe" not in allowed
+    assert page.headers["referrer-policy"] == "no-referrer"
     assert "://" not in page.text
+
+
+def test_a_page_may_talk_to_the_identity_provider_that_people_sign_in_at_and_to_nobody_else() -> None:
+    provider = {"issuer": "https://id.example.org/realms/labs", "audience": "lablet"}
+    assert "connect-src 'self';" in policy(OidcSettings(**provider))
+    told = policy(OidcSettings(**provider, console_client_id="lablet-console"))
+    assert "connect-src 'self' https://id.example.org;" in told
+    assert told.count("://") == 1
+    with pytest.raises(ValueError, match="OIDC_ISSUER is not"):
+        OidcSettings(console_client_id="lablet-console")
+
+
+async def test_how_to_sign_in_is_told_without_a_token(world: Any) -> None:
+    nobody = world.client(None)
+    assert (await nobody.get("/api/v1/sign-in")).json() == {}
+    assert (await nobody.get("/api/v1/sign-in/")).status_code == 401
+    oidc = OidcSettings(issuer="https://id.example.org", audience="lablet", console_client_id="lablet-console")
+    parts = replace(world.parts, settings=world.parts.settings.model_copy(update={"oidc": oidc}))
+    transport = httpx.ASGITransport(create_app(parts))
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        told = await http.get("/api/v1/sign-in")
+    assert told.json() == {
+        "oidc": {"issuer": "https://id.example.org", "clientId": "lablet-console", "scopes": "openid"}
+    }
 
 
 async def test_a_page_that_is_known_is_not_sent_again_and_an_unknown_one_is_404(world: Any) -> None:

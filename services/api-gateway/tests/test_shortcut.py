@@ -1,11 +1,14 @@
 """The short way to one resource answers what FastAPI's way answers, for everybody."""
 
+import json
+import re
 from typing import Any
 
 import pytest
 
 from lablet_common.store import StoreUnavailable
 from lablet_common.telemetry.metrics import REGISTRY
+from lablet_gateway.api import events, reservations
 
 _FLEETING = {"x-request-id", "date"}
 
@@ -72,3 +75,104 @@ async def test_a_defect_on_the_short_way_is_500_without_details(world: Any, monk
     monkeypatch.setattr(world.store, "txn", broken)
     answer = await world.client().get("/api/v1/workers/default-001")
     assert (answer.status_code, "secret" in answer.text) == (500, False)
+
+
+RESERVATIONS, EVENTS = "/api/v1/reservations", "/api/v1/events"
+LONG = {"long": "way"}
+"""A query that means nothing leads to FastAPI."""
+
+
+def said(answer: Any) -> Any:
+    """An answer without what is drawn anew for each request."""
+    text = re.sub(r"(req|rsv)-[a-z2-7]{26}", r"\1-", answer.text)
+    text = re.sub(r'"(uid|eventId|requestId|resourceVersion)":"[^"]*"', r'"\1":""', text)
+    headers = {
+        name: value for name, value in answer.headers.items() if name not in {*_FLEETING, "content-length", "etag"}
+    }
+    if "location" in headers:
+        headers["location"] = headers["location"].rpartition("-")[0]
+    return answer.status_code, headers, text
+
+
+@pytest.mark.parametrize("who", ["admin@default", "ina", "ann", "machine@default", "admin@acme", None])
+async def test_both_ways_take_and_refuse_the_same_reservations(world: Any, booking: Any, who: str | None) -> None:
+    client = world.client(who)
+    bodies: list[bytes] = [
+        *(json.dumps(body).encode() for body in (
+            booking(), booking(pool="nowhere"), booking(definition="opsf"), booking(seats=0), booking(sets=1),
+            booking(start="2020-01-01T09:00:00Z"), booking(end=None), booking(roster=[{"seat": 3, "user": "x"}]),
+            booking(labels={"a": 1}), {}, [], "x", None, booking(start="2027-03-01T09:00:00"),
+            booking(labels={"a": "x" * 300}), booking(labels={f"{n}": "x" * 250 for n in range(20)}),
+        )),
+        b"", b"{", b"\xff", b'{"seats": NaN}', b"[" * 4000,
+    ]  # fmt: skip
+    for body in bodies:
+        for headers in ({}, {"Idempotency-Key": ""}, {"Idempotency-Key": "k" * 256}, {"Prefer": "respond-async"}):
+            kind = {"Content-Type": "application/json", **headers}
+            short = await client.post(RESERVATIONS, content=body, headers=kind)
+            long = await client.post(RESERVATIONS, content=body, headers=kind, params=LONG)
+            assert said(short) == said(long), (body[:200], headers)
+
+
+async def test_a_key_stands_for_one_request_whichever_way_it_comes(world: Any, booking: Any) -> None:
+    client, key = world.client("ina"), {"Idempotency-Key": "k-1"}
+    short = await client.post(RESERVATIONS, json=booking(), headers=key)
+    long = await client.post(RESERVATIONS, json=booking(), headers=key, params=LONG)
+    assert (short.status_code, short.json(), short.headers["location"]) == (
+        202, long.json(), long.headers["location"],
+    )  # fmt: skip
+    for params in ({}, LONG):
+        other = await client.post(RESERVATIONS, json=booking(seats=1), headers=key, params=params)
+        assert other.status_code == 422
+        assert other.json()["type"].endswith("/idempotency-key-reused") or "key" in other.json()["type"]
+
+
+@pytest.mark.parametrize("who", ["admin@default", "ann", None])
+async def test_both_ways_take_and_refuse_the_same_events(world: Any, booking: Any, who: str | None) -> None:
+    client = world.client(who)
+    event = {"specversion": "1.0", "source": "/lms", "type": "io.lablet.reservation.requested.v1"}
+
+    def told(number: int, **changes: Any) -> dict[str, Any]:
+        return event | {"id": f"e-{number}", "data": booking()} | changes
+
+    cases: list[tuple[str, Any]] = [
+        ("application/cloudevents+json", told(1)),
+        ("application/cloudevents+json", told(2, type="io.lablet.nothing.v1")),
+        ("application/cloudevents+json", told(3, data=booking(seats=0))),
+        ("application/cloudevents+json", {}),
+        ("application/cloudevents-batch+json", [told(4), told(5, data={}), 7]),
+        ("application/cloudevents-batch+json", [told(6, data={})]),
+        ("application/cloudevents-batch+json", [told(7, source="x" * 5000)]),
+        ("application/json", {}),
+        ("text/plain", "x"),
+    ]
+    for kind, body in cases:
+        content, headers = json.dumps(body), {"Content-Type": kind}
+        short = await client.post(EVENTS, content=content, headers=headers)
+        long = await client.post(EVENTS, content=content, headers=headers, params=LONG)
+        assert said(short) == said(long), body
+
+
+async def test_a_plain_post_goes_the_short_way_and_is_counted_under_its_route(
+    world: Any, booking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = list[str]()
+    reserve, publish = reservations.reserve, events.publish_events
+
+    async def counting_reserve(*asked: Any) -> Any:
+        short.append("reserve")
+        return await reserve(*asked)
+
+    async def counting_publish(*asked: Any) -> Any:
+        short.append("publish")
+        return await publish(*asked)
+
+    monkeypatch.setattr(reservations, "reserve", counting_reserve)  # FastAPI holds the function itself
+    monkeypatch.setattr(events, "publish_events", counting_publish)
+    labels = {"method": "POST", "route": RESERVATIONS, "status": "202"}
+    before = REGISTRY.get_sample_value("lablet_api_request_duration_seconds_count", labels) or 0
+    for params in ({}, LONG):
+        assert (await world.client().post(RESERVATIONS, json=booking(), params=params)).status_code == 202
+        await world.client().post(EVENTS, content=b"[]", params=params)
+    assert short == ["reserve", "publish"]
+    assert REGISTRY.get_sample_value("lablet_api_request_duration_seconds_count", labels) == before + 2

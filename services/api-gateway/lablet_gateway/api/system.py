@@ -25,6 +25,20 @@ class Whoami(Model):
     tenant: str
 
 
+class SignInProvider(Model):
+    """The identity provider that the console sends people to, as a public client."""
+
+    issuer: str
+    client_id: str
+    scopes: str
+
+
+class SignIn(Model):
+    """The ways to sign in besides a token."""
+
+    oidc: SignInProvider | None = None
+
+
 class Version(Model):
     version: str
     api: str = "v1"
@@ -51,6 +65,16 @@ class Ready(Model):
 async def whoami(caller: WithCaller) -> Response:
     """The principal that the token proves."""
     return model_response(Whoami(name=caller.name, role=caller.principal.role, tenant=caller.tenant))
+
+
+@router.get("/sign-in", response_model=SignIn)
+async def sign_in(parts: WithParts) -> Response:
+    """How people may sign in; needs no token, and holds nothing secret."""
+    oidc = parts.settings.oidc
+    if not oidc.console_client_id:
+        return model_response(SignIn())
+    known = SignInProvider(issuer=oidc.issuer, client_id=oidc.console_client_id, scopes=oidc.console_scopes)
+    return model_response(SignIn(oidc=known))
 
 
 @router.get("/version", response_model=Version, responses=refusals())

@@ -1,7 +1,8 @@
 """The web console: static pages beside the API, read once when the process starts.
 
 Everything that the console shows or does goes through the public API with the caller's own token; nothing served here is
-secret, so it needs no token. Pages come with a policy that lets them load scripts, styles and data from this server only.
+secret, so it needs no token. Pages come with a policy that lets them load scripts, styles and data from this server only;
+where people sign in at an identity provider, the page may also talk to that one.
 """
 
 import hashlib
@@ -9,17 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+from lablet_gateway.settings import OidcSettings
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src {connect}; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What a page of the console may load and from where."""
 _ASSETS = "/console"
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -38,18 +41,26 @@ class Asset:
     etag: str
 
 
-def routes() -> list[Route]:
-    """`/` is the page; its parts lie under `/console/`."""
+def policy(oidc: OidcSettings) -> str:
+    """What a page of the console may load and from where."""
+    if not oidc.console_client_id:
+        return _POLICY.format(connect="'self'")
+    issuer = urlsplit(oidc.issuer)
+    return _POLICY.format(connect=f"'self' {issuer.scheme}://{issuer.netloc}")
+
+
+def routes(policy: str) -> list[Route]:
+    """`/` is the page; its parts lie under `/console/`. `policy` goes with each."""
     assets = load(files(__name__) / "assets")
 
     async def page(request: Request) -> Response:
-        return _answer(request, assets["index.html"])
+        return _answer(request, assets["index.html"], policy)
 
     async def part(request: Request) -> Response:
         asset = assets.get(request.path_params["path"])
         if asset is None:
             raise HTTPException(404)
-        return _answer(request, asset)
+        return _answer(request, asset, policy)
 
     return [Route("/", page, name="console"), Route(f"{_ASSETS}/{{path:path}}", part, name="console-part")]
 
@@ -69,8 +80,8 @@ def load(folder: Traversable, below: str = "") -> Mapping[str, Asset]:
     return found
 
 
-def _answer(request: Request, asset: Asset) -> Response:
-    headers = {"ETag": asset.etag, "Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
+def _answer(request: Request, asset: Asset, policy: str) -> Response:
+    headers = {"ETag": asset.etag, "Cache-Control": "no-cache", "Content-Security-Policy": policy}
     if request.headers.get("if-none-match") == asset.etag:
         return Response(status_code=304, headers=headers)
     return Response(asset.data, headers=headers, media_type=asset.media_type)

@@ -1,8 +1,8 @@
 // The public API, with the caller's token. Errors are problem documents; a failed connection says so.
 
+import * as session from "./session.js";
+
 const PREFIX = "/api/v1";
-const KEPT = "lablet-token";
-let token = sessionStorage.getItem(KEPT) ?? "";
 
 export class Problem extends Error {
   constructor(status, document, retryAfter) {
@@ -21,36 +21,29 @@ export class Unreachable extends Error {
   }
 }
 
-export const signedIn = () => token !== "";
-
-export function signIn(secret) {
-  token = secret.trim();
-  sessionStorage.setItem(KEPT, token);
-}
-
-export function signOut() {
-  token = "";
-  sessionStorage.removeItem(KEPT);
-}
-
 export function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** The raw answer; raises Problem or Unreachable. */
 export async function call(method, path, { body, headers = {}, signal } = {}) {
-  const sent = { Authorization: `Bearer ${token}`, ...headers };
+  const sent = { ...headers };
   if (body !== undefined && !(body instanceof Blob)) {
     body = JSON.stringify(body);
     sent["Content-Type"] = "application/json";
   }
-  let answer;
-  try {
-    answer = await fetch(PREFIX + path, { method, body, headers: sent, signal, cache: "no-store" });
-  } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new Unreachable();
-  }
+  const send = async () => {
+    try {
+      const token = await session.bearer();
+      if (token) sent.Authorization = `Bearer ${token}`;
+      return await fetch(PREFIX + path, { method, body, headers: sent, signal, cache: "no-store" });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Unreachable();
+    }
+  };
+  let answer = await send();
+  if (answer.status === 401 && (await session.another())) answer = await send();
   if (answer.ok) return answer;
   const text = await answer.text();
   let document;

@@ -1,5 +1,6 @@
 // A small virtual DOM: views describe what should be there, and only what differs is touched, so that focus, scroll and
-// half-typed input survive live updates. Children are matched by `key`, else by place and tag.
+// half-typed input survive live updates. Children are matched by `key`, else by place and tag. A description that is the very
+// same object as last time is not looked into: whoever draws much keeps what has not changed.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -39,7 +40,8 @@ function patchKids(parent, kids, svg) {
     else node = typeof kid === "string" ? document.createTextNode(kid) : create(kid, svg);
     if (typeof kid === "string") {
       if (node.data !== kid) node.data = kid;
-    } else {
+    } else if (node.labletDrawn !== kid) {
+      node.labletDrawn = kid;
       patchProps(node, kid.props);
       patchKids(node, kid.kids, svg || kid.tag === "svg");
       if (kid.tag === "select" && kid.props.value !== undefined) node.value = kid.props.value;
@@ -77,6 +79,8 @@ function set(node, name, value, before) {
     node[name] = Boolean(value);
   } else if (name === "width%") {
     node.style.setProperty("width", value === undefined ? "" : `${value}%`);
+  } else if (name === "top") {
+    node.style.setProperty("top", value === undefined ? "" : `${value}px`);
   } else if (value === undefined || value === null || value === false) {
     node.removeAttribute(name);
   } else {
@@ -95,6 +99,21 @@ export function onceAFrame(work) {
       work();
     });
   };
+}
+
+/** Runs `work` soon after it is asked for, and at most once in `pause` ms, however often that is. */
+export function atMost(work, pause) {
+  let timer;
+  let last = -Infinity;
+  const soon = () => {
+    timer ??= setTimeout(() => {
+      timer = undefined;
+      last = performance.now();
+      work();
+    }, Math.max(pause / 10, last + pause - performance.now()));
+  };
+  soon.cancel = () => clearTimeout(timer);
+  return soon;
 }
 
 /** Runs `work` when nobody has asked for it for a while (milliseconds), with the latest arguments. */

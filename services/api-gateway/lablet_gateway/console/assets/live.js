@@ -11,8 +11,9 @@ const LISTS = {
   worker: "/workers",
   pool: "/pools",
   template: "/templates",
+  series: "/series",
 };
-const FLEET = new Set(["worker", "pool", "template"]);
+const STAFF_ONLY = new Set(["worker", "pool", "template", "series"]);
 const SILENCE = 45_000;
 const FRESH = 2_500;
 const TAIL = 1_000;
@@ -20,9 +21,10 @@ const TAIL = 1_000;
 export class Live extends EventTarget {
   constructor(staff) {
     super();
-    this.kinds = Object.keys(LISTS).filter((kind) => staff || !FLEET.has(kind));
+    this.kinds = Object.keys(LISTS).filter((kind) => staff || !STAFF_ONLY.has(kind));
     this.resources = Object.fromEntries(Object.keys(LISTS).map((kind) => [kind, new Map()]));
     this.changed = new Map();
+    this.latest = -FRESH;
     this.tail = [];
     this.state = "connecting";
     this.problem = "";
@@ -38,6 +40,11 @@ export class Live extends EventTarget {
 
   find(kind, id) {
     return this.resources[kind].get(id);
+  }
+
+  /** Whether nothing has changed for so long that nothing is highlighted. */
+  quiet() {
+    return performance.now() - this.latest > FRESH;
   }
 
   /** Whether it changed just now, and so is to be highlighted. */
@@ -68,7 +75,7 @@ export class Live extends EventTarget {
       } catch (error) {
         if (this.stopped.signal.aborted) return;
         if (error.status === 401) {
-          this.say("refused", error.message);
+          this.refuse(error.message);
           return;
         }
         this.say("lost", error.message);
@@ -78,8 +85,14 @@ export class Live extends EventTarget {
     }
   }
 
+  /** Whoever this is may not read on. */
+  refuse(problem) {
+    this.stop();
+    this.say("refused", problem);
+  }
+
   say(state, problem = "") {
-    if (this.state === state) return;
+    if (this.state === state || this.state === "refused") return;
     this.state = state;
     this.problem = problem;
     this.dispatchEvent(new Event("state"));
@@ -132,14 +145,16 @@ export class Live extends EventTarget {
     else {
       whole.metadata = { ...whole.metadata, resourceVersion: String(sequence) };
       this.resources[kind].set(key, whole);
-      this.changed.set(`${kind}/${key}`, performance.now());
-      setTimeout(() => this.tell(new Set([kind])), FRESH + 50);
+      this.latest = performance.now();
+      this.changed.set(`${kind}/${key}`, this.latest);
+      setTimeout(() => this.dispatchEvent(new Event("faded")), FRESH + 50);
     }
-    this.tell(new Set([kind]));
+    this.tell(new Set([kind]), whole);
   }
 
-  tell(kinds) {
-    this.dispatchEvent(new CustomEvent("change", { detail: kinds }));
+  /** `one`: what has changed, where it is a single resource. */
+  tell(kinds, one = null) {
+    this.dispatchEvent(new CustomEvent("change", { detail: { kinds, one } }));
   }
 }
 

@@ -3,8 +3,10 @@
 import * as api from "./api.js";
 import { h, onceAFrame, render } from "./dom.js";
 import { Live } from "./live.js";
+import * as oidc from "./oidc.js";
+import * as session from "./session.js";
 import { now, showClock, showDay, speed, syncClock, zone } from "./time.js";
-import { trouble } from "./ui.js";
+import { note, trouble } from "./ui.js";
 import { calendar } from "./views/calendar.js";
 import { definitions } from "./views/definitions.js";
 import { events } from "./views/events.js";
@@ -12,6 +14,7 @@ import { health } from "./views/health.js";
 import { instances } from "./views/instances.js";
 import { mylab } from "./views/mylab.js";
 import { reservations } from "./views/reservations.js";
+import { series } from "./views/series.js";
 import { usage } from "./views/usage.js";
 import { workers } from "./views/workers.js";
 
@@ -19,6 +22,7 @@ const STAFF = ["admin", "operator", "instructor"];
 const VIEWS = [
   { path: "calendar", title: "Calendar", view: calendar, roles: STAFF },
   { path: "reservations", title: "Reservations", view: reservations },
+  { path: "series", title: "Series", view: series, roles: STAFF },
   { path: "mylab", title: "My lab", view: mylab },
   { path: "instances", title: "Instances", view: instances },
   { path: "workers", title: "Workers", view: workers, roles: STAFF },
@@ -32,7 +36,7 @@ const STATES = {
   connecting: "Connecting …",
   live: "Live",
   lost: "Connection lost: what you see may be old. Trying again …",
-  refused: "The token is no longer valid",
+  refused: "Your sign-in has ended.",
 };
 
 function theme(change) {
@@ -49,59 +53,84 @@ function isDark() {
 
 async function start() {
   theme();
-  if (!api.signedIn()) {
-    signInPage();
-    return;
-  }
   try {
-    const who = await api.get("/whoami");
-    await syncClock();
+    if (oidc.answered()) await session.finish();
+    if (!session.signedIn()) {
+      await signInPage();
+      return;
+    }
+    const [who] = await Promise.all([api.get("/whoami"), syncClock()]);
     shell(who);
   } catch (error) {
-    if (error.status === 401) api.signOut();
-    signInPage(error);
+    if (error.status === 401 || error.status === 403) session.forget();
+    await signInPage(error);
   }
 }
 
-function signInPage(error) {
+async function signInPage(error) {
   let secret = "";
+  let problem = error;
+  let provider = null;
   const enter = async (event) => {
     event.preventDefault();
-    api.signIn(secret);
+    session.signIn(secret);
     await start();
   };
-  render(
-    root,
-    h(
-      "main",
-      { class: "signin", key: "signin" },
-      h("img", { src: "/console/icon.svg", alt: "", width: 56, height: 56 }),
-      h("h1", {}, "Lablet"),
-      h("p", {}, "Reserve seats of network labs, follow them, run the fleet that hosts them."),
+  const leave = async () => {
+    try {
+      await oidc.begin(provider, location.hash);
+    } catch (trouble) {
+      problem = trouble;
+      draw();
+    }
+  };
+  const draw = () =>
+    render(
+      root,
       h(
-        "form",
-        { onsubmit: enter },
+        "main",
+        { class: "signin", key: "signin" },
+        h("img", { src: "/console/icon.svg", alt: "", width: 56, height: 56 }),
+        h("h1", {}, "Lablet"),
+        h("p", {}, "Reserve seats of network labs, follow them, run the fleet that hosts them."),
+        trouble(problem),
+        provider
+          ? [
+              h("button", { type: "button", class: "primary", key: "oidc", onclick: leave }, `Sign in at ${new URL(provider.issuer).host}`),
+              h("p", { class: "or", key: "or" }, "or with a token"),
+            ]
+          : null,
         h(
-          "label",
-          { class: "field" },
-          h("span", {}, "Token"),
-          h("input", {
-            type: "password",
-            name: "token",
-            autocomplete: "current-password",
-            required: true,
-            ref: (node) => setTimeout(() => node.focus()),
-            oninput: (event) => {
-              secret = event.target.value;
-            },
-          }),
-          h("small", {}, "A local mesh keeps one for each role in its data folder, under secrets. It stays in this tab only."),
+          "form",
+          { onsubmit: enter },
+          h(
+            "label",
+            { class: "field" },
+            h("span", {}, "Token"),
+            h("input", {
+              type: "password",
+              name: "token",
+              autocomplete: "off",
+              required: true,
+              "aria-describedby": "token-hint",
+              ref: (node) => setTimeout(() => node.focus()),
+              oninput: (event) => {
+                secret = event.target.value;
+              },
+            }),
+            h("small", { id: "token-hint" }, "A local mesh keeps one for each role in its data folder, under secrets. It stays in this tab only."),
+          ),
+          h("button", { class: provider ? undefined : "primary" }, "Sign in"),
         ),
-        trouble(error),
-        h("button", { class: "primary" }, "Sign in"),
       ),
-    ),
-  );
+    );
+  draw();
+  try {
+    provider = (await api.get("/sign-in")).oidc ?? null;
+  } catch (trouble) {
+    problem ??= trouble;
+  }
+  draw();
 }
 
 function shell(who) {
@@ -110,12 +139,17 @@ function shell(who) {
   const home = who.role === "learner" ? "mylab" : "calendar";
   let current = null;
   let path = "";
+  let before = "connecting";
+  session.whenEnded(() => live.refuse("the identity provider has ended the session"));
 
   const leave = () => {
     live.stop();
     current?.gone?.();
-    api.signOut();
-    location.hash = "";
+    void session.signOut();
+  };
+
+  const again = () => {
+    session.forget();
     location.reload();
   };
 
@@ -149,7 +183,14 @@ function shell(who) {
           h("button", { type: "button", onclick: leave }, "Sign out"),
         ),
       ),
-      live.state === "live" ? null : h("div", { class: `banner ${live.state}`, role: "alert", key: "banner" }, STATES[live.state]),
+      live.state === "live"
+        ? null
+        : h(
+            "div",
+            { class: `banner ${live.state}`, role: "alert", key: "banner" },
+            h("span", {}, STATES[live.state]),
+            live.state === "refused" ? h("button", { type: "button", class: "primary", onclick: again }, "Sign in again") : null,
+          ),
       h("main", { id: "main", tabindex: "-1", key: `view-${name}` }, current ? current.draw(rest.map(decodeURIComponent)) : null),
     );
     current?.drawn?.();
@@ -161,16 +202,24 @@ function shell(who) {
     if (current?.of !== wanted) {
       current?.gone?.();
       current = { of: wanted, ...wanted.view({ live, who, draw }) };
-      document.title = `${wanted.title} · Lablet`;
     }
-    current.moved?.(path.split("/").slice(1).map(decodeURIComponent));
+    const place = path.split("/").slice(1).map(decodeURIComponent);
+    document.title = [...place.slice(0, 1), wanted.title, "Lablet"].join(" · ");
+    current.moved?.(place);
     draw();
+    scrollTo(0, 0);
+    requestAnimationFrame(() => document.activeElement === document.body && document.getElementById("main").focus({ preventScroll: true }));
   };
 
   addEventListener("hashchange", go);
-  live.addEventListener("state", draw);
-  live.addEventListener("change", (event) => {
-    current?.changed?.(event.detail);
+  live.addEventListener("state", () => {
+    if (before === "lost" && live.state === "live") note("Connected again, and caught up");
+    before = live.state;
+    draw();
+  });
+  live.addEventListener("faded", draw);
+  live.addEventListener("change", ({ detail: { kinds, one } }) => {
+    current?.changed?.(kinds, one);
     draw();
   });
   setInterval(draw, Math.max(250, Math.min(5_000, 30_000 / speed)));

@@ -2,6 +2,7 @@
 
 import { h, render } from "./dom.js";
 import { Problem } from "./api.js";
+import { showTime } from "./time.js";
 
 export const badge = (phase) => h("span", { class: `badge phase-${String(phase).toLowerCase()}` }, phase);
 
@@ -9,16 +10,31 @@ export const link = (path, ...kids) => h("a", { href: `#/${path}` }, ...kids);
 
 export const empty = (...words) => h("p", { class: "empty" }, ...words);
 
-/** `columns`: [{title, of(row), class?}]; `rows` with `key(row)`; a row that leads somewhere has an address. */
+/** Stands where something will be in a moment. */
+export const waiting = (what) => h("p", { class: "empty waiting", role: "status" }, `${what} is being read …`);
+
+/** What stands above every view: its name, and what can be done or chosen there. */
+export const head = (title, ...tools) => h("div", { class: "tools" }, h("h1", {}, title), ...tools);
+
+/** What something went through: `[{to, at, reason, message}]`. */
+export const moves = (history) =>
+  h(
+    "ol",
+    { class: "story" },
+    history.map((move, at) => h("li", { key: at }, h("time", { datetime: move.at }, showTime(move.at)), badge(move.to), h("span", {}, move.message || move.reason || ""))),
+  );
+
+/** `columns`: [{title, of(row), class?, hidden?}]; `rows` with `key(row)`; a row that leads somewhere has an address. A table
+ * that is wider than the page scrolls by itself, with the keyboard too. */
 export function table(columns, rows, { key, href, fresh, caption }) {
   return h(
     "div",
-    { class: "scroll" },
+    { class: "scroll", role: "region", "aria-label": caption, tabindex: 0 },
     h(
       "table",
       {},
       h("caption", { class: "hidden" }, caption),
-      h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", class: column.class }, column.title)))),
+      h("thead", {}, h("tr", {}, columns.map((column) => h("th", { scope: "col", class: column.class }, column.hidden ? h("span", { class: "hidden" }, column.title) : column.title)))),
       h(
         "tbody",
         {},
@@ -139,6 +155,7 @@ export function dialog(title, draw, { ended } = {}) {
   });
   again();
   box.showModal();
+  box.querySelector("form :is(input, select, textarea):not([type=hidden]), form footer button")?.focus();
   return { again, close };
 }
 

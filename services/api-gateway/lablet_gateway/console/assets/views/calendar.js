@@ -1,199 +1,167 @@
 // Workers over time: seats, the rest between them, maintenance, when the power is on, and now. Only the rows in sight are
-// drawn. Seats of one reservation on one worker are one bar.
+// drawn, and a row is described anew only when something in it is different.
 
 import * as api from "../api.js";
-import { h, whenQuiet } from "../dom.js";
-import { DAY, HOUR, MINUTE, addDays, dayOf, iso, ms, now, showClock, showDay, showSlot } from "../time.js";
-import { badge, empty, link, table, trouble } from "../ui.js";
+import { atMost, h } from "../dom.js";
+import { axis, drawRow, ground, Scale } from "../plot.js";
+import { Rows, bookingsOf } from "../rows.js";
+import { DAY, MINUTE, addDays, dayOf, iso, ms, now, showDay, showSlot } from "../time.js";
+import { badge, empty, head, link, table, trouble, waiting } from "../ui.js";
 
-const LANE = 18;
-const PAD = 5;
-const HEAD = 34;
-const LEAST = 3;
-const OVERSCAN = 400;
+const OVERSCAN = 300;
+const AGAIN = 2_000;
+const LISTED = 1_000;
 const ZOOMS = { day: 1, week: 7, month: 28 };
-
-/** Bars of one worker, each in a lane of its own while it overlaps another. */
-export function lanes(bookings) {
-  const merged = new Map();
-  for (const one of bookings) {
-    const key = one.reservation ? `${one.reservation}|${one.start}|${one.end}` : `${one.instance ?? one.start}|${one.end}|${merged.size}`;
-    const bar = merged.get(key);
-    if (bar) bar.seats += 1;
-    else merged.set(key, { ...one, key, seats: 1, from: ms(one.start), to: ms(one.end) });
-  }
-  const ends = [];
-  const bars = [...merged.values()].sort((one, other) => one.from - other.from || other.to - one.to);
-  for (const bar of bars) {
-    let lane = ends.findIndex((end) => end <= bar.from);
-    if (lane < 0) lane = ends.length;
-    ends[lane] = bar.to;
-    bar.lane = lane;
-  }
-  return { bars, height: Math.max(1, ends.length) };
-}
+const last = { pool: "default", zoom: "day", asTable: false };
 
 export function calendar({ live, draw }) {
-  let pool = "default";
-  let zoom = "day";
+  let { pool, zoom, asTable } = last;
   let from = dayOf(now());
   let data = null;
-  let rows = [];
+  let rows = null;
   let error = null;
   let chosen = null;
-  let asTable = false;
+  let cursor = null;
+  let follow = false;
   let scroller = null;
   let size = { top: 0, height: 600, width: 900 };
   let asked = 0;
+  let cache = new WeakMap();
+  const touched = new Map();
 
-  const days = () => ZOOMS[zoom];
-  const to = () => addDays(from, days());
+  const to = () => addDays(from, ZOOMS[zoom]);
 
   const load = async () => {
     const mine = ++asked;
+    const began = performance.now();
     try {
       const found = await api.get(`/pools/${pool}/calendar?from=${iso(from)}&to=${iso(to())}`);
       if (mine !== asked) return;
       data = found;
-      let at = 0;
-      rows = found.workers.map((worker) => {
-        const laid = lanes(worker.bookings);
-        const row = { worker, ...laid, at, tall: laid.height * LANE + 2 * PAD };
-        at += row.tall;
-        return row;
-      });
+      rows = new Rows(found.workers);
+      for (const [id, at] of touched) {
+        if (at < began - AGAIN) touched.delete(id);
+        else apply(id);
+      }
       error = null;
     } catch (problem) {
       if (mine === asked) error = problem;
     }
     draw();
   };
-  const soon = whenQuiet(load, 300);
+  const soon = atMost(load, AGAIN);
   void load();
+
+  /** What an event has told about a reservation, before the server's calendar is read again. */
+  const apply = (id) => {
+    const booking = live.find("reservation", id);
+    const mine = booking && booking.status.pool === pool;
+    rows?.put(id, mine ? bookingsOf(booking, (instance) => live.find("instance", instance), now()) : new Map());
+  };
 
   const show = (changes) => {
     ({ pool = pool, zoom = zoom, from = from } = changes);
+    Object.assign(last, { pool, zoom });
     void load();
     draw();
   };
 
   const observe = new ResizeObserver(([entry]) => {
-    size = { ...size, width: entry.contentRect.width, height: entry.contentRect.height };
+    size = { ...size, width: Math.round(entry.contentRect.width), height: entry.contentRect.height };
     draw();
   });
   const hold = (node) => {
+    if (scroller) observe.unobserve(scroller);
     scroller = node;
+    size = { ...size, top: 0 };
     observe.observe(node);
     node.addEventListener("scroll", () => {
       size = { ...size, top: node.scrollTop };
       draw();
-    });
+    }, { passive: true });
   };
 
-  const x = (at) => ((Math.min(Math.max(at, from), to()) - from) / (to() - from)) * size.width;
-
-  const words = (bar) =>
-    bar.reservation ? `${bar.definition}, ${bar.seats} ${bar.seats === 1 ? "seat" : "seats"}, ${showSlot(bar)}, ${bar.phase}` : `another tenant, ${showSlot(bar)}`;
-
-  const pick = (row, bar) => {
-    chosen = chosen?.key === bar.key && chosen.worker === row.worker.worker ? null : { ...bar, worker: row.worker.worker };
+  const pick = (worker, key) => {
+    const bar = rows.all[rows.at.get(worker)]?.bars.find((one) => one.key === key);
+    chosen = !bar || (chosen?.key === key && chosen.worker === worker) ? null : { ...bar, worker };
+    cursor = { worker, key };
     draw();
   };
-
-  const drawBar = (row, bar, turnaround) => {
-    const left = x(bar.from);
-    const wide = Math.max(LEAST, x(bar.to) - left);
-    const y = row.at + PAD + bar.lane * LANE;
-    const fresh = bar.reservation && live.isFresh("reservation", bar.reservation);
-    const label = bar.reservation ? `${bar.definition.split("@")[0]}${bar.seats > 1 ? ` ×${bar.seats}` : ""}` : "";
-    return h(
-      "g",
-      {
-        key: `${row.worker.worker}|${bar.key}`,
-        class: `bar phase-${String(bar.phase ?? "").toLowerCase()}${bar.reservation ? "" : " foreign"}${fresh ? " fresh" : ""}${chosen?.key === bar.key ? " chosen" : ""}`,
-        tabindex: 0,
-        role: "button",
-        "aria-label": `${row.worker.worker}: ${words(bar)}`,
-        onclick: () => pick(row, bar),
-        onkeydown: (event) => {
-          if (event.key === "Enter" || event.key === " ") {
-            event.preventDefault();
-            pick(row, bar);
-          }
-        },
-      },
-      h("title", {}, words(bar)),
-      turnaround && bar.to < to() ? h("rect", { class: "turnaround", x: x(bar.to), y: y + 2, width: Math.max(0, x(bar.to + turnaround) - x(bar.to)), height: LANE - 4 }) : null,
-      h("rect", { class: "body", x: left, y: y + 1, width: wide, height: LANE - 2, rx: 3 }),
-      wide > 34 ? h("text", { x: left + 5, y: y + LANE - 5 }, label.slice(0, Math.floor((wide - 8) / 6.2))) : null,
-    );
+  const barOf = (event) => event.target.closest?.(".bar")?.dataset;
+  const onclick = (event) => {
+    const found = barOf(event);
+    if (found) pick(found.worker, found.bar);
+  };
+  const onkeydown = (event) => {
+    const found = barOf(event);
+    if (event.key === "Escape" && chosen) {
+      chosen = null;
+      draw();
+    }
+    if (!found) return;
+    if (event.key === "Enter" || event.key === " ") {
+      event.preventDefault();
+      pick(found.worker, found.bar);
+    } else if (event.key.startsWith("Arrow")) {
+      event.preventDefault();
+      const next = rows.beside(found.worker, found.bar, event.key);
+      if (!next) return;
+      cursor = { worker: next.row.name, key: next.bar.key };
+      follow = true;
+      const { top, tall } = next.row;
+      if (top < scroller.scrollTop) scroller.scrollTop = top;
+      else if (top + tall > scroller.scrollTop + scroller.clientHeight) scroller.scrollTop = top + tall - scroller.clientHeight;
+      draw();
+    }
   };
 
-  const drawRow = (row, turnaround) => [
-    h("line", { key: `line-${row.worker.worker}`, class: "rule", x1: 0, x2: size.width, y1: row.at + row.tall, y2: row.at + row.tall }),
-    row.worker.powerSpans.map((span, at) =>
-      h("rect", { key: `on-${row.worker.worker}-${at}`, class: "power", x: x(ms(span.start)), y: row.at + row.tall - 4, width: Math.max(1, x(ms(span.end)) - x(ms(span.start))), height: 3 }, h("title", {}, `${row.worker.worker} is on ${showSlot(span)}`))),
-    row.worker.maintenance.map((span, at) =>
-      h("rect", { key: `rest-${row.worker.worker}-${at}`, class: "maintenance", x: x(ms(span.from)), y: row.at, width: Math.max(1, x(ms(span.to)) - x(ms(span.from))), height: row.tall }, h("title", {}, `Maintenance: ${showSlot({ start: span.from, end: span.to })} ${span.reason ?? ""}`))),
-    row.bars.filter((bar) => bar.to > from && bar.from < to()).map((bar) => drawBar(row, bar, turnaround)),
-  ];
-
-  const ticks = () => {
-    const found = [];
-    if (days() === 1) for (let at = from; at < to(); at += 2 * HOUR) found.push({ at, words: showClock(at) });
-    else for (let at = from; at < to(); at = addDays(at, days() > 7 ? 7 : 1)) found.push({ at, words: showDay(at) });
-    return found;
+  const described = (row, scale, turnaround) => {
+    const mine = cursor?.worker === row.name ? cursor.key : "";
+    const picked = chosen?.worker === row.name ? chosen.key : "";
+    const fresh = live.quiet() ? "" : row.bars.filter((bar) => bar.reservation && live.isFresh("reservation", bar.reservation)).map((bar) => bar.key).join();
+    const name = `${scale.name}|${turnaround}|${mine}|${picked}|${fresh}`;
+    const known = cache.get(row);
+    if (known?.name === name) return known.drawn;
+    const marks = (bar) => ({ fresh: fresh.includes(bar.key), chosen: picked === bar.key, cursor: mine === bar.key });
+    const drawn = drawRow(row, scale, turnaround, marks);
+    cache.set(row, { name, drawn });
+    return drawn;
   };
-
-  const loadCurve = () => {
-    const shares = data.steps.map((step) => Math.max(...["cpuCores", "memoryGb", "storageGb", "nodes"].map((of) => {
-      const all = step.booked[of] + step.free[of];
-      return all > 0 ? Math.min(1, step.booked[of] / all) : 0;
-    })));
-    const points = data.steps.flatMap((step, at) => {
-      const y = 26 - 24 * shares[at];
-      return [`${x(ms(step.start))},${y}`, `${x(ms(step.end))},${y}`];
-    });
-    const told = `Booked of what binds first: at most ${Math.round(100 * Math.max(0, ...shares))} % of the pool`;
-    return h("svg", { class: "curve", width: size.width, height: 28, role: "img", "aria-label": told }, h("title", {}, told), h("polygon", { points: `0,26 ${points.join(" ")} ${size.width},26` }));
+  let behind = { name: "" };
+  const once = (name, of) => {
+    if (behind.name !== name) behind = { name, ...of() };
+    return behind;
   };
 
   const chart = () => {
-    const tall = rows.length ? rows[rows.length - 1].at + rows[rows.length - 1].tall : 0;
-    const spec = live.find("pool", pool)?.spec;
-    const turnaround = (spec?.turnaroundMinutes ?? 0) * MINUTE;
-    const seen = rows.filter((row) => row.at + row.tall > size.top - OVERSCAN && row.at < size.top + size.height + OVERSCAN);
+    const turnaround = (live.find("pool", pool)?.spec.turnaroundMinutes ?? 0) * MINUTE;
+    const scale = new Scale(from, to(), size.width);
+    const seen = rows.between(size.top - OVERSCAN, size.top + size.height + OVERSCAN);
+    if (!cursor || !seen.some((row) => row.name === cursor.worker && row.bars.some((bar) => bar.key === cursor.key))) {
+      const row = seen.find((one) => one.bars.length);
+      if (!follow) cursor = row ? { worker: row.name, key: row.bars[0].key } : null;
+    }
     const at = now();
+    const still = once(`${scale.name}|${rows.tall}|${asked}`, () => ({ axis: h("div", { class: "axis" }, axis(data.steps, scale)), ground: h("g", { "aria-hidden": "true" }, ground(scale, rows.tall)) }));
     return h(
       "div",
       { class: "calendar" },
-      h("div", { class: "corner" }, `${data.workers.length} workers`),
+      h("div", { class: "corner" }, `${rows.all.length} workers`),
+      still.axis,
       h(
         "div",
-        { class: "axis" },
-        h("svg", { width: size.width, height: HEAD, "aria-hidden": "true" }, ticks().map((tick) => h("g", { key: tick.at }, h("line", { class: "tick", x1: x(tick.at), x2: x(tick.at), y1: 18, y2: HEAD }), h("text", { x: x(tick.at) + 3, y: 28 }, tick.words)))),
-        loadCurve(),
-      ),
-      h(
-        "div",
-        { class: "body", ref: undefined },
+        { class: "rows", ref: hold, role: "region", tabindex: 0, "aria-label": "Calendar of the workers" },
         h(
           "div",
-          { class: "rows", ref: hold, tabindex: 0, "aria-label": "Calendar of the workers" },
-          h(
-            "div",
-            { class: "names" },
-            h("svg", { width: 1, height: tall, "aria-hidden": "true" }),
-            seen.map((row) => h("div", { key: row.worker.worker, class: "rowname", ref: undefined, "data-at": row.at }, link(`workers/${row.worker.worker}`, row.worker.worker), h("span", { class: `dot phase-${row.worker.phase.toLowerCase()}`, title: row.worker.phase }))),
-          ),
-          h(
-            "svg",
-            { class: "plot", width: size.width, height: tall, role: "group", "aria-label": `Bookings from ${showDay(from)}` },
-            h("defs", {}, h("pattern", { id: "hatch", width: 6, height: 6, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)" }, h("line", { x1: 0, y1: 0, x2: 0, y2: 6 }))),
-            ticks().map((tick) => h("line", { key: `t${tick.at}`, class: "grid", x1: x(tick.at), x2: x(tick.at), y1: 0, y2: tall })),
-            seen.map((row) => drawRow(row, turnaround)),
-            at >= from && at < to() ? h("line", { key: "now", class: "nowline", x1: x(at), x2: x(at), y1: 0, y2: tall }) : null,
-          ),
+          { class: "names" },
+          seen.map((row) => h("div", { key: row.name, class: "rowname", top: row.top }, link(`workers/${row.name}`, row.name), row.worker.schedulable ? null : h("span", { class: "closed", title: "Takes no seats now" }, "⊘"), h("span", { class: `dot phase-${row.worker.phase.toLowerCase()}`, title: row.worker.phase }))),
+        ),
+        h(
+          "svg",
+          { class: "plot", "data-shown": `${data.start}/${data.end}`, width: size.width, height: rows.tall, role: "group", "aria-label": `Bookings from ${showDay(from)}: arrow keys go from one to the next, Enter tells more`, onclick, onkeydown },
+          still.ground,
+          seen.map((row) => h("g", { key: row.name, transform: `translate(0 ${row.top})` }, described(row, scale, turnaround))),
+          at >= from && at < to() ? h("line", { key: "now", class: "nowline", x1: scale.x(at), x2: scale.x(at), y1: 0, y2: rows.tall }, h("title", {}, "Now")) : null,
         ),
       ),
     );
@@ -202,76 +170,114 @@ export function calendar({ live, draw }) {
   const drawer = () => {
     if (!chosen) return null;
     const one = chosen.reservation ? live.find("reservation", chosen.reservation) : null;
+    const seats = one?.status.placement.filter((place) => place.worker === chosen.worker) ?? [];
     return h(
       "aside",
-      { class: "drawer", "aria-label": "Details" },
+      { class: "drawer", "aria-label": "Details", key: "drawer" },
       h("button", { type: "button", class: "quiet close", "aria-label": "Close", onclick: () => {
         chosen = null;
+        follow = true;
         draw();
       } }, "✕"),
       h("h2", {}, chosen.definition ?? "Another tenant"),
-      h("p", {}, badge(one?.status.phase ?? chosen.phase ?? "")),
+      chosen.phase ? h("p", {}, badge(one?.status.phase ?? chosen.phase)) : null,
       h("p", {}, showSlot(chosen)),
       h("p", {}, `${chosen.seats} ${chosen.seats === 1 ? "seat" : "seats"} on `, link(`workers/${chosen.worker}`, chosen.worker)),
       one ? h("p", {}, `Owner: ${one.metadata.owner}`) : null,
+      seats.length
+        ? h("ul", { class: "plain" }, seats.map((place) => {
+            const lab = live.find("instance", place.instance);
+            const user = one.spec.roster.find((entry) => entry.seat === place.seat)?.user;
+            return h("li", { key: place.seat }, `Seat ${place.seat}${user ? `, ${user}` : ""} `, lab ? link(`instances/${place.instance}`, badge(lab.status.phase)) : null);
+          }))
+        : null,
       one ? h("p", {}, link(`reservations/${chosen.reservation}`, "Open the reservation")) : null,
     );
   };
 
-  const list = () =>
-    table(
-      [
-        { title: "Worker", of: (one) => one.worker },
-        { title: "Slot", of: (one) => showSlot(one.bar) },
-        { title: "What", of: (one) => (one.bar.reservation ? link(`reservations/${one.bar.reservation}`, one.bar.definition) : "another tenant") },
-        { title: "Seats", of: (one) => one.bar.seats, class: "number" },
-        { title: "Phase", of: (one) => badge(one.bar.phase) },
-      ],
-      rows.flatMap((row) => row.bars.map((bar) => ({ worker: row.worker.worker, bar }))).slice(0, 1_000),
-      { key: (one) => `${one.worker}${one.bar.key}`, caption: "Bookings" },
+  const list = () => {
+    const lines = rows.all.flatMap((row) => [
+      ...row.bars.map((bar) => ({ key: bar.key, worker: row.name, start: bar.start, slot: bar, what: bar.reservation ? link(`reservations/${bar.reservation}`, bar.definition) : "another tenant", seats: bar.seats, phase: bar.phase })),
+      ...row.worker.maintenance.map((span) => ({ key: `rest-${span.from}`, worker: row.name, start: span.from, slot: { start: span.from, end: span.to }, what: `maintenance ${span.reason ?? ""}` })),
+      ...row.worker.powerSpans.map((span) => ({ key: `on-${span.start}`, worker: row.name, start: span.start, slot: span, what: "power on" })),
+    ]);
+    lines.sort((one, other) => (one.worker < other.worker ? -1 : one.worker > other.worker ? 1 : ms(one.start) - ms(other.start)));
+    return h(
+      "div",
+      { class: "grow" },
+      table(
+        [
+          { title: "Worker", of: (one) => one.worker },
+          { title: "When", of: (one) => showSlot(one.slot) },
+          { title: "What", of: (one) => one.what },
+          { title: "Seats", of: (one) => one.seats ?? "", class: "number" },
+          { title: "Phase", of: (one) => (one.phase ? badge(one.phase) : "") },
+        ],
+        lines.slice(0, LISTED),
+        { key: (one) => `${one.worker}${one.key}`, caption: "Bookings" },
+      ),
+      lines.length > LISTED ? h("p", { class: "dim" }, `The first ${LISTED} of ${lines.length} lines: choose a shorter span to see the others.`) : null,
+    );
+  };
+
+  const legend = () =>
+    h(
+      "ul",
+      { class: "legend", "aria-label": "Colours" },
+      [["scheduled", "scheduled"], ["active", "runs"], ["held", "held, or ending"], ["failed", "failed"]].map(([of, words]) => h("li", { key: of, class: `fill-${of}` }, h("i", {}), h("span", {}, words))),
+      h("li", { class: "of-foreign" }, h("i", {}), h("span", {}, "another tenant")),
+      h("li", { class: "of-power" }, h("i", {}), h("span", {}, "power on")),
+      h("li", { class: "of-rest" }, h("i", {}), h("span", {}, "maintenance, turnaround")),
+      h("li", { class: "of-now" }, h("i", {}), h("span", {}, "now")),
     );
 
   return {
-    changed(kinds) {
-      if (kinds.has("reservation") || kinds.has("instance") || kinds.has("worker") || kinds.has("pool")) soon();
+    changed(kinds, one) {
+      const id = one?.kind === "Reservation" ? one.metadata.id : one?.kind === "Instance" ? one.spec.reservation : null;
+      if (id) {
+        touched.set(id, performance.now());
+        apply(id);
+      }
+      if (["reservation", "instance", "worker", "pool"].some((kind) => kinds.has(kind))) soon();
     },
     gone() {
       observe.disconnect();
       soon.cancel();
     },
     drawn() {
-      if (!scroller) return;
-      for (const name of scroller.querySelectorAll(".rowname")) name.style.setProperty("top", `${name.dataset.at}px`);
+      if (!follow) return;
+      follow = false;
+      if (cursor) scroller?.querySelector(`.bar[data-worker="${CSS.escape(cursor.worker)}"][data-bar="${CSS.escape(cursor.key)}"]`)?.focus({ preventScroll: true });
     },
     draw() {
       const pools = live.of("pool").map((one) => one.metadata.id).sort();
+      const days = ZOOMS[zoom];
       return h(
         "div",
         { class: "view wide" },
-        h(
-          "div",
-          { class: "tools" },
-          h("h1", {}, "Calendar"),
+        head(
+          "Calendar",
           h("select", { "aria-label": "Pool", value: pool, onchange: (event) => show({ pool: event.target.value }) }, (pools.length ? pools : [pool]).map((name) => h("option", { key: name, value: name }, name))),
           h("div", { class: "group", role: "group", "aria-label": "Zoom" }, Object.keys(ZOOMS).map((name) => h("button", { type: "button", key: name, "aria-pressed": zoom === name ? "true" : "false", onclick: () => show({ zoom: name }) }, name))),
           h(
             "div",
             { class: "group", role: "group", "aria-label": "Time" },
-            h("button", { type: "button", "aria-label": "Earlier", onclick: () => show({ from: addDays(from, -days()) }) }, "‹"),
+            h("button", { type: "button", "aria-label": "Earlier", onclick: () => show({ from: addDays(from, -days) }) }, "‹"),
             h("button", { type: "button", onclick: () => show({ from: dayOf(now()) }) }, "Today"),
-            h("button", { type: "button", "aria-label": "Later", onclick: () => show({ from: addDays(from, days()) }) }, "›"),
+            h("button", { type: "button", "aria-label": "Later", onclick: () => show({ from: addDays(from, days) }) }, "›"),
           ),
-          h("span", { class: "dim" }, days() === 1 ? showDay(from) : `${showDay(from)} – ${showDay(to() - DAY / 2)}`),
+          h("span", { class: "dim", role: "status" }, days === 1 ? showDay(from) : `${showDay(from)} – ${showDay(to() - DAY / 2)}`),
           h("span", { class: "grow" }),
           h("button", { type: "button", "aria-pressed": asTable ? "true" : "false", onclick: () => {
             asTable = !asTable;
+            last.asTable = asTable;
             draw();
           } }, "As a table"),
           h("a", { class: "button primary", href: "#/reservations/new" }, "Reserve seats"),
         ),
         trouble(error),
-        data ? (rows.length ? h("div", { class: "split" }, asTable ? list() : chart(), drawer()) : empty("The pool has no workers yet.")) : error ? null : empty("…"),
-        h("ul", { class: "legend", "aria-label": "Colours" }, ["Scheduled", "Active", "Running", "Held"].map((phase) => h("li", { key: phase, class: `phase-${phase.toLowerCase()}` }, h("i", {}), phase)), h("li", {}, h("i", { class: "of-power" }), "power on"), h("li", {}, h("i", { class: "of-rest" }), "maintenance, turnaround")),
+        data ? (rows.all.length ? h("div", { class: "split" }, asTable ? list() : chart(), drawer()) : empty("The pool has no workers yet. A pool makes them: lablet apply -f pool.yaml")) : error ? null : waiting("The calendar"),
+        asTable ? null : legend(),
       );
     },
   };

@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { h } from "../dom.js";
 import { showTime } from "../time.js";
-import { act, badge, bytes, confirmFirst, dialog, empty, facts, field, link, note, table, trouble } from "../ui.js";
+import { act, badge, bytes, confirmFirst, dialog, empty, facts, field, head, link, note, table, trouble, waiting } from "../ui.js";
 import { booking } from "./booking.js";
 
 const MARGIN = 60;
@@ -104,7 +104,7 @@ export function definitions({ live, who, draw }) {
       h(
         "div",
         { class: "actions" },
-        one.status.phase === "Published" ? h("button", { type: "button", class: "primary", onclick: () => booking({ live, draw }, { definition: id }) }, "Reserve seats") : null,
+        one.status.phase === "Published" ? h("button", { type: "button", class: "primary", onclick: () => booking({ live, who }, { definition: id }) }, "Reserve seats") : null,
         who.role !== "learner" ? h("button", { type: "button", onclick: () => act("Saved", () => api.download(`/definitions/${spec.name}/versions/${spec.version}/topology`, `${spec.name}-${spec.version}.yaml`)) }, "Download") : null,
         mayPublish && one.status.phase === "Published" ? h("button", { type: "button", onclick: () => confirmFirst(`Deprecate ${id}?`, "New reservations that name no version get an older or newer one; what is booked stays.", "Deprecate", () => api.ask("POST", `/definitions/${spec.name}/versions/${spec.version}/deprecate`, { body: {} })) }, "Deprecate") : null,
       ),
@@ -119,7 +119,7 @@ export function definitions({ live, who, draw }) {
         ["Published", showTime(one.metadata.createdAt)],
       ]),
       h("h2", {}, "Topology"),
-      graph.trouble ? h("p", { class: "dim" }, graph.trouble) : graph.nodes ? picture(graph) : empty("…"),
+      graph.trouble ? h("p", { class: "dim" }, graph.trouble) : graph.nodes ? picture(graph) : waiting("The topology"),
     );
   };
 
@@ -138,19 +138,18 @@ export function definitions({ live, who, draw }) {
       return h(
         "div",
         { class: "view" },
-        h("h1", {}, "Definitions"),
-        h(
-          "div",
-          { class: "tools" },
-          mayPublish ? h("button", { type: "button", class: "primary", onclick: publish }, "Publish a lab file") : null,
+        head(
+          "Definitions",
           h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
             text = event.target.value;
             draw();
           } }),
-          h("label", {}, h("input", { type: "checkbox", checked: all, onchange: (event) => {
+          h("label", { class: "check-line" }, h("input", { type: "checkbox", checked: all, onchange: (event) => {
             all = event.target.checked;
             draw();
           } }), " deprecated ones too"),
+          h("span", { class: "grow" }),
+          mayPublish ? h("button", { type: "button", class: "primary", onclick: publish }, "Publish a lab file") : null,
         ),
         rows.length
           ? table(

@@ -1,9 +1,9 @@
 // What happens: the live tail, and the story of one resource.
 
 import * as api from "../api.js";
-import { h } from "../dom.js";
-import { showTime } from "../time.js";
-import { empty, link, table, trouble } from "../ui.js";
+import { atMost, h } from "../dom.js";
+import { ms, showSpan, showTime } from "../time.js";
+import { badge, empty, head, link, trouble } from "../ui.js";
 import { tell } from "../words.js";
 
 const SHOWN = 300;
@@ -17,7 +17,7 @@ export function events({ live, draw }) {
   let opened = "";
 
   const load = async (subject) => {
-    story = { subject, events: [], error: null };
+    if (story.subject !== subject) story = { subject, events: [], error: null };
     try {
       const found = await api.get(`/events?subject=${encodeURIComponent(subject)}`);
       if (story.subject === subject) story = { subject, events: found, error: null };
@@ -26,6 +26,8 @@ export function events({ live, draw }) {
     }
     draw();
   };
+
+  const soon = atMost(() => void load(story.subject), 1_000);
 
   const body = (event) => h("pre", {}, JSON.stringify(event, null, 2));
 
@@ -37,12 +39,12 @@ export function events({ live, draw }) {
       "li",
       { key: event.id, class: `event kind-${of}` },
       h("time", { title: event.time }, showTime(event.time)),
-      h("b", {}, `${of} ${fact}`),
+      h("span", { class: "what" }, `${of} ${fact}`),
       PLACES[of] ? link(`${PLACES[of]}/${encodeURIComponent(id)}`, id) : h("span", {}, id),
       h("span", { class: "dim" }, event.data?.status?.reason ?? ""),
       h("span", { class: "grow" }),
-      h("a", { href: `#/events/${encodeURIComponent(subject)}` }, "story"),
-      h("button", { type: "button", class: "quiet", "aria-expanded": open ? "true" : "false", onclick: () => {
+      h("a", { href: `#/events/${encodeURIComponent(subject)}`, "aria-label": `Story of ${subject}` }, "story"),
+      h("button", { type: "button", class: "quiet", "aria-expanded": open ? "true" : "false", "aria-label": `${open ? "Close" : "Open"} ${of} ${fact} of ${id}`, onclick: () => {
         opened = open ? "" : event.id;
         draw();
       } }, open ? "close" : "open"),
@@ -58,17 +60,34 @@ export function events({ live, draw }) {
       h("h1", {}, subject),
       trouble(story.error),
       story.events.length
-        ? table(
-            [
-              { title: "When", of: (event) => showTime(event.time) },
-              { title: "What", of: (event) => tell(event).fact },
-              { title: "Phase", of: (event) => `${event.data?.previousPhase ? `${event.data.previousPhase} → ` : ""}${event.data?.status?.phase ?? ""}` },
-              { title: "Reason", of: (event) => event.data?.status?.message ?? event.data?.status?.reason ?? "" },
-              { title: "By", of: (event) => event.source },
-              { title: "Sequence", of: (event) => String(BigInt(event.sequence ?? "0")), class: "number" },
-            ],
-            story.events,
-            { key: (event) => event.id, caption: `Events of ${subject}` },
+        ? h(
+            "ol",
+            { class: "story", "aria-label": `Events of ${subject}` },
+            story.events.map((event, at) => {
+              const { fact } = tell(event);
+              const pause = at ? ms(event.time) - ms(story.events[at - 1].time) : 0;
+              const phase = event.data?.status?.phase;
+              const wordsOf = (one) => one?.data?.status?.message ?? one?.data?.status?.reason ?? "";
+              const words = wordsOf(event) === wordsOf(story.events[at - 1]) ? "" : wordsOf(event);
+              const open = opened === event.id;
+              return [
+                pause >= 60_000 ? h("li", { key: `pause-${event.id}`, class: "pause dim" }, `${showSpan(pause)} later`) : null,
+                h(
+                  "li",
+                  { key: event.id },
+                  h("time", { datetime: event.time }, showTime(event.time)),
+                  h("span", { class: "what" }, fact),
+                  phase ? badge(phase) : null,
+                  h("span", { class: "grow" }, words),
+                  h("span", { class: "dim" }, event.source),
+                  h("button", { type: "button", class: "quiet", "aria-expanded": open ? "true" : "false", "aria-label": `${open ? "Close" : "Open"} ${fact}`, onclick: () => {
+                    opened = open ? "" : event.id;
+                    draw();
+                  } }, open ? "close" : "open"),
+                  open ? body(event) : null,
+                ),
+              ];
+            }),
           )
         : empty("Nothing has been told about it, or its events lie too far back."),
     );
@@ -77,6 +96,10 @@ export function events({ live, draw }) {
     moved([subject]) {
       if (subject) void load(subject);
     },
+    changed(_, one) {
+      if (one && `${one.kind.replace(/^Worker(Pool|Template)$/, "$1").toLowerCase()}/${one.metadata.id}` === story.subject) soon();
+    },
+    gone: () => soon.cancel(),
     draw([subject]) {
       if (subject) return storyPage(subject);
       const wanted = text.toLowerCase();
@@ -90,10 +113,8 @@ export function events({ live, draw }) {
       return h(
         "div",
         { class: "view" },
-        h("h1", {}, "Events"),
-        h(
-          "div",
-          { class: "tools" },
+        head(
+          "Events",
           h("select", { "aria-label": "Kind", value: kind, onchange: (event) => {
             kind = event.target.value;
             draw();

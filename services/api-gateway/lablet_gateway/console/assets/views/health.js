@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { h } from "../dom.js";
 import { showTime } from "../time.js";
-import { act, badge, confirmFirst, empty, facts, table, trouble } from "../ui.js";
+import { act, badge, confirmFirst, empty, facts, field, head, note, table, trouble, waiting } from "../ui.js";
 
 const EVERY = 3_000;
 
@@ -33,6 +33,28 @@ export function health({ draw }) {
     await load();
   });
 
+  const forget = (letter) =>
+    confirmFirst(`Forget dead letter ${letter.sequence}?`, `${letter.reason}. It is gone for good: nobody can replay it.`, "Forget it", async () => {
+      await api.call("DELETE", `/dead-letters/${letter.sequence}`);
+      await load();
+    });
+
+  const purge = () => {
+    const wanted = { consumer: "" };
+    const consumers = [...new Set(letters.map((one) => one.consumer))].sort();
+    confirmFirst("Forget dead letters?", "They are gone for good: nobody can replay them.", "Forget them", async () => {
+      const query = wanted.consumer ? `?consumer=${encodeURIComponent(wanted.consumer)}` : "";
+      const { purged } = await (await api.call("DELETE", `/dead-letters${query}`)).json();
+      note(`${purged} forgotten`);
+      await load();
+    }, {
+      fields: (again) => field("Of which consumer", h("select", { name: "consumer", value: wanted.consumer, onchange: (event) => {
+        wanted.consumer = event.target.value;
+        again();
+      } }, h("option", { value: "" }, `all ${letters.length}`), consumers.map((name) => h("option", { key: name, value: name }, `${name} (${letters.filter((one) => one.consumer === name).length})`)))),
+    });
+  };
+
   const show = (letter) =>
     confirmFirst(`Dead letter ${letter.sequence}`, `${letter.reason} (after ${letter.attempts} attempts, ${showTime(letter.at)})`, "Replay", () => replay(letter), {
       fields: () => [facts([["Consumer", letter.consumer], ["Subject", letter.subject]]), h("pre", {}, letter.payload)],
@@ -44,7 +66,7 @@ export function health({ draw }) {
       return h(
         "div",
         { class: "view" },
-        h("h1", {}, "Health"),
+        head("Health"),
         trouble(error),
         ready
           ? h("div", { class: "checks" }, badge(ready.status === "ready" ? "Ready" : "Failed"), Object.entries(ready.checks).map(([name, state]) => h("span", { key: name, class: state === "ok" ? "check ok" : "check bad", title: state }, `${name}: ${state}`)))
@@ -84,7 +106,9 @@ export function health({ draw }) {
               ),
             ]
           : null,
+        mesh || error ? null : waiting("The mesh's state"),
         h("h2", {}, "Dead letters"),
+        letters.length ? h("div", { class: "actions" }, h("button", { type: "button", class: "danger", onclick: purge }, "Forget them …")) : null,
         letters.length
           ? table(
               [
@@ -93,7 +117,13 @@ export function health({ draw }) {
                 { title: "Consumer", of: (one) => one.consumer },
                 { title: "Reason", of: (one) => one.reason },
                 { title: "Attempts", of: (one) => one.attempts, class: "number" },
-                { title: "", of: (one) => [h("button", { type: "button", onclick: () => show(one) }, "Show"), " ", h("button", { type: "button", onclick: () => replay(one) }, "Replay")] },
+                { title: "What can be done", hidden: true, of: (one) => h(
+                  "div",
+                  { class: "actions" },
+                  h("button", { type: "button", "aria-label": `Show ${one.sequence}`, onclick: () => show(one) }, "Show"),
+                  h("button", { type: "button", "aria-label": `Replay ${one.sequence}`, onclick: () => replay(one) }, "Replay"),
+                  h("button", { type: "button", class: "danger", "aria-label": `Forget ${one.sequence}`, onclick: () => forget(one) }, "Forget"),
+                ) },
               ],
               letters,
               { key: (one) => one.sequence, caption: "Dead letters" },

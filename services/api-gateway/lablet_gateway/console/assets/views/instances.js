@@ -2,8 +2,8 @@
 
 import * as api from "../api.js";
 import { h } from "../dom.js";
-import { showAgo, showSlot, showTime } from "../time.js";
-import { act, badge, bytes, copyable, empty, facts, link, table } from "../ui.js";
+import { showAgo, showSlot } from "../time.js";
+import { act, badge, bytes, copyable, empty, facts, head, link, moves, table } from "../ui.js";
 
 const DOWN = new Set(["Terminated"]);
 
@@ -69,14 +69,14 @@ export function instances({ live, draw }) {
               { title: "Name", of: (file) => file.name },
               { title: "What", of: (file) => file.role },
               { title: "Size", of: (file) => bytes(file.bytes), class: "number" },
-              { title: "", of: (file) => h("button", { type: "button", onclick: () => act(`${file.name} saved`, () => api.download(`/artifacts/${file.digest}`, file.name.replaceAll("/", "-"))) }, "Download") },
+              { title: "What can be done", hidden: true, of: (file) => h("button", { type: "button", onclick: () => act(`${file.name} saved`, () => api.download(`/artifacts/${file.digest}`, file.name.replaceAll("/", "-"))) }, "Download") },
             ],
             extra.files,
             { key: (file) => `${file.role}/${file.name}/${file.attempt}`, caption: "Files of the instance" },
           )
         : h("p", { class: "dim" }, "Nothing yet; configurations are collected at the end of the slot."),
       h("h2", {}, "Story"),
-      h("ol", { class: "story" }, one.status.history.map((move) => h("li", { key: `${move.at}${move.to}` }, h("time", {}, showTime(move.at)), badge(move.to), h("span", {}, move.reason ?? "")))),
+      moves(one.status.history),
     );
   };
 
@@ -98,15 +98,13 @@ export function instances({ live, draw }) {
       return h(
         "div",
         { class: "view" },
-        h("h1", {}, "Instances"),
-        h(
-          "div",
-          { class: "tools" },
+        head(
+          "Instances",
           h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
             text = event.target.value;
             draw();
           } }),
-          h("label", {}, h("input", { type: "checkbox", checked: ended, onchange: (event) => {
+          h("label", { class: "check-line" }, h("input", { type: "checkbox", checked: ended, onchange: (event) => {
             ended = event.target.checked;
             draw();
           } }), " ended ones too"),

@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { h } from "../dom.js";
 import { MINUTE, iso, ms, now, showAgo, showSlot, showSpan } from "../time.js";
-import { act, badge, copyable, empty, facts } from "../ui.js";
+import { act, badge, copyable, empty, facts, head } from "../ui.js";
 import { slotOf, verdict } from "../words.js";
 import { nodeStates } from "./instances.js";
 
@@ -54,14 +54,30 @@ export function mylab({ live, who, draw }) {
     );
   };
 
+  const namedSeats = (booking) => booking.spec.roster.filter((entry) => entry.user === who.name).map((entry) => entry.seat);
+
+  const places = (booking) => {
+    const named = namedSeats(booking);
+    const mine = booking.status.placement.filter((place) => booking.metadata.owner === who.name || named.includes(place.seat));
+    return [...new Set(mine.map((place) => place.worker))];
+  };
+
+  /** The owner may extend as long as there is room; who sits on a seat only as far as the owner allows. */
+  const moreTime = (booking) => {
+    const free = booking.metadata.owner === who.name || who.role !== "learner";
+    const left = free ? Infinity : (booking.spec.extendableMinutes ?? 0) - (booking.status.extendedMinutes ?? 0);
+    const steps = [15, 30].filter((minutes) => minutes <= left);
+    if (!steps.length) return h("footer", {}, (booking.spec.extendableMinutes ?? 0) > 0 ? "All the time that may be asked for has been given." : `Need more time? ${booking.metadata.owner} can extend it.`);
+    return h("footer", {}, "Ask for more time: ", steps.map((minutes) => h("button", { type: "button", key: minutes, onclick: () => more(booking, minutes) }, `+${minutes} min`)));
+  };
+
   const card = (booking) => {
     const slot = slotOf(booking);
     const seats = live
       .of("instance")
       .filter((one) => one.spec.reservation === booking.metadata.id)
       .filter((one) => {
-        const named = booking.spec.roster.filter((entry) => entry.user === who.name).map((entry) => entry.seat);
-        return booking.metadata.owner === who.name || named.includes(one.spec.seat);
+        return booking.metadata.owner === who.name || namedSeats(booking).includes(one.spec.seat);
       });
     seats.forEach((seat) => void fetchAccess(seat));
     const left = slot ? ms(slot.end) - now() : 0;
@@ -73,12 +89,11 @@ export function mylab({ live, who, draw }) {
       h("p", { class: running && left < 10 * MINUTE ? "countdown soon" : "countdown" }, running && left > 0 ? `${showSpan(left)} left` : slot ? `begins ${showAgo(slot.start)}` : verdict(booking)),
       facts([
         ["When", showSlot(slot)],
+        ["Where", places(booking).join(", ")],
         ["State", verdict(booking)],
       ]),
       seats.map((seat) => seatOf(booking, seat)),
-      running
-        ? h("footer", {}, "Ask for more time: ", [15, 30].map((minutes) => h("button", { type: "button", key: minutes, onclick: () => more(booking, minutes) }, `+${minutes} min`)))
-        : null,
+      running ? moreTime(booking) : null,
     );
   };
 
@@ -92,7 +107,7 @@ export function mylab({ live, who, draw }) {
       return h(
         "div",
         { class: "view narrow" },
-        h("h1", {}, "My lab"),
+        head("My lab"),
         bookings.length ? bookings.map(card) : empty("No seat is reserved for you now. When one is, it stands here with its time, its state and its consoles."),
       );
     },

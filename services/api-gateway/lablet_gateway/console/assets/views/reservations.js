@@ -2,18 +2,27 @@
 
 import * as api from "../api.js";
 import { h } from "../dom.js";
-import { MINUTE, iso, ms, readTime, showSlot, showTime } from "../time.js";
-import { act, badge, confirmFirst, empty, facts, field, link, note, table } from "../ui.js";
+import { MINUTE, addDays, iso, ms, readTime, showSlot, showTime } from "../time.js";
+import { act, badge, confirmFirst, empty, facts, field, head, link, note, table } from "../ui.js";
 import { waterfall } from "../waterfall.js";
 import { reasons, slotOf, tell, verdict } from "../words.js";
 import { booking as bookingForm } from "./booking.js";
 
 const OPEN = new Set(["Pending", "Held", "Scheduled", "Waitlisted", "Active"]);
+const PASSING = new Set(["StartingSoon", "EndingSoon"]);
 const PHASES = ["Pending", "Held", "Scheduled", "Waitlisted", "Active", "Completed", "Rejected", "Cancelled", "Expired", "Failed"];
+
+const onDay = (one, day) => {
+  const slot = slotOf(one);
+  const from = Date.parse(`${day}T00:00`);
+  return slot !== null && ms(slot.start) < addDays(from, 1) && ms(slot.end) > from;
+};
 
 export function reservations({ live, who, draw }) {
   let text = "";
   let phase = "open";
+  let day = "";
+  let own = false;
   let story = { id: "", events: [] };
   let trace = { id: "" };
 
@@ -107,6 +116,7 @@ export function reservations({ live, who, draw }) {
       actions(one),
       facts([
         ["Slot", showSlot(slotOf(one))],
+        ["Series", one.spec.series ? link(`series/${one.spec.series}`, `${one.spec.occurrence} of ${one.spec.series}`) : null],
         ["Owner", one.metadata.owner],
         ["Pool", one.status.pool ?? one.spec.pools.join(", then ")],
         ["Priority", one.spec.priority || null],
@@ -114,7 +124,7 @@ export function reservations({ live, who, draw }) {
       ]),
       h("h2", {}, "Why"),
       h("div", { class: "why" }, reasons(why).map((line, at) => h("p", { key: at }, line)), why ? null : h("p", { class: "dim" }, "Not decided yet.")),
-      one.status.conditions.filter((state) => state.status).map((state) => h("p", { key: state.type, class: "warning" }, `${state.type}: ${state.message ?? state.reason ?? ""}`)),
+      one.status.conditions.filter((state) => state.status && !PASSING.has(state.type)).map((state) => h("p", { key: state.type, class: "warning" }, `${state.type}: ${state.message ?? state.reason ?? ""}`)),
       one.status.placement.length
         ? [
             h("h2", {}, "Seats"),
@@ -140,7 +150,7 @@ export function reservations({ live, who, draw }) {
         "ol",
         { class: "story" },
         (story.events.length ? story.events.map(tell) : one.status.history.map((entry) => ({ fact: entry.to, at: entry.at, reason: entry.reason }))).map((entry, at) =>
-          h("li", { key: at }, h("time", {}, showTime(entry.at)), h("b", {}, entry.fact), h("span", {}, entry.reason ?? ""))),
+          h("li", { key: at }, h("time", { datetime: entry.at }, showTime(entry.at)), h("b", {}, entry.fact), h("span", {}, entry.reason ?? ""))),
       ),
       who.role === "learner"
         ? null
@@ -162,8 +172,8 @@ export function reservations({ live, who, draw }) {
     moved([id]) {
       if (id && id !== "new") void load(id);
       if (id === "new") {
-        bookingForm({ live, draw });
-        location.hash = "#/reservations";
+        location.replace("#/reservations");
+        bookingForm({ live, who });
       }
     },
     changed(kinds) {
@@ -175,16 +185,15 @@ export function reservations({ live, who, draw }) {
       const rows = live
         .of("reservation")
         .filter((one) => (phase === "open" ? OPEN.has(one.status.phase) : phase === "" || one.status.phase === phase))
+        .filter((one) => !own || one.metadata.owner === who.name)
+        .filter((one) => !day || onDay(one, day))
         .filter((one) => `${one.metadata.id} ${one.spec.definition} ${one.metadata.owner} ${one.status.phase} ${JSON.stringify(one.metadata.labels ?? {})}`.toLowerCase().includes(wanted))
         .sort((one, other) => ms(slotOf(one)?.start ?? one.metadata.createdAt) - ms(slotOf(other)?.start ?? other.metadata.createdAt));
       return h(
         "div",
         { class: "view" },
-        h("h1", {}, "Reservations"),
-        h(
-          "div",
-          { class: "tools" },
-          h("button", { type: "button", class: "primary", onclick: () => bookingForm({ live, draw }) }, "Reserve seats"),
+        head(
+          "Reservations",
           h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
             text = event.target.value;
             draw();
@@ -193,7 +202,17 @@ export function reservations({ live, who, draw }) {
             phase = event.target.value;
             draw();
           } }, h("option", { value: "open" }, "Open ones"), h("option", { value: "" }, "All"), PHASES.map((name) => h("option", { key: name, value: name }, name))),
-          h("span", { class: "dim" }, `${rows.length} of ${live.resources.reservation.size}`),
+          h("input", { type: "date", "aria-label": "Day", value: day, onchange: (event) => {
+            day = event.target.value;
+            draw();
+          } }),
+          h("label", { class: "check-line" }, h("input", { type: "checkbox", checked: own, onchange: (event) => {
+            own = event.target.checked;
+            draw();
+          } }), " only mine"),
+          h("span", { class: "dim", role: "status" }, `${rows.length} of ${live.resources.reservation.size}`),
+          h("span", { class: "grow" }),
+          h("button", { type: "button", class: "primary", onclick: () => bookingForm({ live, who }) }, "Reserve seats"),
         ),
         rows.length
           ? table(
@@ -209,7 +228,9 @@ export function reservations({ live, who, draw }) {
               rows.slice(0, 500),
               { key: (one) => one.metadata.id, href: (one) => `#/reservations/${one.metadata.id}`, fresh: (one) => live.isFresh("reservation", one.metadata.id), caption: "Reservations" },
             )
-          : empty("Nothing is booked. ", h("button", { type: "button", class: "quiet", onclick: () => bookingForm({ live, draw }) }, "Reserve seats"), who.role === "learner" ? "" : " or publish a definition first."),
+          : live.resources.reservation.size
+            ? empty("No reservation is like that. Choose other filters.")
+            : empty("Nothing is booked. ", h("button", { type: "button", onclick: () => bookingForm({ live, who }) }, "Reserve seats"), who.role === "learner" ? "" : " or publish a definition first."),
       );
     },
   };

@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { h } from "../dom.js";
 import { addDays, dayOf, iso, now, showDay } from "../time.js";
-import { empty, facts, meter, round, table, trouble } from "../ui.js";
+import { act, empty, facts, head, meter, round, table, trouble, waiting } from "../ui.js";
 
 const SPANS = { 7: "7 days", 30: "30 days", 90: "90 days" };
 
@@ -13,10 +13,14 @@ export function usage({ who, draw }) {
   let quota = null;
   let error = null;
 
-  const load = async () => {
+  const span = () => {
     const to = addDays(dayOf(now()), 1);
+    return `from=${iso(addDays(to, -days))}&to=${iso(to)}`;
+  };
+
+  const load = async () => {
     try {
-      report = await api.get(`/usage?from=${iso(addDays(to, -days))}&to=${iso(to)}`);
+      report = await api.get(`/usage?${span()}`);
       if (who.role === "admin") quota = await api.get(`/quotas/${who.tenant}`);
       error = null;
     } catch (problem) {
@@ -32,22 +36,24 @@ export function usage({ who, draw }) {
       return h(
         "div",
         { class: "view narrow" },
-        h("h1", {}, "Usage"),
-        h("div", { class: "tools" }, h("select", { "aria-label": "Span", value: String(days), onchange: (event) => {
+        head("Usage", h("select", { "aria-label": "Span", value: String(days), onchange: (event) => {
           days = Number(event.target.value);
           void load();
-        } }, Object.entries(SPANS).map(([value, title]) => h("option", { key: value, value }, title)))),
+        } }, Object.entries(SPANS).map(([value, title]) => h("option", { key: value, value }, title))), h("span", { class: "grow" }), h("button", { type: "button", onclick: () => act("Saved", () => api.download(`/usage?${span()}&format=csv`, `usage-${who.tenant}.csv`)) }, "As CSV")),
         trouble(error),
         report
           ? [
-              facts([
-                ["Span", `${showDay(report.start)} – ${showDay(report.end)}`],
-                ["Seats", report.seats],
-                ["Seat-hours", round(report.seatHours)],
-                ["Worker-hours", report.workerHours === undefined ? null : round(report.workerHours)],
-                ["Cost", report.costUsd === undefined ? null : `$${report.costUsd.toFixed(2)}`],
-                ["Reservations", Object.entries(report.reservations).map(([phase, count]) => `${count} ${phase}`).join(", ") || "none"],
-              ]),
+              h(
+                "dl",
+                { class: "figures" },
+                [
+                  ["Seats", report.seats],
+                  ["Seat-hours", round(report.seatHours)],
+                  ["Worker-hours", round(report.workerHours)],
+                  ["Cost, USD", report.costUsd.toFixed(2)],
+                ].map(([term, value]) => h("div", { key: term }, h("dt", {}, term), h("dd", {}, value))),
+              ),
+              h("p", { class: "dim" }, `${showDay(report.start)} – ${showDay(addDays(report.end, -1))}. Reservations: ${Object.entries(report.reservations).map(([phase, count]) => `${count} ${phase}`).join(", ") || "none"}.`),
               report.definitions.length
                 ? table(
                     [
@@ -55,6 +61,8 @@ export function usage({ who, draw }) {
                       { title: "Reservations", of: (one) => one.reservations, class: "number" },
                       { title: "Seats", of: (one) => one.seats, class: "number" },
                       { title: "Seat-hours", of: (one) => round(one.seatHours), class: "number" },
+                      { title: "Worker-hours", of: (one) => round(one.workerHours), class: "number" },
+                      { title: "Cost, USD", of: (one) => one.costUsd.toFixed(2), class: "number" },
                       { title: "Share", of: (one) => meter("Share", one.seatHours, report.seatHours, " h"), class: "bars" },
                     ],
                     [...report.definitions].sort((one, other) => other.seatHours - one.seatHours),
@@ -62,7 +70,7 @@ export function usage({ who, draw }) {
                   )
                 : empty("Nothing was used in this span."),
             ]
-          : empty("…"),
+          : error ? null : waiting("Usage"),
         limits.length ? [h("h2", {}, "Limits"), facts(limits.map(([name, value]) => [name, `${value}${quota.used?.[name] === undefined ? "" : ` (open: ${round(quota.used[name])})`}`]))] : null,
       );
     },

@@ -1,9 +1,9 @@
 // The fleet: phases, what is taken, and what operators do with a worker.
 
 import * as api from "../api.js";
-import { h, whenQuiet } from "../dom.js";
-import { addDays, dayOf, iso, now, readSpan, readTime, showAgo, showSlot, showTime } from "../time.js";
-import { badge, act, confirmFirst, empty, facts, field, link, meter, note, table } from "../ui.js";
+import { atMost, h, whenQuiet } from "../dom.js";
+import { addDays, dayOf, iso, ms, now, readSpan, readTime, showAgo, showSlot, showTime } from "../time.js";
+import { badge, act, confirmFirst, empty, facts, field, head, link, meter, moves, note, table } from "../ui.js";
 
 export function workers({ live, who, draw }) {
   const mayOperate = ["admin", "operator"].includes(who.role);
@@ -25,15 +25,42 @@ export function workers({ live, who, draw }) {
     calendars = found;
     draw();
   };
-  const soon = whenQuiet(load, 400);
+  const soon = atMost(load, 2_000);
   soon();
 
   const drain = (name) => {
     const wanted = { at: "", until: "", deadline: "", message: "", force: false };
+    const state = { plan: null, words: "" };
+    const body = () => {
+      const found = { message: wanted.message, force: wanted.force };
+      for (const edge of ["at", "until"]) {
+        if (!wanted[edge].trim()) continue;
+        const at = readTime(wanted[edge]);
+        if (at === null) throw new Error(`"${wanted[edge]}" is no time: write 14:30, tomorrow 09:00 or in 2h`);
+        found[edge] = iso(at);
+      }
+      if (wanted.deadline.trim()) {
+        const span = readSpan(wanted.deadline);
+        if (span === null) throw new Error(`"${wanted.deadline}" is no length of time: write 4h or 30m`);
+        found.deadlineMinutes = Math.round(span / 60_000);
+      }
+      return found;
+    };
+    const look = whenQuiet(async (again) => {
+      try {
+        state.plan = await (await api.call("POST", `/workers/${name}/drain?dryRun=true`, { body: body() })).json();
+        state.words = "";
+      } catch (error) {
+        state.plan = null;
+        state.words = error.message;
+      }
+      again();
+    }, 350);
     const input = (key, label, hint) => (again) =>
       field(label, h("input", { name: key, value: wanted[key], oninput: (event) => {
         wanted[key] = event.target.value;
         again();
+        look(again);
       } }), hint);
     const fields = [input("at", "From", "empty: now"), input("until", "Until", "empty: until it is ended by hand"), input("deadline", "Labs may run on for", "4h, 30m; empty: as the template says"), input("message", "Message")];
     confirmFirst(
@@ -41,29 +68,50 @@ export function workers({ live, who, draw }) {
       "Nothing new is placed in that span. Labs run to their end or the deadline; their work is collected. Bookings in the span move.",
       "Drain",
       async () => {
-        const body = { message: wanted.message, force: wanted.force };
-        for (const edge of ["at", "until"]) {
-          if (!wanted[edge].trim()) continue;
-          const at = readTime(wanted[edge]);
-          if (at === null) throw new Error(`"${wanted[edge]}" is no time: write 14:30, tomorrow 09:00 or in 2h`);
-          body[edge] = iso(at);
-        }
-        if (wanted.deadline.trim()) {
-          const span = readSpan(wanted.deadline);
-          if (span === null) throw new Error(`"${wanted.deadline}" is no length of time: write 4h or 30m`);
-          body.deadlineMinutes = Math.round(span / 60_000);
-        }
-        await api.ask("POST", `/workers/${name}/drain`, { body });
+        await api.ask("POST", `/workers/${name}/drain`, { body: body() });
         note(`${name} is being drained`);
       },
       {
-        fields: (again) => [
-          fields.map((one) => one(again)),
-          h("label", {}, h("input", { type: "checkbox", checked: wanted.force, onchange: (event) => {
-            wanted.force = event.target.checked;
-          } }), " end running labs now, after collecting"),
-        ],
+        fields: (again) => {
+          if (!state.begun) {
+            state.begun = true;
+            look(again);
+          }
+          return [
+            h("div", { class: "columns" }, fields.map((one) => one(again))),
+            h("label", { class: "check-line" }, h("input", { type: "checkbox", checked: wanted.force, onchange: (event) => {
+              wanted.force = event.target.checked;
+              look(again);
+            } }), " end running labs now, after collecting"),
+            h("div", { class: "fit", role: "status" }, state.plan ? planWords(state.plan) : h("p", {}, state.words || "What would happen is told here.")),
+          ];
+        },
       },
+    );
+  };
+
+  const planWords = (plan) => {
+    const fates = [["moves", "to be moved"], ["stays", "running to their end"], ["ends", "ended at the deadline"]];
+    const counted = fates.map(([fate, words]) => [plan.seats.filter((seat) => seat.fate === fate).length, words]).filter(([count]) => count);
+    return [
+      h("b", { key: "head" }, plan.seats.length ? `${plan.seats.length} ${plan.seats.length === 1 ? "seat is" : "seats are"} on it: ${counted.map(([count, words]) => `${count} ${words}`).join(", ")}` : "Nothing is on it then."),
+      h("p", { key: "span" }, `${showSlot({ start: plan.from, end: plan.to })}${plan.deadline ? `; what still runs ends by ${showTime(plan.deadline)}` : "; no lab is ended"}`),
+    ];
+  };
+
+  /** How far a drain is: the labs that are left, and how long they may go on. */
+  const progress = (one, labs) => {
+    const span = one.spec.maintenance.find((rest) => ms(rest.from) <= now() && now() < ms(rest.to));
+    if (one.status.phase !== "Draining" && !(span && labs.length)) return null;
+    const began = ms(span?.from ?? one.status.history.findLast((move) => move.to === "Draining")?.at ?? now());
+    const deadline = span?.deadline ?? one.status.deadline;
+    const last = labs.length ? Math.max(...labs.map((lab) => ms(lab.spec.end))) : now();
+    const end = Math.min(deadline ? ms(deadline) : Infinity, last);
+    return h(
+      "div",
+      { class: "drain" },
+      h("p", { class: "warning" }, labs.length ? `${labs.length} ${labs.length === 1 ? "lab" : "labs"} still on it, the last until ${showTime(end)}${deadline ? `; the deadline is ${showTime(deadline)}, ${showAgo(deadline)}` : ""}` : "It is empty and goes off."),
+      h("progress", { max: 100, value: labs.length ? Math.min(99, Math.round((100 * (now() - began)) / Math.max(1, end - began))) : 100, "aria-label": `Drain of ${one.metadata.id}` }),
     );
   };
 
@@ -118,7 +166,7 @@ export function workers({ live, who, draw }) {
       link("workers", "← Workers"),
       h("h1", {}, name, " ", badge(one.status.phase)),
       actions(one),
-      one.status.phase === "Draining" ? h("p", { class: "warning" }, `${labs.length} ${labs.length === 1 ? "lab" : "labs"} still on it${one.status.deadline ? `; they end by ${showTime(one.status.deadline)}` : ""}`) : null,
+      progress(one, labs),
       one.spec.unschedulable ? h("p", { class: "warning" }, `Cordoned by ${one.spec.unschedulable.by}: ${one.spec.unschedulable.reason}${one.spec.unschedulable.until ? `, until ${showTime(one.spec.unschedulable.until)}` : ""}`) : null,
       bars(one),
       facts([
@@ -128,7 +176,7 @@ export function workers({ live, who, draw }) {
         ["Version", one.status.version],
         ["Machine", one.status.machine?.id],
         ["Address", one.status.address],
-        ["Power", one.status.scaling ? `${one.status.scaling.direction} (${one.status.scaling.rule}): ${one.status.scaling.message}` : null],
+        ["Power", one.status.scaling ? [`${one.status.scaling.direction} (${one.status.scaling.rule}), ${showAgo(one.status.scaling.at)}`, one.status.scaling.message].filter(Boolean).join(": ") : null],
         ["Reason", one.status.message ?? one.status.reason],
       ]),
       h("h2", {}, "Maintenance"),
@@ -138,7 +186,7 @@ export function workers({ live, who, draw }) {
       h("h2", {}, "Booked today"),
       bookings.length ? h("ul", { class: "plain" }, bookings.map((seat, at) => h("li", { key: at }, `${showSlot(seat)} `, seat.reservation ? link(`reservations/${seat.reservation}`, `${seat.definition} seat ${seat.seat}`) : "another tenant"))) : h("p", { class: "dim" }, "Nothing."),
       h("h2", {}, "Story"),
-      h("ol", { class: "story" }, one.status.history.map((move, at) => h("li", { key: at }, h("time", {}, showTime(move.at)), badge(move.to), h("span", {}, move.reason ?? "")))),
+      moves(one.status.history),
     );
   };
 
@@ -154,8 +202,7 @@ export function workers({ live, who, draw }) {
       return h(
         "div",
         { class: "view" },
-        h("h1", {}, "Workers"),
-        h("div", { class: "tools" }, h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
+        head("Workers", h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
           text = event.target.value;
           draw();
         } }), h("span", { class: "dim" }, `${rows.filter((one) => one.status.phase === "Ready").length} ready of ${rows.length}`)),
@@ -163,12 +210,12 @@ export function workers({ live, who, draw }) {
           ? table(
               [
                 { title: "Worker", of: (one) => one.metadata.id },
-                { title: "Phase", of: (one) => [badge(one.status.phase), one.spec.unschedulable ? h("span", { class: "badge phase-cordoned", title: one.spec.unschedulable.reason }, "Cordoned") : null] },
+                { title: "Phase", of: (one) => [badge(one.status.phase), one.spec.unschedulable ? h("span", { class: "badge phase-cordoned", title: one.spec.unschedulable.reason }, "Cordoned") : null, progress(one, onIt(one.metadata.id))] },
                 { title: "Pool", of: (one) => one.spec.pool },
                 { title: "Taken now", of: bars, class: "bars" },
                 { title: "Labs", of: (one) => onIt(one.metadata.id).length, class: "number" },
                 { title: "Power", of: (one) => (one.status.scaling ? `${one.status.scaling.direction}: ${one.status.scaling.rule}, ${showAgo(one.status.scaling.at)}` : "–") },
-                { title: "", of: actions },
+                ...(mayOperate ? [{ title: "What can be done", hidden: true, of: actions }] : []),
               ],
               rows,
               { key: (one) => one.metadata.id, href: (one) => `#/workers/${one.metadata.id}`, fresh: (one) => live.isFresh("worker", one.metadata.id), caption: "Workers" },

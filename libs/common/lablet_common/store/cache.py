@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 from lablet_common.resources.kinds import Kind
-from lablet_common.resources.model import Resource
+from lablet_common.resources.model import Resource, lighten
 from lablet_common.store.api import KeyValue, Store
 from lablet_common.store.changes import decode
 from lablet_common.store.mirror import Mirror
@@ -122,6 +122,7 @@ class Cache(Generic[R]):
         if self._tenant is not None and resource.tenant != self._tenant:
             self._revisions[kv.key] = kv.mod_revision
             return
+        lighten(resource)
         old = self._resources.get(kv.key)
         if old is None:
             insort(self._ordered, kv.key)

@@ -11,7 +11,7 @@ from lablet_common.resources import WorkerTemplate
 from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION, TEMPLATE
 from lablet_common.store import MemoryStore, Store, StoreUnavailable
 from lablet_common.store.cache import Cache, Caches
-from lablet_common.store.changes import Unreadable
+from lablet_common.store.changes import Unreadable, encode
 from lablet_common.store.repository import Repository
 
 Make = Callable[..., WorkerTemplate]
@@ -241,3 +241,18 @@ async def test_an_error_of_the_caches_ends_the_block(memory: MemoryStore) -> Non
 
     with pytest.raises(Unreadable):
         await block()
+
+
+async def test_what_is_kept_is_small_and_the_same(
+    cache: Cache[WorkerTemplate], templates: Repository[WorkerTemplate], make_template: Make, background: Background
+) -> None:
+    created = [await templates.create(make_template(name)) for name in ("a", "b")]
+    background(cache.run())
+    await cache.wait_synced()
+    a, b = cache.items()
+    assert [a, b] == created
+    for one, other in ((a, b), (a.metadata, b.metadata), (a.spec.capacity, b.spec.capacity)):
+        assert one.model_fields_set is other.model_fields_set, "pydantic's notes are shared"
+    changed = a.relabelled({"x": "y"})
+    assert changed.metadata.model_fields_set is not a.metadata.model_fields_set
+    assert encode(changed.relabelled(dict(a.metadata.labels))) == encode(created[0])

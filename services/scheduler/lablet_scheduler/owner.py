@@ -43,6 +43,8 @@ log = logging.getLogger("lablet.scheduler")
 _CATCH_UP_SECONDS = 10.0
 _FIRST_CATCH_UP_SECONDS = 60.0
 _RETRY_SECONDS = 0.2
+_LONGEST_REST = 0.01
+"""Real seconds."""
 _PATIENCE = 3
 """Passes in a row with a refused transaction before the owner slows down."""
 _OVERRUN_LOOK = timedelta(minutes=2)
@@ -109,6 +111,7 @@ class PoolOwner:
         try:
             while True:
                 self._wake.clear()
+                began = time.monotonic()
                 try:
                     more = await self._pass()
                 except OutcomeUnknown:
@@ -121,7 +124,10 @@ class PoolOwner:
                         await self._rebuild()
                     continue
                 if not more:
+                    ended = time.monotonic()
                     await self._until_due()
+                    # a pass costs the same for many as for one: what comes right behind one shares the next
+                    await asyncio.sleep(max(0.0, ended + min(ended - began, _LONGEST_REST) - time.monotonic()))
         finally:
             self._saving.close()
             for stop in unsubscribe:

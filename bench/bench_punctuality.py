@@ -1,10 +1,11 @@
 """A month of classes on a cloud whose machines boot late or not at all: how many labs are Running before their slot?
 
 The scheduler, the worker-controller and the artifact-service run on twins of their servers and on a manual clock, so a month
-takes a few minutes. Boot times are drawn from a seed: 93 of 100 boots take half to all of the template's time, 5 take up to
-half as long again, 2 fail on the way. Each lab that was late is explained by the boots of its worker before its slot.
+takes a minute. Boot times are drawn from a seed: 93 of 100 boots take half to all of the template's time, 5 take up to
+half as long again, 2 fail on the way. Each lab that was late is explained by the boots of its worker before its slot. The
+pool's preparation and reserve are those that a pool has by default, where they are not given.
 
-    .venv/bin/python bench/bench_punctuality.py [--days 28] [--seed 1] [--preparation 15]
+    .venv/bin/python bench/bench_punctuality.py [--days 28] [--seeds 1 2 3] [--preparation 5] [--reserve 20] [--failing 2]
 """
 
 import argparse
@@ -20,12 +21,14 @@ from typing import Any
 
 from lablet_common.clock import ManualClock
 from lablet_common.resources.kinds import INSTANCE, RESERVATION
+from lablet_common.resources.worker import PoolSpec
 from lablet_workers.providers.memory import MemoryProvider
 from lablet_workers.providers.port import LaunchOrder, MachineInfo, MachineState
 
 ROOT = Path(__file__).parents[1]
 BOOT_MINUTES = 20
 EXCEEDING, FAILING = 0.05, 0.02
+"""Shares of the boots."""
 MONDAY = datetime(2027, 3, 1, 6, 0, tzinfo=UTC)
 CLASSES = ((9, 0, 150, 12), (13, 0, 100, 12), (15, 0, 105, 10), (17, 30, 90, 6), (19, 0, 60, 3))
 """Hour, minute, length and seats of a day's classes: some follow each other closely, others after more than the grace."""
@@ -48,10 +51,13 @@ class Boot:
 class DrawnCloud(MemoryProvider):
     """Machines whose boots are drawn."""
 
-    def __init__(self, clock: ManualClock, seed: int) -> None:
+    def __init__(self, clock: ManualClock, seed: int, failing: float = FAILING) -> None:
         super().__init__(instant=False)
-        self.clock, self.random = clock, random.Random(seed)
+        self.clock, self.random, self.failing = clock, random.Random(seed), failing
         self.boots: list[Boot] = []
+        self.powered = timedelta(0)
+        """For how long machines were on."""
+        self._on_since: dict[str, datetime] = {}
         self._under_way: set[asyncio.Task[None]] = set()
 
     async def launch(self, order: LaunchOrder) -> MachineInfo:
@@ -70,17 +76,25 @@ class DrawnCloud(MemoryProvider):
 
     async def stop(self, machine_id: str) -> MachineInfo:
         await super().stop(machine_id)
+        self._off(machine_id)
         self.become(machine_id, MachineState.STOPPED)
         return self.machines[machine_id]
 
     async def terminate(self, machine_id: str) -> None:
         await super().terminate(machine_id)
+        self._off(machine_id)
         self.become(machine_id, MachineState.TERMINATED)
 
+    def _off(self, machine_id: str) -> None:
+        since = self._on_since.pop(machine_id, None)
+        if since is not None:
+            self.powered += self.clock.now() - since
+
     def _boots(self, machine: MachineInfo) -> None:
+        self._on_since[machine.id] = self.clock.now()
         lot = self.random.random()
-        fails = lot < FAILING
-        share = (0.2, 1.0) if fails else (1.0, 1.5) if lot < FAILING + EXCEEDING else (0.5, 1.0)
+        fails = lot < self.failing
+        share = (0.2, 1.0) if fails else (1.0, 1.5) if lot < self.failing + EXCEEDING else (0.5, 1.0)
         boot = Boot(machine.name, self.clock.now(), BOOT_MINUTES * self.random.uniform(*share), fails)
         self.boots.append(boot)
         task = asyncio.create_task(self._come_up(machine.id, boot))
@@ -106,6 +120,7 @@ class Month:
     late: list[str] = field(default_factory=list)
     """Each lab that was not Running when its slot began, explained."""
     boots: list[Boot] = field(default_factory=list)
+    worker_hours: float = 0.0
 
     @property
     def on_time(self) -> float:
@@ -124,8 +139,8 @@ def twins() -> Any:
     return module
 
 
-async def live(days: int, seed: int, preparation: int) -> Month:
-    """So many days from a Monday on; nothing happens at weekends."""
+async def live(days: int, seed: int, *, failing: float = FAILING, **pool: int) -> Month:
+    """So many days from a Monday on; nothing happens at weekends. `pool` wins over what pools have by default."""
     made = twins()
     import lablet_workers.fleet
     import lablet_workers.labs
@@ -135,7 +150,7 @@ async def live(days: int, seed: int, preparation: int) -> Month:
     # how long planning takes on this machine must not decide what the month sees
     lablet_workers.fleet._SLOW_SECONDS = float("inf")
     clock = ManualClock(MONDAY)
-    cloud = DrawnCloud(clock, seed)
+    cloud = DrawnCloud(clock, seed, failing)
     settings = {
         "controller_probe_seconds": 600.0,
         "controller_watch_seconds": 7200.0,
@@ -148,10 +163,11 @@ async def live(days: int, seed: int, preparation: int) -> Month:
         "max_nodes": 60,
         "capacity": {"cpu_cores": 64, "memory_gb": 256, "storage_gb": 2000},
     }
-    pool = {"max": 6, "preparation_minutes": preparation}
+    usual = PoolSpec(template="sim", max=6)
+    defaults = usual.model_dump(include={"max", "preparation_minutes", "boot_reserve_minutes"})
     month = Month(boots=cloud.boots)
     try:
-        async with made.running(cloud, clock, template=template, pool=pool, settings=settings) as mesh:
+        async with made.running(cloud, clock, template=template, pool=defaults | pool, settings=settings) as mesh:
             await mesh.publish("ospf-basics")
             for day in range(days):
                 if day % 7 < 5:
@@ -159,6 +175,7 @@ async def live(days: int, seed: int, preparation: int) -> Month:
                     print(f"day {day + 1}: {month.labs} labs, {len(month.late)} late", file=sys.stderr, flush=True)
     finally:
         await cloud.close()
+        month.worker_hours = cloud.powered / timedelta(hours=1)
         lablet_workers.labs.closed_ports, lablet_workers.fleet._SLOW_SECONDS = real
     return month
 
@@ -207,20 +224,26 @@ def _explained(seat: Any, lab: Any, start: datetime, month: Month) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--days", type=int, default=28)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--preparation", type=int, default=15)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1])
+    parser.add_argument("--preparation", type=int, help="minutes; by default what pools have by default")
+    parser.add_argument("--reserve", type=int, help="minutes; by default what pools have by default")
+    parser.add_argument("--failing", type=float, default=100 * FAILING, help="boots that fail, in percent")
     given = parser.parse_args()
-    began = time.monotonic()
-    month = asyncio.run(live(given.days, given.seed, given.preparation))
-    for line in month.late:
-        print(line)
-    exceeded = sum(boot.minutes > BOOT_MINUTES for boot in month.boots)
-    failed = sum(boot.fails for boot in month.boots)
-    print(
-        f"bench punctuality: days={given.days} labs={month.labs} boots={len(month.boots)} exceeded={exceeded} "
-        f"failed={failed} preparation_minutes={given.preparation} late={len(month.late)} "
-        f"on_time_pct={100 * month.on_time:.2f} seconds={time.monotonic() - began:.0f}"
-    )
+    pool = {"preparation_minutes": given.preparation, "boot_reserve_minutes": given.reserve}
+    pool = {name: minutes for name, minutes in pool.items() if minutes is not None}
+    for seed in given.seeds:
+        began = time.process_time()
+        month = asyncio.run(live(given.days, seed, failing=given.failing / 100, **pool))
+        for line in month.late:
+            print(line)
+        exceeded = sum(boot.minutes > BOOT_MINUTES for boot in month.boots)
+        failed = sum(boot.fails for boot in month.boots)
+        print(
+            f"bench punctuality: seed={seed} days={given.days} labs={month.labs} boots={len(month.boots)} "
+            f"exceeded={exceeded} failed={failed} late={len(month.late)} on_time_pct={100 * month.on_time:.2f} "
+            f"worker_hours={month.worker_hours:.0f} cpu_seconds={time.process_time() - began:.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

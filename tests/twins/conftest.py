@@ -253,7 +253,7 @@ async def _seed(mesh: Mesh, more: Mapping[str, Any], wanted: Mapping[str, Any]) 
     await mesh.repository(TEMPLATE).create(
         WorkerTemplate(metadata=Metadata(id="sim", uid="t", created_at=now), spec=template, status=SimpleStatus())
     )
-    usual = {"template": "sim", "max": 3, "preparation_minutes": 5, "turnaround_minutes": 5}
+    usual = {"template": "sim", "max": 3, "preparation_minutes": 5, "boot_reserve_minutes": 0, "turnaround_minutes": 5}
     pool = PoolSpec.model_validate({**usual, "scale_down_grace_minutes": 30, **wanted})
     await mesh.repository(POOL).create(
         WorkerPool(metadata=Metadata(id="default", uid="p", created_at=now), spec=pool, status=PoolStatus())

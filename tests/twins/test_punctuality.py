@@ -21,16 +21,23 @@ def bench() -> Any:
     return module
 
 
-async def test_a_day_of_classes_is_on_time_and_what_is_late_is_explained(bench: Any) -> None:
-    on_time = await bench.live(1, 1, 15)
-    assert (on_time.labs, on_time.late) == (43, [])
-    assert len(on_time.boots) >= 3
+async def test_a_day_whose_first_boot_fails_late_is_on_time_with_the_reserve_that_pools_have(bench: Any) -> None:
+    day = await bench.live(1, 97, failing=0.2)
+    assert [boot.fails for boot in day.boots[:2]] == [True, False], "the draw has what the test is about"
+    assert day.boots[0].minutes > 0.8 * bench.BOOT_MINUTES
+    assert (day.labs, day.late) == (43, [])
+
+
+async def test_without_the_reserve_the_same_day_begins_late_and_each_lab_is_explained(bench: Any) -> None:
+    day = await bench.live(1, 97, failing=0.2, boot_reserve_minutes=0)
+    assert len(day.late) == 12
+    assert all("failed after 17 of 20 minutes" in told for told in day.late), day.late
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_a_month_in_which_boots_exceed_and_fail_has_99_of_100_labs_running_before_their_slot(bench: Any) -> None:
-    month = await bench.live(28, 31, 15)
+    month = await bench.live(28, 31)
     assert month.labs > 800
     assert any(boot.fails for boot in month.boots), "the draw has what the test is about"
     assert any(boot.minutes > bench.BOOT_MINUTES for boot in month.boots)

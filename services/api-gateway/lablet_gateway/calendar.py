@@ -59,7 +59,7 @@ class WorkerCalendar(Model):
     """What is taken at this moment."""
     bookings: tuple[Booking, ...]
     power_spans: tuple[Span, ...]
-    """When the bookings need the machine on, boot and preparation included."""
+    """When the bookings need the machine on, boot, its reserve and preparation included."""
     maintenance: tuple[Maintenance, ...]
 
 
@@ -191,7 +191,8 @@ def _worker(worker: Worker, spec: PoolSpec | None, seats: Iterable[_Seat], windo
 
 def _power(worker: Worker, spec: PoolSpec | None, seats: Iterable[_Seat]) -> Iterable[Span]:
     """Needs joined over gaps for which switching off does not pay."""
-    lead = timedelta(minutes=worker.spec.boot_minutes + (spec.preparation_minutes if spec else 0))
+    boot = worker.spec.boot_minutes
+    lead = timedelta(minutes=spec.lead_of(boot) if spec else boot)
     turnaround = timedelta(minutes=spec.turnaround_minutes if spec else 0)
     bridge = max(timedelta(minutes=spec.scale_down_grace_minutes if spec else 0), lead)
     start = end = None

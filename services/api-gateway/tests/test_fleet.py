@@ -100,8 +100,8 @@ async def test_a_pools_calendar_counts_what_is_taken_and_free(world: Any) -> Non
              for step in told["steps"]]  # fmt: skip
     assert steps == [("08:00", 0, 128, 40), ("09:00", 2, 120, 30), ("11:00", 0, 128, 40)]
     assert [worker["worker"] for worker in told["workers"]] == ["default-001", "default-002"]
-    # boot 8 and preparation 5 minutes before, turnaround 2 after
-    assert told["workers"][0]["powerSpans"] == [{"start": "2027-03-01T08:47:00Z", "end": "2027-03-01T11:02:00Z"}]
+    # boot 8, its reserve of 8 and preparation 5 minutes before, turnaround 2 after
+    assert told["workers"][0]["powerSpans"] == [{"start": "2027-03-01T08:39:00Z", "end": "2027-03-01T11:02:00Z"}]
 
 
 async def test_an_overrunning_seat_takes_room_until_its_lab_is_gone(world: Any) -> None:

@@ -28,6 +28,7 @@ def policy_of(pool: WorkerPool, licence: str | None) -> engine.PoolPolicy:
         turnaround=spec.turnaround_minutes,
         grace=spec.scale_down_grace_minutes,
         preparation=spec.preparation_minutes,
+        reserve=spec.boot_reserve_minutes,
         spreading=engine.Spreading(spec.policy),
         licence_limits=limits,
     )

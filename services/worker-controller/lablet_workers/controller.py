@@ -154,6 +154,8 @@ def add_indexes(caches: Caches) -> None:
     """What the controllers find by something else than the id."""
     caches[ARTIFACT].add_index("subject", lambda a: [reference.subject for reference in a.status.references])
     caches[INSTANCE].add_index("worker", lambda i: [i.spec.worker])
+    caches[INSTANCE].add_index("unended-worker", lambda i: [] if i.is_final else [i.spec.worker])
+    caches[INSTANCE].add_index("unended-pool", lambda i: [] if i.is_final else [i.spec.pool])
 
 
 CACHED: tuple[Kind, ...] = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT)

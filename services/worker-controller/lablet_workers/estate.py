@@ -95,9 +95,18 @@ class Estate:
         ]
 
     def instances_on(self, worker: str) -> list[Instance]:
-        """Those that name the worker, whatever their phase."""
-        found = self.caches[INSTANCE].by("worker", worker)
+        """Those that name the worker and have not ended."""
+        found = self.caches[INSTANCE].by("unended-worker", worker)
         return [self.instances.get(cached.id) or cached for cached in found]
+
+    def instances_here(self) -> list[Instance]:
+        """Those of the pool that have not ended."""
+        found = self.caches[INSTANCE].by("unended-pool", self.pool)
+        return [self.instances.get(cached.id) or cached for cached in found]
+
+    def is_named(self, worker: str) -> bool:
+        """Some instance, ended or not, names the worker."""
+        return bool(self.caches[INSTANCE].by("worker", worker))
 
     def definition_of(self, instance: Instance) -> Definition | None:
         """The tenant's own, else the public one."""

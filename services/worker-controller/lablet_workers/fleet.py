@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -14,6 +14,7 @@ from lablet_common.resources.kinds import INSTANCE, RESERVATION, TEMPLATE, WORKE
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
 from lablet_common.store import Conflict, Transaction
+from lablet_common.store.cache import Cache
 from lablet_common.store.changes import update_in
 from lablet_common.store.repository import Repository
 from lablet_common.telemetry.metrics import SCALING, WORKER_HOURS
@@ -45,6 +46,17 @@ _SLOW_SECONDS = 0.002
 _REST = 4.0
 """After planning that took longer than that, changes are collected for so many times as long: a busy calendar of
 thousands of bookings is planned for many of them together, and the loop stays free for the labs."""
+
+
+class _EndedEarly(Container[str]):
+    """The instances that ended before their slot did."""
+
+    def __init__(self, instances: Cache[Instance]) -> None:
+        self._instances = instances
+
+    def __contains__(self, name: object) -> bool:
+        instance = self._instances.get(str(name))
+        return instance is not None and instance.is_final and instance.status.history[-1].at < instance.spec.end
 
 
 class Fleet:
@@ -133,7 +145,7 @@ class Fleet:
         """Asks the next worker of a rolling replacement, where its budget leaves one, in one transaction with the note that
         it was asked. That note brings the next look."""
         now = self._estate.clock.now()
-        busy = {instance.spec.worker for instance in self._instances() if is_live(instance, now)}
+        busy = {instance.spec.worker for instance in self._estate.instances_here() if is_live(instance, now)}
         turn = next_turn(pool, self._estate.workers_here(), busy, now)
         if turn is None:
             return
@@ -156,7 +168,7 @@ class Fleet:
         """A surplus worker that is off and booked by nobody; the bookings are read after its cordon has moved the gate."""
         if not is_surplus(worker, pool) or worker.status.phase is not WorkerPhase.OFFLINE:
             return False
-        if worker.status.machine is not None or self._estate.instances_on(worker.id):
+        if worker.status.machine is not None or self._estate.is_named(worker.id):
             return False
         reservations: Repository[Reservation] = Repository(self._estate.store, RESERVATION)
         booked = (
@@ -164,17 +176,13 @@ class Fleet:
         )
         return worker.id not in booked
 
-    def _instances(self) -> list[Instance]:
-        return [i for i in self._estate.caches[INSTANCE].items() if i.spec.pool == self._estate.pool]
-
     def _needs_in(self, pool: WorkerPool, reservations: list[Reservation]) -> Mapping[str, tuple[Need, ...]]:
-        ended = {i.id for i in self._instances() if i.is_final and i.status.history[-1].at < i.spec.end}
-        return needs_of((r for r in reservations if r.status.pool == self._estate.pool), pool.spec, ended)
+        here = (r for r in reservations if r.status.pool == self._estate.pool)
+        return needs_of(here, pool.spec, _EndedEarly(self._estate.caches[INSTANCE]))
 
     def _planned(self, pool: WorkerPool, needs: Mapping[str, tuple[Need, ...]]) -> dict[str, Wanted]:
         now = self._estate.clock.now()
-        instances = self._instances()
-        busy = {i.spec.worker for i in instances if is_live(self._estate.instances.get(i.id) or i, now)}
+        busy = {instance.spec.worker for instance in self._estate.instances_here() if is_live(instance, now)}
         minutes = self._estate.settings.controller_scale_down_grace_period_minutes
         grace = timedelta(minutes=pool.spec.scale_down_grace_minutes if minutes is None else minutes)
         workers = [
@@ -252,6 +260,8 @@ class Fleet:
                 self._needs = self._needs_in(pool, await self._reservations(worker))
             plan = self._planned(pool, self._needs)
             self._remember(plan, time.monotonic() - began)
+            if plan != self._plan:
+                self._replan.set()  # the clock has changed what others should do
         return plan.get(worker.id, Wanted(False, "no-need"))
 
     async def _reservations(self, worker: Worker) -> list[Reservation]:

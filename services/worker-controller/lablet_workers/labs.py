@@ -168,7 +168,7 @@ class Labs:
             ),
             tries=settings.controller_tries,
             closed_ports=self._closed_ports,
-            neighbours=[self._neighbour(other) for other in self._estate.instances_on(instance.spec.worker)],
+            neighbours=lambda: [self._neighbour(other) for other in self._estate.instances_on(instance.spec.worker)],
             preparation=timedelta(minutes=pool.spec.preparation_minutes if pool is not None else 0),
         )
 

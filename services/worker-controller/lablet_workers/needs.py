@@ -13,6 +13,7 @@ from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatState
 from lablet_common.resources.worker import PoolSpec, Worker
 
+_PER_STAND_IN = 10
 _PLACED = (ReservationPhase.HELD, ReservationPhase.SCHEDULED, ReservationPhase.ACTIVE)
 
 
@@ -77,13 +78,16 @@ def is_live(instance: Instance, now: datetime) -> bool:
 def plan_power(pool: PoolSpec, workers: Sequence[WorkerNeeds], now: datetime, grace: timedelta) -> dict[str, Wanted]:
     """Every worker's wanted power. `min` and `warm` are met with the lowest names; licences allowed to the pool go to
     those that are busy, then on, then needed first."""
-    preparation = timedelta(minutes=pool.preparation_minutes)
-    wanted = {one.worker.id: _by_calendar(one, now, grace, preparation) for one in workers}
+    wanted = {one.worker.id: _by_calendar(one, now, grace, pool) for one in workers}
     spare = sorted((one for one in workers if not wanted[one.worker.id].on and _usable(one, now)), key=_name)
     short = pool.min - sum(want.on for want in wanted.values())
     for one in spare[: max(0, short)]:
         wanted[one.worker.id] = Wanted(True, "minimum", wanted[one.worker.id].look)
     spare = spare[max(0, short) :]
+    stand_ins = _stand_ins(workers, wanted, now)
+    for one in spare[:stand_ins]:
+        wanted[one.worker.id] = Wanted(True, "stand-in", wanted[one.worker.id].look)
+    spare = spare[stand_ins:]
     idle = sum(1 for one in workers if wanted[one.worker.id].on and not one.busy and not _needed(one, now))
     for one in spare[: max(0, pool.warm - idle)]:
         wanted[one.worker.id] = Wanted(True, "warm", wanted[one.worker.id].look)
@@ -92,12 +96,13 @@ def plan_power(pool: PoolSpec, workers: Sequence[WorkerNeeds], now: datetime, gr
     return wanted
 
 
-def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta, preparation: timedelta) -> Wanted:
+def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta, pool: PoolSpec) -> Wanted:
     """The placement engine's rule: a worker that is on stays on when its next slot begins within the grace, or so soon that
     it would have to be powered on at once."""
     worker = one.worker
-    boot = timedelta(minutes=worker.spec.boot_minutes)
-    bridge = max(grace, boot + preparation)
+    preparation = timedelta(minutes=pool.preparation_minutes)
+    lead = timedelta(minutes=pool.lead_of(worker.spec.boot_minutes))
+    bridge = max(grace, lead)
     if one.busy and worker.is_on:
         return Wanted(True, "instance")
     if worker.spec.replacing is not None:
@@ -109,7 +114,7 @@ def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta, preparation:
     if not coming:
         return Wanted(False, "no-need")
     first = coming[0]
-    switch_on = first.start - boot
+    switch_on = first.start + preparation - lead
     if now >= switch_on:
         end = first.end
         for need in coming[1:]:
@@ -140,6 +145,13 @@ def _usable(one: WorkerNeeds, now: datetime) -> bool:
     cordon = one.worker.spec.unschedulable
     cordoned = cordon is not None and (cordon.until is None or now < cordon.until)
     return not cordoned and not in_maintenance and one.worker.spec.replacing is None
+
+
+def _stand_ins(workers: Sequence[WorkerNeeds], wanted: Mapping[str, Wanted], now: datetime) -> int:
+    """Workers powered on beside those whose boots take longer than they should: one for each, but where a whole cloud is
+    slow no more than one for ten that are needed."""
+    needed = [one.worker for one in workers if wanted[one.worker.id].rule == "calendar"]
+    return min(sum(worker.boot_overdue(now) for worker in needed), 1 + len(needed) // _PER_STAND_IN)
 
 
 def _needed(one: WorkerNeeds, now: datetime) -> bool:

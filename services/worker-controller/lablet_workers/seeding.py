@@ -91,6 +91,7 @@ class _Pool(_Part):
     warm: int = 0
     scale_down_grace_minutes: int = 30
     preparation_minutes: int = 5
+    boot_reserve_minutes: int | None = None
     turnaround_minutes: int = 2
     allowed_licenses: int | None = None
     policy: str = "pack"

@@ -96,7 +96,13 @@ class Fleet:
         await self.all(TEMPLATE).create(
             WorkerTemplate(metadata=Metadata(id="sim", uid="t", created_at=now), spec=spec, status=SimpleStatus())
         )
-        given = {"template": "sim", "max": 2, "preparation_minutes": 5, "turnaround_minutes": 5} | pool
+        given = {
+            "template": "sim",
+            "max": 2,
+            "preparation_minutes": 5,
+            "boot_reserve_minutes": 0,
+            "turnaround_minutes": 5,
+        } | pool
         await self.all(POOL).create(
             WorkerPool(
                 metadata=Metadata(id="default", uid="p", created_at=now),

@@ -284,6 +284,22 @@ async def test_a_seat_of_a_lost_worker_runs_where_it_was_moved_to(fleet: Any) ->
     assert await fleet.phase() == "Terminated"
 
 
+async def test_a_seat_that_waits_for_a_boot_goes_where_it_was_moved_to_without_having_failed(fresh: Any) -> None:
+    fleet = fresh()
+    fleet.provider.instant = False
+    await fleet.seed(max=2)
+    await fleet.define()
+    await fleet.start()
+    await fleet.book("a", 60, 120)
+    await fleet.at(56)
+    await fleet.move_seat("a", "default-002")
+    fleet.provider.become("m-2", MachineState.RUNNING)
+    await fleet.at(60, step=0.5)
+    lab = await fleet.instance()
+    assert (lab.phase, lab.spec.worker, lab.status.attempt) == ("Running", "default-002", 2)
+    assert [move.to for move in lab.status.history] == ["Instantiating", "Running"]
+
+
 async def test_a_seat_is_not_released_while_its_machine_may_still_run(fleet: Any) -> None:
     """The runtime is silent: only the provider's word that the machine has ended releases the seat."""
     fleet.provider.instant = False

@@ -41,7 +41,7 @@ def a_worker(name: str = "p-001", phase: WorkerPhase = WorkerPhase.OFFLINE, boot
 
 def a_pool(**spec: Any) -> PoolSpec:
     given_ = {"template": "t", "max": 10, "preparation_minutes": PREPARATION, "turnaround_minutes": TURNAROUND}
-    return PoolSpec.model_validate(given_ | spec)
+    return PoolSpec.model_validate({"boot_reserve_minutes": 0} | given_ | spec)
 
 
 def slots(*spans: tuple[int, int]) -> tuple[Need, ...]:
@@ -160,6 +160,54 @@ def test_no_more_workers_are_on_than_licences_are_allowed_and_running_labs_come_
     plan = plan_power(a_pool(min=4, allowed_licenses=2), fleet, at(0), timedelta(0))
     assert on(plan) == ["p-003", "p-004"]
     assert plan["p-001"].rule == "licenses"
+
+
+def booting(name: str, *, since: float) -> Worker:
+    """Powered on at minute `since`, and not ready yet."""
+    worker = a_worker(name)
+    moved = worker.moved(WorkerPhase.PROVISIONING, at=at(since), by="test", reason="PowerOn")
+    return moved.moved(WorkerPhase.STARTING, at=at(since + 1), by="test", reason="MachineRuns")
+
+
+@pytest.mark.parametrize(("reserve", "minutes"), [(None, 2 * BOOT + PREPARATION), (20, BOOT + 20 + PREPARATION)])
+def test_a_worker_is_powered_on_so_early_that_a_failed_boot_leaves_time_for_another(
+    reserve: int | None, minutes: int
+) -> None:
+    fleet = [WorkerNeeds(a_worker(), slots((60, 120)), False)]
+    pool = a_pool(boot_reserve_minutes=reserve)
+    assert on(plan_power(pool, fleet, at(60 - minutes), timedelta(0))) == ["p-001"]
+    assert on(plan_power(pool, fleet, at(60 - minutes - 1), timedelta(0))) == []
+
+
+def test_by_default_the_reserve_is_as_long_as_the_boot() -> None:
+    assert PoolSpec(template="t", max=1).reserve_of(20) == 20
+
+
+def test_a_gap_in_which_the_reserve_would_have_to_begin_is_bridged() -> None:
+    first, second = (60, 120), (120 + TURNAROUND + 2 * BOOT + PREPARATION, 300)
+    fleet = [WorkerNeeds(a_worker(phase=WorkerPhase.READY), slots(first, second), False)]
+    assert plan_power(a_pool(boot_reserve_minutes=None), fleet, at(126), timedelta(0))["p-001"].on
+
+
+def test_a_boot_that_takes_longer_than_it_should_has_a_stand_in_until_it_is_ready() -> None:
+    fleet = many(4)
+    slow = booting("p-002", since=0)
+    fleet[1] = WorkerNeeds(slow, slots((20, 60)), False)
+    assert on(plan_power(a_pool(), fleet, at(BOOT - 0.1), timedelta(0))) == ["p-002"]
+    plan = plan_power(a_pool(), fleet, at(BOOT), timedelta(0))
+    assert on(plan) == ["p-001", "p-002"]
+    assert plan["p-001"].rule == "stand-in"
+    up = slow.moved(WorkerPhase.LICENSING, at=at(9), by="test", reason="RuntimeAnswers")
+    up = up.moved(WorkerPhase.READY, at=at(9), by="test", reason="InCompliance")
+    fleet[1] = WorkerNeeds(up, slots((20, 60)), False)
+    assert on(plan_power(a_pool(), fleet, at(10), timedelta(0))) == ["p-002"]
+
+
+def test_a_slow_cloud_is_not_stormed_with_stand_ins() -> None:
+    fleet = many(60)
+    for number in range(25):
+        fleet[number] = WorkerNeeds(booting(fleet[number].worker.id, since=0), slots((20, 60)), False)
+    assert len(on(plan_power(a_pool(max=60), fleet, at(BOOT), timedelta(0)))) == 25 + 3
 
 
 def reservation(number: int, phase: str, workers: Sequence[str], start: int = 60, end: int = 120) -> Reservation:

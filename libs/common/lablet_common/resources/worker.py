@@ -4,6 +4,7 @@ A pool's workers exist as cheap records, switched off, up to the pool's `max`; r
 calendar alone says when a machine must be up.
 """
 
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -87,12 +88,23 @@ class PoolSpec(Model):
     """Gaps between needs up to this long are kept on."""
     preparation_minutes: Annotated[int, Field(ge=0)] = 5
     """Between a worker that is Ready and the first slot on it: import, start and probe."""
+    boot_reserve_minutes: Annotated[int, Field(ge=0)] | None = None
+    """How much earlier still a worker is powered on, so that a boot may take longer than its template says, or fail and
+    be followed by another; None: as long as the template's boot."""
     turnaround_minutes: Annotated[int, Field(ge=0)] = 2
     """Between two slots on the same licence seats and ports of a worker."""
     allowed_licenses: int | None = None
     """Workers of this pool that may hold a licence at the same time; None: as many as there are."""
     policy: Literal["pack", "spread"] = "pack"
     region: str = ""
+
+    def reserve_of(self, boot_minutes: int) -> int:
+        """Minutes between the template's boot and the preparation."""
+        return boot_minutes if self.boot_reserve_minutes is None else self.boot_reserve_minutes
+
+    def lead_of(self, boot_minutes: int) -> int:
+        """Minutes from power-on to the start of a slot."""
+        return boot_minutes + self.reserve_of(boot_minutes) + self.preparation_minutes
 
 
 class Rollout(Model):
@@ -226,6 +238,7 @@ class WorkerStatus(Status):
     """When a failed machine was confirmed to run nothing any more."""
 
 
+_BOOTING = frozenset({WorkerPhase.PROVISIONING, WorkerPhase.STARTING, WorkerPhase.LICENSING})
 _LIVE = frozenset(
     {
         WorkerPhase.PROVISIONING,
@@ -268,3 +281,20 @@ class Worker(Resource[WorkerSpec, WorkerStatus]):
     def is_on(self) -> bool:
         """A machine of it is (or may be) running."""
         return self.status.phase in _LIVE
+
+    @property
+    def is_booting(self) -> bool:
+        """It has been powered on and is not Ready yet."""
+        return self.status.phase in _BOOTING
+
+    @property
+    def boot_due(self) -> datetime | None:
+        """When its boot will have taken as long as its template says; None: it is not booting, or needs no time to."""
+        if not self.is_booting or not self.spec.boot_minutes:
+            return None
+        began = next((move.at for move in reversed(self.status.history) if move.to == WorkerPhase.PROVISIONING), None)
+        return None if began is None else began + timedelta(minutes=self.spec.boot_minutes)
+
+    def boot_overdue(self, now: datetime) -> bool:
+        """It boots, and should be ready by now."""
+        return self.boot_due is not None and now >= self.boot_due

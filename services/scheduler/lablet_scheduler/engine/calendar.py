@@ -120,7 +120,9 @@ class Calendar:
 
     def lead(self, view: WorkerView) -> int:
         """Minutes from power-on to the start of a slot."""
-        return view.boot_minutes + self.policy(view.pool).preparation
+        policy = self.policy(view.pool)
+        reserve = view.boot_minutes if policy.reserve is None else policy.reserve
+        return view.boot_minutes + reserve + policy.preparation
 
     def bridge(self, view: WorkerView) -> int:
         """The longest rest between two needs through which the worker stays on."""

@@ -125,6 +125,8 @@ class PoolPolicy:
     """A worker stays on when its next slot begins within this many minutes."""
     preparation: int = 0
     """From "the worker is ready" to "the lab is reachable": worked off before the slot starts."""
+    reserve: int | None = 0
+    """How much earlier still a worker is powered on, for boots that take longer or fail; None: as long as its boot."""
     spreading: Spreading = Spreading.PACK
     licence_limits: Mapping[str, int] = field(default_factory=dict)
     """Licence kind → how many workers may hold one at the same time; a kind that is not named is not limited."""
@@ -134,6 +136,7 @@ class PoolPolicy:
             ("turnaround", self.turnaround),
             ("grace", self.grace),
             ("preparation", self.preparation),
+            ("reserve", self.reserve or 0),
         ):
             if not 0 <= minutes <= MAX_LEAD_MINUTES:
                 raise ValueError(f"pool {self.pool}: {name} is {minutes} minutes, not 0 to {MAX_LEAD_MINUTES}")

@@ -120,7 +120,12 @@ class World:
         """A pool with like workers: 8 cores, 32 GB, 20 nodes, ports 2000 to 2099."""
         shape = {key: options.pop(key) for key in ("cpu", "nodes", "ports", "boot") if key in options}
         spec = PoolSpec(
-            template="simulated", max=workers, turnaround_minutes=0, preparation_minutes=0, scale_down_grace_minutes=0
+            template="simulated",
+            max=workers,
+            turnaround_minutes=0,
+            preparation_minutes=0,
+            boot_reserve_minutes=0,
+            scale_down_grace_minutes=0,
         )
         spec = PoolSpec.model_validate(spec.model_dump() | options)
         await self.put(WorkerPool(metadata=self._meta(name), spec=spec, status=PoolStatus()))
@@ -466,7 +471,9 @@ class World:
         kv = await self.store.get(WORKER.key(name))
         assert kv is not None
         worker = decode(WORKER, kv)
-        if phase is not None:
+        if phase is WorkerPhase.PROVISIONING:
+            worker = worker.moved(phase, at=self.clock.now(), by="/lablet/worker-controller", reason="PowerOn")
+        elif phase is not None:
             worker = worker.model_copy(update={"status": worker.status.model_copy(update={"phase": phase})})
         if spec:
             worker = worker.respecified(**spec)

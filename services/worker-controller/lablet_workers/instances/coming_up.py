@@ -25,6 +25,11 @@ async def pending(s: Situation) -> Instance | Again | None:
     instance = s.instance
     if s.abandoned:
         return s.move(_P.STOPPING, "Abandoned", "its reservation has ended", deadline=s.now + s.times.stop)
+    seat = s.seat
+    if seat is not None and seat.attempt > instance.status.attempt:
+        # its worker's boot takes too long: its seat has moved to one that is up before anything of it began
+        moved = instance.respecified(worker=seat.worker, ports=dict(seat.ports))
+        return moved.observed(attempt=seat.attempt, lab=None, host=None, tries=0)
     if s.now >= instance.spec.end:
         return s.fail("NeverReady", "the slot ended before its worker and its lab file were ready")
     kept_out = s.kept_out
@@ -42,7 +47,7 @@ async def pending(s: Situation) -> Instance | Again | None:
     if early > timedelta(0):
         return Again(early)
     needs = s.definition.spec.requirements if s.definition is not None else None
-    lacking = in_the_way(instance, needs, worker.spec, s.neighbours, s.now + s.preparation)
+    lacking = in_the_way(instance, needs, worker.spec, s.neighbours(), s.now + s.preparation)
     if lacking:
         log.info("its worker has no room yet", extra={"instance": instance.id, "worker": worker.id, "lacking": lacking})
         return Again(s.times.poll)

@@ -58,8 +58,8 @@ class Situation:
     times: Times
     tries: int
     closed_ports: Callable[[str, dict[str, int]], Awaitable[dict[str, str]]]
-    neighbours: Sequence[Neighbour] = ()
-    """The other instances of its worker."""
+    neighbours: Callable[[], Sequence[Neighbour]] = tuple
+    """The instances of its worker that have not ended."""
     preparation: timedelta = timedelta(0)
     """Before its slot, in which its lab may already run: what was booked before it has ended by then."""
 

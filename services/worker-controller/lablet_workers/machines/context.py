@@ -32,7 +32,8 @@ REFUSED = "ProviderRefuses"
 _FIRST_PAUSE = timedelta(minutes=1)
 
 _LONGEST_PAUSE = timedelta(minutes=30)
-"""Between a failure and the next try: doubled each time, so that a broken shape does not eat machines."""
+"""Between a failure and the next try: doubled each time, so that a broken shape does not eat machines. Only the first
+boot that fails is followed by another at once: the reserve of its pool is for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +131,12 @@ async def gone_of(worker: Worker, around: Surroundings) -> Outcome | None:
     return None
 
 
+def _pause_after(worker: Worker, failures: int) -> timedelta:
+    if failures == 1 and worker.is_booting:
+        return timedelta(0)
+    return min(_FIRST_PAUSE * (1 << min(failures - 1, 10)), _LONGEST_PAUSE)
+
+
 def fail(worker: Worker, reason: str, message: str, around: Surroundings, *, lost: bool = False) -> Outcome:
     now = around.now()
     failures = worker.status.failures + 1
@@ -143,7 +150,7 @@ def fail(worker: Worker, reason: str, message: str, around: Surroundings, *, los
             deadline=None,
             lost_at=now if lost else None,
             failures=failures,
-            retry_at=now + min(_FIRST_PAUSE * 2 ** min(failures - 1, 10), _LONGEST_PAUSE),
+            retry_at=now + _pause_after(worker, failures),
         ),
         gate=True,
     )

@@ -15,7 +15,7 @@ from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, POOL, RESERVATION, SERIES, WORKER, Kind
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.series import Series
-from lablet_common.resources.worker import Worker, WorkerPool
+from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
 from lablet_common.store.cache import Caches
 from lablet_scheduler.looks import Looks
 from lablet_scheduler.state import FindDefinition, PoolState
@@ -163,6 +163,9 @@ class Agenda:
                 self.state.remove_worker(worker.id, self._clock.now())
             else:
                 self.state.put_worker(new, self._clock.now())
+            if touched and new is not None and new.status.phase is WorkerPhase.READY:
+                # seats whose workers boot for too long may come here
+                self.dirty.update(reservation.id for reservation in self.state.kept_waiting(self._clock.now()))
 
         self._tell(take)
 

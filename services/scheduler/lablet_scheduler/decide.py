@@ -95,6 +95,9 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
         why = "has passed" if start < end else "is not after the start"
         said = problem("invalid-slot", "Invalid slot", f"the slot's end {format_time(end)} {why}", 422, "end")
         return _reject(draft.observed(pool=state.pool.id), context, "InvalidSlot", said)
+    ahead = _ahead(state, draft)
+    if ahead is not None:
+        return _queue(draft, ahead, context)
     answer = find_place(state, draft, context)
     if isinstance(answer, engine.Placement):
         return granted(state, draft, answer, context, held=draft.spec.hold is not None)
@@ -232,6 +235,30 @@ def _wait(state: PoolState, draft: Reservation, answer: engine.Refusal, place: s
         pool=place,
         slot=draft.slot,
         explanation=explanation,
+        waiting_since=draft.metadata.created_at,
+    )
+    return Decision(reason="PoolFull", resource=resource, result="waitlisted")
+
+
+def _ahead(state: PoolState, draft: Reservation) -> Reservation | None:
+    """The last job of the same kind that waits here, where nowhere else is asked for: there is no place for one more before
+    there is one for that."""
+    if draft.spec.pools != (state.pool.id,) or not is_job(state, draft):
+        return None
+    return state.waitlist.last_like(draft)
+
+
+def _queue(draft: Reservation, ahead: Reservation, context: Context) -> Decision:
+    """Behind the one ahead, for the same reason."""
+    resource = draft.moved(
+        ReservationPhase.WAITLISTED,
+        at=context.now,
+        by=context.by,
+        reason="PoolFull",
+        message=ahead.status.message,
+        pool=ahead.status.pool,
+        slot=draft.slot,
+        explanation=ahead.status.explanation,
         waiting_since=draft.metadata.created_at,
     )
     return Decision(reason="PoolFull", resource=resource, result="waitlisted")

@@ -2,12 +2,12 @@
 Pure, but for the calendar.
 
 A seat cannot stay when its worker is lost, when its lab has failed, when its worker is down for maintenance in its slot,
-or when somebody else's lab overruns. It may run elsewhere only when nothing of it can run where it was: its instance does
-not exist yet (the transaction compares that), or has failed and is released, that is, its lab is proven gone (the
-transaction compares its revision). One reservation is healed at a time, and committed before the next is looked at.
+or when somebody else's lab overruns; and it had better not when its worker boots for longer than it should and another
+one is up already. It may run elsewhere only when nothing of it can run where it was: its instance does not exist yet (the
+transaction compares that), or waits and has begun nothing, or has failed and is released, that is, its lab is proven gone
+(the transaction compares its revision). One reservation is healed at a time, and committed before the next is looked at.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,6 +22,7 @@ from lablet_scheduler.decide import Context, Decision, is_job, placement_request
 from lablet_scheduler.state import AT_RISK, PoolState
 from lablet_scheduler.views import OVERRUN_MINUTES, explanation_of, seats_of, slot_of
 
+BOOT_OVERDUE = "BootOverdue"
 _GONE = (WorkerPhase.FAILED, WorkerPhase.TERMINATING)
 _MOST_ALIKE = 64
 """Jobs of one kind that are tried in one look at the wait list."""
@@ -35,8 +36,13 @@ class _Trouble:
 
     seat: SeatPlacement
     reason: str
-    """WorkerLost, LabFailed, Maintenance or Displaced."""
+    """WorkerLost, LabFailed, Maintenance, Displaced or BootOverdue."""
     instance: Instance | None = None
+
+    @property
+    def urgent(self) -> bool:
+        """It has no lab unless it finds another place."""
+        return self.reason != BOOT_OVERDUE
 
 
 def heal(state: PoolState, reservation: Reservation, context: Context, lead: timedelta) -> Decision | None:
@@ -65,9 +71,11 @@ def heal(state: PoolState, reservation: Reservation, context: Context, lead: tim
         if _given_up(trouble, slot, context):
             seats[number] = trouble.seat.model_copy(update={"state": SeatState.LOST})
             lost.append(trouble)
-        else:
+        elif trouble.urgent:
             waiting.append(trouble)
     if not moved and not lost:
+        if not waiting:
+            return _reassured(reservation)
         return _at_risk(reservation, waiting, refusal, context)
     return _healed(reservation, tuple(seats[number] for number in sorted(seats)), moved, lost, waiting, context)
 
@@ -88,6 +96,8 @@ def _troubles(
             if instance.status.phase is InstancePhase.FAILED and instance.status.released and taken_up:
                 lost = not _stands(worker) or instance.status.reason == "WorkerLost"
                 yield _Trouble(seat, "WorkerLost" if lost else "LabFailed", instance)
+            elif _waits(instance) and taken_up and _overdue(worker, context):
+                yield _Trouble(seat, BOOT_OVERDUE, instance)
         elif not _stands(worker):
             if near:
                 yield _Trouble(seat, "WorkerLost")
@@ -95,10 +105,23 @@ def _troubles(
             yield _Trouble(seat, "Maintenance")
         elif seat.seat in displaced:
             yield _Trouble(seat, "Displaced")
+        elif near and _overdue(worker, context):
+            yield _Trouble(seat, BOOT_OVERDUE)
 
 
 def _stands(worker: Worker | None) -> bool:
     return worker is not None and worker.status.phase not in _GONE
+
+
+def _waits(instance: Instance) -> bool:
+    """It has begun nothing on its worker."""
+    status = instance.status
+    begun_nothing = status.phase is InstancePhase.PENDING and status.lab is None
+    return begun_nothing and (not status.attempts or status.attempts[-1].ended_at is not None)
+
+
+def _overdue(worker: Worker | None, context: Context) -> bool:
+    return worker is not None and worker.boot_overdue(context.now)
 
 
 def _maintained(worker: Worker, slot: Slot) -> bool:
@@ -120,6 +143,9 @@ def _elsewhere(
     seat = trouble.seat
     if trouble.instance is not None and seat.attempt >= _MOST_ATTEMPTS:
         return None
+    exclude = {seat.worker}
+    if not trouble.urgent:
+        exclude |= {worker.id for worker in state.workers.values() if worker.status.phase is not WorkerPhase.READY}
     released = state.calendar.release(reservation.id, seat.seat)
     wanted = placement_request(
         state,
@@ -129,10 +155,10 @@ def _elsewhere(
         context.now,
         seats=1,
         seat_numbers=(seat.seat,),
-        exclude=frozenset({seat.worker}),
+        exclude=frozenset(exclude),
     )
     answer = engine.place(state.calendar, wanted)
-    if isinstance(answer, engine.Refusal) and trouble.instance is not None:
+    if isinstance(answer, engine.Refusal) and trouble.instance is not None and trouble.urgent:
         again = engine.place(state.calendar, replace(wanted, exclude=frozenset()))
         answer = again if isinstance(again, engine.Placement) else answer
     if isinstance(answer, engine.Placement):
@@ -156,7 +182,7 @@ def _healed(
     if lost:
         message += f"; {_numbers(lost)} lost"
     now = context.now
-    if lost or any(trouble.instance is not None for trouble in moved):
+    if lost or any(trouble.instance is not None and trouble.urgent for trouble in moved):
         conditions = reservation.with_condition("Degraded", True, at=now, reason=reason, message=message)
         reservation = reservation.observed(conditions=conditions)
     conditions = _risk(reservation, waiting, context) if waiting else _without_risk(reservation)
@@ -243,7 +269,7 @@ def make_room(state: PoolState, overdue: Reservation, context: Context) -> set[s
 
 def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
     """Places those of the wait list for which there is room now, in the engine's order: nobody ahead is delayed."""
-    front, cut = _front(state)
+    front, cut = state.waitlist.heads(lambda reservation: _tried(state, reservation))
     waiting = {reservation.id: reservation for reservation in front}
     requests = [_waiting(state, reservation, context) for reservation in waiting.values()]
     if not requests:
@@ -273,25 +299,11 @@ def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
         yield Decision(reason="PlaceFreed", resource=resource, result="placed", frees=is_job(state, reservation))
 
 
-def _front(state: PoolState) -> tuple[list[Reservation], int]:
-    """Those of the wait list that are tried, and how many of them stand before the first that is left out: of jobs that are
-    alike only the first ones are tried, for where these find no place, those behind them find none."""
-    alike: Counter[tuple[object, ...]] = Counter()
-    front: list[Reservation] = []
-    cut: int | None = None
-    for reservation in state.waiting():
-        if state.demand(reservation) is None:
-            continue
-        if is_job(state, reservation):
-            spec = reservation.spec
-            selector = tuple(sorted(spec.worker_selector.items()))
-            kind = (reservation.tenant, spec.definition, spec.seats, spec.duration_minutes, spec.priority, selector)
-            alike[kind] += 1
-            if alike[kind] > _MOST_ALIKE:
-                cut = len(front) if cut is None else cut
-                continue
-        front.append(reservation)
-    return front, len(front) if cut is None else cut
+def _tried(state: PoolState, reservation: Reservation) -> int | None:
+    """How many of those that ask for the same are tried in one look: of jobs only the first ones."""
+    if state.demand(reservation) is None:
+        return 0
+    return _MOST_ALIKE if is_job(state, reservation) else None
 
 
 def _waiting(state: PoolState, reservation: Reservation, context: Context) -> engine.Waiting:

@@ -269,6 +269,9 @@ class PoolOwner:
         look = next_look(reservation, now, self._rules)
         if self.state.overruns(reservation, now):
             look = now + _OVERRUN_LOOK
+        boot = self.state.boots_due(reservation, now)
+        if boot is not None:
+            look = boot if look is None else min(look, boot)
         if look is not None:
             self._agenda.looks.plan(reservation.id, look)
         else:

@@ -14,6 +14,7 @@ from lablet_common.resources.reservation import Reservation, ReservationPhase
 from lablet_common.resources.worker import Worker, WorkerPool
 from lablet_scheduler import engine
 from lablet_scheduler.views import bookings_of, demand_of, occupies, policy_of, worker_view
+from lablet_scheduler.waiting import WaitList
 
 FindDefinition = Callable[[str, str], Definition | None]
 """(tenant, `name@version`) → the definition, own or public."""
@@ -32,6 +33,7 @@ class PoolState:
         self.reservations: dict[str, Reservation] = {}
         """Those of this pool that are live or still have labs."""
         self.instances: dict[str, Instance] = {}
+        self.waitlist = WaitList()
         self.at_risk: set[str] = set()
         """Reservations that look for another place for some seat."""
         self.displaced: dict[str, frozenset[tuple[str, int]]] = {}
@@ -100,6 +102,10 @@ class PoolState:
             return True
         self._revisions[reservation.id] = reservation.revision
         self.reservations[reservation.id] = reservation
+        if reservation.status.phase is ReservationPhase.WAITLISTED:
+            self.waitlist.put(reservation)
+        else:
+            self.waitlist.drop(reservation.id)
         if reservation.holds_capacity and reservation.status.condition(AT_RISK) is not None:
             self.at_risk.add(reservation.id)
         else:
@@ -114,6 +120,7 @@ class PoolState:
 
     def _drop(self, reservation_id: str) -> None:
         self.reservations.pop(reservation_id, None)
+        self.waitlist.drop(reservation_id)
         self.at_risk.discard(reservation_id)
         self.displaced.pop(reservation_id, None)
         self.calendar.release(reservation_id)
@@ -171,14 +178,6 @@ class PoolState:
             if any(seat.worker == worker for seat in reservation.status.placement)
         ]
 
-    def waiting(self) -> list[Reservation]:
-        """The wait list: by priority, then by the time since which they wait, then by id."""
-        found = [r for r in self.reservations.values() if r.status.phase is ReservationPhase.WAITLISTED]
-        return sorted(
-            found,
-            key=lambda r: (-r.spec.priority, r.status.waiting_since or r.metadata.created_at, r.id),
-        )
-
     def has_labs(self, reservation_id: str) -> bool:
         """A lab of it may still be on some worker."""
         return any(occupies(instance) for instance in self.instances_of(reservation_id))
@@ -186,6 +185,17 @@ class PoolState:
     def overruns(self, reservation: Reservation, now: datetime) -> bool:
         """A lab is still there after the slot's end."""
         return reservation.slot is not None and now >= reservation.slot.end and self.has_labs(reservation.id)
+
+    def kept_waiting(self, now: datetime) -> list[Reservation]:
+        """Reservations with a seat on a worker that boots for longer than it should."""
+        slow = [worker.id for worker in self.workers.values() if worker.boot_overdue(now)]
+        return [reservation for worker in slow for reservation in self.placed_on(worker)]
+
+    def boots_due(self, reservation: Reservation, now: datetime) -> datetime | None:
+        """When the next of its booting workers should be ready, if that is still to come."""
+        workers = (self.workers.get(seat.worker) for seat in reservation.status.placement)
+        due = (worker.boot_due for worker in workers if worker is not None)
+        return min((moment for moment in due if moment is not None and moment > now), default=None)
 
     def displaced_seats(self, reservation_id: str) -> frozenset[int]:
         """Its seats that lose their room by others' overruns."""

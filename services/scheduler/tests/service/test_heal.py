@@ -175,6 +175,67 @@ async def test_a_seat_is_not_moved_while_its_instance_comes_up(pool: Any) -> Non
     assert await pool.facts(name) == ["scheduled"]
 
 
+async def test_a_waiting_seat_leaves_a_worker_whose_boot_is_overdue_for_one_that_is_up(world: Any) -> None:
+    await world.pool(workers=2, boot=20, preparation_minutes=5, boot_reserve_minutes=20)
+    await world.definition()
+    await world.own()
+    name = await world.ask(60, 120, seats=2)
+    await world.settle()
+    before = await worker_of(world, name)
+    other = {"default-001": "default-002", "default-002": "default-001"}[before]
+    await world.pass_time(15)
+    await world.set_worker(before, WorkerPhase.PROVISIONING)
+    await world.pass_time(30)
+    await world.start_lab(name)  # one seat's instance is there and waits, the other's is not made yet
+    await world.pass_time(36)
+    assert await worker_of(world, name) == before, "another one would have to boot too"
+    assert (await world.reservation(name)).status.condition("AtRisk") is None
+    await world.set_worker(other, WorkerPhase.READY)
+    await world.settle()
+    reservation = await world.reservation(name)
+    assert [(seat.worker, seat.attempt) for seat in reservation.status.placement] == [(other, 2), (other, 1)]
+    assert reservation.status.reason == "BootOverdue"
+    assert reservation.status.condition("Degraded") is None, "nothing has been lost"
+    assert not await world.faults()
+
+
+async def test_a_waiting_seat_leaves_when_its_workers_boot_becomes_overdue(world: Any) -> None:
+    """By the clock alone: nothing else happens at that moment."""
+    await world.pool(workers=2, boot=20, preparation_minutes=5)
+    await world.definition()
+    await world.own()
+    name = await world.ask(60, 120)
+    await world.settle()
+    before = await worker_of(world, name)
+    for worker in ("default-001", "default-002"):
+        if worker != before:
+            await world.set_worker(worker, WorkerPhase.READY)
+    await world.pass_time(30)
+    await world.set_worker(before, WorkerPhase.PROVISIONING)
+    await world.start_lab(name)
+    await world.settle()
+    await world.pass_time(49)
+    assert await worker_of(world, name) == before
+    await world.pass_time(50)
+    assert await worker_of(world, name) != before
+
+
+async def test_a_lab_that_has_begun_stays_whatever_its_worker_says(world: Any) -> None:
+    await world.pool(workers=2, boot=20, preparation_minutes=5)
+    await world.definition()
+    await world.own()
+    name = await world.ask(60, 120)
+    await world.settle()
+    before = await worker_of(world, name)
+    for worker in ("default-001", "default-002"):
+        await world.set_worker(worker, WorkerPhase.PROVISIONING if worker == before else WorkerPhase.READY)
+    await world.pass_time(15)
+    await world.start_lab(name)
+    await world.set_lab(name, phase=InstancePhase.INSTANTIATING)
+    await world.pass_time(59)
+    assert await worker_of(world, name) == before
+
+
 async def test_an_overrunning_lab_keeps_its_seat_and_displaces_who_comes_next(pool: Any) -> None:
     late = await pool.ask(0, 60, seats=2)
     following = await pool.ask(60, 120, seats=2)

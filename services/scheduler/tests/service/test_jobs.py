@@ -4,6 +4,7 @@ from datetime import timedelta
 from typing import Any
 
 from lablet_common.resources.instance import InstancePhase
+from lablet_scheduler import decide
 
 SEATS = 4
 """Jobs that the pool of two workers runs at one time."""
@@ -71,3 +72,32 @@ async def test_of_many_jobs_that_are_alike_only_the_front_is_tried(world: Any, m
     await world.settle()
     phases = [await world.phase(job) for job in jobs[SEATS : SEATS + 3]]
     assert phases == ["Scheduled"] * 3
+
+
+async def test_a_job_goes_behind_those_of_its_kind_without_looking_at_the_calendar(
+    world: Any, monkeypatch: Any
+) -> None:
+    """Ten thousand that queue must not each cost a search; another kind is looked for all the same."""
+    await world.pool()
+    await world.definition("job@1.0.0", until_completed=True)
+    await world.definition("small@1.0.0", until_completed=True, cpu=0.1, nodes=0, ports=0)
+    jobs = await queue(world, SEATS + 1)
+    await world.own()
+    await world.settle()
+    assert await world.phase(jobs[-1]) == "Waitlisted"
+    searched = []
+    real = decide.find_place
+    monkeypatch.setattr(decide, "find_place", lambda *given: searched.append(given) or real(*given))
+    (last,) = await queue(world, 1)
+    await world.settle()
+    queued, ahead = await world.reservation(last), await world.reservation(jobs[-1])
+    assert (queued.phase, queued.status.reason) == ("Waitlisted", "PoolFull")
+    assert queued.status.explanation == ahead.status.explanation
+    assert searched == []
+    await world.ask(None, 60, definition="small@1.0.0")
+    await world.settle()
+    assert len(searched) == 1
+    await world.pass_time(2)
+    await ended(world, jobs[0])
+    await world.settle()
+    assert (await world.phase(jobs[-1]), await world.phase(last)) == ("Scheduled", "Waitlisted")

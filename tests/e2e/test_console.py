@@ -114,6 +114,14 @@ async def desk(door: Any, browser: Browser) -> AsyncIterator[Screen]:
     await context.close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def early(door: Any) -> dict[str, Any]:
+    """A short reservation that runs and ends while the first tests do."""
+    made = await door.reserve({"definition": await door.publish("ospf-basics"), **await door.slot(8, 6)})
+    found: dict[str, Any] = made.json()
+    return found
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def screen(desk: Screen) -> AsyncIterator[Screen]:
     """The desk's tab at the calendar, connected, without an open dialog."""
@@ -151,6 +159,29 @@ async def test_a_booking_made_elsewhere_appears_in_the_calendar_and_tells_about_
     await screen.picture("calendar")
     await screen.page.get_by_role("button", name="As a table").click()
     await expect(screen.page.get_by_role("table")).to_contain_text(definition)
+
+
+async def test_what_an_event_tells_the_calendar_is_what_the_server_says_a_moment_later(
+    door: Any, screen: Screen
+) -> None:
+    definition = await door.publish("ospf-basics")
+    slot = await door.slot(60 * 24 * 5, 90)
+    made = (await door.reserve({"definition": definition, "seats": 7, **slot})).json()
+    calendar = await door.get(f"/pools/default/calendar?from={slot['start'][:19]}Z&to={slot['end'][:19]}Z")
+    said = {
+        worker["worker"]: sorted((one["seat"], one["start"], one["end"], one["phase"]) for one in mine)
+        for worker in calendar["workers"]
+        if (mine := [one for one in worker["bookings"] if one.get("reservation") == made["metadata"]["id"]])
+    }
+    script = """async (booking) => {
+      const { bookingsOf } = await import("/console/rows.js");
+      return [...bookingsOf(booking, () => undefined, Date.now())];
+    }"""
+    told = await screen.page.evaluate(script, made)
+    assert {
+        name: sorted((one["seat"], one["start"], one["end"], one["phase"]) for one in mine) for name, mine in told
+    } == said
+    assert sum(map(len, said.values())) == 7
 
 
 async def test_seats_are_reserved_with_the_fit_told_while_typing_and_then_cancelled(door: Any, screen: Screen) -> None:
@@ -266,6 +297,33 @@ async def test_a_learner_sees_own_seats_with_consoles_and_time_left(door: Any, c
     assert not screen.complaints
 
 
+async def test_a_link_gives_its_seat_to_the_learner_who_opens_it_first(
+    door: Any, screen: Screen, context: BrowserContext
+) -> None:
+    if door.mesh is None:
+        pytest.skip("a learner's token is known for a local mesh only")
+    definition = await door.publish("ospf-basics")
+    made = (await door.reserve({"definition": definition, "seats": 2, **await door.slot(60 * 24, 60)})).json()
+    path = f"/reservations/{made['metadata']['id']}"
+    await screen.page.goto(f"{door.url}/#{path}")
+    await screen.page.get_by_role("button", name="Links for free seats").click()
+    links = screen.page.get_by_role("dialog").locator("code")
+    await expect(links).to_have_count(2)
+    await screen.is_accessible()
+    address = await links.first.inner_text()
+    await screen.page.get_by_role("button", name="Done").click()
+    learner = Screen(await context.new_page(), door.url)
+    await learner.page.goto(address)
+    await learner.page.get_by_label("Token").fill(door.mesh.token("learner"))
+    await learner.page.get_by_role("button", name="Sign in", exact=True).click()
+    await expect(learner.page.get_by_role("heading", level=1)).to_have_text("My lab")
+    await expect(learner.page.get_by_role("main")).to_contain_text("ospf-basics")
+    roster = (await door.get(path))["spec"]["roster"]
+    assert [(entry["seat"], entry["user"]) for entry in roster] == [(1, "local-learner")]
+    await learner.page.goto(f"{door.url}/#/claim/nothing")
+    await expect(learner.page.get_by_role("alert")).to_contain_text("the link is not known here")
+
+
 async def test_a_lost_connection_is_told_and_caught_up(door: Any, context: BrowserContext) -> None:
     definition = await door.publish("ospf-basics")
     screen = Screen(await context.new_page(), door.url)
@@ -286,12 +344,12 @@ async def test_a_lost_connection_is_told_and_caught_up(door: Any, context: Brows
     await expect(screen.page.get_by_text(reservation)).to_be_visible()
 
 
-async def test_a_reservation_is_followed_through_the_services_as_a_waterfall(door: Any, screen: Screen) -> None:
+async def test_a_reservation_is_followed_through_the_services_as_a_waterfall(
+    door: Any, screen: Screen, early: dict[str, Any]
+) -> None:
     if door.mesh is None:
         pytest.skip("recent spans are kept by a local mesh")
-    definition = await door.publish("ospf-basics")
-    made = (await door.reserve({"definition": definition, **await door.slot(8, 6)})).json()
-    path = f"/reservations/{made['metadata']['id']}"
+    path = f"/reservations/{early['metadata']['id']}"
     await door.until_phase(path, "Completed", seconds=90)
     wanted = {
         "POST /api/v1/reservations", "Txn etcd", "decide reservation.requested", "commit decisions",
@@ -307,7 +365,7 @@ async def test_a_reservation_is_followed_through_the_services_as_a_waterfall(doo
     later = [span for span in trace["spans"] if span["name"] in ("instance Instantiating", "worker Provisioning")]
     assert all(span["traceId"] != trace["traceId"] for span in later)
     assert all(link["traceId"] == trace["traceId"] for span in later for link in span["links"])
-    told = door.cli("trace", made["metadata"]["id"])
+    told = door.cli("trace", early["metadata"]["id"])
     assert told.returncode == 0, told.stderr
     assert "decide reservation.requested" in told.stdout
     await screen.page.goto(f"{screen.url}/#{path}")

@@ -8,6 +8,7 @@ import * as session from "./session.js";
 import { now, showClock, showDay, speed, syncClock, zone } from "./time.js";
 import { note, trouble } from "./ui.js";
 import { calendar } from "./views/calendar.js";
+import { claim } from "./views/claim.js";
 import { definitions } from "./views/definitions.js";
 import { events } from "./views/events.js";
 import { health } from "./views/health.js";
@@ -30,6 +31,7 @@ const VIEWS = [
   { path: "events", title: "Events", view: events },
   { path: "health", title: "Health", view: health, roles: ["admin", "operator"] },
   { path: "usage", title: "Usage", view: usage, roles: STAFF },
+  { path: "claim", title: "Taking a seat", view: claim, listed: false },
 ];
 const root = document.getElementById("app");
 const STATES = {
@@ -168,7 +170,7 @@ function shell(who) {
         h(
           "nav",
           { "aria-label": "Views" },
-          shown.map((one) => h("a", { key: one.path, href: `#/${one.path}`, "aria-current": one.path === name ? "page" : undefined }, one.title)),
+          shown.filter((one) => one.listed !== false).map((one) => h("a", { key: one.path, href: `#/${one.path}`, "aria-current": one.path === name ? "page" : undefined }, one.title)),
         ),
         h(
           "div",

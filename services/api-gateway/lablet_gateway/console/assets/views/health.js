@@ -84,26 +84,6 @@ export function health({ draw }) {
                 mesh.services,
                 { key: (one) => one.service, caption: "Services" },
               ),
-              h("h2", {}, "Owners"),
-              table(
-                [
-                  { title: "Shard", of: (one) => `${one.service} · ${one.shard}` },
-                  { title: "Owner", of: (one) => one.replica },
-                  { title: "Fencing token", of: (one) => one.token, class: "number" },
-                ],
-                mesh.owners,
-                { key: (one) => `${one.service}/${one.shard}`, caption: "Owners of shards" },
-              ),
-              h("h2", {}, "Bridges"),
-              table(
-                [
-                  { title: "Kind", of: (one) => one.kind },
-                  { title: "Published up to", of: (one) => one.revision, class: "number" },
-                  { title: "Behind", of: (one) => (one.behind ? h("span", { class: "warning" }, `${one.behind} revisions`) : "nothing"), class: "number" },
-                ],
-                mesh.bridges,
-                { key: (one) => one.kind, caption: "Bridges" },
-              ),
             ]
           : null,
         mesh || error ? null : waiting("The mesh's state"),
@@ -129,6 +109,30 @@ export function health({ draw }) {
               { key: (one) => one.sequence, caption: "Dead letters" },
             )
           : empty("None: every message has been dealt with."),
+        mesh
+          ? [
+              h("h2", {}, "Owners"),
+              table(
+                [
+                  { title: "Shard", of: (one) => `${one.service} · ${one.shard}` },
+                  { title: "Owner", of: (one) => one.replica },
+                  { title: "Fencing token", of: (one) => one.token, class: "number" },
+                ],
+                mesh.owners,
+                { key: (one) => `${one.service}/${one.shard}`, caption: "Owners of shards" },
+              ),
+              h("h2", {}, "Bridges"),
+              table(
+                [
+                  { title: "Kind", of: (one) => one.kind },
+                  { title: "Published up to", of: (one) => one.revision, class: "number" },
+                  { title: "Behind", of: (one) => (one.behind ? h("span", { class: "warning" }, `${one.behind} revisions`) : "nothing"), class: "number" },
+                ],
+                mesh.bridges,
+                { key: (one) => one.kind, caption: "Bridges" },
+              ),
+            ]
+          : null,
       );
     },
   };

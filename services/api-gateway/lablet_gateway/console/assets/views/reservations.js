@@ -7,6 +7,7 @@ import { act, badge, confirmFirst, empty, facts, field, head, link, note, table 
 import { waterfall } from "../waterfall.js";
 import { reasons, slotOf, tell, verdict } from "../words.js";
 import { booking as bookingForm } from "./booking.js";
+import { claimLinks } from "./claim.js";
 
 const OPEN = new Set(["Pending", "Held", "Scheduled", "Waitlisted", "Active"]);
 const PASSING = new Set(["StartingSoon", "EndingSoon"]);
@@ -99,6 +100,9 @@ export function reservations({ live, who, draw }) {
       now === "Held" ? h("button", { type: "button", class: "primary", onclick: () => act("Confirmed", () => api.ask("POST", `/reservations/${one.metadata.id}:confirm`)) }, "Confirm") : null,
       ["Scheduled", "Active", "Held"].includes(now) ? [15, 30, 60].map((minutes) => h("button", { type: "button", key: minutes, onclick: () => extend(one, minutes) }, `+${minutes} min`)) : null,
       OPEN.has(now) && now !== "Pending" && slotOf(one) ? h("button", { type: "button", onclick: () => move(one) }, "Change times") : null,
+      OPEN.has(now) && (who.role !== "learner" || one.metadata.owner === who.name) && one.spec.roster.length < one.spec.seats
+        ? h("button", { type: "button", onclick: () => claimLinks(one.metadata.id) }, "Links for free seats")
+        : null,
       OPEN.has(now) ? h("button", { type: "button", class: "danger", onclick: () => cancel(one) }, "Cancel") : null,
     );
   };

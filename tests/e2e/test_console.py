@@ -159,6 +159,9 @@ async def test_a_booking_made_elsewhere_appears_in_the_calendar_and_tells_about_
     await screen.picture("calendar")
     await screen.page.get_by_role("button", name="As a table").click()
     await expect(screen.page.get_by_role("table")).to_contain_text(definition)
+    await screen.is_accessible()
+    await screen.page.get_by_role("button", name="As a table").click()
+    await expect(screen.page.locator(".plot")).to_be_visible()
 
 
 async def test_what_an_event_tells_the_calendar_is_what_the_server_says_a_moment_later(
@@ -410,6 +413,8 @@ async def test_every_view_can_be_read_used_and_fits_in_light_and_dark_wide_and_n
             await page.goto(f"{door.url}/#/{place}")
             await expect(page.get_by_role("heading", level=1)).to_contain_text(place.partition("/")[2])
         await expect(page.locator(".waiting")).to_have_count(0)
+        if place == "Calendar":
+            await expect(page.locator(BARS).first).to_be_visible()
         for width in (1440, 390):
             await page.set_viewport_size({"width": width, "height": 850})
             for scheme in SCHEMES:

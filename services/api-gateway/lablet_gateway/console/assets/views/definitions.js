@@ -31,7 +31,7 @@ function picture(graph) {
         { key: node.id, class: `kind-${node.definition.replace(/[^a-z0-9]+/gi, "-")}` },
         h("title", {}, `${node.label}: ${node.definition}`),
         h("circle", { cx: node.x, cy: node.y, r: 20 }),
-        h("text", { class: "short", x: node.x, y: node.y + 4 }, node.definition.slice(0, 4)),
+        h("text", { class: "short", x: node.x, y: node.y + 4 }, node.definition.slice(0, 6)),
         h("text", { x: node.x, y: node.y + 36 }, node.label),
       )),
   );

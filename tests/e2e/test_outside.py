@@ -130,7 +130,7 @@ async def test_the_round_trip_that_the_page_shows_with_the_nats_command(door: An
         facts: list[str] = []
         try:
             async with asyncio.timeout(30):
-                while "io.lablet.reservation.scheduled.v1" not in facts:
+                while not {"io.lablet.reservation.scheduled.v1", "io.lablet.request.decided.v1"} <= set(facts):
                     message = await told.get()
                     if (message.headers or {}).get("ce-correlationid") == json.loads(wish.body)["correlationid"]:
                         facts.append((message.headers or {})["ce-type"])

@@ -13,11 +13,22 @@ from lablet_common.secrets import new_key_line
 from lablet_local.folder import DataFolder, read_json, write_private
 
 ROLES = ("admin", "operator", "instructor", "learner", "machine")
+_HOST = "host"
+"""Role of an agent's own token."""
 _TOKEN_BYTES = 32
 
 
 class UnknownRole(ValueError):
     """No role of that name; lists those there are."""
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The token file's rows; none where there is none yet, or a torn one."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return []
+    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
 
 
 def _new_token() -> str:
@@ -91,8 +102,9 @@ class KeyRing:
         self, tokens: dict[str, str], tenant: str = "default", hosts: Mapping[str, str] | None = None
     ) -> Path:
         """The gateway's token file: SHA-256 of each token, with its role and tenant. `hosts`: worker → its agent's
-        token."""
+        token; left out: the agents' rows stay as they are."""
         path = self._folder.secrets / "api-tokens.json"
+        kept = [] if hosts is not None else [row for row in _rows(path) if row.get("role") == _HOST]
         rows = [
             {
                 "name": f"local-{role}",
@@ -102,8 +114,9 @@ class KeyRing:
             }
             for role, token in tokens.items()
         ]
+        rows += kept
         rows += [
-            {"name": name, "role": "host", "tenant": tenant, "sha256": hashlib.sha256(token.encode()).hexdigest()}
+            {"name": name, "role": _HOST, "tenant": tenant, "sha256": hashlib.sha256(token.encode()).hexdigest()}
             for name, token in (hosts or {}).items()
         ]
         write_private(path, json.dumps(rows, indent=1))

@@ -43,6 +43,16 @@ def test_the_tokens_of_the_role_are_new_in_both_files_and_the_others_stay(folder
         assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_the_agents_tokens_outlive_a_rotation(folder: DataFolder) -> None:
+    keys = KeyRing(folder)
+    keys.write_token_hashes(keys.api_tokens(), hosts={"agents-001": "of-the-agent"})
+    assert run_rotate(folder.root, "all") == 0
+    rows = json.loads((folder.secrets / "api-tokens.json").read_text())
+    assert [row["sha256"] for row in rows if row["role"] == "host"] == [hashlib.sha256(b"of-the-agent").hexdigest()]
+    keys.write_token_hashes(keys.api_tokens(), hosts={})
+    assert {row["role"] for row in json.loads((folder.secrets / "api-tokens.json").read_text())} == set(ROLES)
+
+
 def test_an_unknown_role_and_a_folder_without_a_mesh_change_nothing(
     folder: DataFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -292,6 +292,21 @@ async def _is(desk: Desk, phase: str, name: str = "lms") -> bool:
     return bool((await desk.state(name))["phase"] == phase)
 
 
+async def test_a_sink_that_is_down_is_not_called_for_every_event_that_is_new(desk: Desk, sink: SinkServer) -> None:
+    sink.answer = lambda _: 503
+    await desk.subscribe(sink.url)
+    async with desk.serving():
+        await desk.publish(desk.world.reservation("rsv-first"))
+        await desk.pass_time(timedelta(minutes=15))
+        tried = len(sink.tries)
+        while len(sink.tries) == tried:  # just tried in vain: it rests for minutes now
+            await desk.pass_time(timedelta(seconds=10), timedelta(seconds=10))
+        tried = len(sink.tries)
+        await desk.publish(*(desk.world.reservation(f"rsv-{n}") for n in range(50)))
+        await desk.pass_time(timedelta(seconds=30), timedelta(seconds=5))
+        assert len(sink.tries) == tried
+
+
 async def test_one_event_that_the_sink_cannot_take_holds_up_its_own_subject_only(desk: Desk, sink: SinkServer) -> None:
     sink.answer = lambda event: 400 if event["subject"].endswith("poison") else 200
     await desk.subscribe(sink.url)

@@ -81,14 +81,21 @@ def blazar(work: Workload) -> dict[str, Any]:
 
 
 def sides(work: Workload, there: Mapping[str, bool]) -> dict[str, dict[str, Any]]:
-    """Everything that is installed, one after the other."""
+    """Everything that is installed, one after the other, each shown as soon as it is through."""
     figures: dict[str, dict[str, Any]] = {}
+
+    def told(more: Mapping[str, dict[str, Any]]) -> None:
+        figures.update(more)
+        for side, row in more.items():
+            print(row_of(side, row), flush=True)
+
     if there["blazar"]:
-        figures["blazar"] = blazar(work)
+        told({"blazar": blazar(work)})
     if there["slurm"]:
-        figures["slurm_chooses"] = slurm_side.measure(work, named=False)
-        figures["slurm_named"] = slurm_side.measure(work, named=True)
-    return figures | uvloop.run(lablet_side.measure(work))
+        told({"slurm_chooses": slurm_side.measure(work, named=False)})
+        told({"slurm_named": slurm_side.measure(work, named=True)})
+    told(uvloop.run(lablet_side.measure(work)))
+    return figures
 
 
 def per_second(row: Mapping[str, Any]) -> float:
@@ -99,25 +106,27 @@ def cpu_ms(row: Mapping[str, Any]) -> float:
     return float(row["cpu_seconds"] / max(1, row["done"] + row["refused"]) * 1000)
 
 
-def table(title: str, figures: Mapping[str, Mapping[str, Any]]) -> str:
-    """Times against Lablet's single POSTs: above one, Lablet is ahead."""
-    ours = per_second(figures["post"])
-    lines = [
-        title,
-        f"  {'side':<30}{'made':>6}{'refused':>9}{'per second':>12}{'CPU ms each':>13}{'POST is times':>15}",
-    ]
-    for side, row in figures.items():
-        rate = per_second(row)
-        behind = f"  on disk after {row['durable_seconds']:.1f} s" if "durable_seconds" in row else ""
-        cells = f"{row['done']:>6}{row['refused']:>9}{rate:>12.2f}{cpu_ms(row):>13.1f}{ours / rate:>15.2f}"
-        lines.append(f"  {SIDES[side]:<30}{cells}{behind}")
-    return "\n".join(lines)
+def row_of(side: str, row: Mapping[str, Any]) -> str:
+    behind = f"  on disk after {row['durable_seconds']:.1f} s" if "durable_seconds" in row else ""
+    cells = f"{row['done']:>6}{row['refused']:>9}{per_second(row):>12.2f}{cpu_ms(row):>13.1f}"
+    return f"  {SIDES[side]:<32}{cells}{behind}"
+
+
+def ratios(figures: Mapping[str, Mapping[str, Any]], hosts: int) -> dict[str, str]:
+    """Lablet against the others by the clock: above one, Lablet is ahead."""
+    return {
+        f"{way}_over_{side}_{hosts}": f"{per_second(figures[way]) / per_second(figures[side]):.2f}"
+        for side in ("blazar", "slurm_chooses", "slurm_named")
+        if side in figures
+        for way in ("post", "batch")
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prepare", action="store_true", help="installs Blazar into a folder of its own")
     parser.add_argument("--brief", action="store_true", help="100 hosts only, ten seconds for each side")
+    parser.add_argument("--hosts", type=int, choices=[size[0] for size in SIZES], help="that size only")
     parser.add_argument("--budget", type=float, default=15.0, help="seconds for each side")
     options = common(parser).parse_args()
     if options.prepare:
@@ -130,17 +139,16 @@ def main() -> None:
         print(f"Blazar is skipped: there is no {blazar_python()} (bench_peers.py --prepare makes it)")
     if not there["slurm"]:
         print(f"Slurm is skipped: {', '.join(slurm_side.missing())} not found ({SLURM})")
-    for hosts, before, asked in SIZES[:1] if options.brief else SIZES:
+    sizes = SIZES[:1] if options.brief else [size for size in SIZES if options.hosts in (None, size[0])]
+    for hosts, before, asked in sizes:
         work = workload(hosts, before, asked, 10.0 if options.brief else options.budget)
+        print(f"{hosts} hosts, {before} reservations before")
+        print(f"  {'side':<32}{'made':>6}{'refused':>9}{'per second':>12}{'CPU ms each':>13}")
         figures = sides(work, there)
-        print(table(f"{hosts} hosts, {before} reservations before", figures), flush=True)
         for side, row in figures.items():
             told[f"{side}_{hosts}_per_second"] = f"{per_second(row):.2f}"
             told[f"{side}_{hosts}_cpu_ms"] = f"{cpu_ms(row):.1f}"
-        for side in ("blazar", "slurm_chooses", "slurm_named"):
-            if side in figures:
-                told[f"post_over_{side}_{hosts}"] = f"{per_second(figures['post']) / per_second(figures[side]):.2f}"
-                told[f"batch_over_{side}_{hosts}"] = f"{per_second(figures['batch']) / per_second(figures[side]):.2f}"
+        told |= ratios(figures, hosts)
     print(CANNOT)
     report("peers", {**told, "seconds": f"{time.perf_counter() - began:.0f}"}, options.json)
 

@@ -33,7 +33,7 @@ DEFINITION = "ospf-basics@1.0.0"
 BATCH = 100
 LOOK_SECONDS = 0.02
 LOOK_ONE_SECONDS = 0.002
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 300.0
 _JSON = {"Content-Type": "application/json"}
 _SEEDS = f"""\
 templates:

@@ -23,7 +23,7 @@ from records import Record, read_all, write
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 PAGE = (
-    "store", "bus", "engine", "quality", "mesh", "start", "api", "peers", "scale", "controller", "artifacts", "run",
+    "store", "bus", "engine", "quality", "mesh", "start", "api", "console", "peers", "scale", "controller", "artifacts", "run",
     "punctuality", "tracing",
 )  # fmt: skip
 """The page's sections in their order; each has its prose, some have no record."""

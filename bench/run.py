@@ -32,6 +32,7 @@ BRIEF: dict[str, tuple[str, ...]] = {
     "controller": (),
     "artifacts": (),
     "run": ("--jobs", "400", "--seconds", "8"),
+    "console": (),
     "punctuality": ("--days", "2"),
 }
 """In the order in which they run: what each takes so that all of them are through in a quarter of an hour."""

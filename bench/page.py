@@ -23,8 +23,8 @@ from records import Record, read_all, write
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 PAGE = (
-    "store", "bus", "engine", "quality", "mesh", "start", "api", "console", "peers", "scale", "controller", "artifacts", "run",
-    "punctuality", "tracing",
+    "store", "bus", "engine", "quality", "mesh", "start", "api", "console", "peers", "scale", "controller", "artifacts",
+    "run", "punctuality", "tracing",
 )  # fmt: skip
 """The page's sections in their order; each has its prose, some have no record."""
 FIGURES, PLOT = "<!-- figures -->", "<!-- plot -->"

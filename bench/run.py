@@ -34,6 +34,7 @@ BRIEF: dict[str, tuple[str, ...]] = {
     "run": ("--jobs", "400", "--seconds", "8"),
     "console": (),
     "punctuality": ("--days", "2"),
+    "tracing": ("--rounds", "3", "--each", "100"),
 }
 """In the order in which they run: what each takes so that all of them are through in a quarter of an hour."""
 MOST_SECONDS = 240.0

@@ -26,6 +26,7 @@ from lablet_common.resources import (
     Slot,
     Worker,
     WorkerPool,
+    schema,
 )
 from lablet_common.resources.definition import DefinitionPhase, DefinitionSpec, DefinitionStatus, NamedPort
 from lablet_common.resources.instance import InstancePhase, InstanceSpec, InstanceStatus, instance_id
@@ -509,7 +510,16 @@ class World:
                 found.append(f"{reservation.id} has not all of its seats")
         for name, spans in booked.items():
             found += _over(workers[name], spans)
-        return found
+        return found + await self._remembered_otherwise()
+
+    async def _remembered_otherwise(self) -> list[str]:
+        """What this process remembers of having written, and would read otherwise."""
+        return [
+            f"{kv.key} is remembered otherwise than it stands in the store"
+            for kind in (RESERVATION, REQUEST, SERIES)
+            for kv in (await self.store.range(kind.prefix)).items
+            if decode(kind, kv) != schema.read(kind.model, kv.value).at_revision(kv.mod_revision)
+        ]
 
 
 def _over(worker: Worker, spans: Iterable[tuple[Slot, Any, set[int]]]) -> list[str]:

@@ -150,3 +150,22 @@ async def test_the_round_trip_that_the_page_shows_with_the_nats_command(door: An
         await client.request(wish.subject, b"not an event", timeout=10, headers=wish.headers)
         answer = await asyncio.wait_for(refused.get(), 15)
         assert json.loads(answer.data)["problem"]["status"] == 422
+
+
+async def test_the_program_of_the_sdks_page_that_waits_for_a_running_lab(door: Any, tmp_path: Path) -> None:
+    """Its others run beside the client (`libs/client/tests/test_guide.py`)."""
+    page = (ROOT / "docs/guides/sdk.md").read_text(encoding="utf-8")
+    found = re.search(r"^## Wait for it\n.*?```python\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    program = tmp_path / "program.py"
+    program.write_text(found[1])
+    await door.publish("ospf-basics")
+    environment = os.environ | {"LABLET_URL": door.url, "LABLET_TOKEN": door.token}
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, str(program), env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    said, wrong = await asyncio.wait_for(running.communicate(), 110)
+    assert running.returncode == 0, wrong.decode()
+    *phases, r1, _, _ = said.decode().splitlines()
+    assert phases[-1] == "Active"
+    assert re.fullmatch(r"r1_serial 127\.\d+\.\d+\.\d+:\d+", r1)

@@ -156,7 +156,8 @@ def book(run: Session, body: "SeriesCreate", *, dry_run: bool, yes: bool, output
             run.aside.print(f"[bold red]✗[/] {rehearsal.unfit} of {len(rehearsal.dates)} dates do not fit{remedy}")
             raise typer.Exit(REFUSED)
         dates = len(rehearsal.dates) - rehearsal.unfit
-        if not typer.confirm(f"Book {dates} dates?", err=True):
+        if not typer.confirm(f"Book {dates} date{'' if dates == 1 else 's'}?", err=True):
+            run.aside.print("nothing was booked")
             raise typer.Exit(REFUSED)
     run.notes.append("waiting for the scheduler's decision …")
     booked = run.run(lambda client: client.series.create(body))

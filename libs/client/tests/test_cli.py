@@ -65,6 +65,7 @@ def test_a_rejection_gives_the_scheduler_s_reasons(lablet, scripted, problem):
     ("arguments", "said"),
     [
         (["get", "wrokers"], "did you mean workers"),
+        (["get", "reservaton"], "did you mean reservations?"),
         (["get", "nonsense-kind"], "known are reservation"),
         (["get", "requests"], "one by one"),
         (["reserve", "x"], "how long?"),

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -192,6 +193,14 @@ async def desk(world: Any) -> AsyncIterator[Desk]:
         yield Desk(world, parts, MemoryBus("api-gateway"), sender)
 
 
+def checker_of_the_page() -> Callable[[str, dict[str, str], bytes], bool]:
+    """The function that docs/guides/webhooks.md gives to whoever receives."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "guides" / "webhooks.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], names)
+    return names["is_ours"]  # type: ignore[no-any-return]
+
+
 async def test_what_fits_is_sent_signed_as_a_cloudevent(desk: Desk, sink: SinkServer) -> None:
     made = await desk.subscribe(sink.url, types=["io.lablet.reservation."])
     async with desk.serving():
@@ -206,6 +215,10 @@ async def test_what_fits_is_sent_signed_as_a_cloudevent(desk: Desk, sink: SinkSe
     signed = f"{told['webhook-id']}.{told['webhook-timestamp']}.".encode() + sink.bodies[0]
     wanted = "v1," + base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
     assert told["webhook-signature"] == wanted
+    is_ours = checker_of_the_page()
+    assert is_ours(made["secret"], told, sink.bodies[0])
+    assert not is_ours(made["secret"], told, sink.bodies[0] + b" ")
+    assert not is_ours(new_secret(), told, sink.bodies[0])
     assert int(told["webhook-timestamp"]) == int(desk.world.clock.now().timestamp())
 
 

@@ -365,6 +365,6 @@ def _kind(text: str) -> str:
 
     word = kind_word(text)
     if word is None:
-        close = nearest(text.lower(), [*KINDS, *(f"{kind}s" for kind in KINDS), *ALIASES])
+        close = nearest(text.lower(), [*(kind if kind.endswith("s") else f"{kind}s" for kind in KINDS), *ALIASES])
         raise WrongUsage(f"there is no kind {text!r}: {close if 'mean' in close else 'known are ' + ', '.join(KINDS)}")
     return word

@@ -90,7 +90,8 @@ def render(
 def figures(record: Record, bounds: Sequence[Bound]) -> str:
     """The record's line, where it comes from, and what it was to be."""
     load = "load not known" if record.load is None else f"load {record.load:g} before"
-    about = f"{record.began.replace('T', ' ').removesuffix('Z')} UTC · `{record.command}` · {record.machine} · {load}"
+    when = f"{record.began[:10]} {record.began[11:16]} UTC" if "T" in record.began else record.began
+    about = f"{when} · `{record.command}` · {record.machine} · {load}"
     about += " · short form" if record.brief else ""
     rows = [row for bound in bounds if (row := row_of(bound, record)) is not None]
     table = ["", "| figure | target | this run | |", "|---|---|---|---|", *rows] if rows else []

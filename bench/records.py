@@ -43,7 +43,7 @@ class Record:
     figures: Mapping[str, str]
     machine: Machine
     began: str
-    """UTC, to the second."""
+    """UTC, to the second; a date alone where no more is known."""
     seconds: float
     load: float | None
     """Of the machine over the minute before it began: above the number of cores, figures by the clock say little. None: not

@@ -72,7 +72,7 @@ def test_figures_stand_where_the_prose_wants_them_with_date_machine_and_targets(
     page = bench.page.render({"store": made}, prose(bench, store=text), floors, ["store"])
     section = page.split("## The client")[1].split("## ")[0]
     assert "bench store: get=90 bare=100 ms=7.5" in section
-    assert "2027-03-01 09:00:00 UTC · `bench/bench_store.py` · 2 cores (a processor), 24 GB, Debian 12" in section
+    assert "2027-03-01 09:00 UTC · `bench/bench_store.py` · 2 cores (a processor), 24 GB, Debian 12" in section
     assert "load 0.4 before" in section
     assert "| `get/bare` | ≥ 0.85 | 0.9 | met |" in section
     assert "| `ms` | ≤ 5 | 7.5 | not met |" in section

@@ -79,3 +79,27 @@ def test_a_calendar_fits_the_terminal(lablet, scripted, width):
     (drawn,) = [line for line in lines if line.startswith("default-001")]
     assert drawn.endswith(", cordoned")
     assert max(len(line) for line in lines) <= width
+
+
+def test_a_line_by_itself_keeps_the_columns_of_the_list_that_it_belongs_to():
+    from rich.console import Console
+
+    from lablet_client.cli.fitting import fitted
+    from lablet_client.cli.output import plain_table
+
+    def list_of(*names):
+        table = plain_table("NAME", "POOL", "ERROR")
+        for name in names:
+            table.add_row(name, "default", "")
+        return table
+
+    def shown(table, **how):
+        with console.capture() as said:
+            console.print(fitted(table, console, **how))
+        return said.get().splitlines()
+
+    console = Console(width=80)
+    titles, *_ = shown(list_of("a-very-long-worker", "w-1"))
+    assert titles.split() == ["NAME", "POOL"], "what is empty everywhere is left out"
+    (line,) = shown(list_of("w-1", "a-very-long-worker"), first_row_only=True)
+    assert line.index("default") == titles.index("POOL")

@@ -103,8 +103,11 @@ class CmlRuntime:
         return LicenseInfo(registration, authorization, quota)
 
     async def register(self, product: str, token: str) -> None:
+        known = (await self._send("GET", "/licensing")).json()
+        if known.get("registration", {}).get("status") == "COMPLETED":
+            return  # asked for twice: while it is registered, its transport cannot be changed
         await self._send("PUT", "/licensing/product_license", json=product)
-        current = (await self._send("GET", "/licensing")).json().get("transport", {})
+        current = known.get("transport", {})
         transport = {"ssms": current.get("ssms") or current.get("default_ssms"), "proxy": current.get("proxy") or {}}
         proxy = transport["proxy"]
         transport["proxy"] = {"server": proxy.get("server"), "port": proxy.get("port")}

@@ -86,7 +86,7 @@ class Runtime(Protocol):
     async def license(self) -> LicenseInfo: ...
 
     async def register(self, product: str, token: str) -> None:
-        """Product, transport, registration; poll `license` afterwards. A registration under way is no error."""
+        """Product, transport, registration; poll `license` afterwards. One under way or completed is no error."""
         ...
 
     async def deregister(self) -> None:

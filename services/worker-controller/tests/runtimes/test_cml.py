@@ -1,14 +1,7 @@
 """The CML adapter against the real simulator process: licence, password, labs, and what a sick controller answers."""
 
-import asyncio
-import json
-import subprocess
-import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
-import httpx
 import pytest
 
 from lablet_common.resources.definition import CollectKind
@@ -17,83 +10,9 @@ from lablet_workers.probe import closed_ports
 from lablet_workers.runtimes.cml import CmlRuntime, CmlRuntimes
 from lablet_workers.runtimes.port import LabMissing, LoginRefused, RuntimeFault, RuntimeUnavailable
 
+from .conftest import HOST, Machine, lab, until
+
 pytestmark = pytest.mark.integration
-
-HOST = "127.3.9.1"
-SPEED = 60
-
-
-def lab(port: int, title: str = "Two") -> bytes:
-    nodes = [
-        {
-            "id": "n0",
-            "label": "r1",
-            "node_definition": "iosv",
-            "x": 0,
-            "y": 0,
-            "tags": [f"serial:{port}"],
-            "configuration": "hostname r1",
-            "interfaces": [],
-        },
-        {
-            "id": "n1",
-            "label": "r2",
-            "node_definition": "iosv",
-            "x": 9,
-            "y": 0,
-            "tags": [],
-            "configuration": "hostname r2",
-        },
-    ]
-    return json.dumps({"lab": {"title": title, "version": "0.3.0"}, "nodes": nodes, "links": []}).encode()
-
-
-class Machine:
-    """One simulator process."""
-
-    def __init__(self, tmp: Any, *more: str) -> None:
-        secret = tmp / "password"
-        secret.write_text("image-default\n", encoding="utf-8")
-        command = [sys.executable, "-m", "lablet_local.cml", "--host", HOST, "--port", "0", "--die-with-parent"]
-        options = ["--speed", str(SPEED), "--node-boot-seconds", "10", "--password-file", str(secret), *more]
-        self.process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.url = json.loads(self.process.stdout.readline())["url"]
-
-    def faults(self, **switches: Any) -> None:
-        httpx.put(f"{self.url}/sim/faults", json=switches, trust_env=False).raise_for_status()
-
-    def end(self) -> None:
-        self.process.terminate()
-        self.process.wait(10)
-        assert self.process.stdout is not None
-        self.process.stdout.close()
-
-
-@pytest.fixture
-def machine(tmp_path: Any) -> Iterator[Machine]:
-    made = Machine(tmp_path)
-    try:
-        yield made
-    finally:
-        made.end()
-
-
-@pytest.fixture
-async def runtime(machine: Machine) -> AsyncIterator[CmlRuntime]:
-    opened = CmlRuntimes("admin").open(machine.url, "ours")
-    try:
-        yield opened
-    finally:
-        await opened.close()
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 15) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (value := await condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.02)
-    return value
 
 
 async def licensed(runtime: CmlRuntime) -> None:

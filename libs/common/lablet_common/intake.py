@@ -17,7 +17,7 @@ from lablet_common.requests import Inbox, Undecided, decide_in, hand_on_in, refu
 from lablet_common.resources.model import Resource
 from lablet_common.resources.request import Problem
 from lablet_common.store import Conflict, Store, StoreUnavailable, Transaction
-from lablet_common.store.changes import create_in, delete_in, update_in
+from lablet_common.store.changes import create_in, delete_in, unchanged_in, update_in
 from lablet_common.telemetry.metrics import INBOX_DEPTH
 from lablet_common.telemetry.spans import continuing
 
@@ -42,6 +42,8 @@ class Decision:
     hand_on: str | None = None
     also: Transaction | None = None
     """What else belongs into the same transaction."""
+    about: Resource[Any, Any] | None = None
+    """What the outcome names where nothing is written; the transaction compares its revision."""
 
 
 def refused(slug: str, title: str, detail: str, status: int = 409, *, path: str | None = None, **more: Any) -> Decision:
@@ -151,7 +153,10 @@ class Intake:
         if decision.problem is not None:
             refuse_in(txn, undecided, at=now, by=self._source, problem=decision.problem, resource=resource)
         else:
-            decide_in(txn, undecided, at=now, by=self._source, reason=decision.reason, resource=resource)
+            about = resource if resource is not None else decision.about
+            decide_in(txn, undecided, at=now, by=self._source, reason=decision.reason, resource=about)
+        if resource is None and decision.about is not None:
+            unchanged_in(txn, decision.about)
         if resource is not None:
             if decision.delete:
                 delete_in(txn, resource)

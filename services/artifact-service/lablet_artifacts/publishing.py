@@ -223,7 +223,7 @@ class Publisher:
         if known is None:
             return refused("unknown-definition", "Unknown definition", f"there is no definition {name}", 404)
         if known.status.approved is not None:
-            return Decision("AlreadyApproved")
+            return Decision("AlreadyApproved", about=known)
         spec = undecided.request.spec
         approval = Approval(by=spec.principal, at=now)
         return Decision("Approved", known.observed("approved", cause=spec.event_id, approved=approval))
@@ -243,7 +243,7 @@ def _already(known: Definition, approval: Approval | None) -> Decision:
     """The same content again: the outcome names the version that has it. An operator's word counts all the same."""
     if approval is not None and known.status.approved is None:
         return Decision("AlreadyPublished", known.observed("approved", approved=approval))
-    return Decision("AlreadyPublished", known.observed())
+    return Decision("AlreadyPublished", about=known)
 
 
 def _definition(undecided: Undecided, spec: DefinitionSpec, now: datetime, approval: Approval | None) -> Definition:

@@ -40,7 +40,9 @@ async def test_a_file_becomes_a_definition_with_what_it_needs(shelf: Any, small:
 
 async def test_the_same_content_is_the_same_version(shelf: Any, small: bytes) -> None:
     await shelf.publish("small", small)
+    published = await shelf.all(DEFINITION).require("small@1.0.0")
     assert said(await shelf.publish("small", small)) == ("AlreadyPublished", "definition/small@1.0.0")
+    assert (await shelf.all(DEFINITION).require("small@1.0.0")).revision == published.revision, "nothing to tell of"
     assert said(await shelf.publish("small", small, "1.0.0")) == ("AlreadyPublished", "definition/small@1.0.0")
     assert len((await shelf.all(DEFINITION).list()).items) == 1
 

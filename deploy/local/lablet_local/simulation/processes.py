@@ -49,6 +49,8 @@ _SCHEDULER_KINDS = (RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES)
 _BRIDGED = (RESERVATION, INSTANCE, WORKER)
 _BRIDGE = "bridge-"
 _RESYNC_SECONDS = 10.0
+_KEEPER_RESYNC_SECONDS = 60.0
+"""It looks at every instance there ever was; here nothing is archived and deleted."""
 _LEASE_SECONDS = 4.0
 SCHEDULER = SchedulerSettings(resync_seconds=_RESYNC_SECONDS)
 WORKERS = WorkerControllerSettings(resync_seconds=_RESYNC_SECONDS, controller_probe_seconds=5.0)
@@ -216,7 +218,7 @@ class Process:
             objects=self._objects,
             renderer=Renderer(self._objects),
             clock=self._world.clock,
-            resync_seconds=_RESYNC_SECONDS,
+            resync_seconds=_KEEPER_RESYNC_SECONDS,
         ).run()
 
 

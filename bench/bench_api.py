@@ -122,6 +122,15 @@ async def decided(http: Http, count: int) -> list[str]:
     return names
 
 
+async def rested(http: Http) -> None:
+    """Until the last accepted request is decided, so that the next measurement begins with an idle system."""
+    last = await http.call("POST", "/reservations", json.dumps(booking(0)).encode(), _JSON, expect=202)
+    address = f"/requests/{json.loads(last)['metadata']['id']}"
+    async with asyncio.timeout(120):
+        while json.loads(await http.call("GET", address, expect=200))["status"]["phase"] == "Accepted":
+            await asyncio.sleep(0.1)
+
+
 async def measure(options: argparse.Namespace, folder: Path) -> Mapping[str, object]:
     figures: dict[str, object] = {}
     async with measured_mesh(folder) as mesh, Http(mesh.ports.gateway(), mesh.token()) as http:
@@ -151,6 +160,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> Mapping[str, obj
         figures["lists_per_second"] = f"{await for_seconds(options.seconds, 8, read_page):.0f}"
         figures |= await streams(mesh, http, options.streams, options.rate, options.seconds)
         figures["posts_per_second"] = f"{await for_seconds(options.seconds, AT_ONCE, post):.0f}"
+        await rested(http)
         batches = [http.request("POST", "/events", intents(n * BATCH, BATCH), _BATCH) for n in range(BATCHES)]
 
         async def send(request: bytes) -> None:

@@ -6,10 +6,9 @@ cannot show a token learns nothing about what would have been wrong with their r
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from uuid import uuid4
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,13 +20,15 @@ from lablet_gateway.identity import NoRole, Principal, ProviderUnavailable, Toke
 from lablet_gateway.rights import PREFIX, SCHEMAS, SIGN_IN
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_SECURITY = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
+_SECURITY = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+_REQUEST, _POLICY, _CACHING = b"x-request-id", b"content-security-policy", b"cache-control"
+_OURS = frozenset({_REQUEST, *(name for name, _ in _SECURITY)})
 _API_POLICY = "default-src 'none'; frame-ancestors 'none'"
 _DOCS = "/api/docs"
 _DOCS_POLICY = (
@@ -37,6 +38,25 @@ _DOCS_POLICY = (
 """The page that draws the API's description loads its program from where FastAPI says, and nothing else."""
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="lablet"'}
 _INVALID = {"WWW-Authenticate": 'Bearer realm="lablet", error="invalid_token"'}
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """The first header of that name (in lower case); empty where there is none."""
+    for known, value in scope["headers"]:
+        if known == name:
+            return bytes(value).decode("latin-1")
+    return ""
+
+
+def _annotated(headers: Iterable[tuple[bytes, bytes]], request_id: str, policy: str) -> list[tuple[bytes, bytes]]:
+    """An answer's headers with those that every answer has; a policy and what caches may do are the route's to say."""
+    kept = [(name, value) for name, value in headers if name not in _OURS]
+    names = {name for name, _ in kept}
+    if _POLICY not in names:
+        kept.append((_POLICY, policy.encode()))
+    if _CACHING not in names:
+        kept.append((_CACHING, b"no-store"))
+    return [*kept, (_REQUEST, request_id.encode()), *_SECURITY]
 
 
 class RequestContext:
@@ -49,7 +69,7 @@ class RequestContext:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        wanted = Headers(scope=scope).get("x-request-id", "")
+        wanted = header(scope, b"x-request-id")
         request_id = wanted if _REQUEST_ID.fullmatch(wanted) else uuid4().hex
         scope["lablet.request_id"] = request_id
         began = time.perf_counter()
@@ -59,13 +79,8 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
-                for name, value in _SECURITY.items():
-                    headers[name] = value
                 policy = _DOCS_POLICY if scope["path"] == _DOCS else _API_POLICY
-                headers.setdefault("Content-Security-Policy", policy)
-                headers.setdefault("Cache-Control", "no-store")
+                message["headers"] = _annotated(message["headers"], request_id, policy)
             await send(message)
 
         try:
@@ -88,7 +103,7 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         try:
-            scope["lablet.principal"] = await self._prove(Headers(scope=scope).get("authorization", ""))
+            scope["lablet.principal"] = await self._prove(header(scope, b"authorization"))
         except problems.Refused as refused:
             await problem_response(refused.problem, Request(scope), refused.headers)(scope, receive, send)
             return
@@ -126,7 +141,7 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         limit = self._larger.get((scope["method"], scope["path"]), self._limit)
-        announced = Headers(scope=scope).get("content-length", "")
+        announced = header(scope, b"content-length")
         if announced.isdecimal() and int(announced) > limit:
             refused = problems.TOO_LARGE(f"the body has {announced} bytes; the most is {limit}")
             await problem_response(refused.problem, Request(scope))(scope, receive, send)

@@ -127,7 +127,7 @@ async def rested(http: Http) -> None:
     last = await http.call("POST", "/reservations", json.dumps(booking(0)).encode(), _JSON, expect=202)
     address = f"/requests/{json.loads(last)['metadata']['id']}"
     async with asyncio.timeout(120):
-        while json.loads(await http.call("GET", address, expect=200))["status"]["phase"] == "Accepted":
+        while json.loads(await http.call("GET", address, expect=200))["status"]["phase"] == "Accepted":  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
 

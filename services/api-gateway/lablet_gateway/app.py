@@ -106,6 +106,7 @@ def create_app(parts: Parts) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/docs/openapi.json",
         generate_unique_id_function=lambda route: route.name,
+        telemetry={"operation_spans": False, "metrics": False, "logs": False},  # ours say the rest
     )
     app.state.parts = parts
     faults.install(app)

@@ -215,6 +215,17 @@ async def test_seats_are_reserved_with_the_fit_told_while_typing_and_then_cancel
     assert longer["status"]["slot"]["end"] > made["status"]["slot"]["end"]
     await expect(screen.page.locator(".why")).to_contain_text("placed")
     await screen.picture("reservation")
+    await screen.page.get_by_role("button", name="Change", exact=True).click()
+    change = screen.page.get_by_role("dialog")
+    await change.get_by_role("spinbutton", name="Seats").fill("3")
+    await change.get_by_label("Roster").fill("ann, bob")
+    await screen.is_accessible()
+    await change.get_by_role("button", name="Change", exact=True).click()
+    await expect(change).to_have_count(0)
+    changed = await door.get(f"/reservations/{name.group()}")
+    assert changed["spec"]["seats"] == 3
+    assert [entry["user"] for entry in changed["spec"]["roster"]] == ["ann", "bob"]
+    await expect(screen.page.get_by_role("table", name="Seats")).to_contain_text("bob")
     await screen.page.get_by_role("button", name="Cancel", exact=True).click()
     await screen.page.get_by_role("dialog").get_by_role("button", name="Cancel the reservation").click()
     await expect(heading).to_contain_text("Cancelled")

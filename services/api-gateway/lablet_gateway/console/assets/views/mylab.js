@@ -84,7 +84,7 @@ export function mylab({ live, who, draw }) {
     const running = booking.status.phase === "Active";
     return h(
       "article",
-      { key: booking.metadata.id, class: running ? "card now" : "card" },
+      { key: booking.metadata.id, class: `card${running ? " now" : ""}${live.isFresh("reservation", booking.metadata.id) ? " fresh" : ""}` },
       h("header", {}, h("h2", {}, booking.spec.definition.split("@")[0]), badge(booking.status.phase)),
       h("p", { class: running && left < 10 * MINUTE ? "countdown soon" : "countdown" }, running && left > 0 ? `${showSpan(left)} left` : slot ? `begins ${showAgo(slot.start)}` : verdict(booking)),
       facts([

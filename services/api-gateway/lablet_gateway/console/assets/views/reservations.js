@@ -55,28 +55,49 @@ export function reservations({ live, who, draw }) {
 
   const move = (one) => {
     const slot = slotOf(one);
-    const wanted = { start: "", end: "" };
+    const begun = one.status.phase === "Active";
+    const seated = one.spec.roster.map((entry) => entry.user);
+    const wanted = { start: "", end: "", seats: "", definition: "", roster: seated.join(", ") };
+    const inSeats = one.spec.roster.every((entry, at) => entry.seat === at + 1);
+    const body = () => {
+      const found = {};
+      for (const edge of ["start", "end"]) {
+        if (!wanted[edge].trim()) continue;
+        const at = readTime(wanted[edge]);
+        if (at === null) throw new Error(`"${wanted[edge]}" is no time: write 14:30, tomorrow 09:00 or 2027-03-01 09:00`);
+        found[edge] = iso(at);
+      }
+      if (wanted.seats.trim()) found.seats = Number(wanted.seats);
+      if (wanted.definition.trim()) found.definition = wanted.definition.trim();
+      const users = wanted.roster.split(/[\s,;]+/).filter(Boolean);
+      if (users.join() !== seated.join()) found.roster = users.map((user, at) => ({ seat: at + 1, user }));
+      if (!Object.keys(found).length) throw new Error("nothing is different: change something, or go back");
+      return found;
+    };
+    const input = (again, name, label, hint, props = {}) =>
+      field(label, h("input", { name, value: wanted[name], oninput: (event) => {
+        wanted[name] = event.target.value;
+        again();
+      }, ...props }), hint);
     confirmFirst(
       `Change ${one.metadata.id}`,
       `It has ${showSlot(slot)}. Leave empty what stays.`,
       "Change",
       async () => {
-        const body = {};
-        for (const edge of ["start", "end"]) {
-          if (!wanted[edge].trim()) continue;
-          const at = readTime(wanted[edge]);
-          if (at === null) throw new Error(`"${wanted[edge]}" is no time: write 14:30, tomorrow 09:00 or 2027-03-01 09:00`);
-          body[edge] = iso(at);
-        }
-        await change(one, body);
-        note("Changed");
+        const { decided, resource } = await change(one, body());
+        note(decided ? `Changed: ${verdict(resource)}` : "Asked for; the decision follows");
       },
       {
-        fields: (again) => ["start", "end"].map((edge) =>
-          field(edge === "start" ? "New start" : "New end", h("input", { name: edge, value: wanted[edge], placeholder: showTime(slot[edge]), oninput: (event) => {
-            wanted[edge] = event.target.value;
-            again();
-          } }))),
+        fields: (again) =>
+          h(
+            "div",
+            { class: "columns" },
+            begun ? null : input(again, "start", "New start", "14:30, tomorrow 09:00", { placeholder: showTime(slot.start) }),
+            input(again, "end", "New end", "14:30, tomorrow 09:00", { placeholder: showTime(slot.end) }),
+            begun ? null : input(again, "seats", "Seats", "", { type: "number", min: 1, max: 100, placeholder: String(one.spec.seats) }),
+            begun ? null : input(again, "definition", "Definition", "", { placeholder: one.spec.definition }),
+            inSeats ? input(again, "roster", "Roster", "names in the order of the seats") : null,
+          ),
       },
     );
   };
@@ -99,7 +120,7 @@ export function reservations({ live, who, draw }) {
       { class: "actions" },
       now === "Held" ? h("button", { type: "button", class: "primary", onclick: () => act("Confirmed", () => api.ask("POST", `/reservations/${one.metadata.id}:confirm`)) }, "Confirm") : null,
       ["Scheduled", "Active", "Held"].includes(now) ? [15, 30, 60].map((minutes) => h("button", { type: "button", key: minutes, onclick: () => extend(one, minutes) }, `+${minutes} min`)) : null,
-      OPEN.has(now) && now !== "Pending" && slotOf(one) ? h("button", { type: "button", onclick: () => move(one) }, "Change times") : null,
+      OPEN.has(now) && now !== "Pending" && slotOf(one) ? h("button", { type: "button", onclick: () => move(one) }, "Change") : null,
       OPEN.has(now) && (who.role !== "learner" || one.metadata.owner === who.name) && one.spec.roster.length < one.spec.seats
         ? h("button", { type: "button", onclick: () => claimLinks(one.metadata.id) }, "Links for free seats")
         : null,

@@ -34,6 +34,7 @@ const VIEWS = [
   { path: "claim", title: "Taking a seat", view: claim, listed: false },
 ];
 const root = document.getElementById("app");
+const SHORT = { connecting: "Connecting", live: "Live", lost: "Offline", refused: "Signed out" };
 const STATES = {
   connecting: "Connecting …",
   live: "Live",
@@ -176,7 +177,7 @@ function shell(who) {
           "div",
           { class: "who" },
           h("span", { class: "clock", title: `Lab time, shown in ${zone}${speed === 1 ? "" : `; ${speed} times as fast as real time`}` }, `${showDay(now())} ${showClock(now())}${speed === 1 ? "" : ` ×${speed}`}`),
-          h("span", { class: `state ${live.state}`, role: "status", title: live.problem }, live.state === "live" ? "Live" : "…"),
+          h("span", { class: `state ${live.state}`, role: "status", title: live.problem }, SHORT[live.state]),
           h("button", { type: "button", class: "quiet", "aria-label": "Light or dark", onclick: () => {
             theme(isDark() ? "light" : "dark");
             draw();
@@ -210,7 +211,10 @@ function shell(who) {
     current.moved?.(place);
     draw();
     scrollTo(0, 0);
-    requestAnimationFrame(() => document.activeElement === document.body && document.getElementById("main").focus({ preventScroll: true }));
+    requestAnimationFrame(() => {
+      document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+      if (document.activeElement === document.body) document.getElementById("main").focus({ preventScroll: true });
+    });
   };
 
   addEventListener("hashchange", go);
@@ -220,6 +224,7 @@ function shell(who) {
     draw();
   });
   live.addEventListener("faded", draw);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   live.addEventListener("change", ({ detail: { kinds, one } }) => {
     current?.changed?.(kinds, one);
     draw();

@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-all chaos fuzz simulate golden up down lint format bench performance lock proto reference docs dist validate-prereqs clean
+.PHONY: help setup demo test test-all chaos fuzz simulate golden up down lint format bench performance lock proto reference docs dist validate-prereqs audit clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -103,5 +103,9 @@ dist: $(READY) ## a wheel of each package, with the SBOM and the checksums of al
 	  --only $(foreach package,$(PACKAGES),$$(sed -n 's/^name = "\(.*\)"/\1/p' $(package)/pyproject.toml)) > dist/sbom.cdx.json
 	@cd dist && sha256sum *.whl sbom.cdx.json > SHA256SUMS && cat SHA256SUMS
 
+audit: $(READY) ## PyPI's advisories about every line of the lock (needs the network of PyPI itself)
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }
+	@.venv-audit/bin/pip-audit --strict --require-hashes --disable-pip --requirement requirements.lock
+
 clean: ## removes .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -8,6 +8,7 @@ test says `reduced`.
 import asyncio
 import contextlib
 import itertools
+import json
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -19,17 +20,21 @@ import pytest
 import pytest_asyncio
 
 from lablet_local.binaries import find_etcd
+from lablet_local.demo.evidence import read_events, read_present
 from lablet_local.mesh import LocalMesh
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
+HOOK = {"name": "planted", "sink": "http://127.0.0.1:9/hook", "types": ["io.lablet.nothing-of-that-name"]}
+"""Nothing is ever sent to it."""
 FINAL = ("Completed", "Cancelled", "Expired", "Failed", "Rejected")
 VICTIMS = ("scheduler-1", "nats", "worker-controller-1", "s3", "artifact-service-1", "api-gateway-1", "etcd")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalMesh]:
-    async with LocalMesh(tmp_path_factory.mktemp("faults"), speed=240) as made:
+    environment = {"WEBHOOK_ALLOW_PRIVATE": "true"}
+    async with LocalMesh(tmp_path_factory.mktemp("faults"), speed=240, environment=environment) as made:
         yield made
 
 
@@ -203,3 +208,30 @@ async def test_without_s3_an_upload_is_refused_and_names_it(mesh: LocalMesh, ope
     finally:
         await mesh.resume_process("s3")
         await mesh.wait_ready("s3")
+
+
+async def test_no_secret_is_in_a_log_an_event_or_etcd_after_all_that(mesh: LocalMesh, open_door: Any) -> None:
+    """After kills, outages and refusals: where something goes wrong, most is told."""
+    door = await open_door(mesh, 240)
+    hook = await door.call("POST", "/subscriptions", json=HOOK)
+    key = await door.call("POST", "/keys", json={"name": "planted", "role": "instructor"})
+    assert (hook.status_code, key.status_code) == (201, 201), (hook.text, key.text)
+    planted = {"webhook secret": hook.json()["secret"], "API key": key.json()["token"]}
+    planted |= {
+        f"token of {role}": mesh.token(role) for role in ("admin", "operator", "instructor", "learner", "machine")
+    }
+    for path in mesh.folder.secrets.iterdir():
+        if path.suffix in (".password", ".keys", ".token", ".licence-token", ".secret-key"):
+            planted[path.name] = path.read_text().strip().rpartition(":")[2]
+    assert len(planted) >= 15
+    assert all(len(secret) >= 16 for secret in planted.values()), "too short to look for"
+    refused = await door.call("GET", "/reservations", headers={"authorization": f"Bearer {planted['API key']}x"})
+    assert refused.status_code == 401
+    places = {path.name: path.read_text(errors="replace") for path in mesh.folder.logs.iterdir() if path.is_file()}
+    places["the refusal"] = refused.text
+    places["etcd"] = json.dumps(await read_present(mesh.etcd_endpoint))
+    places["events"] = "\n".join(json.dumps(event.data) for event in await read_events(mesh))
+    assert "planted" in places["etcd"], "etcd was not looked through"
+    assert "ospf-basics" in places["events"], "the events were not looked through"
+    found = [(what, place) for what, secret in planted.items() for place, text in places.items() if secret in text]
+    assert found == []

@@ -232,6 +232,6 @@ async def test_no_secret_is_in_a_log_an_event_or_etcd_after_all_that(mesh: Local
     places["etcd"] = json.dumps(await read_present(mesh.etcd_endpoint))
     places["events"] = "\n".join(json.dumps(event.data) for event in await read_events(mesh))
     assert "planted" in places["etcd"], "etcd was not looked through"
-    assert "ospf-basics" in places["events"], "the events were not looked through"
+    assert "WorkerTemplate" in places["events"], "the events were not looked through"
     found = [(what, place) for what, secret in planted.items() for place, text in places.items() if secret in text]
     assert found == []

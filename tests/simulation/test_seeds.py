@@ -19,7 +19,7 @@ def kept_seeds() -> list[int]:
     return [int(words[0]) for words in lines if words]
 
 
-def simulate(*arguments: str, seconds: float = 110, code: str = "") -> subprocess.CompletedProcess[str]:
+def simulate(*arguments: str, seconds: float = 240, code: str = "") -> subprocess.CompletedProcess[str]:
     """`code` is run in the interpreter before anything is simulated."""
     starts = [sys.executable, "-m", "lablet_local.simulation"]
     if code:
@@ -32,12 +32,13 @@ def simulate(*arguments: str, seconds: float = 110, code: str = "") -> subproces
 
 def seeds_of(request: pytest.FixtureRequest) -> list[int]:
     first = request.config.getoption("--first", default=1)
-    return list(range(first, first + request.config.getoption("--seeds", default=6)))
+    return list(range(first, first + request.config.getoption("--seeds", default=4)))
 
 
+@pytest.mark.timeout(600)
 def test_seeds_that_ever_failed_and_some_more_hold_and_can_be_lived_again(request: pytest.FixtureRequest) -> None:
     seeds = [*kept_seeds(), *seeds_of(request)]
-    done = simulate("--only", ",".join(map(str, seeds)), "--jobs", "1", "--traces", seconds=100 + 5 * len(seeds))
+    done = simulate("--only", ",".join(map(str, seeds)), "--jobs", "1", "--traces", seconds=240 + 5 * len(seeds))
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(rf"simulate: ok seeds={len(seeds)} commits=\d{{3,}} faults=\d+", done.stdout), done.stdout
     traces = [
@@ -48,21 +49,25 @@ def test_seeds_that_ever_failed_and_some_more_hold_and_can_be_lived_again(reques
     assert again.stdout.splitlines()[0] == traces[-1], "the same seed, in another process, goes the same way"
 
 
-UNCLEANED = """
+NOTHING_REMOVED = """
 import sys
-from lablet_workers.instances import failing
-async def cleaned(situation):
-    return True
-failing._cleaned = cleaned
+from lablet_workers.instances import ending
+moved = ending.exported
+async def exported(situation):
+    situation.instance = situation.instance.observed(lab=None)
+    return await moved(situation)
+from lablet_workers.instances import steps
+steps.exported = exported
 """
-"""As if a failed lab were taken for gone without looking."""
+"""As if a lab that has been exported were taken for gone."""
 
 
+@pytest.mark.timeout(300)
 def test_a_defect_is_found_and_its_seed_named() -> None:
-    done = simulate("--only", "3", "--jobs", "1", code=UNCLEANED)
+    done = simulate("--only", "2", "--jobs", "1", code=NOTHING_REMOVED)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "seed 3: nothing was left over: no lab, no running machine: lab ins-" in done.stdout
-    assert "simulate: FAILED 3 " in done.stdout
+    assert "seed 2: nothing was left over: no lab, no running machine: lab ins-" in done.stdout
+    assert "simulate: FAILED 2 " in done.stdout
 
 
 @pytest.mark.long

@@ -32,28 +32,14 @@ from lablet_local.simulation.world import MORNING, World
 from lablet_workers.providers.port import MachineState
 
 LAB = b"""lab:
-  title: two routers
+  title: a router
   version: 0.1.0
 nodes:
-  - id: n0
-    label: r1
-    node_definition: iosv
-    x: 0
-    y: 0
-    interfaces: [{id: i0, label: e0, slot: 0, type: physical}]
-    tags: ["serial:2000"]
-  - id: n1
-    label: r2
-    node_definition: iosv
-    x: 9
-    y: 0
-    interfaces: [{id: i0, label: e0, slot: 0, type: physical}]
-links:
-  - {id: l0, n1: n0, i1: i0, n2: n1, i2: i0, label: l}
-annotations: []
-smart_annotations: []
+  - {id: n0, label: r1, node_definition: iosv, x: 0, y: 0, interfaces: [], tags: ["serial:2000"]}
+links: []
 """
-NAME = "two-routers"
+"""As small as it may be: each seat's own is rendered from it."""
+NAME = "a-router"
 _DAY, _WEEK = 24 * 60, 7 * 24 * 60
 _ASK_AGAIN_SECONDS = 0.4
 _SERVICES = (Service.SCHEDULER, Service.WORKERS, Service.ARTIFACTS)

@@ -62,7 +62,12 @@ async def list_artifacts(parts: WithParts, caller: WithCaller, query: WithListQu
     response_class=Response,
     responses={
         200: {
-            "content": {"*/*": {"schema": {}, "example": "hostname r1\ninterface GigabitEthernet0/0\n"}},
+            "content": {
+                "*/*": {
+                    "schema": {"description": "Any bytes"},
+                    "example": "hostname r1\ninterface GigabitEthernet0/0\n",
+                }
+            },
             "description": "The object, with the media type it was stored under",
         },
         **refusals(404, 502),

@@ -31,6 +31,7 @@ from lablet_common.resources.reservation import (
     SeatPlacement,
     Slot,
 )
+from lablet_common.service import collect_seldom
 from lablet_common.settings import NatsSettings
 from lablet_common.store import EtcdStore, Put
 from lablet_common.store.changes import encode
@@ -100,6 +101,7 @@ async def delays(store: EtcdStore, bus: Bus, fence: Fence, endpoint: str, url: s
 
 def traffic(endpoint: str, url: str) -> list[float]:
     """In a process of its own: commits at the rate, and hears."""
+    collect_seldom()
     return uvloop.run(_traffic(endpoint, url))
 
 

@@ -27,8 +27,9 @@ _EPOCH_SECONDS = 5.0
 """Real seconds between two looks whether the stream is still the same."""
 _RETRY_SECONDS = 0.5
 _CATCH_UP = 500
-_REMEMBERED = 20_000
-"""Subjects of which one client remembers the last sequence."""
+_REMEMBERED = 2_000
+"""Subjects of which one client remembers the last sequence: more than a bridge publishes again after a crash, and little
+enough for hundreds of clients."""
 _PAUSE_FOR_EACH = 0.0003
 """Real seconds that news waits for each client: about what sending it to one costs, so that a burst cannot fill the core."""
 _PAUSE_WORTH_IT = 0.005

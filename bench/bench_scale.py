@@ -18,48 +18,44 @@ REPLICAS, REPLICAS_BRIEF = (1, 2, 4), (1, 4)
 SIZES, SIZES_BRIEF = (1_000, 2_500, 5_000, 10_000), (500, 1_500)
 
 
+def show_point(point: Point) -> None:
+    print(f"  {point.service:<12}{point.replicas:>8}{point.per_second:>12.1f}{point.cpu_ms_each:>15.2f}", flush=True)
+
+
 def told_of_replicas(points: Sequence[Point]) -> dict[str, object]:
-    print("  service     replicas    a second    times one    CPU ms each")
     told: dict[str, object] = {}
     single = {point.service: point.per_second for point in points if point.replicas == 1}
     for point in points:
-        times = point.per_second / single[point.service]
-        cells = f"{point.replicas:>8}{point.per_second:>12.1f}{times:>13.2f}{point.cpu_ms_each:>15.2f}"
-        print(f"  {point.service:<12}{cells}", flush=True)
         told[f"{point.service}_{point.replicas}_per_second"] = f"{point.per_second:.1f}"
+        told[f"{point.service}_{point.replicas}_times_one"] = f"{point.per_second / single[point.service]:.2f}"
         told[f"{point.service}_{point.replicas}_cpu_ms"] = f"{point.cpu_ms_each:.2f}"
     return told
 
 
+HEADS = ("labs", "up/s", "CPU ms", "look s", "plan ms", "held ms", "rest CPU %", "take-over s", "memory MB", "etcd MB")
+
+
+def show(row: Size) -> None:
+    cells = (
+        row.up_per_second, row.cpu_ms_each, row.look_seconds, row.plan_ms, row.held_ms,
+        row.rest_cpu_pct, row.takeover_seconds, row.memory_mb, row.etcd_mb,
+    )  # fmt: skip
+    print(f"  {row.instances:>13}" + "".join(f"{cell:>13.2f}" for cell in cells), flush=True)
+
+
 def told_of_growth(rows: Sequence[Size]) -> dict[str, object]:
-    heads = (
-        "labs",
-        "up/s",
-        "CPU ms",
-        "look s",
-        "plan ms",
-        "held ms",
-        "rest CPU %",
-        "take-over s",
-        "memory MB",
-        "etcd MB",
-    )
-    print("  " + "".join(f"{head:>13}" for head in heads))
     told: dict[str, object] = {}
     for row in rows:
-        cells = (
-            row.up_per_second, row.cpu_ms_each, row.look_seconds, row.plan_ms, row.held_ms,
-            row.rest_cpu_pct, row.takeover_seconds, row.memory_mb, row.etcd_mb,
-        )  # fmt: skip
-        print(f"  {row.instances:>13}" + "".join(f"{cell:>13.2f}" for cell in cells), flush=True)
-        told[f"labs_{row.instances}_cpu_ms"] = f"{row.cpu_ms_each:.2f}"
-        told[f"labs_{row.instances}_look_seconds"] = f"{row.look_seconds:.2f}"
-        told[f"labs_{row.instances}_plan_ms"] = f"{row.plan_ms:.1f}"
-        told[f"labs_{row.instances}_held_ms"] = f"{row.held_ms:.0f}"
-        told[f"labs_{row.instances}_rest_cpu_pct"] = f"{row.rest_cpu_pct:.0f}"
-        told[f"labs_{row.instances}_takeover_seconds"] = f"{row.takeover_seconds:.2f}"
-        told[f"labs_{row.instances}_memory_mb"] = f"{row.memory_mb:.0f}"
-        told[f"labs_{row.instances}_etcd_mb"] = f"{row.etcd_mb:.0f}"
+        told |= {
+            f"labs_{row.instances}_cpu_ms": f"{row.cpu_ms_each:.2f}",
+            f"labs_{row.instances}_look_seconds": f"{row.look_seconds:.2f}",
+            f"labs_{row.instances}_plan_ms": f"{row.plan_ms:.1f}",
+            f"labs_{row.instances}_held_ms": f"{row.held_ms:.0f}",
+            f"labs_{row.instances}_rest_cpu_pct": f"{row.rest_cpu_pct:.0f}",
+            f"labs_{row.instances}_takeover_seconds": f"{row.takeover_seconds:.2f}",
+            f"labs_{row.instances}_memory_mb": f"{row.memory_mb:.0f}",
+            f"labs_{row.instances}_etcd_mb": f"{row.etcd_mb:.0f}",
+        }
     per = {
         "memory_kb_per_lab": slope(rows, lambda row: row.memory_mb) * 1000,
         "etcd_kb_per_lab": slope(rows, lambda row: row.etcd_mb) * 1000,
@@ -78,10 +74,12 @@ def main() -> None:
     figures: dict[str, object] = {}
     if options.only != "growth":
         numbers = REPLICAS_BRIEF if options.brief else REPLICAS
+        print("  service     replicas    a second    CPU ms each", flush=True)
         seconds, decisions = (3.0, 600) if options.brief else (5.0, 2000)
-        figures |= told_of_replicas(uvloop.run(curves(numbers, seconds=seconds, decisions=decisions)))
+        figures |= told_of_replicas(uvloop.run(curves(numbers, show_point, seconds=seconds, decisions=decisions)))
     if options.only != "replicas":
-        figures |= told_of_growth(uvloop.run(grow(SIZES_BRIEF if options.brief else SIZES)))
+        print("  " + "".join(f"{head:>13}" for head in HEADS), flush=True)
+        figures |= told_of_growth(uvloop.run(grow(SIZES_BRIEF if options.brief else SIZES, show)))
     report("scale", {**figures, "seconds": f"{time.perf_counter() - began:.0f}"}, options.json)
 
 

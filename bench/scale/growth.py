@@ -56,13 +56,13 @@ class Size:
     etcd_mb: float
 
 
-async def grow(sizes: Sequence[int]) -> list[Size]:
-    """One row for each size, which grow."""
+async def grow(sizes: Sequence[int], told: Callable[[Size], None]) -> list[Size]:
+    """One row for each size, which grow; each is told as soon as it is there."""
     logging.getLogger("lablet").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, EtcdServer.start(Path(folder)) as server:
         store = EtcdStore([server.endpoint])
         try:
-            return await _Region(store, harness()).grow(sizes)
+            return await _Region(store, harness()).grow(sizes, told)
         finally:
             await store.close()
 
@@ -86,7 +86,7 @@ class _Region:
         self.fleet.settings = {"controller_probe_seconds": 30.0, "resync_seconds": 3600.0}
         self.fleet.settle = _nothing
 
-    async def grow(self, sizes: Sequence[int]) -> list[Size]:
+    async def grow(self, sizes: Sequence[int], told: Callable[[Size], None]) -> list[Size]:
         await self._seed()
         await self.fleet.start()
         await wait_for("the workers are there", lambda: len(self._cache(WORKER)) == WORKERS, BOOTED_SECONDS)
@@ -95,6 +95,7 @@ class _Region:
         rows, stand = [], SEATS
         for size in sizes:
             rows.append(await self._size(stand, size))
+            told(rows[-1])
             stand = size
         await self.fleet.close()
         return rows

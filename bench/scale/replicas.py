@@ -13,7 +13,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -156,9 +156,13 @@ async def workers(replicas: int) -> Point:
     return Point("workers", replicas, rate, cpu_ms)
 
 
-async def curves(numbers: Sequence[int], *, seconds: float, decisions: int) -> list[Point]:
-    """Each service with each number of replicas, every point in a mesh of its own."""
-    points = [await gateways(number, seconds) for number in numbers]
-    points += [await schedulers(number, decisions) for number in numbers]
-    points += [await workers(number) for number in numbers]
+async def curves(
+    numbers: Sequence[int], told: Callable[[Point], None], *, seconds: float, decisions: int
+) -> list[Point]:
+    """Each service with each number of replicas, every point in a mesh of its own and told as soon as it is there."""
+    points = []
+    for measured in (partial(gateways, seconds=seconds), partial(schedulers, count=decisions), workers):
+        for number in numbers:
+            points.append(await measured(number))
+            told(points[-1])
     return points

@@ -23,15 +23,22 @@ def with_room(
     by row."""
     columns, limits = _coarse(timeline, eligibility, parts, candidates)
     peaks: IntArray = np.zeros(limits.shape, dtype=np.int32)
-    for part in parts if len(columns) else ():
+    for part in parts:
+        if not len(columns):
+            break
         timeline.scanned += part.cells(len(columns))
-        np.maximum(peaks, part.peaks(columns), out=peaks)
+        now = part.peaks(columns)
+        fit = np.flatnonzero((now <= limits).all(axis=0))
+        if len(fit) < len(columns):  # who is full on this day is not looked at on the next
+            columns, limits = columns[fit], limits.take(fit, axis=1)
+            peaks, now = peaks.take(fit, axis=1), now.take(fit, axis=1)
+        np.maximum(peaks, now, out=peaks)
     limits -= peaks
-    fit = np.flatnonzero((limits >= 0).all(axis=0))
-    if len(fit) < len(columns):
+    if not parts:
+        fit = np.flatnonzero((limits >= 0).all(axis=0))  # nothing is booked, but some may be too small even so
         columns, limits, peaks = columns[fit], limits.take(fit, axis=1), peaks.take(fit, axis=1)
-    if wanted == 1 or not len(fit):
-        return columns, np.ones(len(fit), dtype=np.int32), peaks
+    if wanted == 1 or not len(columns):
+        return columns, np.ones(len(columns), dtype=np.int32), peaks
     needs = np.maximum(eligibility.needs, 1)[:, None]
     seats: IntArray = np.minimum.reduce(limits // needs, axis=0)
     seats += 1  # the limits leave room for one

@@ -91,6 +91,10 @@ def _front_clear(calendar: Calendar, request: PlacementRequest, single: IntArray
     start, soft_end = request.start, request.end
     end = soft_end + calendar.policy(request.pool).turnaround
     columns = np.flatnonzero(single < _NEVER)
+    limits = calendar.fleet.eligible(request.pool, request.demand).limits
+    for part in calendar.timeline.window(soft_end - 1, soft_end, soft_end):
+        # who is full at the very end has no room for any start before it: most workers, where the search is long
+        columns = columns[(part.peaks(columns) <= limits.take(columns, axis=1)).all(axis=0)]
     room: IntArray = np.full(len(columns), request.seats, dtype=np.int32)
     times: list[IntArray] = []
     gains: list[IntArray] = []
@@ -99,15 +103,18 @@ def _front_clear(calendar: Calendar, request: PlacementRequest, single: IntArray
             continue
         count = page.segments
         bounds = page.bounds[: count + 1].take(columns, axis=1).astype(np.int32) + day
-        fits = _seats_per_segment(calendar, request, page.use[:count], bounds[:count] < soft_end, columns)
-        for row in range(count - 1, -1, -1):
-            meets = (bounds[row] < end) & (bounds[row + 1] > start)
-            less = np.where(meets, np.minimum(room, fits[row]), room)
-            losing = np.flatnonzero(less < room)
-            if len(losing):
-                times.append(np.maximum(bounds[row + 1, losing], single[columns[losing]]))
-                gains.append((room - less)[losing])
-            room = less
+        fits = _seats_per_segment(
+            calendar, request, page.use[:count].take(columns, axis=2), bounds[:count] < soft_end, columns
+        )
+        meets = (bounds[:count] < end) & (bounds[1:] > start)
+        # from the last segment to the first: what is left of each worker's room
+        left = np.minimum.accumulate(np.where(meets, fits, request.seats)[::-1], axis=0)
+        np.minimum(left, room, out=left)
+        lost = np.concatenate([room[None], left[:-1]]) - left
+        row, where = np.nonzero(lost)
+        times.append(np.maximum(bounds[:0:-1][row, where], single[columns[where]]))
+        gains.append(lost[row, where])
+        room = left[-1]
         # whoever has no room left here has none for an earlier start either
         columns, room = columns[room > 0], room[room > 0]
     waiting = np.flatnonzero(single[columns] > start)
@@ -124,11 +131,12 @@ def _front_clear(calendar: Calendar, request: PlacementRequest, single: IntArray
 def _seats_per_segment(
     calendar: Calendar, request: PlacementRequest, use: IntArray, soft: BoolArray, columns: LongArray
 ) -> IntArray:
-    """Seats that fit in each segment of a page on some workers; cpu, memory and storage count only where `soft`."""
+    """Seats that fit in each segment of a page on some workers (`use`: theirs); cpu, memory and storage count only where
+    `soft`."""
     fits: IntArray = np.full(soft.shape, request.seats, dtype=np.int32)
     for row, need in enumerate(seats_amounts(request.demand)):
         if need:
-            free = (calendar.fleet.capacity[row, columns] - use[:, row].take(columns, axis=1)) // np.int32(need)
+            free = (calendar.fleet.capacity[row, columns] - use[:, row]) // np.int32(need)
             np.minimum(fits, np.where(soft, free, request.seats) if row < SOFT else free, out=fits)
     return np.maximum(fits, 0, out=fits)
 

@@ -24,8 +24,6 @@ def with_room(
     columns, limits = _coarse(timeline, eligibility, parts, candidates)
     peaks: IntArray = np.zeros(limits.shape, dtype=np.int32)
     for part in parts:
-        if not len(columns):
-            break
         timeline.scanned += part.cells(len(columns))
         now = part.peaks(columns)
         fit = np.flatnonzero((now <= limits).all(axis=0))

@@ -140,6 +140,8 @@ class Slice(NamedTuple):
     def peaks(self, columns: LongArray | None = None) -> IntArray:
         """By row, the most that is used at one instant, of some workers (None: of all)."""
         page, opens, soft, hard = self
+        if columns is not None and not len(columns):
+            return np.zeros((ROWS, 0), dtype=np.int32)
         if self.whole:
             return page.peak if columns is None else page.peak.take(columns, axis=1)
         bounds = page.bounds[: page.segments + 1]

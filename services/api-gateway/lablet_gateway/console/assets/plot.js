@@ -48,7 +48,9 @@ export class Scale {
   }
 }
 
-export const barWords = (bar) =>
+/** Said of a bar; formatting times is what costs, so it is done once. */
+const barWords = (bar) => (bar.words ??= wordsOf(bar));
+const wordsOf = (bar) =>
   bar.reservation ? `${bar.definition}, ${bar.seats} ${bar.seats === 1 ? "seat" : "seats"}, ${showSlot(bar)}, ${bar.phase}` : `another tenant, ${showSlot(bar)}`;
 
 function label(bar, room) {
@@ -57,7 +59,10 @@ function label(bar, room) {
   return words.length <= letters ? words : letters > 3 ? `${words.slice(0, letters - 1)}…` : "";
 }
 
-function drawBar(row, bar, scale, { turnaround, fresh, chosen, cursor }) {
+/** Many boxes of one kind as one shape. */
+const boxes = (spans, y, height) => spans.map(({ x, width }) => `M${x.toFixed(1)} ${y}h${width.toFixed(1)}v${height}h${(-width).toFixed(1)}z`).join("");
+
+function drawBar(row, bar, scale, { fresh, chosen, cursor }) {
   const { x, width } = scale.span(bar.from, bar.to, LEAST);
   const state = `${bar.reservation ? "" : " foreign"}${fresh ? " fresh" : ""}${chosen ? " chosen" : ""}`;
   const words = label(bar, width);
@@ -74,24 +79,27 @@ function drawBar(row, bar, scale, { turnaround, fresh, chosen, cursor }) {
       "aria-label": `${row.name}: ${barWords(bar)}`,
     },
     h("title", {}, barWords(bar)),
-    turnaround && bar.to < scale.to ? h("rect", { class: "turnaround", ...scale.span(bar.to, bar.to + turnaround, 0), y: bar.y + 3, height: BAR - 4 }) : null,
     h("rect", { class: "body", x, y: bar.y + 1, width, height: BAR, rx: 3 }),
     words ? h("text", { x: x + 5, y: bar.y + BAR - 3 }, words) : null,
   );
 }
 
 /** One worker, from its own top. */
-export const drawRow = (row, scale, turnaround, marks) =>
-  h(
+export function drawRow(row, scale, turnaround, marks) {
+  const seen = row.bars.filter((bar) => bar.to + turnaround > scale.from && bar.from < scale.to);
+  const rests = turnaround ? seen.map((bar) => boxes([scale.span(bar.to, bar.to + turnaround, 0)], bar.y + 3, BAR - 4)).join("") : "";
+  const power = boxes(row.worker.powerSpans.map((span) => scale.span(ms(span.start), ms(span.end))), row.tall - 4, 3);
+  return h(
     "g",
     {},
     h("line", { class: "rule", x1: 0, x2: scale.width, y1: row.tall, y2: row.tall }),
     row.worker.maintenance.map((span, at) =>
       h("rect", { key: `rest-${at}`, class: "maintenance", ...scale.span(ms(span.from), ms(span.to)), y: 0, height: row.tall - 1 }, h("title", {}, `Maintenance: ${showSlot({ start: span.from, end: span.to })} ${span.reason ?? ""}`))),
-    row.worker.powerSpans.map((span, at) =>
-      h("rect", { key: `on-${at}`, class: "power", ...scale.span(ms(span.start), ms(span.end)), y: row.tall - 4, height: 3 }, h("title", {}, `${row.name} is on ${showSlot(span)}`))),
-    row.bars.filter((bar) => bar.to > scale.from && bar.from < scale.to).map((bar) => drawBar(row, bar, scale, { turnaround, ...marks(bar) })),
+    power ? h("path", { key: "power", class: "power", d: power }) : null,
+    rests ? h("path", { key: "rests", class: "turnaround", d: rests }) : null,
+    seen.filter((bar) => bar.to > scale.from).map((bar) => drawBar(row, bar, scale, marks(bar))),
   );
+}
 
 const shareOf = (step) =>
   Math.max(...["cpuCores", "memoryGb", "storageGb", "nodes"].map((of) => {

@@ -8,7 +8,7 @@ import { Rows, bookingsOf } from "../rows.js";
 import { DAY, MINUTE, addDays, dayOf, iso, ms, now, showDay, showSlot } from "../time.js";
 import { badge, empty, head, link, table, trouble, waiting } from "../ui.js";
 
-const OVERSCAN = 300;
+const OVERSCAN = 120;
 const AGAIN = 2_000;
 const LISTED = 1_000;
 const ZOOMS = { day: 1, week: 7, month: 28 };

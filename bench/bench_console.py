@@ -1,8 +1,8 @@
 """The console with 200 workers and some 3,000 seats over seven days, in headless Chromium against a real mesh.
 
 Everything goes through the public API: the seats are booked there, the page is the one that the gateway serves. A picture
-counts as drawn two frames after the change is in the document. `open` is a reload of a signed-in tab until the calendar's
-bars are drawn; `week` and `day` are a click until the bars of that span are drawn, with the API's answer in
+counts as drawn two frames after the change is in the document. `open` is a reload of a signed-in tab until the
+week's bars are drawn; `week` and `day` are a click until the bars of that span are drawn, with the API's answer in
 them; `update` is an event that has arrived until its bar is drawn; `told` is a reservation's answer from the API until
 that, the way over bridge and event stream included. Frames are measured while the wheel turns through all workers.
 
@@ -133,11 +133,13 @@ async def measure(url: str, token: str, http: httpx.AsyncClient) -> dict[str, An
 
         async def opened() -> float:
             await page.reload(wait_until="commit")
-            found = float(await page.evaluate("until(() => document.querySelector('.rowname'))"))
+            found = float(await page.evaluate("until(() => document.querySelectorAll('.bar').length > 100)"))
             await page.wait_for_selector(".state.live")
             return found
 
+        await clicked(page, "week")
         opens = await repeated(opened)
+        await clicked(page, "day")
         weeks, days = [], []
         for _ in range(ROUNDS):
             weeks.append(await clicked(page, "week"))

@@ -34,7 +34,7 @@ export async function signOut() {
 export function forget() {
   clearTimeout(timer);
   kept = null;
-  sessionStorage.removeItem(KEPT);
+  sessionStorage.clear();
 }
 
 /** The token for a call, fresh enough to be taken. */

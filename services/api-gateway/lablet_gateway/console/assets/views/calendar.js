@@ -12,7 +12,9 @@ const OVERSCAN = 120;
 const AGAIN = 2_000;
 const LISTED = 1_000;
 const ZOOMS = { day: 1, week: 7, month: 28 };
-const last = { pool: "default", zoom: "day", asTable: false };
+const KEPT = "lablet-calendar";
+const last = { pool: "default", zoom: "day", asTable: false, ...JSON.parse(sessionStorage.getItem(KEPT) ?? "{}") };
+const keep = (choice) => sessionStorage.setItem(KEPT, JSON.stringify(Object.assign(last, choice)));
 
 export function calendar({ live, draw }) {
   let { pool, zoom, asTable } = last;
@@ -61,7 +63,7 @@ export function calendar({ live, draw }) {
 
   const show = (changes) => {
     ({ pool = pool, zoom = zoom, from = from } = changes);
-    Object.assign(last, { pool, zoom });
+    keep({ pool, zoom });
     void load();
     draw();
   };
@@ -270,7 +272,7 @@ export function calendar({ live, draw }) {
           h("span", { class: "grow" }),
           h("button", { type: "button", "aria-pressed": asTable ? "true" : "false", onclick: () => {
             asTable = !asTable;
-            last.asTable = asTable;
+            keep({ asTable });
             draw();
           } }, "As a table"),
           h("a", { class: "button primary", href: "#/reservations/new" }, "Reserve seats"),

@@ -17,6 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lablet_common.intents import ReservationCreate
+from lablet_common.telemetry.spans import named
 from lablet_gateway import faults
 from lablet_gateway.api import events, instances, requests, reservations, workers
 from lablet_gateway.caller import Caller, authorise
@@ -107,6 +108,7 @@ async def _answer(
 ) -> None:
     """What the route's function says, or what is said about its error."""
     scope["route"] = route
+    named(f"{scope['method']} {route.path}", {"http.route": route.path})
     request = Request(scope)
     try:
         response = await ask(await authorise(request, None))

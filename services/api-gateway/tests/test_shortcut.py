@@ -5,6 +5,10 @@ import re
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from lablet_common.store import StoreUnavailable
 from lablet_common.telemetry.metrics import REGISTRY
@@ -42,6 +46,17 @@ async def test_both_ways_say_the_same(world: Any, booking: Any, who: str) -> Non
     ):  # fmt: skip
         short, long = await both(client, path)
         assert told(short) == told(long), path
+
+
+async def test_both_ways_are_told_by_the_name_of_the_route(world: Any, booking: Any, monkeypatch: Any) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    await both(world.client(), "/api/v1/workers/default-001")
+    await world.client("ina").post("/api/v1/reservations", json=booking())
+    names = [span.name for span in exporter.get_finished_spans() if span.parent is None]
+    assert names == ["GET /api/v1/workers/{worker}"] * 2 + ["POST /api/v1/reservations"]
 
 
 async def test_what_is_not_plain_goes_the_long_way(world: Any) -> None:

@@ -234,20 +234,27 @@ def etcd_endpoints(run: Session, given: str | None) -> Sequence[str]:
 
 def _mesh_endpoint() -> str | None:
     """The etcd of the mesh on this machine, as its data folder tells."""
+    if "ETCD_HOST" in os.environ or "ETCD_PORT" in os.environ:
+        return None
+    found = mesh_here()
+    return found[1].get("etcd") if found is not None else None
+
+
+def mesh_here() -> tuple[Path, Mapping[str, str]] | None:
+    """Data folder and addresses of the mesh on this machine; None where there is none: the settings' defaults hold then."""
     import json
 
     from lablet_client.connection import find_connection
     from lablet_client.errors import NotConfigured
 
-    if "ETCD_HOST" in os.environ or "ETCD_PORT" in os.environ:
-        return None
     try:
         data = find_connection().extra.get("data")
-        state = json.loads((Path(str(data)) / "mesh.json").read_text()) if data else {}
+        if not data:
+            return None
+        folder = Path(str(data))
+        return folder, json.loads((folder / "mesh.json").read_text()).get("addresses", {})
     except (NotConfigured, OSError, ValueError):
-        return None  # no mesh here: the defaults of the settings hold
-    found = state.get("addresses", {}).get("etcd")
-    return str(found) if found else None
+        return None
 
 
 def _hex(value: Any) -> str:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from lablet_client.cli.admin import etcd_endpoints
+from lablet_client.cli.admin import etcd_endpoints, mesh_here
 from lablet_client.cli.failures import WrongUsage
 from lablet_client.cli.session import Session, session
 from lablet_client.errors import Unreachable
 
 if TYPE_CHECKING:
     from lablet_common.objects import ObjectStore
+    from lablet_common.settings import StorageSettings
     from lablet_common.store.api import Store
 
 T = TypeVar("T")
@@ -139,9 +140,8 @@ def restore(
 @asynccontextmanager
 async def _objects() -> "AsyncIterator[ObjectStore]":
     from lablet_common.objects import ObjectStoreError, S3ObjectStore
-    from lablet_common.settings import StorageSettings
 
-    settings = StorageSettings()
+    settings = _storage()
     store = S3ObjectStore(settings)
     try:
         yield store
@@ -149,6 +149,21 @@ async def _objects() -> "AsyncIterator[ObjectStore]":
         raise Unreachable(settings.url, str(error)) from error
     finally:
         await store.close()
+
+
+def _storage() -> "StorageSettings":
+    """As the environment says; where it says nothing, that of the mesh on this machine."""
+    from pydantic import SecretStr
+
+    from lablet_common.settings import StorageSettings
+
+    here = mesh_here()
+    if any(name.startswith("ARTIFACT_STORAGE_") for name in os.environ) or here is None or "s3" not in here[1]:
+        return StorageSettings()
+    folder, addresses = here
+    keys = (SecretStr((folder / "secrets" / name).read_text().strip()) for name in ("s3.access-key", "s3.secret-key"))
+    access_key, secret_key = keys
+    return StorageSettings(endpoint=addresses["s3"], access_key=access_key, secret_key=secret_key)
 
 
 async def _stream_positions() -> "Mapping[str, Any]":

@@ -39,6 +39,14 @@ def calling(name: str, attributes: Attributes) -> Iterator[None]:
         yield
 
 
+def named(name: str, attributes: Attributes) -> None:
+    """What the span under way turned out to be."""
+    span = trace.get_current_span()
+    if span.is_recording():
+        span.update_name(name)
+        span.set_attributes(dict(attributes))
+
+
 @contextmanager
 def continuing(name: str, trace_parent: str | None, attributes: Attributes) -> Iterator[None]:
     """Work that belongs to the span named by `trace_parent`, in another process or later."""

@@ -41,6 +41,15 @@ def test_a_decision_is_part_of_the_requests_trace(told: InMemorySpanExporter) ->
     assert found.parent.span_id == 0xB7AD6B7169203331
 
 
+def test_a_span_takes_the_name_of_what_it_turned_out_to_be(told: InMemorySpanExporter) -> None:
+    spans.named("nobody", {})
+    with spans.together("POST", [], {}):
+        spans.named("POST /api/v1/reservations", {"http.route": "/api/v1/reservations"})
+    found = only(told, "POST /api/v1/reservations")
+    assert found.attributes is not None
+    assert found.attributes["http.route"] == "/api/v1/reservations"
+
+
 def test_a_batch_links_to_each_of_its_requests_once(told: InMemorySpanExporter) -> None:
     with spans.together("commit", [ORIGIN, None, ORIGIN], {}):
         pass

@@ -1,6 +1,7 @@
 """CloudEvents in: the three modes, one result per event, the same rights as the routes."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
@@ -117,6 +118,16 @@ async def test_what_is_too_large_is_413_whole_and_says_the_limit(world: Any) -> 
     answer = await client.post(PATH, content=many, headers={"Content-Type": BATCH})
     assert (answer.status_code, str(MAX_BATCH) in answer.json()["detail"]) == (413, True)
     assert await world.inbox() == []
+
+
+async def test_a_body_that_does_not_say_how_long_it_is_is_refused_once_too_much_has_come(world: Any) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(10):
+            yield b" " * 1000
+
+    answer = await world.client("ina").post(PATH, content=parts(), headers={"Content-Type": BATCH})
+    assert "content-length" not in answer.request.headers
+    assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (413, "too-large")
 
 
 async def test_a_batch_of_the_official_sdk_is_taken_event_by_event(world: Any) -> None:

@@ -346,7 +346,7 @@ class World:
     async def settle(self) -> None:
         """Until every owner has nothing left to do."""
         revision, since = -1, time.monotonic()
-        deadline = since + 5
+        deadline = since + 20
         quiet = 0
         while quiet < 12:
             for _, task in self.owners.values():

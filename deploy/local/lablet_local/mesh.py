@@ -251,6 +251,10 @@ class LocalMesh:
         """Kills the simulator of a machine (by name or id): for the mesh, a lost worker. Returns the pid it had."""
         return int((await self._ask_cloud("POST", f"/machines/{name}/kill"))["pid"])
 
+    def agent_folders(self) -> dict[str, Path]:
+        """Where each agent keeps its labs, by its worker's name."""
+        return {name: agents_module.state_folder(self.folder, name) for name in self._agents}
+
     async def witness(self) -> list[dict[str, Any]]:
         """Every machine that ever was, with the facts of its simulator's log under `facts`."""
         return list((await self._ask_cloud("GET", "/witness"))["machines"])

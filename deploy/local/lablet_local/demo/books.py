@@ -55,6 +55,11 @@ def below(evidence: Evidence, prefix: str) -> dict[str, Json]:
     }
 
 
+def is_agent(worker: Any) -> bool:
+    """A worker that is an agent's host: it runs labs of processes, and comes and goes by itself."""
+    return isinstance(worker, Mapping) and worker["spec"].get("runtime") == "process"
+
+
 def instant(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
@@ -148,6 +153,8 @@ def power_spans(evidence: Evidence) -> list[PowerSpan]:
     """From the moment a worker was powered on until it was off again; one that is still on ends with its last move."""
     spans = []
     for name, document in below(evidence, "/workers/").items():
+        if is_agent(document):
+            continue
         begun: datetime | None = None
         ready: datetime | None = None
         last: datetime | None = None

@@ -107,7 +107,7 @@ async def _demo(options: DemoOptions, data: Path, console: Console) -> int:
     began = time.monotonic()
     labs, plan = sample_labs(), morning(options.seed)
     console.print(
-        f"Starting etcd, NATS, S3, a simulated cloud and four services (two schedulers); "
+        f"Starting etcd, NATS, S3, a simulated cloud, two agents and four services (two schedulers); "
         f"then a morning of {len(plan.bookings)} bookings at {options.speed:g} times the speed of life.",
         soft_wrap=True,
     )

@@ -59,6 +59,16 @@ class Visit:
 
 
 @dataclass(frozen=True, slots=True)
+class Ran:
+    """A lab that ran as processes of this machine when it was looked for."""
+
+    instance: str
+    agent: str
+    processes: tuple[int, ...]
+    """Of its nodes."""
+
+
+@dataclass(frozen=True, slots=True)
 class TakeOver:
     """What was seen of the killed scheduler and the next. Times are real, unix seconds; revisions etcd's."""
 
@@ -98,6 +108,10 @@ class Evidence:
     machines: tuple[Json, ...] = ()
     """As the cloud's witness tells them: `name`, `state`, `facts`."""
     visits: tuple[Visit, ...] = ()
+    ran: tuple[Ran, ...] = ()
+    """What was found among this machine's processes when a lab on an agent was said to run."""
+    left: tuple[Ran, ...] = ()
+    """What was still there at the end."""
     take_over: TakeOver = TakeOver()
     typed: Typed = Typed()
     submitted: dict[str, str] = field(default_factory=dict)

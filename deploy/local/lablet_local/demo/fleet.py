@@ -42,7 +42,7 @@ def write_templates(path: Path) -> Path:
         "max_nodes": 20,
         "port_range": {"start": start, "end": end},
         "drain_timeout_hours": 4,
-        "startup_time_minutes": 8,
+        "startup_time_minutes": 15,  # 5 s at the demo's speed: a busy machine needs them to start seven simulators
         "cost_per_hour_usd": 3.5,
     }
     pool = {
@@ -54,6 +54,26 @@ def write_templates(path: Path) -> Path:
         "preparation_minutes": 10,
         "turnaround_minutes": 10,
     }
+    agent = {
+        "name": "agent",
+        "description": "This machine, as one of two hosts that run labs of processes",
+        "provider": "agent",
+        "instance_type": "host",
+        "capacity": {"cpu_cores": 1, "memory_gb": 1, "storage_gb": 1},
+        "license_type": "EVALUATION",
+        "max_nodes": 20,
+        "startup_time_minutes": 0,
+    }
+    hosts = {
+        "name": "agents",
+        "template": "agent",
+        "max": 2,
+        "scale_down_grace_minutes": 0,
+        "preparation_minutes": 10,
+        "turnaround_minutes": 0,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"templates": [template], "pools": [pool]}, indent=1) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({"templates": [template, agent], "pools": [pool, hosts]}, indent=1) + "\n", encoding="utf-8"
+    )
     return path

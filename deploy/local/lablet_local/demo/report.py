@@ -68,9 +68,10 @@ def render(
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
 <title>Lablet: a morning, checked</title><style>{_STYLE}</style></head><body><main>
 <h1>A morning on Lablet<span class="verdict{"" if good else " bad"}">{verdict}</span></h1>
-<p class="lead">A class, an exam and a handful of single bookings on a pool of {len(nodes)} workers, on real etcd, NATS and S3
-servers and simulated machines. The active scheduler was killed while requests were waiting. What follows was read afterwards
-from etcd, from the event stream and from the simulators' own logs, and compared.</p>
+<p class="lead">A class, an exam and a handful of single bookings on {len(nodes)} workers, of which two are
+agents that run processes, on real etcd, NATS and S3 servers and simulated machines. The active scheduler was killed while
+requests were waiting. What follows was read afterwards from etcd, from the event stream, from the simulators' own logs and
+from this machine's processes, and compared.</p>
 {_tiles(found)}
 <div class="card">{picture}<p class="legend"><i style="background:var(--off);margin-left:0"></i>off
 <i style="background:repeating-linear-gradient(135deg,var(--hatch) 0 2px,var(--on) 2px 6px)"></i>starting

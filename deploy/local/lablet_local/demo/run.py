@@ -18,16 +18,21 @@ from lablet_common.clock import ScaledClock, load_clock, set_clock
 from lablet_common.intents import ReservationCreate
 from lablet_common.resources.kinds import RESERVATION, Service, inbox_prefix, ownership_key
 from lablet_common.store import EtcdStore
+from lablet_local.demo.books import is_agent
 from lablet_local.demo.console import knock, type_into
-from lablet_local.demo.evidence import Evidence, TakeOver, Typed, Visit, read_events, read_history, read_present
+from lablet_local.demo.evidence import Evidence, Ran, TakeOver, Typed, Visit, read_events, read_history, read_present
 from lablet_local.demo.fleet import write_templates
+from lablet_local.demo.hosts import running
 from lablet_local.demo.record import Commit, Json, Recorder
-from lablet_local.demo.scenario import LABS, OPENING, POOL, Booking, Morning
+from lablet_local.demo.scenario import LABS, NOTEBOOK, OPENING, POOL, Booking, Morning
 from lablet_local.mesh import LocalMesh
 
-SPEED = 200.0
+SPEED = 175.0
 LEAD_MINUTES = 40.0
-LEASE_TTL = 2.0
+LEASE_TTL = 3.0
+"""As long as the speed allows: on a busy machine an event loop may stand still for a second."""
+HOSTS = 2
+"""Agents on this machine."""
 WARM_UP = timedelta(hours=4)
 """Lab time before the opening in which the mesh may start; what it does not need is skipped."""
 LINE = "ip domain name typed-in-the-demo.example"
@@ -48,6 +53,7 @@ class Stage:
     submitted: dict[str, str] = field(default_factory=dict)
     """Booking → reservation id."""
     visits: list[Visit] = field(default_factory=list)
+    ran: list[Ran] = field(default_factory=list)
     take_over: TakeOver = field(default_factory=TakeOver)
     typed: Typed = field(default_factory=Typed)
     say: Callable[[str], None] = lambda _: None
@@ -67,6 +73,7 @@ def new_mesh(data: Path, speed: float, announce: Callable[[str], None]) -> Local
         data,
         speed=speed,
         replicas={"scheduler": 2},
+        agents=HOSTS,
         lead_minutes=LEAD_MINUTES,
         lease_ttl=LEASE_TTL,
         start=OPENING - WARM_UP,
@@ -107,6 +114,8 @@ async def gather(stage: Stage) -> Evidence:
         events=events,
         machines=tuple(machines),
         visits=tuple(stage.visits),
+        ran=tuple(stage.ran),
+        left=tuple(running(stage.mesh.agent_folders())),
         take_over=stage.take_over,
         typed=stage.typed,
         submitted=dict(stage.submitted),
@@ -117,6 +126,9 @@ async def _publish(stage: Stage, lablet: Client, labs: Path) -> None:
     for name in LABS:
         definition = await lablet.definitions.publish((labs / f"{name}.yaml").read_bytes(), name=name)
         stage.say(f"published {definition.id}")
+    manifest = (labs.parent / "processes" / f"{NOTEBOOK}.yaml").read_bytes()
+    definition = await lablet.definitions.publish(manifest, name=NOTEBOOK)
+    stage.say(f"published {definition.id}")
 
 
 async def _book(stage: Stage, lablet: Client, bookings: list[Booking]) -> None:
@@ -129,7 +141,7 @@ async def _ask(stage: Stage, lablet: Client, booking: Booking, *, wait: float = 
     body = ReservationCreate(
         definition=booking.definition,
         seats=booking.seats,
-        pool=POOL,
+        pool=booking.pool,
         start=booking.begins,
         end=booking.ends,
         priority=booking.priority,
@@ -248,7 +260,7 @@ def _at_rest(recorder: Recorder) -> bool:
     return (
         phases("/reservations/") <= _FINAL
         and phases("/instances/") <= {"Terminated"}
-        and phases("/workers/") <= {"Offline"}
+        and {str(one["status"]["phase"]) for one in recorder.of("/workers/") if not is_agent(one)} <= {"Offline"}
         and not any(key.startswith("/inbox/") for key in recorder.present)
     )
 
@@ -275,6 +287,9 @@ class _Visitor:
     async def _visit(self, instance: Json) -> None:
         name, host = str(instance["metadata"]["id"]), str(instance["status"]["host"])
         ports: dict[str, int] = instance["spec"]["ports"]
+        if is_agent(self._stage.recorder.present.get(f"/workers/{instance['spec']['worker']}")):
+            found = await asyncio.to_thread(running, self._stage.mesh.agent_folders())
+            self._stage.ran += [one for one in found if one.instance == name]
         self._stage.visits += await asyncio.gather(*(knock(name, label, host, port) for label, port in ports.items()))
         if not self._stage.typed.instance and self._is_the_one(instance):
             self._stage.typed = Typed(name, LINE)

@@ -1,6 +1,7 @@
 """The morning as data: who books what for when, who gives up, and when the scheduler is killed.
 
-Everything is in lab minutes since `OPENING`; the seed moves the single bookings and nothing else. What it relies on: a
+Everything is in lab minutes since `OPENING`; the seed moves the single bookings and the small groups, and nothing else.
+Single bookings are for the agents; all others are for the pool of CML workers. What the morning relies on: that is a
 pool of seven workers with twenty licensed nodes each, of which an ospf-basics seat takes 3, a vlan-trunking seat 6 and
 an exam-routing seat 4. Class, exam and workshop together then leave room for nothing more at half past eight.
 """
@@ -11,9 +12,11 @@ from datetime import UTC, datetime, timedelta
 
 OPENING = datetime(2027, 3, 1, 7, 0, tzinfo=UTC)
 """A Monday."""
-POOL = "default"
+POOL, AGENTS = "default", "agents"
 LABS = ("ospf-basics", "vlan-trunking", "exam-routing")
 OSPF, VLAN, EXAM = LABS
+NOTEBOOK = "notebook"
+"""A lab of processes, for the agents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class Booking:
     priority: int = 0
     during_failover: bool = False
     """Asked for while no scheduler is alive."""
+    pool: str = POOL
 
     @property
     def begins(self) -> datetime:
@@ -70,8 +74,8 @@ def morning(seed: int = 1) -> Morning:
         Booking("study-group", "Study group", VLAN, 3, 90, 130, 7),
         Booking("second-class", "Parallel class", OSPF, 16, 85, 125, 9),
     )
-    early = tuple(_early(chance, person) for person in _PEOPLE[:2])
-    late = tuple(_late(chance, person) for person in _PEOPLE[2:])
+    early = tuple(_single(chance, person) for person in _PEOPLE)
+    late = tuple(_group(chance, town) for town in _GROUPS)
     return Morning(
         bookings=(*first, *early, *late),
         kill_at=18,
@@ -82,16 +86,20 @@ def morning(seed: int = 1) -> Morning:
     )
 
 
-_PEOPLE = ("Ada", "Grace", "Radia", "Vint", "Elizabeth", "Paul", "Barbara", "Edsger")
+_PEOPLE = ("Ada", "Grace", "Radia", "Vint", "Elizabeth")
+_GROUPS = ("Paul's group", "Barbara's group", "Edsger's group")
 
 
-def _early(chance: random.Random, person: str) -> Booking:
-    """Over before the exam needs its workers."""
-    return Booking(person.lower(), person, OSPF, 1, 60, 60 + chance.choice((12, 15, 20)), 10)
+def _single(chance: random.Random, person: str) -> Booking:
+    """Somebody alone, on an agent's host: real processes. When class and exam have begun, so that this one machine does not
+    start everything at once."""
+    start = chance.choice((100, 105, 110))
+    return Booking(person.lower(), person, NOTEBOOK, 1, start, start + chance.choice((30, 35, 40)), 10, pool=AGENTS)
 
 
-def _late(chance: random.Random, person: str) -> Booking:
+def _group(chance: random.Random, title: str) -> Booking:
     """After the class, on workers that are still on."""
     start = chance.randint(131, 135)
     lab = chance.choice((OSPF, OSPF, VLAN))
-    return Booking(person.lower(), person, lab, 1, start, start + chance.choice((18, 20, 24)), 18, during_failover=True)
+    name = title.lower().replace("'s ", "-")
+    return Booking(name, title, lab, 2, start, start + chance.choice((18, 20, 24)), 18, during_failover=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lablet_local.demo.checks import Check, judge
-from lablet_local.demo.evidence import Change, Evidence, TakeOver, Told, Typed, Visit
+from lablet_local.demo.evidence import Change, Evidence, Ran, TakeOver, Told, Typed, Visit
 from lablet_local.demo.scenario import Morning, morning
 
 LAB = {"cpuCores": 2, "memoryGb": 4, "storageGb": 0, "nodeCount": 3}
@@ -35,6 +35,8 @@ class Story:
     """Commits before the present ones."""
     machines: list[dict[str, Any]] = field(default_factory=list)
     visits: list[Visit] = field(default_factory=list)
+    ran: list[Ran] = field(default_factory=list)
+    left: list[Ran] = field(default_factory=list)
     take_over: TakeOver = field(default_factory=TakeOver)
     typed: Typed = Typed("ins-a-1", "a line", "R1.cfg")  # noqa: RUF009 - frozen
     submitted: dict[str, str] = field(default_factory=dict)
@@ -61,6 +63,8 @@ class Story:
             events=tuple(told),
             machines=tuple(copy.deepcopy(self.machines)),
             visits=tuple(self.visits),
+            ran=tuple(self.ran),
+            left=tuple(self.left),
             take_over=self.take_over,
             typed=self.typed,
             submitted=dict(self.submitted),
@@ -80,7 +84,7 @@ def _reservation(
 @pytest.fixture(name="plan")
 def plan_fixture() -> Morning:
     full = morning()
-    wanted = {"class", "study-group", "hackathon"}
+    wanted = {"class", "study-group", "hackathon", "ada"}
     return replace(full, bookings=tuple(one for one in full.bookings if one.name in wanted), cancelled="workshop")
 
 
@@ -117,6 +121,15 @@ def story_fixture() -> Story:
         ran = (_move("Instantiating", "Running", "07:55"),)
         story.put(f"/instances/ins-{name}-1", _resource(f"ins-{name}-1", spec, "Terminated", *ran, attempt=1))
         story.visits.append(Visit(f"ins-{name}-1", "r1_serial", f"127.0.0.1:{port}", answered=True))
+    story.put(
+        "/workers/host-1", _resource("host-1", {"maxNodes": 20, "capacity": capacity, "runtime": "process"}, "Ready")
+    )
+    alone = [{"seat": 1, "worker": "host-1", "instance": "ins-d-1", "ports": {}}]
+    moves = (_move("Pending", "Scheduled", "07:02"), _move("Scheduled", "Active", "08:00"))
+    story.put("/reservations/d", _reservation("d", "ada", 1, "Completed", *moves, placement=alone))
+    spec = {"reservation": "d", "seat": 1, "worker": "host-1", "definition": "lab@1.0.0", "ports": {}}
+    story.put("/instances/ins-d-1", _resource("ins-d-1", spec, "Terminated", *ran, attempt=1))
+    story.ran = [Ran("ins-d-1", "host-1", (4711,))]
     story.put("/requests/default/req-1", _resource("req-1", {}, "Decided"))
     held = _reservation("a", "class", 40, "Scheduled", placement=seats)
     story.earlier = [
@@ -138,7 +151,7 @@ def story_fixture() -> Story:
         decided_revision=6,
     )
     story.machines = [{"name": "w-1", "state": "stopped", "facts": _facts()}]
-    story.submitted = {"class": "a", "study-group": "b", "hackathon": "c"}
+    story.submitted = {"class": "a", "study-group": "b", "hackathon": "c", "ada": "d"}
     return story
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from lablet_local.demo.checks import judge
-from lablet_local.demo.evidence import Evidence, Typed, Visit
+from lablet_local.demo.evidence import Evidence, Ran, Typed, Visit
 
 
 def _only(found: dict[str, str], claim: str, detail: str) -> None:
@@ -157,7 +157,7 @@ def test_a_port_open_twice_on_a_machine_is_noticed(story: Any, broken: Any) -> N
 
 def test_too_few_seats_are_noticed(story: Any, broken: Any) -> None:
     story.documents["/reservations/a"]["spec"]["seats"] = 2
-    _only(broken(story.evidence()), "at least 40 seats", "only 3")
+    _only(broken(story.evidence()), "at least 40 seats", "only 4")
 
 
 def test_nobody_placed_from_the_wait_list_is_noticed(story: Any, broken: Any) -> None:
@@ -199,3 +199,28 @@ def test_a_port_that_was_not_tried_is_noticed(story: Any, broken: Any) -> None:
 def test_a_typed_line_that_is_not_found_again_is_noticed(story: Any, broken: Any) -> None:
     story.typed = Typed("ins-a-1", "a line")
     _only(broken(story.evidence()), "typed into a console", "not found")
+
+
+_HOSTS = "ran as processes of its agent's host"
+
+
+@pytest.mark.parametrize(
+    ("ran", "left", "detail"),
+    [
+        ([], [], "ins-d-1 was found on [], not on host-1"),
+        ([Ran("ins-d-1", "host-2", (1,))], [], "ins-d-1 was found on ['host-2'], not on host-1"),
+        ([Ran("ins-d-1", "host-1", (1,)), Ran("ins-d-1", "host-2", (2,))], [], "not on host-1"),
+        ([Ran("ins-d-1", "host-1", ())], [], "ins-d-1 had no process"),
+        ([Ran("ins-d-1", "host-1", (1,))], [Ran("ins-d-1", "host-1", (1,))], "ins-d-1 is still there on host-1"),
+    ],
+)
+def test_a_single_booking_that_did_not_run_as_processes_of_its_host_is_noticed(
+    story: Any, broken: Any, ran: list[Ran], left: list[Ran], detail: str
+) -> None:
+    story.ran, story.left = ran, left
+    _only(broken(story.evidence()), _HOSTS, detail)
+
+
+def test_a_single_booking_that_never_ran_is_noticed(story: Any, broken: Any) -> None:
+    story.documents["/instances/ins-d-1"]["status"]["history"] = []
+    _only(broken(story.evidence()), _HOSTS, "ins-d-1 never ran")

@@ -12,7 +12,7 @@ from lablet_local.cloud.sizes import read_sizes
 from lablet_local.demo.console import knock, type_into
 from lablet_local.demo.fleet import WORKERS, NoPorts, free_block, write_templates
 from lablet_local.demo.record import Recorder
-from lablet_local.demo.scenario import EXAM, LABS, OSPF, VLAN, morning
+from lablet_local.demo.scenario import AGENTS, EXAM, LABS, NOTEBOOK, OSPF, POOL, VLAN, morning
 
 NODES = {OSPF: 3, VLAN: 6, EXAM: 4}
 
@@ -27,7 +27,10 @@ def test_every_morning_has_what_it_must_show(seed: int) -> None:
     plan = morning(seed)
     by_name = {one.name: one for one in plan.bookings}
     assert len(by_name) == len(plan.bookings)
-    assert {one.definition for one in plan.bookings} == set(LABS)
+    assert {one.definition for one in plan.bookings} == {*LABS, NOTEBOOK}
+    assert {one.pool for one in plan.bookings if one.definition == NOTEBOOK} == {AGENTS}
+    assert {one.pool for one in plan.bookings if one.definition != NOTEBOOK} == {POOL}
+    assert all(one.pool == AGENTS for one in plan.bookings if one.seats == 1), "whoever books alone is on an agent"
     assert by_name["class"].seats == 20
     assert by_name["exam"].seats == 12
     assert by_name["hackathon"].seats * NODES[EXAM] > WORKERS * 20, "it can never fit"

@@ -22,7 +22,7 @@ def test_all_well_ends_with_the_one_line(story: Any, plan: Any) -> None:
     checks = judge(evidence, plan)
     (line,) = last_lines(checks, figures(evidence, checks, 53.51))
     assert line == (
-        f"demo: ok reservations=3 placed=41 waitlisted=1 rejected=1 events={len(evidence.events)} lost=0 double_booked=0 "
+        f"demo: ok reservations=4 placed=42 waitlisted=1 rejected=1 events={len(evidence.events)} lost=0 double_booked=0 "
         "failover_seconds=2.5 worker_hours=2.0 seconds=53.5"
     )
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import combinations
 from typing import Any
 
-from lablet_local.demo.books import DIMENSIONS, Json, below, capacities, demands, was
+from lablet_local.demo.books import DIMENSIONS, Json, below, capacities, demands, is_agent, was
 from lablet_local.demo.checks.check import Check
 from lablet_local.demo.evidence import Evidence
 
@@ -41,6 +41,7 @@ def checks(evidence: Evidence) -> list[Check]:
     seen = read(evidence)
     return [
         _where_placed(evidence, seen),
+        _on_hosts(evidence),
         *never_doubled(evidence, seen),
     ]
 
@@ -127,9 +128,12 @@ def _walk(machine: dict[str, Any], ground: Ground) -> None:
 def _where_placed(evidence: Evidence, seen: Ground) -> Check:
     instances = below(evidence, "/instances/")
     reservations = {one["metadata"]["id"]: one for one in below(evidence, "/reservations/").values()}
+    hosts = _hosts(evidence)
     broken = []
     compared = 0
     for name, instance in instances.items():
+        if instance["spec"]["worker"] in hosts:
+            continue
         runs = [run for run in seen.runs if run.title == name]
         if not was(instance, "Running"):
             reservation = reservations.get(instance["spec"]["reservation"])
@@ -149,6 +153,30 @@ def _where_placed(evidence: Evidence, seen: Ground) -> Check:
     return Check(
         _SOURCE, "each seat's lab ran exactly once, on the worker where it was placed", compared, tuple(broken)
     )
+
+
+def _hosts(evidence: Evidence) -> set[str]:
+    return {name for name, worker in below(evidence, "/workers/").items() if is_agent(worker)}
+
+
+def _on_hosts(evidence: Evidence) -> Check:
+    """By this machine's list of processes, whatever agents and mesh say."""
+    hosts = _hosts(evidence)
+    broken = [f"{one.instance} is still there on {one.agent}" for one in evidence.left]
+    compared = 0
+    for name, instance in below(evidence, "/instances/").items():
+        if instance["spec"]["worker"] not in hosts:
+            continue
+        compared += 1
+        found = [one for one in evidence.ran if one.instance == name]
+        if not was(instance, "Running"):
+            broken.append(f"{name} never ran")
+        elif [one.agent for one in found] != [instance["spec"]["worker"]]:
+            broken.append(f"{name} was found on {[one.agent for one in found]}, not on {instance['spec']['worker']}")
+        elif not found[0].processes:
+            broken.append(f"{name} had no process")
+    claim = "each single booking ran as processes of its agent's host, and nothing of it is left"
+    return Check("processes", claim, compared, tuple(broken))
 
 
 def _never_twice_at_a_time(seen: Ground) -> Check:

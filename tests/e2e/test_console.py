@@ -426,6 +426,7 @@ async def test_every_view_can_be_read_used_and_fits_in_light_and_dark_wide_and_n
             await expect(page.get_by_role("heading", level=1)).to_contain_text(place.partition("/")[2])
         await expect(page.locator(".waiting")).to_have_count(0)
         if place == "Calendar":
+            await page.get_by_role("button", name="week", exact=True).click()
             await expect(page.locator(BARS).first).to_be_visible()
         for width in (1440, 390):
             await page.set_viewport_size({"width": width, "height": 850})

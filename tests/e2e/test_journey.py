@@ -136,6 +136,41 @@ async def test_more_than_the_pool_can_hold_waits_and_takes_the_place_that_is_giv
         await door.call("DELETE", f"/reservations/{name}", headers={"if-match": "*"})
 
 
+async def test_seats_left_on_two_workers_are_brought_together_by_the_optimiser(door: Any) -> None:
+    definition = await door.publish("exam-routing")
+    slot = await door.slot(lead=3 * 1440, minutes=120)
+    by_worker: dict[str, list[str]] = {}
+    while len(by_worker) < 2:  # the second worker is taken once the first is full
+        reservation = (await door.reserve({"definition": definition, "seats": 1, **slot})).json()
+        assert reservation["status"]["phase"] == "Scheduled", "the pool has two workers"
+        by_worker.setdefault(reservation["status"]["placement"][0]["worker"], []).append(reservation["metadata"]["id"])
+    (kept, *given_up), (alone,) = sorted(by_worker.values(), key=len, reverse=True)
+    for name in given_up:
+        await door.call("DELETE", f"/reservations/{name}", headers={"prefer": "wait=5", "if-match": "*"})
+
+    dry = json.loads(door.cli("pool", "optimise", "default", "--budget", "1", "--dry-run", "-o", "json").stdout)
+    assert dry["workerHoursSaved"] >= 2
+    assert not dry.get("committed")
+    assert {
+        (await door.get(f"/reservations/{name}"))["status"]["placement"][0]["worker"] for name in (kept, alone)
+    } == (set(by_worker)), "a dry run moves nobody"
+
+    done = door.cli("pool", "optimise", "default", "--budget", "1", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["committed"]
+    assert plan["workerHoursSaved"] == dry["workerHoursSaved"]
+    after = [await door.get(f"/reservations/{name}") for name in (kept, alone)]
+    assert len({one["status"]["placement"][0]["worker"] for one in after}) == 1
+    moved = {move["reservation"] for move in plan["moves"]} & {kept, alone}
+    assert len(moved) == 1
+    (told,) = [one for one in after if one["metadata"]["id"] in moved]
+    assert told["status"]["phase"] == "Scheduled"
+    assert told["status"]["history"][-1]["from"] == "Scheduled", "a move is a step of the reservation and an event"
+    for name in (kept, alone):
+        await door.call("DELETE", f"/reservations/{name}", headers={"if-match": "*"})
+
+
 async def test_an_impossible_demand_is_rejected_at_once_with_its_reason(door: Any) -> None:
     definition = await door.publish("exam-routing")
     answer = await door.reserve({"definition": definition, "seats": 100, **await door.slot(lead=600, minutes=60)})

@@ -1,6 +1,7 @@
 """The fault runs' own rules: plans repeat for a seed, and the checker sees each kind of harm."""
 
 import asyncio
+import copy
 from typing import Any
 
 import pytest
@@ -186,6 +187,31 @@ def test_a_seat_takes_its_ports_until_its_lab_is_proven_gone(instance: Any, atte
     told = history(("/reservations/a", seat_of("a", attempt)), *ended, ("/reservations/b", seat_of("b")))
     check = never_double_booked(Evidence(present=present, history=told))
     assert check.ok is ok, check.detail
+
+
+@pytest.mark.parametrize(("healed", "ok"), [("09:40", True), ("09:20", False)])
+def test_a_healed_seat_takes_nothing_before_it_came(healed: str, ok: bool) -> None:
+    """Its slot began at nine; the seat that had the same port until half past nine was there first."""
+    first, second = seat_of("a"), seat_of("b", attempt=2)
+    first["status"]["slot"]["end"] = "2027-03-01T09:30:00Z"
+    elsewhere = copy.deepcopy(second)
+    elsewhere["status"]["placement"][0] |= {"worker": "w-2", "attempt": 1}
+    second["status"]["history"] = [{"from": "Active", "to": "Active", "at": f"2027-03-01T{healed}:00Z"}]
+    extended = copy.deepcopy(second)  # a later move is no arrival
+    extended["status"]["history"].append({"from": "Active", "to": "Active", "at": "2027-03-01T09:50:00Z"})
+    needs = {"nodeCount": 1, "memoryGb": 1, "cpuCores": 1, "storageGb": 1}
+    worker = {"spec": {"maxNodes": 9, "capacity": {"memoryGb": 9, "cpuCores": 9, "storageGb": 9}}}
+    present = {
+        "/definitions/default/d/1.0.0": {"metadata": {"id": "d@1.0.0"}, "spec": {"requirements": needs}},
+        "/workers/w-1": worker, "/workers/w-2": worker,
+    }  # fmt: skip
+    told = history(
+        ("/reservations/a", first),
+        ("/reservations/b", elsewhere),
+        ("/reservations/b", second),
+        ("/reservations/b", extended),
+    )
+    assert never_double_booked(Evidence(present=present, history=told)).ok is ok
 
 
 def reservation_until(hour: int, *, attempt: int = 1, phase: str = "Active", state: str = "placed") -> dict[str, Any]:

@@ -1,15 +1,19 @@
 """What etcd itself says: nothing undecided, nothing unfinished, and at no revision a worker booked beyond what it has."""
 
+from dataclasses import replace
 from datetime import datetime
 
 from lablet_local.demo.books import (
     FINAL,
     HOLDING,
+    Json,
     Seat,
     below,
     booking,
     capacities,
     demands,
+    instant,
+    moves,
     overbooked,
     phase,
     seats_of,
@@ -58,13 +62,14 @@ def _finished(evidence: Evidence) -> Check:
 
 def never_double_booked(evidence: Evidence) -> Check:
     """Replays the history: after each commit of a reservation no worker it uses may be booked beyond its capacity. A seat
-    takes nothing any more once its lab is proven gone: its instance is Terminated, or has failed and was released."""
+    takes nothing before it came to its worker (a healed one comes inside its slot), and nothing any more once its lab is
+    proven gone: its instance is Terminated, or has failed and was released."""
     needs, offered = demands(evidence), capacities(evidence)
     held: dict[str, list[Seat]] = {}
     broken: dict[tuple[str, datetime, str], str] = {}
     commits = 0
     by_revision: dict[int, list[tuple[str, list[Seat]]]] = {}
-    gone = _Gone()
+    gone, arrivals = _Gone(), _Arrivals()
     ended: dict[int, list[Change]] = {}
     for change in evidence.history:
         if change.key.startswith("/instances/"):
@@ -72,7 +77,7 @@ def never_double_booked(evidence: Evidence) -> Check:
         if change.key.startswith("/reservations/"):
             value = change.value
             holds = isinstance(value, dict) and phase(value) in HOLDING
-            seats = seats_of(value) if isinstance(value, dict) and holds else []
+            seats = arrivals.of(value) if isinstance(value, dict) and holds else []
             by_revision.setdefault(change.revision, []).append((change.key, seats))
     for revision in sorted(by_revision.keys() | ended.keys()):
         for change in ended.get(revision, ()):
@@ -97,6 +102,27 @@ def never_double_booked(evidence: Evidence) -> Check:
         commits,
         tuple(broken.values()),
     )
+
+
+class _Arrivals:
+    """When each seat came to the worker where it is, by the moves that its reservation tells. Commits come in their order."""
+
+    def __init__(self) -> None:
+        self._since: dict[str, dict[tuple[int, str, int], datetime]] = {}
+
+    def of(self, reservation: Json) -> list[Seat]:
+        """Its seats, from the instant on from which they can take anything."""
+        told = [instant(move["at"]) for move in moves(reservation) if move.get("at")]
+        before = self._since.get(str(reservation["metadata"]["id"]), {})
+        now: dict[tuple[int, str, int], datetime] = {}
+        seats = []
+        for seat in seats_of(reservation):
+            place = (seat.seat, seat.worker, seat.attempt)
+            now[place] = max(seat.start, before.get(place) or max(told, default=seat.start))
+            if now[place] < seat.end:
+                seats.append(replace(seat, start=now[place]))
+        self._since[str(reservation["metadata"]["id"])] = now
+        return seats
 
 
 class _Gone:

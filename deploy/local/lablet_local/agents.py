@@ -105,7 +105,7 @@ def _process(site: Site, number: int, name: str, operator_token: str, replicas: 
         "--pool": POOL,
         "--name": name,
         "--host": "127.0.0.1",
-        "--nats": f"nats://127.0.0.1:{site.ports.nats}",
+        "--nats": ",".join(site.members.nats_urls),
         "--state": str(state_folder(site.folder, name)),
         "--ports": f"{first}-{last}",
     }

@@ -45,6 +45,9 @@ def up(
     agents: Annotated[
         int, typer.Option(min=0, max=16, metavar="N", help="Agents on this machine, in the pool `agents`")
     ] = 0,
+    ha: Annotated[
+        bool, typer.Option("--ha", help="Three of etcd and three of NATS, of which any one may be lost")
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return once it is ready; `lablet down` stops it")
     ] = False,
@@ -52,7 +55,7 @@ def up(
     """Start the whole mesh on this machine: etcd, NATS, S3, a simulated cloud and the four services."""
     from lablet_local.up import UpOptions, run_detached, run_foreground
 
-    options = UpOptions(_folder(data), speed, _replicas(replicas or []), port_base, scenario, agents)
+    options = UpOptions(_folder(data), speed, _replicas(replicas or []), port_base, scenario, agents, ha)
     raise typer.Exit(run_detached(options) if detach else run_foreground(options))
 
 
@@ -124,12 +127,15 @@ def chaos(
     seed: Annotated[int, typer.Option(help="The first seed", min=1)] = 1,
     seeds: Annotated[int, typer.Option(help="How many, one after another", min=1)] = 1,
     seconds: Annotated[float, typer.Option(help="Real seconds of faults in each", min=5)] = 30.0,
+    ha: Annotated[
+        bool, typer.Option("--ha", help="Three of etcd and three of NATS, whose leaders are killed too")
+    ] = False,
     keep: Annotated[Path | None, typer.Option(help="Where the data of a failed seed stay", file_okay=False)] = None,
 ) -> None:
     """Run the mesh under load while its parts are killed, paused and cut off, and prove that nothing was lost or doubled."""
     from lablet_local.chaos.command import ChaosOptions, run_chaos
 
-    raise typer.Exit(run_chaos(ChaosOptions(seed, seeds, seconds, keep)))
+    raise typer.Exit(run_chaos(ChaosOptions(seed, seeds, seconds, ha, keep)))
 
 
 @local.command(

@@ -19,8 +19,10 @@ from lablet_local.binaries import Binary, BinaryMissing, find_etcd, find_nats, f
 from lablet_local.findings import Finding, Verdict
 from lablet_local.folder import DataFolder, read_json
 from lablet_local.lab_ports import taken_ports
+from lablet_local.members import leaders
 from lablet_local.mesh import TemplatesMissing, worker_templates
 from lablet_local.ports import DEFAULT_BASE, PortBlock, PortsBusy, claim_ports
+from lablet_local.probe import new_client
 from lablet_local.services import MODULES, replica_counts
 from lablet_local.status import look_at
 from lablet_local.up import DONE, REFUSED, say
@@ -222,6 +224,7 @@ def _running(folder: DataFolder, pid: int) -> Iterator[Finding]:
     missing = asyncio.run(look_at(state))
     for process in state.get("processes", []):
         yield _process(process, missing.get(process["name"]))
+    yield from (_led(what, leader) for what, leader in asyncio.run(_leaders(state)).items())
     yield asyncio.run(_clock(PortBlock(state["portBase"]), float(state["speed"])))
 
 
@@ -235,6 +238,17 @@ def _process(process: dict[str, Any], missing: str | None) -> Finding:
         found = f"ready, started again {process['restarts']} times (last {process['lastEnd']})"
         return Finding(name, Verdict.WARNING, found, f"read {log}")
     return Finding(name, Verdict.OK, f"ready (pid {process['pid']})")
+
+
+async def _leaders(state: dict[str, Any]) -> dict[str, str | None]:
+    async with new_client() as client:
+        return await leaders(state, client)
+
+
+def _led(what: str, leader: str | None) -> Finding:
+    if leader is None:
+        return Finding(f"leader of {what}", Verdict.FAULT, "none: two of three are needed", "see the members above")
+    return Finding(f"leader of {what}", Verdict.OK, leader)
 
 
 async def _clock(ports: PortBlock, speed: float) -> Finding:

@@ -25,6 +25,7 @@ from lablet_local.binaries import Binary, find_etcd, find_nats, find_rclone
 from lablet_local.connection import point_away, point_here, write_connection
 from lablet_local.folder import DataFolder, Lock, read_json, write_private
 from lablet_local.keyring import KeyRing
+from lablet_local.members import Members, choose_count
 from lablet_local.messaging import write_nats_config
 from lablet_local.overview import addresses_of, health_url, overview
 from lablet_local.pace import DEFAULT_LEAD_MINUTES, Pace, choose_pace
@@ -64,8 +65,9 @@ class LocalMesh:
     `replicas` names services (`scheduler`, `gateway`, `workers`, `artifacts`); `environment` is added to every
     service's, `environments` to those of the services that it names. `lead_minutes` is the lab time before a slot at
     which instances are made; `start` sets the lab clock of a fresh folder; `spans` keeps recent spans for `lablet
-    trace`; `agents` join the pool `agents` from this machine. Raises `AlreadyRunning`, `PortsBusy`, `TooFast`,
-    `BinaryMissing`, `NotReady`, `TemplatesMissing`.
+    trace`; `agents` join the pool `agents` from this machine; `ha`: three of etcd and three of NATS (a folder stays with
+    what it was begun with). Raises `AlreadyRunning`, `PortsBusy`, `TooFast`, `BinaryMissing`, `NotReady`, `OtherShape`,
+    `TemplatesMissing`.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class LocalMesh:
         spans: bool = False,
         ready_seconds: float = READY_SECONDS,
         agents: int = 0,
+        ha: bool = False,
     ) -> None:
         self.folder = DataFolder(data.expanduser().resolve())
         self.keys = KeyRing(self.folder)
@@ -93,6 +96,7 @@ class LocalMesh:
         self.pace: Pace = choose_pace(speed or float(self._choices.get("speed", 1.0)), lead_minutes, lease_ttl)
         self._counts = replica_counts(replicas or {})
         self._agents = agents_module.workers(agents)
+        self._member_count = choose_count(self.folder, asked=ha, chosen=self._choices)
         self._port_base = port_base
         self._clock_start = start
         self._environment = dict(environment or {})
@@ -172,13 +176,27 @@ class LocalMesh:
         return health_url(self.ports, process_named(process))
 
     @property
+    def members(self) -> Members:
+        """Of etcd and of NATS."""
+        return Members(self.ports, self._member_count)
+
+    @property
     def etcd_endpoint(self) -> str:
-        """host:port."""
-        return f"127.0.0.1:{self.ports.etcd}"
+        """host:port of the first."""
+        return self.members.etcd_endpoints[0]
 
     @property
     def nats_url(self) -> str:
-        return f"nats://127.0.0.1:{self.ports.nats}"
+        """Of the first."""
+        return self.members.nats_urls[0]
+
+    async def etcd_leader(self) -> str | None:
+        """The process that leads etcd; None while a majority knows none."""
+        return await self.members.etcd_leader(self._http)
+
+    async def stream_leader(self, stream: str) -> str | None:
+        """The process that leads a stream of NATS; None while none does, or where there is one server alone."""
+        return await self.members.stream_leader(self._http, stream)
 
     def nats_login(self, user: str) -> tuple[str, str]:
         """User and password; users are the four services' names, `observer` (reads all) and `outside` (see `messaging`)."""
@@ -263,10 +281,14 @@ class LocalMesh:
         """Puts faults of the cloud in force (see `cloud.scenario`)."""
         await self._ask_cloud("PUT", "/scenario", dict(scenario))
 
-    async def _ask_cloud(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    @property
+    def _http(self) -> httpx.AsyncClient:
         assert self._client is not None, "the mesh has not been started"
+        return self._client
+
+    async def _ask_cloud(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {self.cloud_token}"}
-        answer = await self._client.request(method, f"{self.cloud_url}{path}", headers=headers, json=body, timeout=10)
+        answer = await self._http.request(method, f"{self.cloud_url}{path}", headers=headers, json=body, timeout=10)
         answer.raise_for_status()
         return dict(answer.json()) if answer.content else {}
 
@@ -274,12 +296,16 @@ class LocalMesh:
         templates = worker_templates({**os.environ, **self._environment})
         self.folder.create()
         self._claim = await asyncio.to_thread(
-            claim_ports, self._counts, base=self._port_base, preferred=self._choices.get("portBase")
+            claim_ports,
+            self._counts,
+            members=self._member_count,
+            base=self._port_base,
+            preferred=self._choices.get("portBase"),
         )
-        choices = {"portBase": self.ports.base, "speed": self.pace.speed}
+        choices = {"portBase": self.ports.base, "speed": self.pace.speed, "members": self._member_count}
         write_private(self.folder.choices, json.dumps(choices))
         self._client = new_client()
-        site = Site(self.folder, self.ports, self.keys, self._client)
+        site = Site(self.folder, self.ports, self.keys, self._client, self._member_count)
         etcd, nats, rclone = await asyncio.gather(*map(asyncio.to_thread, (find_etcd, find_nats, find_rclone)))
         self.etcd_binary = etcd
         self._announce(f"etcd {etcd.version} ({etcd.path}): {etcd.remark}")
@@ -287,20 +313,20 @@ class LocalMesh:
         hosts = {name: agents_module.token(self.keys, name) for name in self._agents}
         secrets = Secrets(self.keys.write_token_hashes(tokens, hosts=hosts), templates)
         write_connection(self.folder, self.url, tokens)
-        config = write_nats_config(
-            self.folder, self.ports, self.keys, agents_module.nats_users(self.keys, self._agents)
-        )
+        users = agents_module.nats_users(self.keys, self._agents)
+        numbers = self.members.numbers
+        configs = {one: write_nats_config(self.folder, self.members, self.keys, users, one) for one in numbers}
         agents_module.open_folders(self.folder, self._agents)
         servers = [
-            etcd_process(site, etcd),
-            nats_process(site, nats, config),
+            *(etcd_process(site, etcd, number) for number in numbers),
+            *(nats_process(site, nats, config, number) for number, config in configs.items()),
             s3_process(site, rclone),
             cloud_process(site, self.pace.speed, templates, self._scenario),
         ]
         if self._spans:
             servers.append(spans_process(site))
         self._supervisor.start(servers)
-        await self._supervisor.wait_ready("etcd", timeout=self._ready_seconds)
+        await self._supervisor.wait_ready(*self.members.names("etcd"), timeout=self._ready_seconds)
         await self._set_clock()
         self._supervisor.start(service_processes(site, self.pace, self._counts, secrets, self._environment_of))
         replicas = self._counts[Service.WORKERS]
@@ -311,7 +337,7 @@ class LocalMesh:
         from lablet_common.clock import set_clock
         from lablet_common.store import EtcdStore
 
-        store = EtcdStore([self.etcd_endpoint])
+        store = EtcdStore(list(self.members.etcd_endpoints))
         try:
             await set_clock(store, speed=self.pace.speed, start=self._clock_start)
         finally:

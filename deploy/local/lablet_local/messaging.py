@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lablet_common.bus.permissions import (
+    ClusterPlace,
     NatsUser,
     Permissions,
     external_user,
@@ -17,7 +18,7 @@ from lablet_common.bus.streams import EVENTS_STREAM
 from lablet_common.resources.kinds import Service
 from lablet_local.folder import DataFolder
 from lablet_local.keyring import KeyRing
-from lablet_local.ports import PortBlock
+from lablet_local.members import Members, member_name
 
 OBSERVER = "observer"
 OUTSIDE = "outside"
@@ -25,8 +26,10 @@ MAINTENANCE = "maintenance"
 """With which an operator looks after streams; no service has its rights."""
 
 
-def write_nats_config(folder: DataFolder, ports: PortBlock, keys: KeyRing, more: Sequence[NatsUser] = ()) -> Path:
-    """Writes `nats.conf` (mode 0600: it holds the passwords) and returns its path."""
+def write_nats_config(
+    folder: DataFolder, members: Members, keys: KeyRing, more: Sequence[NatsUser] = (), number: int = 1
+) -> Path:
+    """Writes a member's `nats.conf` (mode 0600: it holds the passwords) and returns its path."""
 
     def password(user: str) -> str:
         return keys.nats_password(user).read_text(encoding="utf-8").strip()
@@ -37,8 +40,21 @@ def write_nats_config(folder: DataFolder, ports: PortBlock, keys: KeyRing, more:
     everything = Permissions(("$JS.API.>",), (f"{inbox_prefix(MAINTENANCE)}.>",))
     users.append(NatsUser(MAINTENANCE, password(MAINTENANCE), everything))
     users += more
-    path = folder.nats / "nats.conf"
-    text = render_config(users, port=ports.nats, monitor_port=ports.nats_monitor, store_dir=folder.nats / "store")
+    name, ports, store = member_name("nats", number), members.ports.of_member(number), "store"
+    cluster = None
+    if members.count > 1:
+        others = [f"127.0.0.1:{members.ports.of_member(one).nats_route}" for one in members.numbers if one != number]
+        cluster = ClusterPlace(f"127.0.0.1:{ports.nats_route}", others, keys.read("nats-routes.password"))
+        store = f"store-{number}"
+    path = folder.nats / f"{name}.conf"
+    text = render_config(
+        users,
+        port=ports.nats,
+        monitor_port=ports.nats_monitor,
+        store_dir=folder.nats / store,
+        name="lablet" if cluster is None else name,
+        cluster=cluster,
+    )
     write_config(path, text)
     return path
 

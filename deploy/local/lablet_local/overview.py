@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from lablet_local import agents
+from lablet_local.members import member_of
 from lablet_local.pace import Pace
 from lablet_local.ports import PortBlock
 from lablet_local.process import ProcessState
 
-_SERVERS = ("etcd", "nats", "s3", "cloud", "spans")
+_SERVERS = ("s3", "cloud", "spans")
 
 
 def health_url(ports: PortBlock, process: str) -> str:
@@ -18,20 +19,24 @@ def health_url(ports: PortBlock, process: str) -> str:
 
 
 def _has_health(state: ProcessState) -> bool:
-    return state.process.name not in _SERVERS and not state.process.name.startswith("agent-")
+    name = state.process.name
+    return name not in _SERVERS and member_of(name) is None and not name.startswith("agent-")
 
 
 def addresses_of(ports: PortBlock, states: Sequence[ProcessState]) -> dict[str, str]:
     """Process → the address at which it answers: a gateway's API, another service's internal port."""
     known = {
-        "etcd": f"http://127.0.0.1:{ports.etcd}",
-        "nats": f"nats://127.0.0.1:{ports.nats}",
         "s3": f"http://127.0.0.1:{ports.s3}",
         "cloud": f"http://127.0.0.1:{ports.cloud}",
         "spans": f"http://127.0.0.1:{ports.spans}",
     }
     for name in (state.process.name for state in states):
-        if name.startswith("api-gateway-"):
+        if (member := member_of(name)) is not None:
+            server, number = member
+            of_member = ports.of_member(number)
+            etcd, nats = f"http://127.0.0.1:{of_member.etcd}", f"nats://127.0.0.1:{of_member.nats}"
+            known[name] = etcd if server == "etcd" else nats
+        elif name.startswith("api-gateway-"):
             known[name] = f"http://127.0.0.1:{ports.gateway(int(name.rpartition('-')[2]))}"
         elif name.startswith("agent-"):
             first, last = agents.ports_of(ports.base, int(name.rpartition("-")[2]) - 1)

@@ -23,6 +23,17 @@ class PortsBusy(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class MemberPorts:
+    """Where one member of etcd and one of NATS listen."""
+
+    etcd: int
+    etcd_peer: int
+    nats: int
+    nats_monitor: int
+    nats_route: int
+
+
+@dataclass(frozen=True, slots=True)
 class PortBlock:
     """What stands where in the block that begins at `base`."""
 
@@ -37,19 +48,20 @@ class PortBlock:
 
     @property
     def etcd(self) -> int:
-        return self.base + 2
-
-    @property
-    def etcd_peer(self) -> int:
-        return self.base + 3
+        return self.of_member(1).etcd
 
     @property
     def nats(self) -> int:
-        return self.base + 4
+        return self.of_member(1).nats
 
     @property
     def nats_monitor(self) -> int:
-        return self.base + 5
+        return self.of_member(1).nats_monitor
+
+    def of_member(self, number: int) -> "MemberPorts":
+        """Of one of etcd and one of NATS (from 1); the first has the place of one that stands alone."""
+        start = self.base if number == 1 else self.base + 50 + 10 * (number - 1)
+        return MemberPorts(start + 2, start + 3, start + 4, start + 5, start + 9)
 
     @property
     def s3(self) -> int:
@@ -72,9 +84,12 @@ class PortBlock:
         """Simulated machines get 127.<this>.y.z: another one for each block."""
         return 2 + (self.base // _STEP) % 250
 
-    def needed(self, replicas: dict[str, int]) -> list[int]:
-        """Every port that a mesh with so many replicas listens on, but for the anchor."""
-        ports = [self.etcd, self.etcd_peer, self.nats, self.nats_monitor, self.s3, self.cloud, self.spans]
+    def needed(self, replicas: dict[str, int], members: int = 1) -> list[int]:
+        """Every port that a mesh with so many replicas and members listens on, but for the anchor."""
+        ports = [self.s3, self.cloud, self.spans]
+        for member in map(self.of_member, range(1, members + 1)):
+            ports += [member.etcd, member.etcd_peer, member.nats, member.nats_monitor]
+            ports += [member.nats_route] if members > 1 else []  # one alone has no others to meet
         ports += [self.gateway(number) for number in range(1, replicas.get("api-gateway", 1) + 1)]
         for service in _HEALTH:
             ports += [self.health(service, number) for number in range(1, replicas.get(service, 1) + 1)]
@@ -92,21 +107,23 @@ class Claim:
         self._anchor.close()
 
 
-def claim_ports(replicas: dict[str, int], *, base: int | None = None, preferred: int | None = None) -> Claim:
+def claim_ports(
+    replicas: dict[str, int], *, members: int = 1, base: int | None = None, preferred: int | None = None
+) -> Claim:
     """Claims the block at `base`, or else the preferred or the first one that is free.
 
     Raises `PortsBusy` naming the ports that are taken when `base` was asked for, or when no block is free.
     """
     if base is not None:
-        return _claim(PortBlock(base), replicas)
+        return _claim(PortBlock(base), replicas, members)
     candidates = [*([preferred] if preferred else []), *range(DEFAULT_BASE, _LAST_BASE, _STEP)]
     for candidate in candidates:
         with suppress(PortsBusy):
-            return _claim(PortBlock(candidate), replicas)
+            return _claim(PortBlock(candidate), replicas, members)
     raise PortsBusy(f"no block of {_STEP} ports is free between {DEFAULT_BASE} and {_LAST_BASE}")
 
 
-def _claim(block: PortBlock, replicas: dict[str, int]) -> Claim:
+def _claim(block: PortBlock, replicas: dict[str, int], members: int) -> Claim:
     if not 1024 <= block.base <= 65_535 - _STEP:
         raise PortsBusy(f"the port base must be between 1024 and {65_535 - _STEP}, not {block.base}")
     anchor = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -118,7 +135,7 @@ def _claim(block: PortBlock, replicas: dict[str, int]) -> Claim:
         if error.errno != errno.EADDRINUSE:
             raise
         raise PortsBusy(f"port {block.anchor} is taken{_by(block.anchor)}") from error
-    busy = [port for port in block.needed(replicas) if not port_is_free(port)]
+    busy = [port for port in block.needed(replicas, members) if not port_is_free(port)]
     if busy:
         anchor.close()
         raise PortsBusy("; ".join(f"port {port} is taken{_by(port)}" for port in busy))

@@ -11,6 +11,7 @@ import httpx
 from lablet_local.binaries import Binary
 from lablet_local.folder import DataFolder
 from lablet_local.keyring import KeyRing
+from lablet_local.members import Members, member_name
 from lablet_local.ports import PortBlock
 from lablet_local.probe import answers, etcd_healthy, http_look, is_ok
 from lablet_local.supervisor import Process
@@ -27,6 +28,12 @@ class Site:
     ports: PortBlock
     keys: KeyRing
     client: httpx.AsyncClient
+    count: int = 1
+    """Members of etcd and of NATS."""
+
+    @property
+    def members(self) -> Members:
+        return Members(self.ports, self.count)
 
 
 def plain_environment(**more: str) -> dict[str, str]:
@@ -35,42 +42,52 @@ def plain_environment(**more: str) -> dict[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ} | more
 
 
-def etcd_process(site: Site, binary: Binary) -> Process:
-    """A single member. Nothing compacts by itself: that waits for the bridges' cursors."""
-    client, peer = f"http://127.0.0.1:{site.ports.etcd}", f"http://127.0.0.1:{site.ports.etcd_peer}"
+def etcd_process(site: Site, binary: Binary, number: int = 1) -> Process:
+    """A member. Nothing compacts by itself: that waits for the bridges' cursors."""
+    ports, name = site.ports.of_member(number), member_name("etcd", number)
+    client, peer = f"http://127.0.0.1:{ports.etcd}", f"http://127.0.0.1:{ports.etcd_peer}"
+    alone = site.count == 1
+    cluster = {
+        member_name("etcd", one): f"http://127.0.0.1:{site.ports.of_member(one).etcd_peer}"
+        for one in site.members.numbers
+    }
     options = {
-        "name": "lablet",
-        "data-dir": str(site.folder.etcd / "data"),
+        "name": "lablet" if alone else name,
+        "data-dir": str(site.folder.etcd / ("data" if number == 1 else f"data-{number}")),
         "listen-client-urls": client,
         "advertise-client-urls": client,
         "listen-peer-urls": peer,
         "initial-advertise-peer-urls": peer,
-        "initial-cluster": f"lablet={peer}",
-        "heartbeat-interval": "50",  # one member elects itself: no reason to wait a second after a restart
-        "election-timeout": "500",
+        "initial-cluster": f"lablet={peer}" if alone else ",".join(f"{one}={url}" for one, url in cluster.items()),
+        # One member elects itself: no reason to wait a second after a restart. Three must not unseat a leader that is slow.
+        "heartbeat-interval": "50" if alone else "100",
+        "election-timeout": "500" if alone else "1000",
         # cursors of kinds that rest move on by these notices, and only then may history be forgotten
         "experimental-watch-progress-notify-interval": "5s",
         "logger": "zap",
         "log-level": "warn",
     }
     return Process(
-        name="etcd",
+        name=name,
         argv=(str(binary.path), *(f"--{name}={value}" for name, value in options.items())),
         env=plain_environment(),
-        log=site.folder.log("etcd"),
+        log=site.folder.log(name),
         ready=http_look(site.client, f"{client}/health", etcd_healthy),
         # The faulty one may lose acknowledged writes when it is killed, so it is only ever asked to end.
         death_signal=signal.SIGKILL if binary.sound else signal.SIGTERM,
     )
 
 
-def nats_process(site: Site, binary: Binary, config: Path) -> Process:
-    url = f"http://127.0.0.1:{site.ports.nats_monitor}/healthz?js-enabled-only=true"
+def nats_process(site: Site, binary: Binary, config: Path, number: int = 1) -> Process:
+    """Ready when JetStream is; one of three, when it has caught up with the others."""
+    look = "js-enabled-only" if site.count == 1 else "js-server-only"
+    url = f"http://127.0.0.1:{site.ports.of_member(number).nats_monitor}/healthz?{look}=true"
+    name = member_name("nats", number)
     return Process(
-        name="nats",
+        name=name,
         argv=(str(binary.path), "--config", str(config)),
         env=plain_environment(),
-        log=site.folder.log("nats"),
+        log=site.folder.log(name),
         ready=http_look(site.client, url, is_ok),
     )
 

@@ -116,7 +116,12 @@ def _process(
         cwd=site.folder.root,
         log=site.folder.log(name),
         ready=http_look(site.client, f"http://127.0.0.1:{port}/readyz", service_ready),
-        after=("etcd", "nats", "s3", "cloud") if service is Service.WORKERS else ("etcd", "nats", "s3"),
+        after=(
+            *site.members.names("etcd"),
+            *site.members.names("nats"),
+            "s3",
+            *(("cloud",) if service is Service.WORKERS else ()),
+        ),
     )
 
 
@@ -128,9 +133,7 @@ def _common(site: Site, pace: Pace, replica: str, health_port: int) -> dict[str,
         "REPLICA_ID": replica,
         "HEALTH_HOST": "127.0.0.1",
         "HEALTH_PORT": str(health_port),
-        "ETCD_HOST": "127.0.0.1",
-        "ETCD_PORT": str(site.ports.etcd),
-        "NATS_URL": f"nats://127.0.0.1:{site.ports.nats}",
+        **site.members.settings,
         "LOG_FORMAT": "json",
         "CLOUDEVENTS_SCHEMA_BASE": f"http://127.0.0.1:{site.ports.gateway(1)}/api/v1/schemas/",
         "OWNERSHIP_LEASE_TTL_SECONDS": ttl,

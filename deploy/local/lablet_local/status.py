@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lablet_local.folder import DataFolder
+from lablet_local.members import leaders
 from lablet_local.probe import http_look, new_client, service_ready
 from lablet_local.remote_status import names_a_mesh, run_remote_status
 from lablet_local.up import DONE, REFUSED, say
@@ -29,17 +30,24 @@ def run_status(data: Path, *, as_json: bool = False) -> int:
         )
         return REFUSED
     state = folder.read_state()
-    missing = asyncio.run(look_at(state))
+    missing, led = asyncio.run(_look(state))
     for process in state.get("processes", []):
         found = missing.get(process["name"])
         if found is not None:
             process["phase"], process["missing"] = "unready", found
     ready = state.get("phase") == "ready" and all(one["phase"] == "ready" for one in state["processes"])
     if as_json:
-        say(json.dumps({"running": True, "ready": ready, "data": str(folder.root), **state}, indent=1))
+        say(json.dumps({"running": True, "ready": ready, "data": str(folder.root), "leaders": led, **state}, indent=1))
     else:
         _show(state)
+        if led:
+            say("; ".join(f"{what} is led by {leader or 'nobody'}" for what, leader in led.items()))
     return DONE if ready else REFUSED
+
+
+async def _look(state: Json) -> tuple[dict[str, str], dict[str, str | None]]:
+    async with new_client() as client:
+        return await look_at(state), await leaders(state, client)
 
 
 async def look_at(state: Json) -> dict[str, str]:

@@ -20,6 +20,7 @@ from typing import Any
 from lablet_local.binaries import BinaryMissing
 from lablet_local.folder import AlreadyRunning, DataFolder
 from lablet_local.logfiles import open_log, tail
+from lablet_local.members import OtherShape
 from lablet_local.mesh import LocalMesh, TemplatesMissing
 from lablet_local.pace import TooFast
 from lablet_local.ports import PortsBusy
@@ -39,6 +40,7 @@ class UpOptions:
     port_base: int | None = None
     scenario: Path | None = None
     agents: int = 0
+    ha: bool = False
 
     def arguments(self) -> list[str]:
         """The same as a command line."""
@@ -46,6 +48,7 @@ class UpOptions:
         given += ["--speed", f"{self.speed:g}"] if self.speed is not None else []
         given += ["--port-base", str(self.port_base)] if self.port_base is not None else []
         given += ["--agents", str(self.agents)] if self.agents else []
+        given += ["--ha"] if self.ha else []
         given += ["--scenario", str(self.scenario)] if self.scenario is not None else []
         return given + [part for name, count in self.replicas.items() for part in ("--replicas", f"{name}={count}")]
 
@@ -70,7 +73,7 @@ def run_foreground(options: UpOptions) -> int:
     except PortsBusy as busy:
         complain(f"{busy}; choose another --port-base, or leave it away to have a free one found")
         return REFUSED
-    except (TooFast, UnknownService) as error:
+    except (OtherShape, TooFast, UnknownService) as error:
         complain(str(error))
         return USAGE
     except (BinaryMissing, NotReady, TemplatesMissing) as error:
@@ -87,6 +90,7 @@ async def _live(options: UpOptions) -> int:
         port_base=options.port_base,
         scenario=options.scenario,
         agents=options.agents,
+        ha=options.ha,
         announce=say,
         pointer=True,
         spans=True,

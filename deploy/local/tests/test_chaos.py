@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from lablet_common.resources.kinds import Service
 from lablet_local.chaos import checks
 from lablet_local.chaos.load import Asked, Seen
 from lablet_local.chaos.network import Network
-from lablet_local.chaos.schedule import SERVERS, Kind, plan
+from lablet_local.chaos.schedule import LEADER_OF, OF_MANY, SERVERS, STREAMS, Fault, Kind, plan
 from lablet_local.chaos.seats import none_given_up
 from lablet_local.demo.checks.store import never_double_booked
 from lablet_local.demo.evidence import Change, Evidence
@@ -28,7 +29,7 @@ def test_a_seed_gives_the_same_faults_each_time_and_another_seed_others() -> Non
 
 def test_over_many_seeds_every_kind_comes_and_every_process_and_pair_is_hit() -> None:
     faults = [fault for seed in range(60) for fault in plan(seed, 60, REPLICAS, 2.0, sound_etcd=True)]
-    assert {fault.kind for fault in faults} == set(Kind)
+    assert {fault.kind for fault in faults} == set(Kind) - set(OF_MANY)
     assert {fault.target for fault in faults if fault.kind is Kind.KILL} == {*REPLICAS, *SERVERS}
     cut = {fault.target for fault in faults if fault.kind is Kind.CUT}
     assert cut == {f"{service}→{server}" for service in Service for server in SERVERS} - {"scheduler→s3"}
@@ -55,11 +56,51 @@ def test_odd_seeds_forget_nothing_so_that_every_event_can_be_asked_for() -> None
     assert not [fault for fault in faults if fault.kind in (Kind.COMPACT, Kind.PURGE)]
 
 
+def of_three() -> list[list[Fault]]:
+    return [plan(seed, 60, REPLICAS, 2.0, sound_etcd=True, members=3) for seed in range(60)]
+
+
+def test_of_three_members_leaders_are_killed_each_is_cut_off_and_all_are_restarted_in_turn() -> None:
+    faults = [fault for found in of_three() for fault in found]
+    members = {f"{server}{number}" for server in ("etcd", "nats") for number in ("", "-2", "-3")}
+    targets = {kind: {fault.target for fault in faults if fault.kind is kind} for kind in Kind}
+    assert targets[Kind.KILL] == {*REPLICAS, *members, "s3"}
+    assert targets[Kind.LEADER] == {LEADER_OF + led for led in ("etcd", *STREAMS)}
+    assert targets[Kind.MINORITY] == {*members, f"{LEADER_OF}etcd", f"{LEADER_OF}EVENTS"}
+    assert targets[Kind.ROLLING] == {"etcd", "nats"}
+
+
+def test_no_two_members_of_one_server_are_hit_at_a_time() -> None:
+    for faults in of_three():
+        for server in ("etcd", "nats"):
+            shaking = [fault for fault in faults if fault.shakes == server]
+            for one, following in itertools.pairwise(shaking):
+                assert following.at >= one.at + one.seconds + 4
+
+
+def test_nothing_is_compacted_while_the_one_who_writes_history_down_may_be_away() -> None:
+    compacted = 0
+    for faults in of_three():
+        shaken = [fault for fault in faults if fault.shakes == "etcd"]
+        for fault in (one for one in faults if one.kind is Kind.COMPACT):
+            compacted += 1
+            assert not [one for one in shaken if one.at <= fault.at < one.at + one.seconds + 4]
+    assert compacted
+
+
+async def test_with_three_members_each_service_has_a_proxy_to_each_and_all_are_cut_together() -> None:
+    async with Network(PortBlock(20_000), 3) as network:
+        led = network.environments["scheduler"]
+        assert len(network.between("scheduler→nats")) == 3
+        assert led["NATS_URL"] == ",".join(f"nats://{proxy.endpoint}" for proxy in network.between("scheduler→nats"))
+        assert led["ETCD_ENDPOINTS"] == ",".join(proxy.endpoint for proxy in network.between("scheduler→etcd"))
+
+
 async def test_services_are_led_through_their_own_proxies_and_healing_lets_everything_through() -> None:
     async with Network(PortBlock(20_000)) as network:
         led = network.environments
         assert len({endpoint for settings in led.values() for endpoint in settings.values()}) == 11
-        proxy = network.between("scheduler→etcd")
+        (proxy,) = network.between("scheduler→etcd")
         assert led["scheduler"]["ETCD_ENDPOINTS"] == proxy.endpoint
         proxy.refuse, proxy.delay_seconds = True, 1.0
         network.heal()
@@ -74,7 +115,7 @@ async def test_a_slow_connection_brings_everything_late() -> None:
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with Network(PortBlock(port - 4)) as network:
-        proxy = network.between("scheduler→nats")
+        (proxy,) = network.between("scheduler→nats")
         proxy.delay_seconds = 0.05
         host, _, number = proxy.endpoint.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(number))

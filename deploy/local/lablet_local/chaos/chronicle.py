@@ -5,7 +5,9 @@ between."""
 import asyncio
 import base64
 import contextlib
+import itertools
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -16,10 +18,11 @@ _PREFIX = "/lablet"
 
 
 class Chronicle:
-    """`run` until cancelled; `changes` grows, in the order of revisions."""
+    """`run` until cancelled; `changes` grows, in the order of revisions. It reads from one member, and from the next when
+    that one goes."""
 
-    def __init__(self, endpoint: str) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoints: Sequence[str]) -> None:
+        self._endpoints = itertools.cycle(endpoints)
         self.changes: list[Change] = []
         self.revision = 0
         self.gap = False
@@ -39,7 +42,7 @@ class Chronicle:
         limits = httpx.Timeout(5, read=None)
         async with (
             httpx.AsyncClient(trust_env=False, timeout=limits) as http,
-            http.stream("POST", f"http://{self._endpoint}/v3/watch", json={"create_request": wanted}) as answer,
+            http.stream("POST", f"http://{next(self._endpoints)}/v3/watch", json={"create_request": wanted}) as answer,
         ):
             async for line in answer.aiter_lines():
                 result = json.loads(line).get("result") or {}

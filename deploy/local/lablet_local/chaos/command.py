@@ -21,6 +21,8 @@ class ChaosOptions:
     first: int = 1
     seeds: int = 1
     seconds: float = 30.0
+    ha: bool = False
+    """Three members of etcd and of NATS."""
     keep: Path | None = None
     """Folder below which a failed seed's data stay; None: below the system's temporary folder."""
 
@@ -43,7 +45,12 @@ def _one(seed: int, options: ChaosOptions, lab_file: bytes, console: Console) ->
     began = time.monotonic()
     verdict = asyncio.run(
         run_seed(
-            seed, options.seconds, folder / "mesh", lab_file, lambda words: console.print(f"  {words}", markup=False)
+            seed,
+            options.seconds,
+            folder / "mesh",
+            lab_file,
+            lambda words: console.print(f"  {words}", markup=False),
+            ha=options.ha,
         )
     )
     show(verdict, console, time.monotonic() - began)
@@ -51,7 +58,8 @@ def _one(seed: int, options: ChaosOptions, lab_file: bytes, console: Console) ->
         shutil.rmtree(folder)
     else:
         console.print(
-            f"  kept: {folder}; again: lablet chaos --seed {seed} --seconds {options.seconds:g}", markup=False
+            f"  kept: {folder}; again: lablet chaos{' --ha' * options.ha} --seed {seed} --seconds {options.seconds:g}",
+            markup=False,
         )
     return verdict
 

@@ -15,7 +15,7 @@ from nats.errors import Error as NatsError
 from lablet_common.bus.permissions import inbox_prefix
 from lablet_common.bus.streams import EVENTS_STREAM
 from lablet_local.chaos.network import Network
-from lablet_local.chaos.schedule import Fault, Kind
+from lablet_local.chaos.schedule import LEADER_OF, Fault, Kind
 from lablet_local.mesh import LocalMesh
 from lablet_local.messaging import MAINTENANCE
 from lablet_local.supervisor import NotReady
@@ -61,12 +61,15 @@ class Injector:
 
     async def _carry_out(self, fault: Fault) -> None:
         match fault.kind:
-            case Kind.KILL:
-                self._mesh.kill(fault.target)
+            case Kind.KILL | Kind.LEADER:
+                self._mesh.kill(await self._process(fault.target))
             case Kind.RESTART:
                 await self._mesh.restart(fault.target)
-            case Kind.PAUSE:
-                await self._pause(fault)
+            case Kind.PAUSE | Kind.MINORITY:
+                await self._pause(await self._process(fault.target), fault.seconds)
+            case Kind.ROLLING:
+                for name in self._mesh.members.names(fault.target):
+                    await self._mesh.restart(name)
             case Kind.CUT | Kind.SWALLOW | Kind.DELAY:
                 await self._disturb(fault)
             case Kind.MACHINE:
@@ -78,11 +81,21 @@ class Injector:
             case Kind.NO_SPACE:
                 await self._fill(fault)
 
-    async def _pause(self, fault: Fault) -> None:
-        pid = self._mesh.kill(fault.target, signal.SIGSTOP)
+    async def _process(self, target: str) -> str:
+        """Who leads, where it is a leader that is meant."""
+        if not target.startswith(LEADER_OF):
+            return target
+        led = target.removeprefix(LEADER_OF)
+        leader = await (self._mesh.etcd_leader() if led == "etcd" else self._mesh.stream_leader(led))
+        if leader is None:
+            raise NotReady(f"{led} has no leader just now")
+        return leader
+
+    async def _pause(self, process: str, seconds: float) -> None:
+        pid = self._mesh.kill(process, signal.SIGSTOP)
         self._paused.add(pid)
         try:
-            await asyncio.sleep(fault.seconds)
+            await asyncio.sleep(seconds)
         finally:
             self._paused.discard(pid)
             self._signal(pid, signal.SIGCONT)
@@ -94,24 +107,26 @@ class Injector:
             os.kill(pid, number)
 
     async def _disturb(self, fault: Fault) -> None:
-        proxy = self._network.between(fault.target)
-        if fault.kind is Kind.CUT:
-            proxy.refuse = True
-            proxy.break_off()
-        elif fault.kind is Kind.SWALLOW:
-            proxy.swallow_answers = True
-        else:
-            proxy.delay_seconds = _LATE_SECONDS
+        proxies = self._network.between(fault.target)
+        for proxy in proxies:
+            if fault.kind is Kind.CUT:
+                proxy.refuse = True
+                proxy.break_off()
+            elif fault.kind is Kind.SWALLOW:
+                proxy.swallow_answers = True
+            else:
+                proxy.delay_seconds = _LATE_SECONDS
         try:
             await asyncio.sleep(fault.seconds)
         finally:
-            if fault.kind is Kind.CUT:
-                proxy.refuse = False
-            elif fault.kind is Kind.SWALLOW:
-                proxy.swallow_answers = False
-                proxy.break_off()
-            else:
-                proxy.delay_seconds = 0.0
+            for proxy in proxies:
+                if fault.kind is Kind.CUT:
+                    proxy.refuse = False
+                elif fault.kind is Kind.SWALLOW:
+                    proxy.swallow_answers = False
+                    proxy.break_off()
+                else:
+                    proxy.delay_seconds = 0.0
 
     async def _kill_a_machine(self) -> None:
         running = [machine for machine in await self._mesh.machines() if machine["state"] == "running"]
@@ -122,7 +137,7 @@ class Injector:
     async def _purge(self) -> None:
         user, password = self._mesh.nats_login(MAINTENANCE)
         connection = await nats.connect(
-            self._mesh.nats_url, user=user, password=password, inbox_prefix=inbox_prefix(MAINTENANCE).encode(),
+            list(self._mesh.members.nats_urls), user=user, password=password, inbox_prefix=inbox_prefix(MAINTENANCE).encode(),
             allow_reconnect=False, connect_timeout=2,
         )  # fmt: skip
         try:

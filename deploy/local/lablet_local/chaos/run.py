@@ -20,6 +20,7 @@ from lablet_local.chaos.schedule import Kind, plan
 from lablet_local.demo.books import FINAL
 from lablet_local.demo.checks.check import Check
 from lablet_local.demo.evidence import Evidence, Json, read_events, read_present
+from lablet_local.members import MANY
 from lablet_local.mesh import LocalMesh
 from lablet_local.ports import PortBlock, PortsBusy
 
@@ -51,15 +52,17 @@ class Verdict:
         return all(check.ok for check in self.checks)
 
 
-async def run_seed(seed: int, seconds: float, folder: Path, lab_file: bytes, say: Callable[[str], None]) -> Verdict:
-    """Raises what `LocalMesh` raises when the mesh cannot be started."""
+async def run_seed(
+    seed: int, seconds: float, folder: Path, lab_file: bytes, say: Callable[[str], None], *, ha: bool = False
+) -> Verdict:
+    """`ha`: with three members of etcd and of NATS. Raises what `LocalMesh` raises when the mesh cannot be started."""
     rng = random.Random(seed)
     for _ in range(_TRIES):
         block = PortBlock(rng.choice(_BLOCKS))
-        async with Network(block) as network:
+        async with Network(block, MANY if ha else 1) as network:
             mesh = LocalMesh(
                 folder, speed=SPEED, replicas=REPLICAS, port_base=block.base, lease_ttl=LEASE_TTL,
-                environments=network.environments, ready_seconds=120,
+                environments=network.environments, ready_seconds=120, ha=ha,
             )  # fmt: skip
             try:
                 await mesh.start()
@@ -77,9 +80,9 @@ async def _live(
 ) -> Verdict:
     sound = find_etcd().sound
     services = [state.process.name for state in mesh.processes if state.process.name.rpartition("-")[0] in set(Service)]
-    faults = plan(seed, seconds, services, LEASE_TTL, sound_etcd=sound)
+    faults = plan(seed, seconds, services, LEASE_TTL, sound_etcd=sound, members=mesh.members.count)
     load = Load([mesh.gateway_url(one) for one in (1, 2)], mesh.token("admin"), seed, SPEED, lab_file)
-    chronicle = Chronicle(mesh.etcd_endpoint)
+    chronicle = Chronicle(mesh.members.etcd_endpoints)
     injector = Injector(mesh, network, seed)
     writing = asyncio.create_task(chronicle.run())
     try:

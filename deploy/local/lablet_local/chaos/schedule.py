@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from lablet_local.members import member_name, member_of
+
 FIRST_SECONDS = 3.0
 """Load without faults, so that there is something to lose."""
 _CALM_AFTER_ETCD = 4.0
@@ -32,58 +34,111 @@ class Kind(StrEnum):
     """The stream of events is emptied."""
     NO_SPACE = "no-space"
     """etcd says that its quota is full, and refuses to write."""
+    LEADER = "leader"
+    """Of three members, SIGKILL for the one that leads etcd, or a stream of NATS."""
+    MINORITY = "minority"
+    """One of three members is out of touch (SIGSTOP): the others go on, and it wakes up believing that it still leads."""
+    ROLLING = "rolling"
+    """Each of three members is stopped in order and started again, one after another."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`target` is a process (`scheduler-1`, `nats`), or `service→server` for the network; real seconds."""
+    """`target` is a process (`scheduler-1`, `nats`), or `service→server` for the network, or `leader of etcd` (or of a
+    stream), or a server whose members are meant; real seconds."""
 
     at: float
     kind: Kind
     target: str = ""
     seconds: float = 0.0
 
+    @property
+    def shakes(self) -> str | None:
+        """The server of which a member does not work for a while: `etcd` or `nats`."""
+        if self.kind not in _ON_MEMBERS:
+            return None
+        if self.target.startswith(LEADER_OF):
+            return "etcd" if self.target == f"{LEADER_OF}etcd" else "nats"
+        member = member_of(self.target)
+        return member[0] if member else None
 
+
+LEADER_OF = "leader of "
 SERVERS = ("etcd", "nats", "s3")
+STREAMS = ("EVENTS", "INTENTS_SCHEDULER", "INTENTS_WORKER_CONTROLLER")
+"""Whose leaders are looked for."""
+OF_MANY = (Kind.LEADER, Kind.MINORITY, Kind.ROLLING)
+_ON_MEMBERS = (Kind.KILL, Kind.RESTART, Kind.PAUSE, *OF_MANY)
+_CATCH_UP_SECONDS = 4.0
+"""Between two faults of members of one server: any one may be lost, which is not to say two."""
+_ROLLING_SECONDS = 8.0
 _WEIGHTS = {
     Kind.KILL: 8, Kind.PAUSE: 4, Kind.RESTART: 2, Kind.CUT: 4, Kind.SWALLOW: 2, Kind.DELAY: 2, Kind.MACHINE: 2,
-    Kind.COMPACT: 1, Kind.PURGE: 1, Kind.NO_SPACE: 1,
+    Kind.COMPACT: 1, Kind.PURGE: 1, Kind.NO_SPACE: 1, Kind.LEADER: 6, Kind.MINORITY: 4, Kind.ROLLING: 2,
 }  # fmt: skip
 
 
-def plan(seed: int, seconds: float, replicas: Sequence[str], lease_ttl: float, *, sound_etcd: bool) -> list[Fault]:
+def plan(
+    seed: int, seconds: float, replicas: Sequence[str], lease_ttl: float, *, sound_etcd: bool, members: int = 1
+) -> list[Fault]:
     """Faults for `seconds`, in the order of their time. `replicas` are the services' processes. Without a sound etcd it is
     neither killed nor restarted: it could lose what it acknowledged. A seed either forgets history and purges events or
-    does not, so that half of the runs can be held to every event."""
+    does not, so that half of the runs can be held to every event. With several members no two of one server are hit at a
+    time."""
     rng = random.Random(seed)
     forgetful = seed % 2 == 0
-    kinds = [kind for kind in Kind if forgetful or kind not in (Kind.COMPACT, Kind.PURGE)]
+    left_out = (() if forgetful else (Kind.COMPACT, Kind.PURGE)) + (() if members > 1 else OF_MANY)
+    kinds = [kind for kind in Kind if kind not in left_out]
     services = sorted({name.rpartition("-")[0] for name in replicas})
     faults: list[Fault] = []
     calm_until = 0.0
+    whole_from = dict.fromkeys(SERVERS, 0.0)
     at = FIRST_SECONDS
     while at < seconds:
         kind = rng.choices(kinds, weights=[_WEIGHTS[one] for one in kinds])[0]
-        fault = _draw(rng, at, kind, list(replicas), services, lease_ttl, sound_etcd=sound_etcd)
-        if fault.target == "etcd" and kind in (Kind.KILL, Kind.RESTART):
-            calm_until = at + _CALM_AFTER_ETCD
-        if kind is not Kind.COMPACT or at >= calm_until:
+        fault = _draw(rng, at, kind, list(replicas), services, lease_ttl, members, sound_etcd=sound_etcd)
+        server = fault.shakes
+        wanted = kind is not Kind.COMPACT or at >= calm_until
+        if server is not None and members > 1:
+            wanted = at >= whole_from[server]
+            if wanted:
+                whole_from[server] = at + fault.seconds + _CATCH_UP_SECONDS
+        if server == "etcd" and wanted:
+            calm_until = at + fault.seconds + _CALM_AFTER_ETCD
+        if wanted:
             faults.append(fault)
         at += rng.uniform(0.4, 2.2)
     return faults
 
 
 def _draw(
-    rng: random.Random, at: float, kind: Kind, replicas: list[str], services: list[str], ttl: float, *, sound_etcd: bool
+    rng: random.Random,
+    at: float,
+    kind: Kind,
+    replicas: list[str],
+    services: list[str],
+    ttl: float,
+    members: int,
+    *,
+    sound_etcd: bool,
 ) -> Fault:
-    servers = [one for one in SERVERS if sound_etcd or one != "etcd"]
+    etcd, nats = ([member_name(server, one) for one in range(1, members + 1)] for server in ("etcd", "nats"))
+    servers = [*(etcd if sound_etcd else []), *nats, "s3"]
     match kind:
         case Kind.KILL:
             return Fault(at, kind, rng.choice(replicas + servers))
         case Kind.RESTART:
             return Fault(at, kind, rng.choice(replicas))
         case Kind.PAUSE:
-            return Fault(at, kind, rng.choice([*replicas, "nats"]), round(ttl * rng.uniform(1.2, 2.2), 2))
+            return Fault(at, kind, rng.choice([*replicas, *nats]), _past(rng, ttl))
+        case Kind.LEADER:
+            led = ["etcd", *STREAMS] if sound_etcd else list(STREAMS)
+            return Fault(at, kind, LEADER_OF + rng.choice(led))
+        case Kind.MINORITY:
+            cut_off = rng.choice([f"{LEADER_OF}etcd", f"{LEADER_OF}EVENTS", *etcd, *nats])
+            return Fault(at, kind, cut_off, _past(rng, ttl))
+        case Kind.ROLLING:
+            return Fault(at, kind, rng.choice(("etcd", "nats") if sound_etcd else ("nats",)), _ROLLING_SECONDS)
         case Kind.CUT:
             return Fault(at, kind, _pair(rng, services), round(rng.uniform(0.2, 3.0), 2))
         case Kind.SWALLOW:
@@ -94,6 +149,11 @@ def _draw(
             return Fault(at, kind, "etcd", round(rng.uniform(0.5, 2.0), 2))
         case Kind.COMPACT | Kind.PURGE | Kind.MACHINE:
             return Fault(at, kind)
+
+
+def _past(rng: random.Random, ttl: float) -> float:
+    """Seconds for longer than a lease lives."""
+    return round(ttl * rng.uniform(1.2, 2.2), 2)
 
 
 def _pair(rng: random.Random, services: list[str]) -> str:

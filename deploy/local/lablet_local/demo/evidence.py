@@ -182,7 +182,7 @@ async def read_events(mesh: LocalMesh, wanted_revision: int = 0) -> tuple[Told, 
 
     user, password = mesh.nats_login(OBSERVER)
     connection = await nats.connect(
-        mesh.nats_url, user=user, password=password, inbox_prefix=inbox_prefix(OBSERVER).encode()
+        list(mesh.members.nats_urls), user=user, password=password, inbox_prefix=inbox_prefix(OBSERVER).encode()
     )
     told: list[Told] = []
     try:

@@ -292,3 +292,22 @@ async def test_wrong_wishes_are_refused_in_one_line(command: Command, tmp_path: 
     assert (code, "is taken" in said) == (1, True), said
     server.close()
     assert "Traceback" not in said
+
+
+async def test_of_three_members_the_one_that_leads_may_die_and_what_was_written_stays(make_mesh: MakeMesh) -> None:
+    async with make_mesh(ha=True) as mesh:
+        store = EtcdStore(list(mesh.members.etcd_endpoints))
+        leader = await mesh.etcd_leader()
+        assert leader is not None
+        await store.put("/probe", b"before")
+        await mesh.stop_process(leader)
+        await store.put("/probe", b"after")
+        others = set(mesh.members.names("etcd")) - {leader}
+        assert await mesh.etcd_leader() in others
+        await mesh.resume_process(leader)
+        kept = await store.get("/probe")
+        assert kept is not None
+        assert kept.value == b"after"
+        await store.close()
+        servers = json.loads(mesh.folder.state.read_text())["addresses"]
+        assert {"etcd", "etcd-2", "etcd-3", "nats", "nats-2", "nats-3"} <= set(servers)

@@ -233,11 +233,12 @@ def etcd_endpoints(run: Session, given: str | None) -> Sequence[str]:
 
 
 def _mesh_endpoint() -> str | None:
-    """The etcd of the mesh on this machine, as its data folder tells."""
+    """Every etcd of the mesh on this machine, as its data folder tells."""
     if "ETCD_HOST" in os.environ or "ETCD_PORT" in os.environ:
         return None
     found = mesh_here()
-    return found[1].get("etcd") if found is not None else None
+    members = [at for process, at in found[1].items() if process.partition("-")[0] == "etcd"] if found else []
+    return ",".join(members) or None
 
 
 def mesh_here() -> tuple[Path, Mapping[str, str]] | None:

@@ -134,6 +134,32 @@ class ServerTls:
     key: Path
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterPlace:
+    """Where a server of a cluster meets the others, and by which password they know each other. Clients are not told of
+    the others' addresses: they have all of them from the start."""
+
+    listen: str
+    routes: Sequence[str]
+    """`host:port` of each."""
+    password: str
+
+    def lines(self) -> list[str]:
+        """As it stands in the configuration."""
+        return [
+            "cluster {",
+            '  name: "lablet"',
+            f"  listen: {json.dumps(self.listen)}",
+            "  no_advertise: true",
+            f"  authorization {{user: {json.dumps(ROUTES_USER)}, password: {json.dumps(self.password)}}}",
+            f"  routes: {json.dumps([f'nats://{ROUTES_USER}:{self.password}@{one}' for one in self.routes])}",
+            "}",
+        ]
+
+
+ROUTES_USER = "routes"
+
+
 def render_config(
     users: Sequence[NatsUser],
     *,
@@ -144,14 +170,17 @@ def render_config(
     sync_always: bool = True,
     max_file_store_gib: int = 64,
     tls: "ServerTls | None" = None,
+    name: str = "lablet",
+    cluster: "ClusterPlace | None" = None,
 ) -> str:
     """The text of a `nats-server` configuration with JetStream, listening on `host`; without users it is open to whoever
     reaches it. Holds passwords: write it with `write_config`. `sync_always` flushes streams that hold the only copy of
-    something before they acknowledge. With `tls` nobody gets in without."""
+    something before they acknowledge. With `tls` nobody gets in without. With `cluster` it is
+    one of several, and `name` is its own."""
     lines = [
         f"listen: {json.dumps(f'{host}:{port}')}",
         *([f"http: {json.dumps(f'{host}:{monitor_port}')}"] if monitor_port else []),
-        'server_name: "lablet"',
+        f"server_name: {json.dumps(name)}",
         "max_payload: 1MB",
         "write_deadline: 10s",
         "jetstream {",
@@ -162,6 +191,8 @@ def render_config(
     ]
     if tls is not None:
         lines += ["tls {", f"  cert_file: {json.dumps(str(tls.cert))}", f"  key_file: {json.dumps(str(tls.key))}", "}"]
+    if cluster is not None:
+        lines += cluster.lines()
     if users:
         lines += ["authorization {", "  timeout: 5", "  users = [", *_rendered(users), "  ]", "}"]
     return "\n".join(lines) + "\n"

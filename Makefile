@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 PACKAGES := libs/common libs/client services/api-gateway services/scheduler services/worker-controller services/artifact-service deploy/local
 SOURCES := libs/common/lablet_common libs/client/lablet_client services/api-gateway/lablet_gateway services/scheduler/lablet_scheduler services/worker-controller/lablet_workers services/artifact-service/lablet_artifacts deploy/local/lablet_local
 READY := $(VENV)/.ready
-# Two processes, whole files each; meshes one after another, first (conftest.py).
-SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes (most of a test is waiting), whole files each; meshes one after another, first (conftest.py).
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
 .PHONY: help setup demo test test-all chaos fuzz simulate golden up down lint format bench performance lock proto reference docs dist validate-prereqs audit clean

@@ -162,6 +162,19 @@ async def test_a_cancelled_reservation_leaves_nothing_whenever_it_is_cancelled(f
         assert len(fleet.provider.power_ons) == (1 if moment == 47 else 0)
 
 
+@pytest.mark.parametrize(("moment", "collected"), [(58, False), (70, True)])
+async def test_what_was_done_in_a_slot_that_is_given_back_is_collected(fleet: Any, moment: int, collected: bool) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(moment)
+    assert await fleet.phase() == "Running"
+    await fleet.cancel("a")
+    await fleet.at(moment + 20)
+    done = await fleet.instance()
+    assert done.phase == "Terminated"
+    assert ("Collecting" in phases(done)) is collected
+    assert (("collected", "r1.cfg") in {(ref.role, ref.name) for ref in done.status.artifacts}) is collected
+
+
 @pytest.mark.parametrize("stuck", ["Instantiating", "Collecting", "Stopping", "Stopped"])
 async def test_a_cancelled_reservation_ends_its_lab_in_every_phase(fleet: Any, stuck: str) -> None:
     if stuck == "Instantiating":

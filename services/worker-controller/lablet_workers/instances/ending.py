@@ -26,7 +26,7 @@ _NODES_NAMED = 5
 async def running(s: Situation) -> Instance | Again:
     instance = s.instance
     if s.abandoned:
-        return s.move(_P.STOPPING, "Abandoned", "its reservation has ended", deadline=s.now + s.times.stop)
+        return _given_up(s)
     if s.now >= instance.spec.end:
         return _end(s, SLOT_ENDED)
     evicted_at = s.evicted_at
@@ -58,10 +58,18 @@ async def _completed(s: Situation, evicted_at: datetime | None) -> Instance | Ag
     return again
 
 
-def _end(s: Situation, reason: str, *, evicted: bool = False) -> Instance:
+def _given_up(s: Situation) -> Instance:
+    """Whoever gives a seat back inside its slot keeps what was done in it; before the slot nobody can have done anything."""
+    message = "its reservation has ended"
+    if s.now >= s.instance.spec.start:
+        return _end(s, "Abandoned", message)
+    return s.move(_P.STOPPING, "Abandoned", message, deadline=s.now + s.times.stop)
+
+
+def _end(s: Situation, reason: str, message: str | None = None, *, evicted: bool = False) -> Instance:
     if s.definition is not None and not FROM_RUNNING.isdisjoint(s.definition.spec.collect):
-        return s.move(_P.COLLECTING, reason, deadline=s.now + s.times.collect, staged=None, evicted=evicted)
-    return s.move(_P.STOPPING, reason, deadline=s.now + s.times.stop, evicted=evicted)
+        return s.move(_P.COLLECTING, reason, message, deadline=s.now + s.times.collect, staged=None, evicted=evicted)
+    return s.move(_P.STOPPING, reason, message, deadline=s.now + s.times.stop, evicted=evicted)
 
 
 async def _watched(s: Situation) -> Instance | None:
@@ -132,7 +140,7 @@ def _after_collecting(s: Situation, reason: str, message: str | None) -> Instanc
     asked = s.instance.status.reason == COLLECT_REQUESTED
     if asked and s.now < s.instance.spec.end and not s.abandoned:
         return s.move(_P.RUNNING, reason, message, deadline=None, artifacts=kept, staged=None)
-    graded = s.definition is not None and s.definition.spec.grade and not s.instance.status.evicted
+    graded = s.definition is not None and s.definition.spec.grade and not (s.instance.status.evicted or s.abandoned)
     to, time = (_P.GRADING, s.times.grade) if graded and reason == "Collected" else (_P.STOPPING, s.times.stop)
     if asked and not s.abandoned:
         message, reason = message or reason, SLOT_ENDED  # the slot ended over it: no extension may be granted any more

@@ -18,7 +18,6 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import uvloop
 from load import Http, at, expect, paced, saturate
@@ -123,8 +122,7 @@ async def owner(store: EtcdStore) -> str:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (found := await store.get(ownership_key(Service.SCHEDULER, POOL))) is None:  # noqa: ASYNC110 - a look is enough
             await asyncio.sleep(LOOK_SECONDS)
-    body: Any = json.loads(found.value)
-    return str(body["replica"] if isinstance(body, dict) else body)
+    return found.value.decode()
 
 
 async def gap(mesh: LocalMesh, http: Http, store: EtcdStore, *, graceful: bool) -> float:

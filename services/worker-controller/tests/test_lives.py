@@ -163,7 +163,9 @@ async def test_a_cancelled_reservation_leaves_nothing_whenever_it_is_cancelled(f
 
 
 @pytest.mark.parametrize(("moment", "collected"), [(58, False), (70, True)])
-async def test_what_was_done_in_a_slot_that_is_given_back_is_collected(fleet: Any, moment: int, collected: bool) -> None:
+async def test_what_was_done_in_a_slot_that_is_given_back_is_collected(
+    fleet: Any, moment: int, collected: bool
+) -> None:
     await fleet.book("a", 60, 120)
     await fleet.at(moment)
     assert await fleet.phase() == "Running"

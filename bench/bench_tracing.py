@@ -5,7 +5,7 @@ They take turns, so that whatever else the machine does meets all three alike: e
 waits until all are decided and published. Compared are decisions a second and the CPU time of the mesh's processes for each,
 round by round; the median of the rounds counts. Spans go to a receiver in this process that answers and throws away.
 
-    .venv/bin/python bench/bench_tracing.py [--rounds 6] [--each 200]
+    .venv/bin/python bench/bench_tracing.py [--rounds 5] [--each 1000]
 """
 
 import argparse
@@ -145,8 +145,8 @@ async def measure(rounds: int, each: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--each", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--each", type=int, default=1000)
     given = options(parser).parse_args()
     report("tracing", uvloop.run(measure(given.rounds, given.each)), given.json)
 

@@ -207,3 +207,10 @@ def test_a_missing_library_ends_the_build_with_its_name(program: Load, tmp_path:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     with pytest.raises(RuntimeError, match=r"libgone\.so\.3"):
         list(program("rootfs").libraries(tmp_path / "program"))
+
+
+def test_the_lock_asks_for_the_same_packages_in_every_patch_release_of_python(root: Path) -> None:
+    """Wheels are fetched by one Python and installed by another of the same minor version (deploy/airgap)."""
+    lock = (root / "requirements.lock").read_text(encoding="utf-8")
+    split = [line for line in lock.splitlines() if re.search(r"python_full_version [<>=!]+ '\d+\.\d+\.\d", line)]
+    assert split == [], "bound the package in pyproject.toml's dev group, and lock again"

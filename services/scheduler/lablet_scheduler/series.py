@@ -316,15 +316,14 @@ def _nothing(series: Series, work: SeriesWork, verb: str) -> Problem:
 
 
 def is_over(series: Series, now: datetime) -> bool:
-    """Its last date is over, and nobody works on it."""
-    status = series.status
-    return (
-        status.phase is SeriesPhase.PLACED and status.work is None and all(one.end <= now for one in status.occurrences)
-    )
+    """Its last date that takes place is over, and nobody works on it."""
+    return series.status.phase is SeriesPhase.PLACED and series.status.work is None and last_end(series) <= now
 
 
 def last_end(series: Series) -> datetime:
-    return max(one.end for one in series.status.occurrences)
+    """Of the last date that takes place: what was cancelled or did not fit keeps nobody waiting."""
+    dates = series.status.occurrences
+    return max(one.end for one in [one for one in dates if one.state in _STANDING] or dates)
 
 
 def ended(series: Series, context: Context) -> Series:

@@ -318,6 +318,18 @@ async def test_a_running_lab_is_cancelled_only_by_name(pool: Any) -> None:
     assert (await pool.series(name)).phase == "Cancelled"
 
 
+async def test_a_series_whose_later_dates_are_cancelled_is_completed_when_the_last_that_is_left_is_over(
+    pool: Any,
+) -> None:
+    name = await placed(pool)
+    await pool.tell_series("cancel", name, SeriesCancel(scope="following", date=DATES[1]))
+    await pool.settle()
+    await pool.pass_time(119)
+    assert (await pool.series(name)).phase == "Placed"
+    await pool.pass_time(120)
+    assert (await pool.series(name)).phase == "Completed"
+
+
 async def test_a_series_is_completed_when_its_last_date_is_over(pool: Any) -> None:
     name = await placed(pool)
     await pool.pass_time(119 + 3 * WEEK)

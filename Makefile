@@ -38,8 +38,8 @@ test: $(READY) ## every test but the long tier (under ten minutes)
 test-all: $(READY) ## the long tier too
 	$(BIN)/python -m pytest $(SPREAD)
 
-chaos: $(READY) ## fault runs: four seeds under load, everything killed, paused and cut off (SEEDS=n for more)
-	@$(BIN)/lablet chaos --seeds $(or $(SEEDS),4)
+chaos: $(READY) ## fault runs: four seeds under load, everything killed, paused and cut off (SEEDS=n for more, RECORD=file to go on where it stopped)
+	@$(BIN)/lablet chaos --seeds $(or $(SEEDS),4) $(if $(RECORD),--record $(RECORD))
 
 fuzz: $(READY) ## hostile input at every reader (CASES=n; a million took twenty minutes)
 	@$(BIN)/python -m lablet_local.fuzz --cases $(or $(CASES),100000)

@@ -11,7 +11,7 @@ from lablet_local.chaos.schedule import OF_MANY
 pytestmark = [pytest.mark.mesh, pytest.mark.long, pytest.mark.timeout(240)]
 LAB = Path(__file__).resolve().parents[2] / "examples" / "labs" / "ospf-basics.yaml"
 SEED, SECONDS = 19, 22
-"""Its plan kills etcd's leader and a stream's, restarts every etcd, and cuts off who leads the stream of events."""
+"""Its plan kills etcd's leader and a stream's, restarts every etcd in turn, and cuts off who leads the stream of events."""
 
 
 async def test_any_one_member_may_be_lost_leaders_too(tmp_path: Path) -> None:
@@ -21,4 +21,4 @@ async def test_any_one_member_may_be_lost_leaders_too(tmp_path: Path) -> None:
     broken = [f"{check.source}: {check.claim}: {check.detail}" for check in verdict.checks if not check.ok]
     assert not broken, f"again: lablet chaos --ha --seed {SEED} --seconds {SECONDS}: {broken}"
     assert set(OF_MANY) <= set(verdict.faults)
-    assert verdict.seen.longest_unavailable < 10
+    assert verdict.seen.longest_unavailable < 15

@@ -130,12 +130,27 @@ def chaos(
     ha: Annotated[
         bool, typer.Option("--ha", help="Three of etcd and three of NATS, whose leaders are killed too")
     ] = False,
+    agents: Annotated[int, typer.Option(min=0, max=16, help="Hosts that run jobs, killed and paused too")] = 0,
+    record: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Add a line for each seed; those that stand in it are not run again"),
+    ] = None,
     keep: Annotated[Path | None, typer.Option(help="Where the data of a failed seed stay", file_okay=False)] = None,
 ) -> None:
     """Run the mesh under load while its parts are killed, paused and cut off, and prove that nothing was lost or doubled."""
     from lablet_local.chaos.command import ChaosOptions, run_chaos
 
-    raise typer.Exit(run_chaos(ChaosOptions(seed, seeds, seconds, ha, keep)))
+    raise typer.Exit(run_chaos(ChaosOptions(seed, seeds, seconds, ha, agents, keep, record)))
+
+
+@app.command("chaos-sum", hidden=True)
+def chaos_sum(
+    records: Annotated[list[Path], typer.Argument(help="Files that `lablet chaos --record` wrote", exists=True)],
+) -> None:
+    """Sum up recorded fault runs as the table of docs/reliability.md."""
+    from lablet_local.chaos.command import run_sum
+
+    raise typer.Exit(run_sum(records))
 
 
 @local.command(

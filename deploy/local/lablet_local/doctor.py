@@ -203,13 +203,14 @@ def _secret_files(folder: DataFolder) -> Iterator[Finding]:
 
 
 def _ports(folder: DataFolder) -> Finding:
-    preferred = read_json(folder.choices).get("portBase") or DEFAULT_BASE
+    choices = read_json(folder.choices)
+    preferred, members = choices.get("portBase") or DEFAULT_BASE, int(choices.get("members", 1))
     counts = replica_counts({})
     try:
-        claim_ports(counts, base=preferred).release()
+        claim_ports(counts, members=members, base=preferred).release()
     except PortsBusy as busy:
         try:
-            claim = claim_ports(counts, preferred=preferred)
+            claim = claim_ports(counts, members=members, preferred=preferred)
         except PortsBusy as none:
             return Finding("ports", Verdict.FAULT, str(none), "end what listens there")
         claim.release()

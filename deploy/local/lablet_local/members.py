@@ -6,7 +6,8 @@ into a cluster's, nor the other way.
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import httpx
 
@@ -28,6 +29,8 @@ class Members:
 
     ports: PortBlock
     count: int = 1
+    called_at: Mapping[str, str] = field(default_factory=dict)
+    """Member → `host:port` at which the others call it, where that is not the one at which it listens."""
 
     @property
     def numbers(self) -> range:
@@ -36,6 +39,12 @@ class Members:
     def names(self, server: str) -> tuple[str, ...]:
         """The processes of `etcd` or `nats`."""
         return tuple(member_name(server, number) for number in self.numbers)
+
+    def peer_address(self, server: str, number: int) -> str:
+        """host:port at which the others call a member."""
+        ports = self.ports.of_member(number)
+        listens = f"127.0.0.1:{ports.etcd_peer if server == 'etcd' else ports.nats_route}"
+        return self.called_at.get(member_name(server, number), listens)
 
     @property
     def etcd_endpoints(self) -> tuple[str, ...]:

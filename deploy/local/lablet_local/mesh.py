@@ -66,8 +66,8 @@ class LocalMesh:
     service's, `environments` to those of the services that it names. `lead_minutes` is the lab time before a slot at
     which instances are made; `start` sets the lab clock of a fresh folder; `spans` keeps recent spans for `lablet
     trace`; `agents` join the pool `agents` from this machine; `ha`: three of etcd and three of NATS (a folder stays with
-    what it was begun with). Raises `AlreadyRunning`, `PortsBusy`, `TooFast`, `BinaryMissing`, `NotReady`, `OtherShape`,
-    `TemplatesMissing`.
+    what it was begun with), which call each other `called_at` (see `members`). Raises `AlreadyRunning`, `PortsBusy`,
+    `TooFast`, `BinaryMissing`, `NotReady`, `OtherShape`, `TemplatesMissing`.
     """
 
     def __init__(
@@ -89,6 +89,7 @@ class LocalMesh:
         ready_seconds: float = READY_SECONDS,
         agents: int = 0,
         ha: bool = False,
+        called_at: Mapping[str, str] | None = None,
     ) -> None:
         self.folder = DataFolder(data.expanduser().resolve())
         self.keys = KeyRing(self.folder)
@@ -97,6 +98,7 @@ class LocalMesh:
         self._counts = replica_counts(replicas or {})
         self._agents = agents_module.workers(agents)
         self._member_count = choose_count(self.folder, asked=ha, chosen=self._choices)
+        self._called_at = dict(called_at or {})
         self._port_base = port_base
         self._clock_start = start
         self._environment = dict(environment or {})
@@ -140,14 +142,15 @@ class LocalMesh:
         if self._pointer:
             point_here(self.folder)
 
-    async def stop(self) -> None:
-        """Ends everything in reverse order. May be called again."""
+    async def stop(self, within: float | None = None) -> None:
+        """Ends everything in reverse order. May be called again. `within`: seconds until a process that has not ended is
+        killed, where nobody needs what it would still do."""
         if self._lock is None:
             return
         self._phase = "stopping"
         if self._pointer:
             point_away(self.folder)
-        await self._supervisor.stop_all()
+        await self._supervisor.stop_all(within)
         agents_module.remove_outside(self.folder)
         self._phase = "stopped"
         self._write_state()
@@ -178,7 +181,7 @@ class LocalMesh:
     @property
     def members(self) -> Members:
         """Of etcd and of NATS."""
-        return Members(self.ports, self._member_count)
+        return Members(self.ports, self._member_count, self._called_at)
 
     @property
     def etcd_endpoint(self) -> str:
@@ -305,7 +308,7 @@ class LocalMesh:
         choices = {"portBase": self.ports.base, "speed": self.pace.speed, "members": self._member_count}
         write_private(self.folder.choices, json.dumps(choices))
         self._client = new_client()
-        site = Site(self.folder, self.ports, self.keys, self._client, self._member_count)
+        site = Site(self.folder, self.ports, self.keys, self._client, self.members)
         etcd, nats, rclone = await asyncio.gather(*map(asyncio.to_thread, (find_etcd, find_nats, find_rclone)))
         self.etcd_binary = etcd
         self._announce(f"etcd {etcd.version} ({etcd.path}): {etcd.remark}")

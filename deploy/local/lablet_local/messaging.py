@@ -43,8 +43,13 @@ def write_nats_config(
     name, ports, store = member_name("nats", number), members.ports.of_member(number), "store"
     cluster = None
     if members.count > 1:
-        others = [f"127.0.0.1:{members.ports.of_member(one).nats_route}" for one in members.numbers if one != number]
-        cluster = ClusterPlace(f"127.0.0.1:{ports.nats_route}", others, keys.read("nats-routes.password"))
+        others = [members.peer_address("nats", one) for one in members.numbers if one != number]
+        cluster = ClusterPlace(
+            f"127.0.0.1:{ports.nats_route}",
+            others,
+            keys.read("nats-routes.password"),
+            members.called_at.get(name),
+        )
         store = f"store-{number}"
     path = folder.nats / f"{name}.conf"
     text = render_config(

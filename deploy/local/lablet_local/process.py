@@ -108,8 +108,9 @@ class Unit:
             os.close(log)
         self.state.pid, self.state.started_at = self._child.pid, time.time()
 
-    async def end(self) -> None:
-        """In order, then by force; a process that has ended is no error."""
+    async def end(self, within: float | None = None) -> None:
+        """In order, then by force after its own time or, if that is shorter, `within` seconds; a process that has ended is
+        no error."""
         self.ready.clear()
         child = self._child
         if child is None or child.returncode is not None:
@@ -118,7 +119,8 @@ class Unit:
             child.send_signal(self.state.process.stop_signal)
             child.send_signal(signal.SIGCONT)  # so that a paused one can end too
         try:
-            async with asyncio.timeout(self.state.process.stop_seconds):
+            patience = self.state.process.stop_seconds
+            async with asyncio.timeout(patience if within is None else min(patience, within)):
                 code = await child.wait()
         except TimeoutError:
             with suppress(ProcessLookupError):

@@ -28,12 +28,8 @@ class Site:
     ports: PortBlock
     keys: KeyRing
     client: httpx.AsyncClient
-    count: int = 1
-    """Members of etcd and of NATS."""
-
-    @property
-    def members(self) -> Members:
-        return Members(self.ports, self.count)
+    members: Members
+    """Of etcd and of NATS."""
 
 
 def plain_environment(**more: str) -> dict[str, str]:
@@ -45,20 +41,19 @@ def plain_environment(**more: str) -> dict[str, str]:
 def etcd_process(site: Site, binary: Binary, number: int = 1) -> Process:
     """A member. Nothing compacts by itself: that waits for the bridges' cursors."""
     ports, name = site.ports.of_member(number), member_name("etcd", number)
-    client, peer = f"http://127.0.0.1:{ports.etcd}", f"http://127.0.0.1:{ports.etcd_peer}"
-    alone = site.count == 1
+    client, called_at = f"http://127.0.0.1:{ports.etcd}", f"http://{site.members.peer_address('etcd', number)}"
+    alone = site.members.count == 1
     cluster = {
-        member_name("etcd", one): f"http://127.0.0.1:{site.ports.of_member(one).etcd_peer}"
-        for one in site.members.numbers
+        member_name("etcd", one): f"http://{site.members.peer_address('etcd', one)}" for one in site.members.numbers
     }
     options = {
         "name": "lablet" if alone else name,
         "data-dir": str(site.folder.etcd / ("data" if number == 1 else f"data-{number}")),
         "listen-client-urls": client,
         "advertise-client-urls": client,
-        "listen-peer-urls": peer,
-        "initial-advertise-peer-urls": peer,
-        "initial-cluster": f"lablet={peer}" if alone else ",".join(f"{one}={url}" for one, url in cluster.items()),
+        "listen-peer-urls": f"http://127.0.0.1:{ports.etcd_peer}",
+        "initial-advertise-peer-urls": called_at,
+        "initial-cluster": f"lablet={called_at}" if alone else ",".join(f"{one}={url}" for one, url in cluster.items()),
         # One member elects itself: no reason to wait a second after a restart. Three must not unseat a leader that is slow.
         "heartbeat-interval": "50" if alone else "100",
         "election-timeout": "500" if alone else "1000",
@@ -80,7 +75,7 @@ def etcd_process(site: Site, binary: Binary, number: int = 1) -> Process:
 
 def nats_process(site: Site, binary: Binary, config: Path, number: int = 1) -> Process:
     """Ready when JetStream is; one of three, when it has caught up with the others."""
-    look = "js-enabled-only" if site.count == 1 else "js-server-only"
+    look = "js-enabled-only" if site.members.count == 1 else "js-server-only"
     url = f"http://127.0.0.1:{site.ports.of_member(number).nats_monitor}/healthz?{look}=true"
     name = member_name("nats", number)
     return Process(

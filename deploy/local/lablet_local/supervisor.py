@@ -106,13 +106,14 @@ class Supervisor:
         async with asyncio.timeout(timeout), unit.changed:
             await unit.changed.wait_for(lambda: unit.state.pid != pid)
 
-    async def stop_all(self) -> None:
-        """Ends everything, what stands after others first; processes that do not depend on each other side by side."""
+    async def stop_all(self, within: float | None = None) -> None:
+        """Ends everything, what stands after others first; processes that do not depend on each other side by side. Each
+        is killed when it has not ended `within` so many seconds."""
         left = dict(self._units)
         while left:
             needed = {name for unit in left.values() for name in unit.state.process.after}
             outer = [name for name in left if name not in needed] or list(left)
-            await asyncio.gather(*(self._end(left.pop(name)) for name in outer))
+            await asyncio.gather(*(self._end(left.pop(name), within) for name in outer))
         if self._rotation is not None:
             self._rotation.cancel()
             await asyncio.wait({self._rotation})
@@ -176,12 +177,12 @@ class Supervisor:
         unit.ready.set()
         await self._set(unit, Phase.READY)
 
-    async def _end(self, unit: Unit) -> None:
+    async def _end(self, unit: Unit, within: float | None = None) -> None:
         if unit.keeper is not None:
             unit.keeper.cancel()
             await asyncio.wait({unit.keeper})
             unit.keeper = None
-        await unit.end()
+        await unit.end(within)
         await self._set(unit, Phase.STOPPED)
 
     async def _set(self, unit: Unit, phase: Phase) -> None:

@@ -3,16 +3,21 @@
 import asyncio
 import copy
 import itertools
+import os
+import subprocess
 from typing import Any
 
 import pytest
 
+from lablet_artifacts.manifests import is_manifest, read_manifest
 from lablet_common.resources.kinds import Service
 from lablet_local.chaos import checks
+from lablet_local.chaos.jobs import Ledger, lives, never_twice
 from lablet_local.chaos.load import Asked, Seen
 from lablet_local.chaos.network import Network
 from lablet_local.chaos.schedule import LEADER_OF, OF_MANY, SERVERS, STREAMS, Fault, Kind, plan
 from lablet_local.chaos.seats import none_given_up
+from lablet_local.chaos.terms import kept_series
 from lablet_local.demo.checks.store import never_double_booked
 from lablet_local.demo.evidence import Change, Evidence
 from lablet_local.ports import PortBlock
@@ -162,6 +167,20 @@ def test_what_was_never_answered_and_what_is_still_under_way_are_seen() -> None:
     assert "Running" in checks.at_rest(Evidence(present=dict(under_way))).detail
 
 
+@pytest.mark.parametrize(
+    ("status", "ok"),
+    [
+        ({"phase": "Pending"}, False),
+        ({"phase": "Placed", "work": {"stage": "cancelling"}}, False),
+        ({"phase": "Placed"}, True),
+    ],
+)
+def test_a_series_that_is_still_worked_off_is_seen(status: dict[str, Any], ok: bool) -> None:
+    ended = {"/reservations/rsv-1": {"status": {"phase": "Completed"}}}
+    host = {"/workers/local-1": {"spec": {"runtime": "process"}, "status": {"phase": "Ready"}}}
+    assert checks.at_rest(Evidence(present={**ended, **host, "/series/ser-1": {"status": status}})).ok is ok
+
+
 @pytest.mark.parametrize(("begin", "ok"), [(4.0, True), (2.0, False)])
 def test_two_machines_of_one_worker_at_a_time_are_seen(begin: float, ok: bool) -> None:
     def machine(name: str, start: float, end: float) -> dict[str, Any]:
@@ -190,6 +209,94 @@ def test_a_killed_machine_ends_with_what_the_cloud_saw() -> None:
     found = ground.read(Evidence(machines=(killed,)))
     assert not found.left
     assert found.runs[0].end is not None
+
+
+def series_in(state: str, reservation: str | None, *, phase: str = "Cancelled") -> dict[str, Any]:
+    dates = [{"date": "2027-03-02", "state": state, "reservation": reservation}]
+    return {"status": {"phase": phase, "occurrences": dates}}
+
+
+def date_of_series(date: str = "2027-03-02") -> dict[str, Any]:
+    return {"spec": {"series": "ser-1", "occurrence": date}, "status": {"phase": "Cancelled"}}
+
+
+def test_a_series_that_is_lost_or_decided_twice_and_a_date_with_two_reservations_are_seen() -> None:
+    seen = Seen([Asked("series", "k", 202, resource="ser-1")])
+    placed, refused = (("/series/ser-1", series_in("placed", "rsv-1", phase=one)) for one in ("Placed", "Refused"))
+    made = ("/reservations/rsv-1", date_of_series())
+    present = {"/series/ser-1": series_in("placed", "rsv-1", phase="Completed")}
+    good = Evidence(present=dict(present), history=history(made, placed, made))
+    assert kept_series(good, seen).ok
+    assert "never booked" in kept_series(Evidence(), seen).detail
+    assert kept_series(Evidence(present={"/requests/t/a": request("Refused", subject="series/ser-1")}), seen).ok
+    both = Evidence(present=dict(present), history=history(made, placed, refused))
+    assert "Placed and Refused" in kept_series(both, seen).detail
+    twice = history(made, placed, ("/reservations/rsv-2", date_of_series()))
+    assert "rsv-1, rsv-2" in kept_series(Evidence(present=dict(present), history=twice), seen).detail
+    never = Evidence(present=dict(present), history=history(placed))
+    assert "[] was made" in kept_series(never, seen).detail
+    given_back = {"/series/ser-1": series_in("cancelled", None)}
+    assert kept_series(Evidence(present=dict(given_back), history=history(placed)), seen).ok
+
+
+def test_series_are_asked_about_only_where_some_were_booked() -> None:
+    def claims(*seen: Asked) -> list[str]:
+        return [check.claim for check in checks.judge(Evidence(), Seen(list(seen)), every_event=False)]
+
+    assert not [claim for claim in claims(Asked("series", "k", 0)) if "series" in claim]
+    assert [claim for claim in claims(Asked("series", "k", 202, resource="ser-1")) if "series" in claim]
+
+
+def job_on(worker: str, begin: float, end: float, process: int = 7) -> list[str]:
+    return [f"job-1 {worker} {process} {at}" for at in (begin, end)]
+
+
+@pytest.mark.parametrize(
+    ("lines", "attempts", "said"),
+    [
+        (job_on("local-1", 1, 3), 1, ""),
+        ([*job_on("local-1", 1, 3), "job-1 loc"], 1, ""),  # killed while it wrote
+        (job_on("local-1", 1, 3) + job_on("local-2", 4, 6), 2, ""),  # its host was lost
+        (job_on("local-1", 1, 3) + job_on("local-2", 2, 6), 2, "at a time"),
+        (job_on("local-1", 1, 3) + job_on("local-1", 4, 6, process=8), 1, "2 times in 1 attempts"),
+        ([], 1, "nothing to compare"),
+    ],
+)
+def test_a_job_that_runs_twice_is_seen(lines: list[str], attempts: int, said: str) -> None:
+    instance = {"spec": {"definition": "job-1@1.0.0"}, "status": {"phase": "Terminated", "attempt": attempts}}
+    seen = Seen([Asked("run", "k", 201, resource="rsv-1")])
+    check = never_twice(Evidence(present={"/instances/ins-1": instance}), seen, lives(lines))
+    assert check.ok is not bool(said)
+    assert said in check.detail
+
+
+def test_jobs_write_down_that_they_run() -> None:
+    ledger = Ledger()
+    try:
+        manifest = ledger.manifest("job-3")
+        assert is_manifest(manifest)
+        (node,) = read_manifest(manifest).nodes
+        subprocess.run(node.command, env={"PATH": os.environ["PATH"], "LABLET_WORKER": "local-1"}, check=True)
+        (ran,) = ledger.read()
+    finally:
+        ledger.remove()
+    assert (ran.job, ran.worker) == ("job-3", "local-1")
+    assert ran.end - ran.begin >= 1
+    assert not ledger.path.exists()
+
+
+def test_agents_are_killed_and_stand_still_for_longer_than_their_permission() -> None:
+    agents = ["agent-1", "agent-2"]
+    faults = [
+        fault
+        for seed in range(60)
+        for fault in plan(seed, 60, REPLICAS, 2.0, sound_etcd=True, agents=agents, agent_ttl=6)
+        if fault.target in agents
+    ]
+    assert {(fault.kind, fault.target) for fault in faults} == {
+        (kind, agent) for kind in (Kind.KILL, Kind.PAUSE) for agent in agents
+    }
+    assert all(fault.seconds > 6 for fault in faults if fault.kind is Kind.PAUSE)
 
 
 def seat_of(name: str, attempt: int = 1) -> dict[str, Any]:

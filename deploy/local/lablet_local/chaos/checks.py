@@ -5,26 +5,37 @@ compared: one that compared nothing has failed.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
+from lablet_local.chaos.jobs import Ran, never_twice
 from lablet_local.chaos.load import Seen
 from lablet_local.chaos.seats import none_given_up
-from lablet_local.demo.books import FINAL, Json, below, phase
+from lablet_local.chaos.terms import kept_series
+from lablet_local.demo.books import FINAL, Json, below, is_agent, phase
 from lablet_local.demo.checks import ground, stream
 from lablet_local.demo.checks.check import Check
 from lablet_local.demo.checks.store import never_double_booked
 from lablet_local.demo.evidence import Evidence
 
+_ENDS: Mapping[str, tuple[str, ...]] = {
+    "/reservations/": FINAL,
+    "/instances/": ("Terminated",),
+    "/workers/": ("Offline",),
+}
 _DECIDED = ("Decided", "Refused")
 
 
-def judge(evidence: Evidence, seen: Seen, *, every_event: bool) -> list[Check]:
-    """`every_event`: neither history nor stream was made to forget, so each change must have been told."""
+def judge(evidence: Evidence, seen: Seen, *, every_event: bool, jobs: Iterable[Ran] = ()) -> list[Check]:
+    """`every_event`: neither history nor stream was made to forget, so each change must have been told. `jobs`: the lives
+    that they had."""
     found = ground.read(evidence)
+    drawn = {one.what for one in seen.accepted}
     return [
         answered(seen),
         one_outcome(evidence),
         kept(evidence, seen),
+        *([kept_series(evidence, seen)] if "series" in drawn else []),
+        *([never_twice(evidence, seen, jobs)] if "run" in drawn else []),
         at_rest(evidence),
         none_given_up(evidence),
         never_double_booked(evidence),
@@ -70,7 +81,7 @@ def kept(evidence: Evidence, seen: Seen) -> Check:
         elif name not in there:
             there.add(name)
             made[name] += 1
-    wanted = [one.resource for one in seen.accepted if one.what == "reserve" and one.resource]
+    wanted = [one.resource for one in seen.accepted if one.what in ("reserve", "run") and one.resource]
     broken = [f"{name} was accepted and never made" for name in wanted if not made[name] and name not in refused]
     broken += [f"{name} was made {count} times" for name, count in made.items() if count > 1]
     return Check("clients", "every accepted reservation was made exactly once", len(wanted), tuple(broken))
@@ -82,15 +93,20 @@ def _subject(request: Json) -> str:
 
 def at_rest(evidence: Evidence) -> Check:
     """When all is over nothing is under way."""
-    ended = {"/reservations/": FINAL, "/instances/": ("Terminated",), "/workers/": ("Offline",)}
-    broken: list[str] = []
-    looked_at = 0
-    for prefix, final in ended.items():
+    looked_at = sum(len(below(evidence, prefix)) for prefix in _ENDS)
+    return Check("etcd", "after the last fault everything comes to its end", looked_at, tuple(under_way(evidence)))
+
+
+def under_way(evidence: Evidence) -> Iterator[str]:
+    """What has not come to its end. An agent's host comes and goes by itself; a series is as far as its reservations are."""
+    for prefix, final in _ENDS.items():
         for name, document in below(evidence, prefix).items():
-            looked_at += 1
-            if phase(document) not in final:
-                broken.append(f"{prefix}{name} is {phase(document)}: {document['status'].get('reason')}")
-    return Check("etcd", "after the last fault everything comes to its end", looked_at, tuple(broken))
+            host = prefix == "/workers/" and is_agent(document)
+            if phase(document) not in final and not host:
+                yield f"{prefix}{name} is {phase(document)}: {document['status'].get('reason')}"
+    for name, series in below(evidence, "/series/").items():
+        if phase(series) == "Pending" or series["status"].get("work"):
+            yield f"/series/{name} is {phase(series)} and still worked off"
 
 
 def one_machine_a_worker(evidence: Evidence) -> Check:

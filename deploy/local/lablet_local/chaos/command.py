@@ -2,16 +2,20 @@
 
 import asyncio
 import shutil
+import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
+from lablet_local.chaos.record import BadRecord, Record, append, read, record_of, summed
 from lablet_local.chaos.run import Verdict, run_seed
 from lablet_local.demo.command import LabsMissing, sample_labs
+from lablet_local.members import MANY
 
 _LAB = "ospf-basics"
 
@@ -23,8 +27,21 @@ class ChaosOptions:
     seconds: float = 30.0
     ha: bool = False
     """Three members of etcd and of NATS."""
+    agents: int = 0
+    """Hosts that run jobs."""
     keep: Path | None = None
     """Folder below which a failed seed's data stay; None: below the system's temporary folder."""
+    record: Path | None = None
+    """File to which each seed adds its line; seeds that stand in it are not run again."""
+
+    @property
+    def members(self) -> int:
+        return MANY if self.ha else 1
+
+    def again(self, seed: int) -> str:
+        """The command that plans the same faults."""
+        agents = f" --agents {self.agents}" if self.agents else ""
+        return f"lablet chaos{' --ha' * self.ha}{agents} --seed {seed} --seconds {self.seconds:g}"
 
 
 def run_chaos(options: ChaosOptions) -> int:
@@ -32,15 +49,42 @@ def run_chaos(options: ChaosOptions) -> int:
     console = Console(highlight=False, soft_wrap=True)
     try:
         lab_file = (sample_labs() / f"{_LAB}.yaml").read_bytes()
-    except LabsMissing as error:
+        records = _run_before(options)
+    except (LabsMissing, BadRecord) as error:
         console.print(f"chaos: {error}", markup=False)
         return 2
+    before = {record.seed for record in records}
+    for seed in range(options.first, options.first + options.seeds):
+        if seed in before:
+            continue
+        record = _one(seed, options, lab_file, console)
+        if options.record is not None:
+            append(options.record, record)
+        records.append(record)
+    return summary(records, console)
+
+
+def run_sum(files: Sequence[Path]) -> int:
+    """Prints the table of records. 0 when there are some and every check held."""
+    try:
+        records = [record for file in files for record in read(file)]
+    except (BadRecord, OSError) as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return 2
+    print(summed(records))
+    return 0 if records and all(record.ok for record in records) else 1
+
+
+def _run_before(options: ChaosOptions) -> list[Record]:
+    """What the record says of the seeds that are asked for, run in the same way."""
+    if options.record is None or not options.record.exists():
+        return []
     seeds = range(options.first, options.first + options.seeds)
-    verdicts = [_one(seed, options, lab_file, console) for seed in seeds]
-    return summary(verdicts, console)
+    wanted = {(seed, options.members, options.agents, options.seconds) for seed in seeds}
+    return [record for record in read(options.record) if record.same_run in wanted]
 
 
-def _one(seed: int, options: ChaosOptions, lab_file: bytes, console: Console) -> Verdict:
+def _one(seed: int, options: ChaosOptions, lab_file: bytes, console: Console) -> Record:
     folder = Path(tempfile.mkdtemp(prefix=f"lablet-chaos-{seed}-", dir=options.keep))
     began = time.monotonic()
     verdict = asyncio.run(
@@ -51,17 +95,16 @@ def _one(seed: int, options: ChaosOptions, lab_file: bytes, console: Console) ->
             lab_file,
             lambda words: console.print(f"  {words}", markup=False),
             ha=options.ha,
+            agents=options.agents,
         )
     )
-    show(verdict, console, time.monotonic() - began)
+    took = time.monotonic() - began
+    show(verdict, console, took)
     if verdict.ok:
         shutil.rmtree(folder)
     else:
-        console.print(
-            f"  kept: {folder}; again: lablet chaos{' --ha' * options.ha} --seed {seed} --seconds {options.seconds:g}",
-            markup=False,
-        )
-    return verdict
+        console.print(f"  kept: {folder}; again: {options.again(seed)}", markup=False)
+    return record_of(verdict, members=options.members, agents=options.agents, seconds=options.seconds, took=took)
 
 
 def show(verdict: Verdict, console: Console, seconds: float) -> None:
@@ -85,26 +128,17 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "none"
 
 
-def summary(verdicts: list[Verdict], console: Console) -> int:
+def summary(records: Sequence[Record], console: Console) -> int:
     """The line that ends a run."""
-    failed = [verdict.seed for verdict in verdicts if not verdict.ok]
-
-    def broken(*words: str) -> int:
-        return sum(
-            len(check.broken)
-            for verdict in verdicts
-            for check in verdict.checks
-            if any(word in check.claim for word in words)
-        )
-
+    failed = sorted({record.seed for record in records if not record.ok})
     figures = {
-        "seeds": len(verdicts),
-        "faults": sum(verdict.faults.total() for verdict in verdicts),
-        "requests": sum(len(verdict.seen.asked) for verdict in verdicts),
-        "lost": broken("answered in the end", "exactly one outcome", "made exactly once", "was published"),
-        "doubled": broken("two places", "two machines", "left over"),
-        "overcommitted": broken("beyond its capacity", "never needed more", "more nodes than its licence"),
-        "longest_unavailable_seconds": round(max(verdict.seen.longest_unavailable for verdict in verdicts), 1),
+        "seeds": len({record.seed for record in records}),
+        "faults": sum(sum(record.faults.values()) for record in records),
+        "requests": sum(record.requests for record in records),
+        "lost": sum(record.lost for record in records),
+        "doubled": sum(record.doubled for record in records),
+        "overcommitted": sum(record.overcommitted for record in records),
+        "longest_unavailable_seconds": max(record.longest_unavailable for record in records),
     }
     if failed:
         console.print(f"chaos: failed seeds: {', '.join(map(str, failed))}", markup=False)

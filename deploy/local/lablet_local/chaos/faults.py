@@ -65,8 +65,10 @@ class Injector:
                 self._mesh.kill(await self._process(fault.target))
             case Kind.RESTART:
                 await self._mesh.restart(fault.target)
-            case Kind.PAUSE | Kind.MINORITY:
+            case Kind.PAUSE:
                 await self._pause(await self._process(fault.target), fault.seconds)
+            case Kind.MINORITY:
+                await self._cut_off(await self._process(fault.target), fault.seconds)
             case Kind.ROLLING:
                 for name in self._mesh.members.names(fault.target):
                     await self._mesh.restart(name)
@@ -90,6 +92,13 @@ class Injector:
         if leader is None:
             raise NotReady(f"{led} has no leader just now")
         return leader
+
+    async def _cut_off(self, member: str, seconds: float) -> None:
+        self._network.peers.cut_off(member)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._network.peers.join(member)
 
     async def _pause(self, process: str, seconds: float) -> None:
         pid = self._mesh.kill(process, signal.SIGSTOP)

@@ -20,6 +20,8 @@ _AGAIN_SECONDS = 0.15
 _UNANSWERED = (429, 500, 502, 503, 504)
 _WORKERS = 4
 """Clients at once."""
+_SOON_MINUTES = 15
+_ENOUGH_RAN = 4
 
 
 @dataclass(slots=True)
@@ -57,16 +59,27 @@ class Seen:
 class Load:
     """Runs until `stop`; then no new request begins, and those under way are carried to their answer."""
 
-    def __init__(self, gateways: list[str], token: str, seed: int, speed: float, lab_file: bytes) -> None:
+    def __init__(
+        self,
+        gateways: list[str],
+        token: str,
+        seed: int,
+        speed: float,
+        lab_file: bytes,
+        job: Callable[[str], bytes] | None = None,
+    ) -> None:
+        """`job`: the manifest of a job by its name, where there are agents to run it."""
         self._gateways = gateways
         self._headers = {"Authorization": f"Bearer {token}"}
         self._seed = seed
         self._speed = speed
         self._lab_file = lab_file
+        self._job = job
         self._turn = itertools.count()
         self._numbers = itertools.count()
         self._stopping = asyncio.Event()
         self._booked: list[str] = []
+        self._terms: list[str] = []
         self.seen = Seen()
 
     async def run(self) -> None:
@@ -82,11 +95,37 @@ class Load:
     def stop(self) -> None:
         self._stopping.set()
 
+    async def wind_up(self) -> None:
+        """Faults are over: terms go no further than what has begun of them, and where enough labs have run to be judged,
+        whoever has booked for later than `_SOON_MINUTES` from now goes home. What is left ends in its own time."""
+        now = await self._now()
+        for term in self._terms:
+            await self._ask("cancel-series", "DELETE", f"/series/{term}")
+        found = [one for one in [await self._read(f"/reservations/{name}") for name in self._booked] if one]
+        ran = sum(one["status"]["phase"] in ("Active", "Completed") for one in found)
+        if now is None or ran < _ENOUGH_RAN:
+            return
+        late = now + timedelta(minutes=_SOON_MINUTES)
+        room = asyncio.Semaphore(_WORKERS)
+        async with asyncio.TaskGroup() as tasks:
+            for one in found:
+                if (
+                    one["status"]["phase"] == "Scheduled"
+                    and datetime.fromisoformat(one["status"]["slot"]["start"]) > late
+                ):
+                    tasks.create_task(self._go_home(str(one["metadata"]["id"]), room))
+
+    async def _go_home(self, booked: str, room: asyncio.Semaphore) -> None:
+        async with room:
+            await self._ask("cancel", "DELETE", f"/reservations/{booked}")
+
     async def _client(self, rng: random.Random) -> None:
         deeds: list[tuple[int, Callable[[random.Random], Any]]] = [
             (10, self._reserve), (2, self._extend), (2, self._cancel), (1, self._drain), (1, self._publish),
-            (1, self._collect),
+            (1, self._collect), (1, self._book_series), (1, self._change_series),
         ]  # fmt: skip
+        if self._job is not None:
+            deeds.append((3, self._run_job))
         while not self._stopping.is_set():
             (deed,) = rng.choices([one for _, one in deeds], weights=[weight for weight, _ in deeds])
             await deed(rng)
@@ -137,6 +176,42 @@ class Load:
         if page and page["items"]:
             instance = rng.choice(page["items"])["metadata"]["id"]
             await self._ask("collect", "POST", f"/instances/{instance}/collect", {})
+
+    async def _book_series(self, rng: random.Random) -> None:
+        """A date today and one or two on the days after; all of them, or those that fit."""
+        now = await self._now()
+        if now is None:
+            return
+        start = (now + timedelta(minutes=rng.randint(40, 50))).replace(second=0, microsecond=0)
+        body = {
+            "definition": "chaos", "seats": rng.choice((1, 2)), "start": start.isoformat(), "durationMinutes": 15,
+            "rule": f"FREQ=DAILY;COUNT={rng.choice((2, 3))}", "mode": rng.choice(("all", "fits")),
+        }  # fmt: skip
+        asked = await self._ask("series", "POST", "/series", body)
+        if asked is not None and asked.status in (201, 202):
+            self._terms.append(asked.resource)
+
+    async def _change_series(self, rng: random.Random) -> None:
+        """The last date comes a little later."""
+        found = await self._read(f"/series/{rng.choice(self._terms)}") if self._terms else None
+        dates = (found or {}).get("status", {}).get("occurrences") or []
+        if not found or not dates:
+            return
+        start = datetime.fromisoformat(dates[-1]["start"]) + timedelta(minutes=rng.choice((5, 10, 30)))
+        body = {"scope": "this", "date": dates[-1]["date"], "start": start.isoformat()}
+        version = f'"{found["metadata"]["resourceVersion"]}"'
+        await self._ask("change-series", "PATCH", f"/series/{found['metadata']['id']}", body, {"If-Match": version})
+
+    async def _run_job(self, rng: random.Random) -> None:
+        """As soon as a host has room; each job is a definition of its own, so that its processes can be told apart."""
+        assert self._job is not None
+        name = f"job-{next(self._numbers)}"
+        yaml = {"Content-Type": "application/yaml"}
+        published = await self._ask("publish", "POST", f"/definitions?name={name}", self._job(name), yaml)
+        if published is None or published.status not in (200, 201):
+            return
+        body = {"definition": name, "pool": "agents", "asap": True, "durationMinutes": rng.choice((20, 30))}
+        await self._ask("run", "POST", "/reservations", body)
 
     async def _now(self) -> datetime | None:
         clock = await self._read("/clock")

@@ -7,6 +7,7 @@ from typing import Self
 
 from lablet_common.resources.kinds import Service
 from lablet_common.testing.proxy import FaultyProxy
+from lablet_local.chaos.peers import PeerNetwork
 from lablet_local.chaos.schedule import SERVERS
 from lablet_local.members import Members
 from lablet_local.ports import PortBlock
@@ -30,9 +31,12 @@ class Network:
             for server in SERVERS
             if server != "s3" or service not in _WITHOUT_S3
         }
+        self.peers = PeerNetwork(members)
+        """Between members."""
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
+        await self._stack.enter_async_context(self.peers)
         for proxy in self._all():
             await self._stack.enter_async_context(proxy)
         return self

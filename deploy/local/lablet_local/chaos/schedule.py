@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lablet_local.members import member_name, member_of
@@ -37,7 +37,7 @@ class Kind(StrEnum):
     LEADER = "leader"
     """Of three members, SIGKILL for the one that leads etcd, or a stream of NATS."""
     MINORITY = "minority"
-    """One of three members is out of touch (SIGSTOP): the others go on, and it wakes up believing that it still leads."""
+    """One of three members is cut off from the others, and its clients still reach it."""
     ROLLING = "rolling"
     """Each of three members is stopped in order and started again, one after another."""
 
@@ -79,12 +79,20 @@ _WEIGHTS = {
 
 
 def plan(
-    seed: int, seconds: float, replicas: Sequence[str], lease_ttl: float, *, sound_etcd: bool, members: int = 1
+    seed: int,
+    seconds: float,
+    replicas: Sequence[str],
+    lease_ttl: float,
+    *,
+    sound_etcd: bool,
+    members: int = 1,
+    agents: Sequence[str] = (),
+    agent_ttl: float = 0.0,
 ) -> list[Fault]:
-    """Faults for `seconds`, in the order of their time. `replicas` are the services' processes. Without a sound etcd it is
-    neither killed nor restarted: it could lose what it acknowledged. A seed either forgets history and purges events or
-    does not, so that half of the runs can be held to every event. With several members no two of one server are hit at a
-    time."""
+    """Faults for `seconds`, in the order of their time. `replicas` are the services' processes; `agents` are killed and
+    paused, too. Without a sound etcd it is neither killed nor restarted: it could lose what it acknowledged. A seed either
+    forgets history and purges events or does not, so that half of the runs can be held to every event. With several members
+    no two of one server are hit at a time."""
     rng = random.Random(seed)
     forgetful = seed % 2 == 0
     left_out = (() if forgetful else (Kind.COMPACT, Kind.PURGE)) + (() if members > 1 else OF_MANY)
@@ -96,7 +104,11 @@ def plan(
     at = FIRST_SECONDS
     while at < seconds:
         kind = rng.choices(kinds, weights=[_WEIGHTS[one] for one in kinds])[0]
-        fault = _draw(rng, at, kind, list(replicas), services, lease_ttl, members, sound_etcd=sound_etcd)
+        fault = _draw(rng, at, kind, [*replicas, *agents], services, lease_ttl, members, sound_etcd=sound_etcd)
+        if fault.target in agents and kind is Kind.PAUSE:
+            fault = replace(fault, seconds=round(fault.seconds * agent_ttl / lease_ttl, 2))
+        if fault.target in agents and kind is Kind.RESTART:  # it would end its labs first
+            fault = replace(fault, kind=Kind.KILL)
         server = fault.shakes
         wanted = kind is not Kind.COMPACT or at >= calm_until
         if server is not None and members > 1:
@@ -130,7 +142,8 @@ def _draw(
         case Kind.RESTART:
             return Fault(at, kind, rng.choice(replicas))
         case Kind.PAUSE:
-            return Fault(at, kind, rng.choice([*replicas, *nats]), _past(rng, ttl))
+            members_of_many = [*etcd, *nats] if members > 1 else nats
+            return Fault(at, kind, rng.choice([*replicas, *members_of_many]), _past(rng, ttl))
         case Kind.LEADER:
             led = ["etcd", *STREAMS] if sound_etcd else list(STREAMS)
             return Fault(at, kind, LEADER_OF + rng.choice(led))

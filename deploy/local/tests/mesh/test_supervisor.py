@@ -116,19 +116,31 @@ async def test_a_paused_process_can_still_be_stopped(supervisor: Supervisor, sta
     assert supervisor.state("frozen").phase is Phase.STOPPED
 
 
+DEAF = """
+    import os, pathlib, signal
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    pathlib.Path(os.environ["HERE"], "deaf").touch()
+    while True:
+        signal.pause()
+"""
+
+
 async def test_a_process_that_ignores_the_signal_is_killed_after_its_time(
     supervisor: Supervisor, stand_in: Make, tmp_path: Path
 ) -> None:
-    source = """
-        import os, pathlib, signal
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        pathlib.Path(os.environ["HERE"], "deaf").touch()
-        while True:
-            signal.pause()
-    """
-    supervisor.start([stand_in("deaf", source, ready=ready_when(tmp_path / "deaf"), stop_seconds=0.3)])
+    supervisor.start([stand_in("deaf", DEAF, ready=ready_when(tmp_path / "deaf"), stop_seconds=0.3)])
     await supervisor.wait_ready()
     await supervisor.stop("deaf")
+    assert supervisor.state("deaf").last_end == "was ended by SIGKILL"
+
+
+async def test_who_is_in_a_hurry_kills_what_has_not_ended_before_its_own_time(
+    supervisor: Supervisor, stand_in: Make, tmp_path: Path
+) -> None:
+    supervisor.start([stand_in("deaf", DEAF, ready=ready_when(tmp_path / "deaf"), stop_seconds=60)])
+    await supervisor.wait_ready()
+    async with asyncio.timeout(10):
+        await supervisor.stop_all(within=0.2)
     assert supervisor.state("deaf").last_end == "was ended by SIGKILL"
 
 

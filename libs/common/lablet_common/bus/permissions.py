@@ -143,6 +143,8 @@ class ClusterPlace:
     routes: Sequence[str]
     """`host:port` of each."""
     password: str
+    called_at: str | None = None
+    """`host:port` at which the others are to call it; None: where it listens."""
 
     def lines(self) -> list[str]:
         """As it stands in the configuration."""
@@ -150,6 +152,7 @@ class ClusterPlace:
             "cluster {",
             '  name: "lablet"',
             f"  listen: {json.dumps(self.listen)}",
+            *([f"  advertise: {json.dumps(self.called_at)}"] if self.called_at else []),
             "  no_advertise: true",
             f"  authorization {{user: {json.dumps(ROUTES_USER)}, password: {json.dumps(self.password)}}}",
             f"  routes: {json.dumps([f'nats://{ROUTES_USER}:{self.password}@{one}' for one in self.routes])}",

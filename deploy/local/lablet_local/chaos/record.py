@@ -1,0 +1,163 @@
+"""What each seed did and found, one JSON line each, so that hundreds of them can be run in pieces and summed up later.
+
+A line is written in one piece when its seed is judged; one that was cut short (the machine went off) is passed over. Every
+line counts: a seed that failed once is not unmade by a later run.
+"""
+
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lablet_common.version import __version__
+from lablet_local.chaos.run import Verdict
+
+_LOST = ("answered in the end", "exactly one outcome", "made exactly once", "was published", "exactly one reservation")
+_DOUBLED = ("two places", "two machines", "left over", "ran twice")
+_OVERCOMMITTED = ("beyond its capacity", "never needed more", "more nodes than its licence")
+"""Words of the checks' claims."""
+
+_COLUMNS = (
+    "mesh", "runs", "seeds", "ok", "faults", "requests", "lost", "doubled", "over-committed", "longest unavailable",
+    "slowest to rest",
+)  # fmt: skip
+
+
+class BadRecord(ValueError):
+    """A line that is no record; names file and line."""
+
+
+class Record(BaseModel):
+    """One seed that was lived through and judged. Spans are real seconds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    seed: int
+    members: int
+    """Of etcd and of NATS."""
+    agents: int = 0
+    seconds: float
+    """Of faults."""
+    took: float
+    """From the mesh's start to its end."""
+    faults: dict[str, int]
+    answers: dict[str, int]
+    reservations: dict[str, int]
+    requests: int
+    lost: int
+    doubled: int
+    overcommitted: int
+    longest_unavailable: float
+    at_rest_after: float
+    broken: list[str]
+    """Every claim that did not hold, with its cases."""
+    reduced: str = ""
+    ended: datetime
+    version: str = __version__
+
+    @property
+    def ok(self) -> bool:
+        return not self.broken
+
+    @property
+    def same_run(self) -> tuple[int, int, int, float]:
+        """What makes the same plan again."""
+        return self.seed, self.members, self.agents, self.seconds
+
+    @property
+    def mesh(self) -> str:
+        """Of what kind it was."""
+        told = f"{self.members} etcd, {self.members} NATS"
+        return told + (f", {self.agents} agents" if self.agents else "")
+
+
+def record_of(verdict: Verdict, *, members: int, agents: int = 0, seconds: float, took: float) -> Record:
+    """The line of a verdict, as of now."""
+
+    def broken(words: Sequence[str]) -> int:
+        return sum(len(check.broken) for check in verdict.checks if any(word in check.claim for word in words))
+
+    return Record(
+        seed=verdict.seed,
+        members=members,
+        agents=agents,
+        seconds=seconds,
+        took=round(took, 1),
+        faults=dict(sorted(verdict.faults.items())),
+        answers=dict(sorted(verdict.seen.outcomes.items())),
+        reservations=dict(sorted(verdict.outcomes.items())),
+        requests=len(verdict.seen.asked),
+        lost=broken(_LOST),
+        doubled=broken(_DOUBLED),
+        overcommitted=broken(_OVERCOMMITTED),
+        longest_unavailable=round(verdict.seen.longest_unavailable, 1),
+        at_rest_after=round(verdict.converged_seconds, 1),
+        broken=[f"{check.source}: {check.claim}: {check.detail}" for check in verdict.checks if not check.ok],
+        reduced=verdict.reduced,
+        ended=datetime.now(UTC).replace(microsecond=0),
+    )
+
+
+def append(path: Path, record: Record) -> None:
+    """Adds the line and sees it onto the disk. What an earlier run left half written is ended first."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        size = os.fstat(descriptor).st_size
+        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+        os.write(descriptor, (b"\n" if torn else b"") + record.model_dump_json().encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read(path: Path) -> Iterator[Record]:
+    """Every record of a file. Raises `BadRecord`, `OSError`."""
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            body = json.loads(line)
+        except json.JSONDecodeError:  # cut short while it was written
+            continue
+        try:
+            yield Record.model_validate(body)
+        except ValidationError as error:
+            raise BadRecord(f"{path}:{number} is no record: {error.errors()[0]['msg']}") from error
+
+
+def summed(records: Iterable[Record]) -> str:
+    """The table of docs/reliability.md, with a row for each kind of mesh, and the faults by kind."""
+    kinds: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        kinds[record.mesh].append(record)
+    rows = [f"| {' | '.join(_COLUMNS)} |", "|---|" + "---:|" * (len(_COLUMNS) - 1)]
+    rows += [_row(mesh, found) for mesh, found in sorted(kinds.items())]
+    together = [record for found in kinds.values() for record in found]
+    faults: Counter[str] = Counter()
+    for record in together:
+        faults.update(record.faults)
+    told = ", ".join(f"{count:,} {kind}" for kind, count in faults.most_common()) or "none"
+    rows += ["", f"Faults: {told}. Together {sum(record.took for record in together) / 3600:.1f} hours."]
+    rows += [
+        f"Seed {record.seed} ({record.mesh}) failed: {'; '.join(record.broken)}" for record in together if not record.ok
+    ]
+    return "\n".join(rows)
+
+
+def _row(mesh: str, found: Sequence[Record]) -> str:
+    cells: list[object] = [
+        mesh,
+        len(found),
+        len({record.seed for record in found}),
+        sum(record.ok for record in found),
+        f"{sum(sum(record.faults.values()) for record in found):,}",
+        f"{sum(record.requests for record in found):,}",
+        sum(record.lost for record in found),
+        sum(record.doubled for record in found),
+        sum(record.overcommitted for record in found),
+        f"{max(record.longest_unavailable for record in found):.1f} s",
+        f"{max(record.at_rest_after for record in found):.0f} s",
+    ]
+    return "| " + " | ".join(map(str, cells)) + " |"

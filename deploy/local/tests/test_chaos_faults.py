@@ -1,0 +1,81 @@
+"""Faults of members are carried out on who leads at that moment, and ended."""
+
+from typing import Any, cast
+
+import pytest
+
+from lablet_local.chaos.faults import Injector
+from lablet_local.chaos.network import Network
+from lablet_local.chaos.schedule import Fault, Kind
+from lablet_local.members import MANY, Members
+from lablet_local.mesh import LocalMesh
+from lablet_local.ports import PortBlock
+
+
+class Mesh:
+    """Three members of each, of which some lead; notes what is done to whom."""
+
+    def __init__(self, etcd: str | None = "etcd-3", stream: str | None = "nats-2") -> None:
+        self.members = Members(PortBlock(7400), MANY)
+        self.done: list[tuple[str, str]] = []
+        self._etcd, self._stream = etcd, stream
+
+    async def etcd_leader(self) -> str | None:
+        return self._etcd
+
+    async def stream_leader(self, stream: str) -> str | None:
+        return self._stream if stream == "EVENTS" else None
+
+    def kill(self, name: str, number: int = 9) -> int:
+        self.done.append(("kill", name))
+        return number
+
+    async def restart(self, name: str) -> None:
+        self.done.append(("restart", name))
+
+
+class Peers:
+    def __init__(self) -> None:
+        self.done: list[tuple[str, str]] = []
+
+    def cut_off(self, member: str) -> None:
+        self.done.append(("cut off", member))
+
+    def join(self, member: str) -> None:
+        self.done.append(("join", member))
+
+
+async def carried_out(mesh: Mesh, *faults: Fault) -> tuple[Injector, Peers]:
+    network = Network(PortBlock(7400), MANY)
+    peers = Peers()
+    network.peers = cast("Any", peers)
+    injector = Injector(cast("LocalMesh", mesh), network, 1)
+    await injector.run(faults)
+    return injector, peers
+
+
+@pytest.mark.parametrize(("led", "killed"), [("etcd", "etcd-3"), ("EVENTS", "nats-2")])
+async def test_who_leads_at_that_moment_is_killed(led: str, killed: str) -> None:
+    mesh = Mesh()
+    injector, _ = await carried_out(mesh, Fault(0, Kind.LEADER, f"leader of {led}"))
+    assert mesh.done == [("kill", killed)]
+    assert injector.done[Kind.LEADER] == 1
+
+
+async def test_where_nobody_leads_the_fault_is_counted_as_missed() -> None:
+    mesh = Mesh(etcd=None)
+    injector, _ = await carried_out(mesh, Fault(0, Kind.LEADER, "leader of etcd"))
+    assert (mesh.done, injector.missed, injector.done.total()) == ([], 1, 0)
+
+
+async def test_a_member_that_was_cut_off_joins_the_others_again() -> None:
+    _, peers = await carried_out(
+        Mesh(), Fault(0, Kind.MINORITY, "leader of etcd", 0.01), Fault(0, Kind.MINORITY, "nats-3", 0.02)
+    )
+    assert peers.done == [("cut off", "etcd-3"), ("cut off", "nats-3"), ("join", "etcd-3"), ("join", "nats-3")]
+
+
+async def test_members_are_restarted_in_turn() -> None:
+    mesh = Mesh()
+    await carried_out(mesh, Fault(0, Kind.ROLLING, "nats"))
+    assert mesh.done == [("restart", "nats"), ("restart", "nats-2"), ("restart", "nats-3")]

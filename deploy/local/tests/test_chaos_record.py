@@ -1,0 +1,85 @@
+"""Records of fault runs: written a line at a time, read again, and summed up without hiding what failed."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lablet_local.chaos.command import ChaosOptions, run_chaos, run_sum, summary
+from lablet_local.chaos.load import Asked, Seen
+from lablet_local.chaos.record import BadRecord, Record, append, read, record_of, summed
+from lablet_local.chaos.run import Verdict
+from lablet_local.demo.checks.check import Check
+
+
+def record(seed: int, *broken: str, claim: str = "every request was answered in the end", members: int = 1) -> Record:
+    seen = Seen([Asked("reserve", "k", 201), Asked("cancel", "l", 202)], longest_unavailable=1.26)
+    checks = (Check("etcd", claim, 4, broken),)
+    verdict = Verdict(seed, checks, Counter({"kill": 3, "cut": 1}), seen, 31.4, outcomes=Counter({"Completed": 1}))
+    return record_of(verdict, members=members, seconds=25, took=70.04)
+
+
+def test_what_was_written_is_read_again(tmp_path: Path) -> None:
+    file = tmp_path / "runs.jsonl"
+    written = [record(1), record(2, "k after 7 tries"), record(1, members=3)]
+    for one in written:
+        append(file, one)
+    assert list(read(file)) == written
+    assert [one.ok for one in written] == [True, False, True]
+    assert written[1].broken == ["etcd: every request was answered in the end: k after 7 tries"]
+
+
+def test_a_line_that_was_cut_short_is_passed_over_and_the_next_one_stands_by_itself(tmp_path: Path) -> None:
+    file = tmp_path / "runs.jsonl"
+    append(file, record(1))
+    whole = file.read_bytes()
+    file.write_bytes(whole + whole[: whole.index(b"}") + 1])
+    append(file, record(2))
+    assert [one.seed for one in read(file)] == [1, 2]
+
+
+def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "runs.jsonl"
+    file.write_text('{"seed": 1}\n')
+    with pytest.raises(BadRecord, match=r"runs\.jsonl:1"):
+        list(read(file))
+    assert run_sum([file]) == 2
+
+
+@pytest.mark.parametrize(
+    ("claim", "counted"),
+    [
+        ("every accepted reservation was made exactly once", "lost"),
+        ("no lab ran in two places at a time", "doubled"),
+        ("no worker was booked beyond its capacity", "overcommitted"),
+    ],
+)
+def test_each_kind_of_harm_is_counted_where_it_belongs(claim: str, counted: str) -> None:
+    found = record(1, "a", "b", claim=claim)
+    figures = {name: getattr(found, name) for name in ("lost", "doubled", "overcommitted")}
+    assert figures == {"lost": 0, "doubled": 0, "overcommitted": 0, counted: 2}
+
+
+def test_the_sum_counts_every_run_and_names_a_seed_that_failed_once() -> None:
+    table = summed([record(1), record(2, "k"), record(2), record(5, members=3)]).splitlines()
+    assert table[2] == "| 1 etcd, 1 NATS | 3 | 2 | 2 | 12 | 6 | 1 | 0 | 0 | 1.3 s | 31 s |"
+    assert table[3] == "| 3 etcd, 3 NATS | 1 | 1 | 1 | 4 | 2 | 0 | 0 | 0 | 1.3 s | 31 s |"
+    assert "12 kill, 4 cut" in table[5]
+    assert table[6].startswith("Seed 2 (1 etcd, 1 NATS) failed: etcd: every request")
+
+
+def test_the_line_that_ends_a_run_names_failed_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    assert summary([record(1), record(3, "k")], Console(soft_wrap=True)) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "chaos: failed seeds: 3"
+    assert told[1].startswith("chaos: FAILED seeds=2 faults=8 requests=4 lost=1 doubled=0 overcommitted=0")
+
+
+def test_seeds_that_stand_in_the_record_are_not_run_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "runs.jsonl"
+    for seed in (4, 5):
+        append(file, record(seed))
+    assert run_chaos(ChaosOptions(first=4, seeds=2, seconds=25, record=file)) == 0
+    assert "chaos: ok seeds=2 faults=8" in capsys.readouterr().out
+    assert run_sum([file]) == 0

@@ -112,9 +112,9 @@ class WorkerController:
         while True:
             try:
                 for template in templates:
-                    await _make(made_templates, template)
+                    await make_once(made_templates, template)
                 for pool in pools:
-                    await _make(made_pools, pool)
+                    await make_once(made_pools, pool)
             except StoreUnavailable as error:
                 log.warning("etcd does not answer: seeding again", extra={"cause": str(error)})
                 await asyncio.sleep(0.5)
@@ -180,9 +180,10 @@ class WorkerController:
         return PoolController(estate, self._presence)
 
 
-async def _make(
+async def make_once(
     repository: Repository[WorkerTemplate] | Repository[WorkerPool], resource: WorkerTemplate | WorkerPool
 ) -> None:
+    """Seeds it, unless there is one of its name already: that one may have been edited."""
     try:
         await repository.create(resource)  # type: ignore[arg-type]  # each list goes with its repository
     except AlreadyExists:

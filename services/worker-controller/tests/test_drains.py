@@ -59,6 +59,17 @@ async def test_a_lab_whose_slot_goes_on_is_collected_and_ended_at_the_deadline_a
     assert await fleet.phase() == "Terminated"
 
 
+async def test_a_drain_without_a_deadline_takes_the_template_s_which_is_four_hours(fleet: Any) -> None:
+    await fleet.book("a", 60, 600)
+    await fleet.at(70)
+    await drain(fleet)
+    await fleet.at(309)
+    assert await fleet.phase() == "Running"
+    await fleet.at(314)
+    ended = await fleet.instance()
+    assert (ended.phase, ended.status.reason) == ("Failed", "Drained")
+
+
 async def test_a_forced_drain_ends_labs_at_once_and_collects_first(fresh: Any) -> None:
     fleet = fresh()
     await fleet.seed()

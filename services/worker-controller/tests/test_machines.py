@@ -117,6 +117,32 @@ async def test_a_booking_that_comes_while_a_worker_goes_down_keeps_it_up(fleet: 
     assert await fleet.phase("b") == "Running"
 
 
+@pytest.mark.parametrize("phase", ["Ready", "Offline"])
+async def test_a_machine_that_vanished_while_nobody_looked_is_replaced(fleet: Any, phase: str) -> None:
+    """Ready: its lab runs again on the new one. Offline: the record of a stopped machine is not believed at power-on."""
+    off = phase == "Offline"
+    await fleet.book("a", 60, 90 if off else 240)
+    await fleet.at(130 if off else 70)
+    before = await fleet.worker()
+    assert (before.phase, before.status.machine.id) == (phase, "m-1")
+    await fleet.crash()
+    del fleet.provider.machines["m-1"]
+    fleet.runtime().lose_power()
+    await fleet.clock.advance(timedelta(minutes=5))
+    await fleet.start()
+    if off:
+        await fleet.book("b", 160, 240)
+        await fleet.at(161)
+        assert await fleet.phase("b") == "Running"
+    else:
+        await fleet.at(80)
+        await fleet.move_seat("a", "default-001")
+        await fleet.at(95)
+        assert await fleet.phase() == "Running"
+    after = await fleet.worker()
+    assert (after.phase, after.status.machine.id, running(fleet)) == ("Ready", "m-2", ["m-2"])
+
+
 async def test_insufficient_capacity_is_waited_for_and_then_fails(fleet: Any) -> None:
     await fleet.book("a", 60, 120)
     fleet.provider.launch_refused = InsufficientCapacity("none left")

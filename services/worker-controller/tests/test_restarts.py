@@ -146,11 +146,12 @@ async def test_a_failed_seat_is_tried_again_on_its_worker(fleet: Any) -> None:
 
 async def test_a_retry_waits_until_the_lab_is_proven_gone(fleet: Any) -> None:
     fleet.runtimes.by_url["memory://m-1"] = runtime = type(fleet.runtimes.open("memory://x", "y"))()
-    runtime.refusals = {"start": [RuntimeFault("no")] * 3, "remove": [RuntimeUnavailable("later")] * 50}
+    runtime.refusals = {"start": [RuntimeFault("no")] * 3, "remove": [RuntimeUnavailable("later")] * 5000}
     await fleet.book("a", 60, 300)
     await fleet.at(64)
-    if not (await fleet.instance()).status.released:
-        assert await outcome(fleet, "retry") == ("Refused", "not-ready")
+    failed = await fleet.instance()
+    assert (failed.phase, failed.status.released) == ("Failed", False)
+    assert await outcome(fleet, "retry") == ("Refused", "not-ready")
 
 
 async def test_a_retry_after_the_slot_or_of_a_lost_seat_is_refused(fleet: Any) -> None:

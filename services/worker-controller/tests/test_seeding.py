@@ -5,6 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from lablet_common.resources.kinds import TEMPLATE
+from lablet_common.resources.worker import WorkerTemplate
+from lablet_common.store import MemoryStore
+from lablet_common.store.repository import Repository
+from lablet_workers.app import make_once
 from lablet_workers.seeding import SeedError, read_seeds
 
 NOW = datetime(2027, 3, 1, tzinfo=UTC)
@@ -68,3 +73,17 @@ def test_a_fault_is_named_with_file_and_place(tmp_path: Path, old: str, new: str
 def test_a_missing_file_is_named_with_its_setting(tmp_path: Path) -> None:
     with pytest.raises(SeedError, match="WORKER_TEMPLATES_CONFIG_PATH"):
         read_seeds(tmp_path / "none.yaml", NOW)
+
+
+async def test_a_seed_never_overwrites_an_edit(tmp_path: Path) -> None:
+    file = tmp_path / "seeds.yaml"
+    file.write_text(GOOD, encoding="utf-8")
+    kept: Repository[WorkerTemplate] = Repository(MemoryStore(), TEMPLATE)
+    (first,), _ = read_seeds(file, NOW)
+    await make_once(kept, first)
+    made = await kept.require("small")
+    assert made.spec.max_nodes == 20
+    await kept.update(made.respecified(max_nodes=5))
+    (again,), _ = read_seeds(file, NOW)
+    await make_once(kept, again)
+    assert (await kept.require("small")).spec.max_nodes == 5

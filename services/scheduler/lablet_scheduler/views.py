@@ -47,7 +47,7 @@ def worker_view(worker: Worker) -> engine.WorkerView:
         cpu_cores=spec.capacity.cpu_cores,
         memory_gb=spec.capacity.memory_gb,
         storage_gb=spec.capacity.storage_gb,
-        max_nodes=spec.max_nodes,
+        max_nodes=worker.nodes,
         licence=spec.license,
         port_start=spec.port_range.start,
         port_end=spec.port_range.end,

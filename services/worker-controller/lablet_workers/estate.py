@@ -86,6 +86,13 @@ class Estate:
         """Raises `ProviderError`."""
         return launch_order(token, worker.id, self.template_of(worker).spec, tags, self.settings)
 
+    def license_token_of(self, worker: Worker) -> str:
+        """What licenses it; empty: nobody has set it. Only simulated machines take any word. Raises `ProviderError`."""
+        given = self.settings.cml.license_token
+        if given is not None:
+            return given.get_secret_value()
+        return "simulated" if self.template_of(worker).spec.provider == "simulated" else ""
+
     def workers_here(self) -> list[Worker]:
         """All of the pool, each as it is known last."""
         return [

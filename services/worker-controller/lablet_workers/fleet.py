@@ -282,7 +282,7 @@ class Fleet:
             by=self._estate.source,
             box=self._estate.box,
             default_password=settings.cml.password.get_secret_value() if settings.cml.password else "admin",
-            license_token=settings.cml.license_token.get_secret_value() if settings.cml.license_token else "simulated",
+            license_token=self._estate.license_token_of(worker),
             poll=self._estate.poll,
             probe=timedelta(seconds=settings.controller_probe_seconds * self._estate.clock.speed),
             unknown=timedelta(minutes=settings.controller_unknown_minutes),

@@ -3,9 +3,12 @@
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
+from lablet_common.resources.kinds import TEMPLATE
 from lablet_workers.providers.port import MachineState
 from lablet_workers.runtimes.port import RuntimeUnavailable
+from lablet_workers.settings import CmlSettings
 
 
 def unlicensed(worker: Any) -> Any:
@@ -38,6 +41,44 @@ async def test_a_licence_out_of_compliance_never_ends_a_running_lab_and_the_work
     assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED
     await fleet.at(150)
     assert await fleet.phase("b") == "Running"
+
+
+async def test_a_licence_for_fewer_nodes_moves_the_gate_once_when_the_worker_is_ready(fleet: Any) -> None:
+    """A placement that counted on the shape's twenty nodes is decided again."""
+    fleet.runtimes.by_url["memory://m-1"] = runtime = type(fleet.runtimes.open("memory://x", "y"))()
+    runtime.node_quota = 8
+    before = await fleet.gate()
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    assert ((await fleet.worker()).phase, (await fleet.worker()).nodes) == ("Ready", 8)
+    moved = await fleet.gate()
+    assert moved > before
+    await fleet.at(80)
+    assert await fleet.gate() == moved
+
+
+@pytest.mark.parametrize(
+    ("provider", "token", "phase"),
+    [("simulated", None, "Ready"), ("ec2", "tok", "Ready"), ("ec2", None, "Failed"), ("static", None, "Failed")],
+)
+async def test_no_token_is_invented_for_machines_that_are_not_simulated(
+    fresh: Any, provider: str, token: str | None, phase: str
+) -> None:
+    fleet = fresh()
+    fleet.settings["cml"] = CmlSettings(license_token=SecretStr(token) if token else None)
+    await fleet.seed()
+    template = await fleet.all(TEMPLATE).require("sim")
+    await fleet.all(TEMPLATE).update(template.respecified(provider=provider))
+    await fleet.define()
+    await fleet.start()
+    await fleet.book("a", 60, 120)
+    await fleet.at(48)
+    history = (await fleet.worker()).status.history
+    assert phase in [move.to for move in history]
+    failures = [(move.reason, "CML_LICENSE_TOKEN" in move.message) for move in history if move.to == "Failed"]
+    assert set(failures) == ({("LicenseTokenMissing", True)} if phase == "Failed" else set())
+    asked = ("registered", "CML_Enterprise") in fleet.runtime().history
+    assert asked is (phase == "Ready"), "without a token nobody is asked"
 
 
 async def test_a_runtime_that_does_not_tell_of_its_licence_says_nothing(fleet: Any) -> None:

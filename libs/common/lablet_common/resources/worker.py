@@ -278,6 +278,13 @@ class Worker(Resource[WorkerSpec, WorkerStatus]):
         return self.model_copy(update={"status": self.status.model_copy(update={"credentials": None})})
 
     @property
+    def nodes(self) -> int:
+        """Nodes that may run on it at the same time: what its shape says, or less where the licence on its running machine
+        allows less."""
+        quota = self.status.license.node_quota if self.status.license is not None else None
+        return min(self.spec.max_nodes, quota) if quota else self.spec.max_nodes
+
+    @property
     def is_on(self) -> bool:
         """A machine of it is (or may be) running."""
         return self.status.phase in _LIVE

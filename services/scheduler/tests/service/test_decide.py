@@ -10,6 +10,7 @@ from lablet_common.resources.instance import SLOT_ENDED, InstancePhase
 from lablet_common.resources.model import Move
 from lablet_common.resources.request import RequestPhase
 from lablet_common.resources.reservation import Hold, RosterEntry
+from lablet_common.resources.worker import License
 
 
 async def test_seats_that_fit_are_placed_with_ports_in_the_transaction_of_the_decision(pool: Any) -> None:
@@ -40,6 +41,24 @@ async def test_all_seats_are_placed_or_none(pool: Any) -> None:
     assert waiting.phase == "Waitlisted"
     assert waiting.status.placement == ()
     assert await pool.phase(third) == "Scheduled"
+
+
+@pytest.mark.parametrize(("quota", "seats"), [(None, 2), (0, 2), (40, 2), (8, 2), (7, 1)])
+async def test_the_licence_of_a_running_machine_may_allow_fewer_nodes_than_the_shape(
+    world: Any, quota: int | None, seats: int
+) -> None:
+    """A worker of twenty nodes and seats of four: what the licence tells counts where it is less, and 0 tells nothing."""
+    (worker,) = await world.pool(workers=1, nodes=20)
+    licence = License(status="IN_COMPLIANCE", node_quota=quota)
+    await world.put(worker.observed(license=licence), gate="default")
+    await world.definition(cpu=1, nodes=4)
+    await world.own()
+    names = []
+    for _ in range(2):
+        names.append(await world.ask())
+        await world.settle()
+    phases = [await world.phase(name) for name in names]
+    assert phases == ["Scheduled"] * seats + ["Waitlisted"] * (2 - seats)
 
 
 async def test_what_no_worker_could_ever_take_is_rejected_with_the_binding_dimension(pool: Any) -> None:

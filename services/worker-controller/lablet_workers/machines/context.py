@@ -66,6 +66,7 @@ class Surroundings:
     box: SecretBox
     default_password: str
     license_token: str
+    """Empty: nobody has set it, and nothing can be registered."""
     poll: timedelta
     probe: timedelta
     unknown: timedelta

@@ -155,6 +155,8 @@ async def licensing(worker: Worker, around: Surroundings) -> Outcome | Look:
         if product is not None and state.registration == _REFUSED:
             return fail(worker, "LicenseRefused", "the licence server refused the registration", around)
         if product is not None and not state.registered:
+            if not around.license_token:
+                return fail(worker, "LicenseTokenMissing", f"CML_LICENSE_TOKEN is not set: {product} needs it", around)
             await around.runtime.register(product, around.license_token)
             return Look(around.poll)
     except RuntimeUnavailable:
@@ -166,20 +168,19 @@ async def licensing(worker: Worker, around: Surroundings) -> Outcome | Look:
         return Look(around.poll)
     now = around.now()
     scaling = worker.status.scaling
-    return Outcome(
-        worker.moved(
-            _P.READY,
-            at=now,
-            by=around.by,
-            reason="InCompliance" if product else "EvaluationLicense",
-            license=License(status=state.authorization, node_quota=state.node_quota),
-            deadline=None,
-            scaling=scaling.model_copy(update={"state": "completed", "at": now}) if scaling else None,
-            conditions=worker.with_condition("Unknown", False, at=now),
-            failures=0,
-            retry_at=None,
-        )
+    up = worker.moved(
+        _P.READY,
+        at=now,
+        by=around.by,
+        reason="InCompliance" if product else "EvaluationLicense",
+        license=License(status=state.authorization, node_quota=state.node_quota),
+        deadline=None,
+        scaling=scaling.model_copy(update={"state": "completed", "at": now}) if scaling else None,
+        conditions=worker.with_condition("Unknown", False, at=now),
+        failures=0,
+        retry_at=None,
     )
+    return Outcome(up, gate=up.nodes != worker.nodes)
 
 
 def _password(worker: Worker, around: Surroundings) -> str:

@@ -64,14 +64,15 @@ async def _licensed(worker: Worker, busy: bool, around: Surroundings) -> Outcome
             return None
         conditions = worker.with_condition(UNLICENSED, False, at=now)
         told = License(status=state.authorization, node_quota=state.node_quota)
-        return Outcome(worker.observed(conditions=conditions, license=told))
+        licensed = worker.observed(conditions=conditions, license=told)
+        return Outcome(licensed, gate=licensed.nodes != worker.nodes)
     message = f"registration {state.registration}, authorization {state.authorization}"
     if known is None:
         conditions = worker.with_condition(UNLICENSED, True, at=now, reason="OutOfCompliance", message=message)
         return Outcome(worker.observed(conditions=conditions))
     if not busy and now - known.since >= around.unknown:
         return fail(worker, "LicenseLost", f"out of compliance since {known.since.isoformat()}: {message}", around)
-    if not state.registered:
+    if not state.registered and around.license_token:
         try:
             await around.runtime.register(PRODUCTS[worker.spec.license], around.license_token)
         except RuntimeFault as error:

@@ -46,6 +46,8 @@ class MemoryRuntime:
     registration: str = "NOT_REGISTERED"
     complies: bool = True
     """A completed registration is followed by its authorization."""
+    node_quota: int | None = 20
+    """What its licence tells."""
     lab_by_id: dict[str, MemoryLab] = field(default_factory=dict)
     history: list[tuple[str, str]] = field(default_factory=list)
     """(what, lab title) in order."""
@@ -78,7 +80,7 @@ class MemoryRuntime:
     async def license(self) -> LicenseInfo:
         self._enter("license")
         compliance = "IN_COMPLIANCE" if self.registration == "COMPLETED" and self.complies else "EVAL_MODE"
-        return LicenseInfo(self.registration, compliance, 20)
+        return LicenseInfo(self.registration, compliance, self.node_quota)
 
     async def register(self, product: str, token: str) -> None:
         self._enter("register")

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 
 from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatState
-from lablet_common.resources.worker import PoolSpec, Worker
+from lablet_common.resources.worker import PoolSpec, Worker, WorkerPhase
 
+_P = WorkerPhase
 _PER_STAND_IN = 10
 _PLACED = (ReservationPhase.HELD, ReservationPhase.SCHEDULED, ReservationPhase.ACTIVE)
 
@@ -77,7 +78,7 @@ def is_live(instance: Instance, now: datetime) -> bool:
 
 def plan_power(pool: PoolSpec, workers: Sequence[WorkerNeeds], now: datetime, grace: timedelta) -> dict[str, Wanted]:
     """Every worker's wanted power. `min` and `warm` are met with the lowest names; licences allowed to the pool go to
-    those that are busy, then on, then needed first."""
+    those that are busy, then on, then needed first; whoever is only cooling down comes last."""
     wanted = {one.worker.id: _by_calendar(one, now, grace, pool) for one in workers}
     spare = sorted((one for one in workers if not wanted[one.worker.id].on and _usable(one, now)), key=_name)
     short = pool.min - sum(want.on for want in wanted.values())
@@ -111,8 +112,9 @@ def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta, pool: PoolSp
         if span.frm <= now < span.to:
             return Wanted(False, "maintenance", span.to)
     coming = [need for need in one.needs if need.end > now]
+    cooling = _cooling(worker, now, pool)
     if not coming:
-        return Wanted(False, "no-need")
+        return cooling or Wanted(False, "no-need")
     first = coming[0]
     switch_on = first.start + preparation - lead
     if now >= switch_on:
@@ -124,15 +126,25 @@ def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta, pool: PoolSp
         return Wanted(True, "calendar", end)
     if worker.is_on and first.start + preparation - now <= bridge:
         return Wanted(True, "gap-within-grace", switch_on)
-    return Wanted(False, "need-later", switch_on)
+    return cooling or Wanted(False, "need-later", switch_on)
+
+
+def _cooling(worker: Worker, now: datetime, pool: PoolSpec) -> Wanted | None:
+    """Kept on because it came up not long ago. A mark that was undone is no coming up."""
+    up = next((m.at for m in reversed(worker.status.history) if m.frm == _P.LICENSING and m.to == _P.READY), None)
+    if worker.status.phase is not _P.READY or up is None:
+        return None
+    end = up + timedelta(minutes=pool.cooldown_minutes)
+    return Wanted(True, "cooldown", end) if now < end else None
 
 
 def _ration(allowed: int, workers: Sequence[WorkerNeeds], wanted: dict[str, Wanted], now: datetime) -> None:
     """Holds back those that would take a licence more than the pool may have."""
 
-    def rank(one: WorkerNeeds) -> tuple[bool, bool, datetime, str]:
+    def rank(one: WorkerNeeds) -> tuple[bool, bool, bool, datetime, str]:
         first = next((need.start for need in one.needs if need.end > now), datetime.max.replace(tzinfo=now.tzinfo))
-        return (not one.busy, not one.worker.is_on, first, one.worker.id)
+        cooling = wanted[one.worker.id].rule == "cooldown"
+        return (not one.busy, cooling, not one.worker.is_on, first, one.worker.id)
 
     candidates = sorted((one for one in workers if wanted[one.worker.id].on), key=rank)
     for one in candidates[allowed:]:

@@ -90,6 +90,7 @@ class _Pool(_Part):
     max: int
     warm: int = 0
     scale_down_grace_minutes: int = 30
+    cooldown_minutes: int = 0
     preparation_minutes: int = 5
     boot_reserve_minutes: int | None = None
     turnaround_minutes: int = 2

@@ -86,6 +86,8 @@ class PoolSpec(Model):
     """Idle workers kept on beyond what the calendar needs."""
     scale_down_grace_minutes: Annotated[int, Field(ge=0)] = 30
     """Gaps between needs up to this long are kept on."""
+    cooldown_minutes: Annotated[int, Field(ge=0)] = 0
+    """A worker that has come up is kept on for this long at least, needed or not."""
     preparation_minutes: Annotated[int, Field(ge=0)] = 5
     """Between a worker that is Ready and the first slot on it: import, start and probe."""
     boot_reserve_minutes: Annotated[int, Field(ge=0)] | None = None

@@ -7,8 +7,9 @@ from datetime import datetime, timedelta
 
 from lablet_common.clock import Clock
 from lablet_common.resources.definition import LicenseKind
-from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
+from lablet_common.resources.worker import Scaling, Worker, WorkerPhase, WorkerPool
 from lablet_common.secrets import SecretBox
+from lablet_workers.needs import Wanted
 from lablet_workers.providers.port import (
     LaunchOrder,
     NotFound,
@@ -28,6 +29,8 @@ LAB_PREFIX = "ins-"
 
 REFUSED = "ProviderRefuses"
 """Condition: its provider refuses what it needs, until somebody acts."""
+
+_UNNEEDED = "no-need"
 
 _FIRST_PAUSE = timedelta(minutes=1)
 
@@ -113,6 +116,21 @@ def with_refusal(worker: Worker, refusal: ProviderError | None, now: datetime) -
     if known is not None and (known.reason, known.message) == told:
         return None
     return worker.observed(conditions=worker.with_condition(REFUSED, True, at=now, reason=told[0], message=told[1]))
+
+
+def with_hold(worker: Worker, wanted: Wanted, now: datetime) -> Worker | None:
+    """The worker with the rule that leaves its power as it is; None: that was told. Being needed by the calendar or by a lab
+    is one rule here, and so is not being needed, now or yet: slots come and go without a word. An agent's host decides by
+    itself."""
+    known = worker.status.scaling
+    told = _UNNEEDED if known is None else _held_by(known.rule)
+    if wanted.rule == "agent" or _held_by(wanted.rule) == told:
+        return None
+    return worker.observed(scaling=Scaling(direction="held", rule=wanted.rule, at=now))
+
+
+def _held_by(rule: str) -> str:
+    return {"instance": "calendar", "need-later": _UNNEEDED}.get(rule, rule)
 
 
 async def gone_of(worker: Worker, around: Surroundings) -> Outcome | None:

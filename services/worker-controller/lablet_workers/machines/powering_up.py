@@ -19,6 +19,7 @@ from lablet_workers.machines.context import (
     pool_tags,
     tags_of,
     until,
+    with_hold,
 )
 from lablet_workers.machines.powering_down import given_up
 from lablet_workers.needs import Wanted
@@ -46,9 +47,10 @@ def boot_deadline(worker: Worker, now: datetime) -> datetime:
 async def offline(worker: Worker, wanted: Wanted, around: Surroundings) -> Outcome | Look:
     if worker.spec.replacing is not None or (around.retired and worker.status.machine is not None):
         return await given_up(worker, around)
-    if not wanted.on:
-        return Look(until(wanted.look, around))
     now = around.now()
+    if not wanted.on:
+        held = with_hold(worker, wanted, now)
+        return Outcome(held) if held is not None else Look(until(wanted.look, around))
     if worker.status.retry_at is not None and now < worker.status.retry_at:
         return Look(worker.status.retry_at - now)
     password = worker.status.credentials or around.box.seal(secrets.token_urlsafe(18), f"worker/{worker.id}")

@@ -6,7 +6,7 @@ worker fails only when no lab runs on it, and only after the same deadline.
 """
 
 from lablet_common.resources.worker import License, Scaling, Worker, WorkerPhase
-from lablet_workers.machines.context import PRODUCTS, Look, Outcome, Surroundings, fail, gone_of, log, until
+from lablet_workers.machines.context import PRODUCTS, Look, Outcome, Surroundings, fail, gone_of, log, until, with_hold
 from lablet_workers.needs import Wanted
 from lablet_workers.runtimes.port import RuntimeFault, RuntimeUnavailable
 
@@ -40,6 +40,9 @@ async def ready(worker: Worker, wanted: Wanted, busy: bool, around: Surroundings
         if licensed is not None:
             return licensed
     if wanted.on:
+        held = with_hold(worker, wanted, now)
+        if held is not None:
+            return Outcome(held)
         return Look(min(around.probe, until(wanted.look, around)))
     # marked first, which moves the gate: a placement decided on the old state is decided again
     scaling = Scaling(direction="down", rule=wanted.rule, at=now)

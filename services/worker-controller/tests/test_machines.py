@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lablet_common.resources.kinds import POOL, WORKER
+from lablet_common.telemetry.metrics import REGISTRY
 from lablet_workers.providers.port import (
     InsufficientCapacity,
     MachineState,
@@ -55,6 +56,27 @@ async def test_a_stopped_machine_is_started_again_and_not_launched_anew(fleet: A
     assert await fleet.phase("b") == "Running"
     assert len(fleet.provider.launches) == 1
     assert fleet.provider.power_ons == ["default-001", "default-001"]
+
+
+async def test_the_hours_that_a_machine_was_on_are_counted_when_it_goes_off(fleet: Any) -> None:
+    """Each life by itself: what it lay switched off in between is no hour of anybody's."""
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("lablet_worker_hours_total", {"pool": "default"}) or 0.0
+
+    before = counted()
+    for name, start, end in (("a", 60, 120), ("b", 600, 720)):
+        await fleet.book(name, start, end)
+        await fleet.at(end)
+        assert counted() == before, "it is on"
+        await fleet.at(end + 10)
+        history = (await fleet.worker()).status.history
+        assert history[-1].to == "Offline"
+        on = max(move.at for move in history if move.to == "Provisioning")
+        hours = (history[-1].at - on) / timedelta(hours=1)
+        assert (end - start) / 60 < hours < (end - start) / 60 + 0.5
+        assert counted() - before == pytest.approx(hours)
+        before = counted()
 
 
 async def test_the_gate_moves_exactly_when_eligibility_changes(fleet: Any) -> None:

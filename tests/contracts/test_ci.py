@@ -9,8 +9,8 @@ import pytest
 ALLOWED = "no browser here   # on a machine without one\n# a remark\n"
 
 
-def judged(root: Path, folder: Path, *cases: str) -> subprocess.CompletedProcess[str]:
-    (folder / "allowed").write_text(ALLOWED)
+def judged(root: Path, folder: Path, *cases: str, allowed: str = ALLOWED) -> subprocess.CompletedProcess[str]:
+    (folder / "allowed").write_text(allowed)
     tests = "".join(f"<testcase classname='t' name='n{number}'>{case}</testcase>" for number, case in enumerate(cases))
     (folder / "report.xml").write_text(f"<testsuites><testsuite>{tests}</testsuite></testsuites>")
     command = [sys.executable, str(root / ".ci/skips.py"), str(folder / "allowed"), str(folder / "report.xml")]
@@ -45,3 +45,18 @@ def test_the_script_is_valid_and_runs_each_tier(root: Path) -> None:
     for name in ("setup", "lint", "test", "docs", "observe", "images", "compose"):
         assert f"tier {name} " in text, name
     assert "trap end_engine EXIT" in text
+
+
+@pytest.mark.parametrize(
+    "reason", ["no Chromium on this machine (…)", "no promtool on this machine", "no prometheus on this machine"]
+)
+@pytest.mark.parametrize("may_install", [True, False])
+def test_what_ci_can_install_is_no_reason_to_skip(root: Path, tmp_path: Path, reason: str, may_install: bool) -> None:
+    text = (root / ".ci/run").read_text(encoding="utf-8")
+    (listing,) = [line for line in text.splitlines() if line.endswith('>"$OUT/allowed-skips"')]
+    script = f"may_install() {{ {str(may_install).lower()}; }}\nOUT={tmp_path}\n{listing}\n"
+    subprocess.run(["bash", "-euc", script], cwd=root, timeout=20, check=True)
+    assert '.ci/skips.py "$OUT/allowed-skips"' in text
+    told = judged(root, tmp_path, skip(reason), allowed=(tmp_path / "allowed-skips").read_text(encoding="utf-8"))
+    assert (told.returncode == 0) is not may_install
+    assert ("t.n0 was skipped" in told.stderr) is may_install

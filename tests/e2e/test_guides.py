@@ -59,7 +59,7 @@ COUNTED = (
     r'lablet_is_owner{service="scheduler",shard="default"}',
     r'lablet_api_request_duration_seconds_count{method="POST",route="/api/v1/reservations",status="\d+"}',
 )
-"""Names with the labels of the contract; dead letters and worker hours are counted by tests of their own."""
+"""Names with the labels of the contract; what is counted when a worker goes off, or a message dies, by tests of those."""
 SPEED = 60.0
 FEWEST = 30
 """Commands, so that a lost mark is noticed."""

@@ -101,7 +101,7 @@ def demo(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Folder for the mesh, kept [default: a temporary one]")
     ] = None,
-    speed: Annotated[float | None, typer.Option(help="Lab seconds in one real second [default: 200]", min=1.0)] = None,
+    speed: Annotated[float | None, typer.Option(help="Lab seconds in one real second [default: 175]", min=1.0)] = None,
     seed: Annotated[int, typer.Option(help="Of the single bookings")] = 1,
 ) -> None:
     """Run a believable morning on a mesh of its own, kill the scheduler, and check that nothing was lost."""

@@ -3,15 +3,19 @@
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 import yaml
 
 from lablet_common.store import MemoryStore
+from lablet_local.cli import app
 from lablet_local.cloud.sizes import read_sizes
 from lablet_local.demo.console import knock, type_into
 from lablet_local.demo.fleet import WORKERS, NoPorts, free_block, write_templates
 from lablet_local.demo.record import Recorder
+from lablet_local.demo.run import SPEED
 from lablet_local.demo.scenario import AGENTS, EXAM, LABS, NOTEBOOK, OSPF, POOL, VLAN, morning
 
 NODES = {OSPF: 3, VLAN: 6, EXAM: 4}
@@ -40,6 +44,12 @@ def test_every_morning_has_what_it_must_show(seed: int) -> None:
     assert all(one.end > one.start > one.asked + 18 for one in plan.bookings), "there is time to start a worker"
     ran = [one for one in plan.bookings if one.name not in ("hackathon", "second-class", plan.cancelled)]
     assert sum(one.seats for one in ran) >= 40
+
+
+def test_the_help_tells_the_speed_at_which_it_runs() -> None:
+    group: Any = typer.main.get_command(app)
+    (speed,) = [one for one in group.commands["demo"].params if one.name == "speed"]
+    assert f"[default: {SPEED:g}]" in speed.help
 
 
 def test_ports_that_something_listens_on_are_left_out() -> None:

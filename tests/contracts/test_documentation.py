@@ -6,6 +6,7 @@ That the site builds from it is tried in `test_site.py`; that the commands it sh
 
 import importlib
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+BLOCK = re.compile(r"^```\w*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"^\s*(?:\$ )?(?:\w+=\S+ )*(?:\S+/)?(lablet [a-z-].*)$", re.MULTILINE)
+HIDDEN = ("lablet chaos",)
+"""Commands that the reference leaves out on purpose."""
+EVERYWHERE = "options of every command"
+FEWEST_SHOWN = 60
+"""Commands in code, so that a lost pattern is noticed."""
 
 
 def site(name: str) -> ModuleType:
@@ -94,6 +102,68 @@ def test_pages_of_the_reference_are_those_of_the_code(name: str) -> None:
     wanted = site("write_reference").documents()[name]
     stored = (DOCS / "reference" / name).read_text(encoding="utf-8")
     assert stored == wanted, "if it was meant to change, run `make reference` and commit"
+
+
+@cache
+def known() -> dict[str, frozenset[str]]:
+    """Each command of the reference with its options; a group of commands is none."""
+    text = (DOCS / "reference" / "cli.md").read_text(encoding="utf-8")
+    found = {}
+    for section in re.split(r"^##+ ", text, flags=re.MULTILINE)[1:]:
+        name, _, told = section.partition("\n")
+        if f"```\n{name}" in told or name.lower() == EVERYWHERE:
+            cells = re.findall(r"^\| `(-[^`]*)`", told, flags=re.MULTILINE)
+            found[name.lower()] = frozenset(
+                one for cell in cells for one in re.findall(r"(?<![\w-])--?[a-z][\w-]*", cell)
+            )
+    return found
+
+
+def shown_commands() -> Iterator[tuple[str, list[str]]]:
+    """Page and words of every `lablet …` in a block of code, outside what the code writes and what is history."""
+    for path in documents():
+        name = str(path.relative_to(ROOT))
+        if name.startswith(("docs/reference/", "docs/adr/", "docs/performance", "CHANGELOG")):
+            continue
+        for block in BLOCK.findall(path.read_text(encoding="utf-8")):
+            for command in COMMAND.findall(re.sub(r"\\\n\s*", " ", block)):
+                yield name, shlex.split(command, comments=True)
+
+
+def unknown_in(words: list[str]) -> str | None:
+    """What of a command line the reference does not know."""
+    name = next(
+        (one for end in range(len(words), 1, -1) if (one := " ".join(words[:end])) in {*known(), *HIDDEN}), None
+    )
+    if name is None:
+        return " ".join(words[:3])
+    if name in HIDDEN:
+        return None
+    allowed = known()[name] | known()[EVERYWHERE] | {"--help"}
+    given = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+    return next((f"{name} {one}" for one in given if one not in allowed), None)
+
+
+def test_every_command_that_is_shown_is_one_of_the_reference() -> None:
+    every = list(shown_commands())
+    wrong = [f"{page}: {' '.join(words)}: {unknown}" for page, words in every if (unknown := unknown_in(words))]
+    assert not wrong, "\n".join(wrong)
+    assert len(every) >= FEWEST_SHOWN
+
+
+@pytest.mark.parametrize(
+    ("line", "unknown"),
+    [
+        ("lablet up --detach --speed 60", None),
+        ("lablet reserve ospf-basics -n 2 --start +2h --as instructor", None),
+        ("lablet reserve ospf-basics --speed 60", "lablet reserve --speed"),
+        ("lablet admin etcd shrink", "lablet admin etcd"),
+        ("lablet book ospf-basics", "lablet book ospf-basics"),
+        ("lablet chaos --seeds 3", None),
+    ],
+)
+def test_a_command_that_the_reference_does_not_know_is_found(line: str, unknown: str | None) -> None:
+    assert unknown_in(line.split()) == unknown
 
 
 def test_the_reference_names_every_command_and_every_metric() -> None:

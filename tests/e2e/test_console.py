@@ -10,6 +10,7 @@ import shutil
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import nats
 import pytest
@@ -117,7 +118,7 @@ async def desk(door: Any, browser: Browser) -> AsyncIterator[Screen]:
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
 async def early(door: Any) -> dict[str, Any]:
     """A short reservation that runs and ends while the first tests do."""
-    made = await door.reserve({"definition": await door.publish("ospf-basics"), **await door.slot(8, 6)})
+    made = await door.reserve({"definition": await door.publish("ospf-basics"), **await door.slot(8, 20)})
     found: dict[str, Any] = made.json()
     return found
 
@@ -150,7 +151,10 @@ async def test_a_booking_made_elsewhere_appears_in_the_calendar_and_tells_about_
     slot = await door.slot(240, 120)
     made = await door.reserve({"definition": definition, "seats": 3, **slot})
     assert made.status_code == 201
+    lit = screen.page.locator(f".bar.fresh[data-bar*='{made.json()['metadata']['id']}']")
+    await expect(lit).not_to_have_count(0)
     await expect(screen.page.locator(BARS)).not_to_have_count(before)
+    await expect(lit).to_have_count(0)
     bar = screen.page.locator(BARS, has_text="ospf").last
     await bar.focus()
     await screen.page.keyboard.press("Enter")
@@ -289,6 +293,34 @@ async def test_an_operator_cordons_a_worker_and_takes_it_back(door: Any, screen:
     await expect(row).not_to_contain_text("Cordoned")
 
 
+async def test_an_operator_drains_a_worker_under_a_running_lab_and_takes_that_back(door: Any, screen: Screen) -> None:
+    definition = await door.publish("ospf-basics")
+    made = (await door.reserve({"definition": definition, **await door.slot(8, 240)})).json()
+    (seat,) = (await door.until_phase(f"/reservations/{made['metadata']['id']}", "Active"))["status"]["placement"]
+    await screen.to("Workers")
+    row = screen.page.get_by_role("row", name=seat["worker"])
+    await row.get_by_role("button", name="Drain", exact=True).click()
+    form = screen.page.get_by_role("dialog")
+    await form.get_by_label("Until").fill("in 3h")
+    await form.get_by_label("Message").fill("a new disk")
+    await expect(form.locator(".fit")).to_contain_text("running to their end")
+    await screen.picture("drain")
+    await form.get_by_role("button", name="Drain", exact=True).click()
+    await expect(row.get_by_role("progressbar", name=f"Drain of {seat['worker']}")).to_be_visible()
+    await expect(row).to_contain_text("still on it")
+    drained = (await door.get(f"/workers/{seat['worker']}"))["spec"]
+    assert [span["reason"] for span in drained["maintenance"]] == ["drain"]
+    assert drained["unschedulable"]["reason"] == "a new disk"
+    await screen.picture("draining")
+    await row.get_by_role("button", name="Cancel drain").click()
+    await expect(row.get_by_role("progressbar")).to_have_count(0)
+    await expect(row.get_by_role("button", name="Drain", exact=True)).to_be_visible()
+    back = await door.until_phase(f"/workers/{seat['worker']}", "Ready")
+    assert back["spec"]["maintenance"] == []
+    assert back["spec"].get("unschedulable") is None
+    assert (await door.get(f"/instances/{seat['instance']}"))["status"]["phase"] == "Running"
+
+
 async def test_a_learner_sees_own_seats_with_consoles_and_time_left(door: Any, context: BrowserContext) -> None:
     if door.mesh is None:
         pytest.skip("a learner's token is known for a local mesh only")
@@ -388,6 +420,51 @@ async def test_a_reservation_is_followed_through_the_services_as_a_waterfall(
     drawn = screen.page.locator(".waterfall")
     await expect(drawn).to_contain_text("instance Instantiating")
     await screen.picture("trace")
+
+
+async def test_an_ended_lab_has_its_files_its_story_and_its_hours(
+    door: Any, screen: Screen, early: dict[str, Any]
+) -> None:
+    name = early["metadata"]["id"]
+    ended = await door.until_phase(f"/reservations/{name}", "Completed", seconds=90)
+    instance = ended["status"]["placement"][0]["instance"]
+    collected = await door.until(f"/instances/{instance}/artifacts", lambda found: found["items"])
+    page = screen.page
+    heading = page.get_by_role("heading", level=1)
+    await page.goto(f"{door.url}/#/instances/{instance}")
+    await expect(heading).to_contain_text(instance)
+    await expect(heading).to_contain_text("Terminated")
+    files = page.get_by_role("table", name="Files of the instance")
+    for file in collected["items"]:
+        await expect(files).to_contain_text(file["name"])
+    await screen.picture("ended")
+    await page.goto(f"{door.url}/#/events/reservation%2F{name}")
+    await expect(heading).to_have_text(f"reservation/{name}")
+    told = page.get_by_role("list", name=f"Events of reservation/{name}").locator(".what")
+    await expect(told.get_by_text("completed", exact=True)).to_have_count(1)
+    steps = ("scheduled", "active", "completed")
+    assert tuple(fact for fact in await told.all_inner_texts() if fact in steps) == steps
+    await screen.picture("story")
+    await screen.to("Usage")
+    used = page.get_by_role("table", name="Usage by definition").get_by_role("row", name=early["spec"]["definition"])
+    await expect(used).to_be_visible()
+    cells = await used.get_by_role("cell").all_inner_texts()
+    assert min(float(cell) for cell in cells[:3]) > 0, f"reservations, seats, seat-hours: {cells}"
+    await screen.picture("usage")
+
+
+async def test_now_is_a_line_in_the_calendar_of_today_alone(door: Any, screen: Screen) -> None:
+    page = screen.page
+    await page.get_by_role("button", name="day", exact=True).click()
+    await page.get_by_role("button", name="Today", exact=True).click()
+    line = page.locator(".plot .nowline")
+    await expect(line).to_have_count(1)
+    share = await line.evaluate("node => node.getAttribute('x1') / node.ownerSVGElement.getAttribute('width')")
+    clock = (await door.now()).astimezone(ZoneInfo(DESK["timezone_id"]))
+    assert share == pytest.approx((clock.hour + clock.minute / 60) / 24, abs=0.02)
+    await page.get_by_role("button", name="Later", exact=True).click()
+    await expect(page.locator(".plot")).to_be_visible()
+    await expect(line).to_have_count(0)
 
 
 async def test_health_shows_services_owners_and_that_nothing_lies_dead(screen: Screen) -> None:

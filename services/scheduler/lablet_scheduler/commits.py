@@ -16,7 +16,6 @@ from lablet_common.resources.kinds import RESERVATION, Service
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store import Conflict, Get, Put, Store, Transaction
 from lablet_common.store.changes import committed, create_in, unchanged_in, update_in
-from lablet_common.telemetry.metrics import STORE_CONFLICTS
 from lablet_scheduler.accounts import Accounts
 from lablet_scheduler.decide import Decision
 
@@ -137,7 +136,6 @@ async def write(
     try:
         revision = (await txn.commit(store)).revision
     except Conflict as conflict:
-        STORE_CONFLICTS.inc()
         seen = await store.txn([], [Get(fence.key), Get(gate_key)])
         held, present = (read[0] if read else None for read in seen.reads)
         if held is None or held.create_revision != fence.create_revision:

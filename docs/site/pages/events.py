@@ -16,7 +16,7 @@ the data of each type, linked below and served at `/api/v1/schemas/<type>.json`.
   outcome can be asked for ([how](../integrate.md)).
 
 Extensions: `correlationid` (the first request), `causationid` (what caused this), `sequence`, `partitionkey` (the
-pool), `tenant`, `traceparent`, `dataref` (where a large resource can be read), `replayed`.
+pool), `tenant`, `traceparent`, `dataref` (where a large resource can be read, as it stands then), `replayed`.
 """
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from lablet_common.events import derive
+from lablet_common.events.binding import encode_structured
 from lablet_common.resources.kinds import kind_of
 from lablet_common.telemetry.metrics import REGISTRY
+from lablet_gateway import streams
 from lablet_gateway.streams import HEARTBEAT, Filter, Hub
 
 SOURCE = "/lablet/scheduler"
@@ -70,22 +72,33 @@ async def test_a_listener_resumes_without_gap_or_repeat_from_memory_and_from_the
         last = frames[-1]["id"]
 
 
-async def test_three_hundred_listeners_each_hear_every_event(world: Any, listen: Any) -> None:
+async def test_three_hundred_listeners_each_hear_every_event_that_is_encoded_once(
+    world: Any, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[str | None] = []
+
+    def counted(event: Any) -> Any:
+        encoded.append(event.get_subject())
+        return encode_structured(event)
+
+    monkeypatch.setattr(streams, "encode_structured", counted)
+    count = 2 * world.parts.settings.gateway_stream_buffer  # who lags behind by more reads the log, and encodes anew
     async with asyncio.TaskGroup() as tasks:
         ready = asyncio.Semaphore(0)
 
         async def hear() -> list[int]:
             async with listen() as stream:
                 ready.release()
-                return [number_of(await stream.next(20)) for _ in range(30)]
+                return [number_of(await stream.next(20)) for _ in range(count)]
 
         heard = [tasks.create_task(hear()) for _ in range(300)]
         for _ in heard:
             await ready.acquire()
-        for at in range(1, 31):
+        for at in range(1, count + 1):
             world.log.append(published(world.reservation(f"rsv-{at}"), at))
             await asyncio.sleep(0)
-    assert {tuple(task.result()) for task in heard} == {tuple(range(1, 31))}
+    assert {tuple(task.result()) for task in heard} == {tuple(range(1, count + 1))}
+    assert encoded == [f"reservation/rsv-{at}" for at in range(1, count + 1)]
 
 
 @pytest.mark.parametrize(("others", "pieces"), [(0, 5), (200, 1)])
@@ -249,10 +262,23 @@ async def test_a_client_that_does_not_read_is_let_go_and_its_place_is_free(world
     assert REGISTRY.get_sample_value("lablet_streams_let_go_total") == before + 1
 
 
-async def test_a_silent_stream_shows_that_it_lives_and_ends_when_the_hub_closes(world: Any, listen: Any) -> None:
+async def test_a_stream_that_is_asked_for_once_the_hub_has_closed_is_answered(world: Any, listen: Any) -> None:
     world.parts.hub.close()
     async with listen() as stream:
         assert await stream.status == 200
+
+
+async def test_an_open_stream_ends_when_the_hub_closes(world: Any) -> None:
+    hub = Hub(world.log, 100)
+    async with running(hub.run()):
+        await hub.ready(5)
+        frames = hub.frames(await hub.place(None), Filter(), lambda entry: entry, 30.0)
+        assert await anext(frames) == HEARTBEAT
+        waiting = asyncio.create_task(anext(frames, b"ended"))
+        await asyncio.sleep(0)
+        hub.close()
+        assert await asyncio.wait_for(waiting, 5) == b"ended"
+    assert hub.clients == 0
 
 
 async def test_a_story_is_in_order_each_event_once_and_only_for_whom_it_concerns(world: Any) -> None:
@@ -303,3 +329,23 @@ async def test_the_story_of_what_has_been_archived_is_whole_and_in_order(world: 
     assert [int(event["sequence"]) for event in (await world.client("ann").get(path)).json()] == [40]
     assert (await world.client("bob").get(path)).json() == [], "another seat's"
     assert (await world.client("admin@acme").get(path)).json() == []
+
+
+async def test_what_is_too_large_to_be_told_is_read_at_its_dataref(world: Any, booking: Any) -> None:
+    reservation = world.reservation()
+    instance, artifact = world.instance(reservation), await world.artifact(b"hostname r1", "instance/ins-a-1")
+    await world.add(reservation, instance, world.series(), artifact)
+    client = world.client()
+    assert (await client.post("/api/v1/reservations", json=booking())).status_code == 202
+    (request,) = await world.inbox()
+    present = (reservation, instance, world.series(), artifact, request, world.definition(), world.worker(), world.pool(),
+               world.template())  # fmt: skip
+    for resource in present:
+        large = resource.relabelled({f"k{at}": "x" * 200 for at in range(400)})
+        event = derive(kind_of(large), None, large, 7, source=SOURCE)[0].event
+        assert event.get_data() is None
+        read = await client.get(event.get_extension("dataref"))
+        assert read.status_code == 200, read.text
+        answer = read.json()
+        (found,) = answer.get("items", [answer])
+        assert (found["kind"], found["metadata"]["id"]) == (json.loads(resource.to_json())["kind"], resource.id)

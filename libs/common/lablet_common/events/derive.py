@@ -21,14 +21,14 @@ from lablet_common.events import subjects
 from lablet_common.events.catalogue import EVENTS, WITHOUT_FACT, ScalingData, schema_url, type_of
 from lablet_common.events.reading import SEQUENCE_DIGITS
 from lablet_common.resources.instance import Instance
-from lablet_common.resources.kinds import Kind
+from lablet_common.resources.kinds import REQUEST, Kind
 from lablet_common.resources.model import Resource, fact_of_phase
 from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Scaling, Worker, WorkerPool
 
 MAX_DATA_BYTES = 64 * 1024
-"""A larger body stays behind; `dataref` says where to read it."""
+"""A larger body stays behind; `dataref` says where to read what it told of."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,13 +93,15 @@ def message_id(tenant: str, source: str, event_id: str) -> str:
 
 
 def data_url(kind: Kind, resource: Resource[Any, Any]) -> str:
-    """Where the API gives the resource at its version."""
+    """Where the API gives the resource as it stands when it is asked: `sequence` says which version was told."""
+    if kind.name == "artifact":  # its own address is that of the bytes
+        return f"/api/v1/artifacts?fieldSelector={quote(f'metadata.id={resource.id}', safe='=')}"
     plural = kind.name if kind.name.endswith("s") else f"{kind.name}s"
     path = quote(resource.id, safe="")
     if kind.name == "definition":
         name, _, version = resource.id.partition("@")
         path = f"{quote(name, safe='')}/versions/{quote(version, safe='')}"
-    return f"/api/v1/{plural}/{path}?resourceVersion={resource.revision}"
+    return f"/api/v1/{plural}/{path}"
 
 
 def _fact(kind: Kind, before: Resource[Any, Any] | None, after: Resource[Any, Any]) -> str:
@@ -200,8 +202,7 @@ def _intent(request: Request, revision: int, source: str, replayed: bool, *, han
         causationid=f"request/{request.metadata.uid}/{revision}",
     )
     subject = subjects.intent_subject(spec.service, spec.shard, target_kind, target_id or subjects.NO_POOL)
-    url = f"/api/v1/requests/{quote(request.id, safe='')}?resourceVersion={revision}"
-    out = _outgoing(subject, attributes, _json(spec.data), request.tenant, url)
+    out = _outgoing(subject, attributes, _json(spec.data), request.tenant, data_url(REQUEST, request))
     if handed_on:
         return Outgoing(out.subject, out.event, message_id(request.tenant, source, f"{spec.event_id}\0{spec.shard}"))
     return out

@@ -31,7 +31,7 @@ _ATTRIBUTES: dict[str, str] = {
     "ce-correlationid": "The first request that led to it",
     "ce-causationid": "The event or request that led to it",
     "ce-traceparent": "Trace of its origin",
-    "ce-dataref": "Instead of data over 64 KiB: address of the resource at that version",
+    "ce-dataref": "Instead of data over 64 KiB: address of the resource as it stands now; `ce-sequence` is what was told",
     "ce-replayed": "`true` when it tells a present state once more",
 }
 _REQUIRED = ["ce-specversion", "ce-id", "ce-source", "ce-type"]

@@ -127,6 +127,7 @@ export class Live extends EventTarget {
     const event = JSON.parse(text);
     this.tail.push(event);
     if (this.tail.length > TAIL) this.tail.splice(0, this.tail.length - TAIL);
+    if (event.dataref && !event.data) void this.relist(); // too large to be told
     const resource = event.data;
     const kind = resource?.kind?.replace(/^Worker(Pool|Template)$/, "$1").toLowerCase();
     if (!kind || !(kind in this.resources)) {

@@ -4,14 +4,18 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 from cloudevents.core.bindings.http import to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
 from lablet_common.bus import MemoryBus
+from lablet_common.bus.streams import INGRESS
 from lablet_common.events import data_of
-from lablet_gateway.mailbox import NatsIngress
+from lablet_common.store import StoreUnavailable
+from lablet_gateway.ingress import take
+from lablet_gateway.mailbox import PATIENCE, NatsIngress
 
 LAB = b"""
 lab: {title: OSPF basics}
@@ -145,3 +149,30 @@ async def test_what_is_no_event_and_what_breaks_the_gateway_ends_in_the_dead_let
         assert "a defect" in bus.dead[1].reason
         assert json.loads(bus.dead[1].payload)["id"] == "g-1"
         assert "a defect" in data_of(bus.told[1].event)["problem"]["detail"]
+
+
+async def test_a_dependency_that_is_away_is_waited_for_and_the_event_is_then_taken(
+    world: Any, monkeypatch: Any
+) -> None:
+    failed: list[str] = []
+
+    async def away_for_long(parts: Any, caller: Any, inbound: Any) -> Any:
+        if len(failed) < 20:
+            failed.append(inbound.id)
+            raise StoreUnavailable("no endpoint answered")
+        return await take(parts, caller, inbound)
+
+    await seat(world)
+    monkeypatch.setattr("lablet_gateway.mailbox.take", away_for_long)
+    async with taking(world) as bus:
+        await put(bus, grading())
+        assert failed == ["g-1"] * 20
+        (asked,) = await world.inbox("worker-controller")
+        assert (asked.spec.type, asked.spec.subject) == (GRADED, "instance/ins-a-1")
+        assert (bus.told, bus.dead) == ([], [])
+
+
+def test_an_event_is_tried_for_a_day_and_kept_for_longer() -> None:
+    patience = timedelta(seconds=sum(PATIENCE.pauses))
+    assert timedelta(days=1) <= patience <= timedelta(days=1, minutes=1)
+    assert patience < timedelta(days=INGRESS.max_age_days)

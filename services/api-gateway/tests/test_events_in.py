@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
+import pytest
 from cloudevents.core.bindings.http import to_binary_event, to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
@@ -149,3 +151,37 @@ async def test_a_batch_during_an_outage_of_etcd_is_503_and_can_be_sent_again(wor
         answer = await client.post(PATH, content=message.body, headers=message.headers)
     assert (answer.status_code, answer.json()["dependency"]) == (503, "etcd")
     assert (await client.post(PATH, content=message.body, headers=message.headers)).status_code == 202
+
+
+@pytest.mark.parametrize("name", ["bob", "learner@acme", "instructor@acme"])
+@pytest.mark.parametrize(
+    ("subject", "word", "data"),
+    [
+        ("reservation/rsv-a", "cancel", {}),
+        ("reservation/rsv-a", "confirm", {}),
+        ("reservation/rsv-a", "change", {"end": "2027-03-01T12:00:00Z"}),
+        ("instance/ins-a-1", "start", {}),
+        ("instance/ins-a-1", "stop", {}),
+        ("instance/ins-a-1", "collect", {}),
+        ("instance/ins-a-1", "retry", {}),
+    ],
+)
+async def test_whose_seat_it_is_not_finds_nothing_to_ask_for(
+    world: Any, name: str, subject: str, word: str, data: dict[str, Any]
+) -> None:
+    booked = world.reservation("rsv-a", owner="ann", phase="Held" if word == "confirm" else "Active")
+    await world.add(booked, world.instance(booked))
+    kind = f"io.lablet.{subject.partition('/')[0]}.{word}.requested.v1"
+    message = to_structured_event(event(kind=kind, data=data, subject=subject))
+    answer = await world.client(name).post(PATH, content=message.body, headers=message.headers)
+    assert answer.status_code == 404, answer.text
+    assert await world.inbox("scheduler") + await world.inbox("worker-controller") == []
+
+
+async def test_an_unknown_type_is_ignored_where_the_settings_say_so(world: Any) -> None:
+    tolerant = world.parts.settings.model_copy(update={"events_accept_unknown": True})
+    world.app.state.parts = replace(world.parts, settings=tolerant)
+    message = to_structured_event(event(kind="com.example.course.opened.v1", data={"course": 7}))
+    answer = await world.client("ina").post(PATH, content=message.body, headers=message.headers)
+    assert (answer.status_code, answer.json()["result"]) == (202, "ignored")
+    assert await world.inbox() == []

@@ -130,6 +130,23 @@ def reservation() -> Callable[..., dict[str, Any]]:
     return make
 
 
+@pytest.fixture
+def worker() -> dict[str, Any]:
+    """A worker's document."""
+    return {
+        "kind": "Worker",
+        "metadata": {"id": "default-001", "uid": "u", "createdAt": "2027-03-01T07:00:00Z", "resourceVersion": "5"},
+        "spec": {
+            "pool": "default",
+            "template": "simulated",
+            "capacity": {"cpuCores": 16, "memoryGb": 64, "storageGb": 200},
+            "maxNodes": 40,
+            "license": "ENTERPRISE",
+        },
+        "status": {"phase": "Ready"},
+    }
+
+
 @dataclass
 class Command:
     """The `lablet` command as typed, against some gateway."""

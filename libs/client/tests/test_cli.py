@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from ruamel.yaml import YAML
 
 from lablet_client.cli import calendar
 from lablet_client.cli.access import opener
@@ -28,6 +29,14 @@ def test_no_mesh_known_ends_with_3(lablet):
     lablet.session = lambda: None
     lablet("get", "workers", code=3)
     assert "no mesh is known here" in lablet.stderr
+
+
+def test_an_expired_token_ends_with_1_and_says_where_tokens_come_from(lablet, scripted, problem):
+    scripted.on("GET", "/workers", problem(401, "the token is unknown or has expired"))
+    lablet("get", "workers", code=1)
+    assert "the system does not know this token (the token is unknown or has expired)" in lablet.stderr
+    assert "LABLET_TOKEN_FILE" in lablet.stderr
+    assert lablet.stdout == ""
 
 
 def test_a_part_that_is_down_ends_with_3_and_is_named(lablet, scripted, problem):
@@ -119,6 +128,52 @@ def test_json_is_what_the_server_wrote_and_nothing_else(lablet, scripted, reserv
     assert lablet.stderr == ""
 
 
+def test_yaml_is_the_same_document(lablet, scripted, reservation):
+    document = reservation() | {"somethingNew": {"a": 1}}
+    scripted.on("GET", "/reservations/rsv-a", document)
+    assert YAML(typ="safe").load(lablet("get", "reservation", "rsv-a", "-o", "yaml")) == document
+    assert lablet.stderr == ""
+
+
+def watched(scripted, reservation, problem):
+    """One that is listed, one change of it, and then a token that is not known any more."""
+    scripted.on("GET", "/reservations", {"items": [reservation()], "nextCursor": None, "resourceVersion": "7"})
+    event = {
+        "specversion": "1.0",
+        "id": "reservation/u-1/8",
+        "source": "/lablet/scheduler",
+        "type": "io.lablet.reservation.active.v1",
+        "subject": "reservation/rsv-a",
+        "sequence": f"{8:020}",
+        "data": reservation("Active", revision=8),
+    }
+    change = httpx.Response(
+        200, text=f"id: e1-8\ndata: {json.dumps(event)}\n\n", headers={"content-type": "text/event-stream"}
+    )
+    scripted.on("GET", "/events/stream", change, problem(401, "the token is unknown or has expired"))
+
+
+def test_watching_shows_what_is_then_what_changes_and_ends_with_the_token(lablet, scripted, reservation, problem):
+    watched(scripted, reservation, problem)
+    lablet("get", "rsv", "-w", code=1)
+    lines = lablet.stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.strip()] == ["ID", "rsv-a", "rsv-a"]
+    assert "Scheduled" in lines[1]
+    assert "Active" in lines[-1]
+    assert "does not know this token" in lablet.stderr
+    assert len(scripted.sent("GET", "/events/stream")) == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "read"),
+    [("json", lambda text: [json.loads(line) for line in text.splitlines()]), ("yaml", YAML(typ="safe").load_all)],
+)
+def test_a_program_that_watches_gets_documents_only(lablet, scripted, reservation, problem, form, read):
+    watched(scripted, reservation, problem)
+    lablet("get", "rsv", "-w", "-o", form, code=1)
+    assert [one["status"]["phase"] for one in read(lablet.stdout)] == ["Scheduled", "Active"]
+
+
 def test_no_rows_is_said_aside_so_that_pipes_stay_empty(lablet, scripted):
     scripted.on("GET", "/instances", {"items": [], "nextCursor": None, "resourceVersion": "9"})
     assert lablet("get", "instances") == ""
@@ -191,6 +246,14 @@ def test_explain_of_an_undecided_one_says_so(lablet, scripted, reservation):
 
 
 # -- booking -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_drain_is_taken_back_and_the_worker_shown_as_it_is_then(lablet, scripted, worker):
+    scripted.on("POST", "/workers/default-001/cancel-drain", worker | {"status": {"phase": "Draining"}})
+    scripted.on("GET", "/workers/default-001", worker)
+    assert lablet("worker", "cancel-drain", "default-001") == "default-001 is Ready, takes new seats\n"
+    (sent,) = scripted.sent("POST", "/workers/default-001/cancel-drain")
+    assert (sent.content, "idempotency-key" in sent.headers) == (b"", True)
 
 
 def test_times_are_meant_in_the_mesh_s_own_time(lablet, scripted, reservation):

@@ -9,23 +9,10 @@ from lablet_client.connection import Connection
 from lablet_client.retry import Retry, retry_after
 from lablet_client.transport import Transport
 
-WORKER = {
-    "kind": "Worker",
-    "metadata": {"id": "default-001", "uid": "u", "createdAt": "2027-03-01T07:00:00Z", "resourceVersion": "5"},
-    "spec": {
-        "pool": "default",
-        "template": "simulated",
-        "capacity": {"cpuCores": 16, "memoryGb": 64, "storageGb": 200},
-        "maxNodes": 40,
-        "license": "ENTERPRISE",
-    },
-    "status": {"phase": "Ready"},
-}
 
-
-async def test_a_call_carries_the_token_and_a_change_its_own_key(client, scripted):
-    scripted.on("POST", "/workers/default-001/uncordon", WORKER)
-    scripted.on("GET", "/workers/default-001", WORKER)
+async def test_a_call_carries_the_token_and_a_change_its_own_key(client, scripted, worker):
+    scripted.on("POST", "/workers/default-001/uncordon", worker)
+    scripted.on("GET", "/workers/default-001", worker)
     await client.workers.uncordon("default-001")
     await client.workers.uncordon("default-001")
     first, second = scripted.sent("POST", "/workers/default-001/uncordon")
@@ -34,16 +21,16 @@ async def test_a_call_carries_the_token_and_a_change_its_own_key(client, scripte
     assert "idempotency-key" not in scripted.sent("GET", "/workers/default-001")[0].headers
 
 
-async def test_a_lost_answer_is_asked_for_again_under_the_same_key(client, scripted, problem):
+async def test_a_lost_answer_is_asked_for_again_under_the_same_key(client, scripted, problem, worker):
     scripted.on(
         "POST",
         "/workers/default-001/uncordon",
         httpx.ReadError("connection reset"),
         problem(503, "etcd does not answer", dependency="etcd"),
         problem(429, "slowly", {"retry-after": "0"}),
-        httpx.Response(200, json=WORKER),
+        httpx.Response(200, json=worker),
     )
-    scripted.on("GET", "/workers/default-001", WORKER)
+    scripted.on("GET", "/workers/default-001", worker)
     await client.workers.uncordon("default-001")
     tries = scripted.sent("POST", "/workers/default-001/uncordon")
     assert len(tries) == 4
@@ -138,14 +125,14 @@ def test_the_server_s_own_wish_for_a_wait_is_kept_to():
     assert retry_after("never") is None
 
 
-async def test_a_newer_server_s_fields_are_passed_over(client, scripted):
-    scripted.on("GET", "/workers/default-001", {**WORKER, "allocated": {"seats": 3}})
+async def test_a_newer_server_s_fields_are_passed_over(client, scripted, worker):
+    scripted.on("GET", "/workers/default-001", {**worker, "allocated": {"seats": 3}})
     assert (await client.workers.get("default-001")).id == "default-001"
 
 
-async def test_a_list_is_walked_over_all_pages(client, scripted):
+async def test_a_list_is_walked_over_all_pages(client, scripted, worker):
     def item(number: int) -> dict[str, object]:
-        return {**WORKER, "metadata": {**WORKER["metadata"], "id": f"default-{number:03}"}}
+        return {**worker, "metadata": {**worker["metadata"], "id": f"default-{number:03}"}}
 
     scripted.on(
         "GET",
@@ -153,7 +140,7 @@ async def test_a_list_is_walked_over_all_pages(client, scripted):
         {"items": [item(1), item(2)], "nextCursor": "abc", "resourceVersion": "9"},
         {"items": [item(3)], "nextCursor": None, "resourceVersion": "9"},
     )
-    names = [worker.id async for worker in client.workers.list(labels="rack=a", page_size=2)]
+    names = [one.id async for one in client.workers.list(labels="rack=a", page_size=2)]
     assert names == ["default-001", "default-002", "default-003"]
     first, second = scripted.sent("GET", "/workers")
     assert dict(first.url.params) == {"labelSelector": "rack=a", "limit": "2"}

@@ -41,10 +41,14 @@ def get(
         return await _documents(client, word, name, labels, fields), await client.lab_time()
 
     found, now = run.run(work)
-    if output in (Format.JSON, Format.YAML) and not watch:
+    documents = output in (Format.JSON, Format.YAML)
+    if documents and not watch:
         write_data(run.console, found[0] if name is not None else {"items": list(found)}, output)
         return
-    if found or not watch:
+    if documents:
+        for one in found:
+            _show_document(run, one, output)
+    elif found or not watch:
         _show(run, word, found, now.now, output)
     if watch:
         run.run(lambda client: _watch(run, client, word, name, labels, output, found), draws=True)
@@ -209,10 +213,8 @@ async def _watch(
         async for event in stream:
             if not isinstance(event.data, Mapping) or "metadata" not in event.data:
                 continue
-            if output is Format.JSON:
-                run.console.out(json.dumps(event.data, ensure_ascii=False), highlight=False)
-            elif output is Format.YAML:
-                run.console.out("---\n" + as_yaml(event.data).rstrip(), highlight=False)
+            if output in (Format.JSON, Format.YAML):
+                _show_document(run, event.data, output)
             else:
                 now = await client.lab_time()
                 known[str(event.data["metadata"]["id"])] = event.data
@@ -233,6 +235,12 @@ def say_when_lost(run: Session) -> Any:
         state["connected"], state["seen"] = connected, True
 
     return tell
+
+
+def _show_document(run: Session, document: Mapping[str, Any], form: Format) -> None:
+    """One of many: a line of JSON, or a document of a YAML stream."""
+    text = json.dumps(document, ensure_ascii=False) if form is Format.JSON else "---\n" + as_yaml(document).rstrip()
+    run.console.out(text, highlight=False)
 
 
 def _show(run: Session, word: str, found: Sequence[Mapping[str, Any]], now: datetime, form: Format) -> None:

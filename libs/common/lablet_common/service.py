@@ -169,12 +169,8 @@ async def _serve(
     async def etcd_answers() -> None:
         await store.status()
 
-    async def nats_connected() -> None:
-        if not bus.connected:
-            raise ConnectionError(f"not connected to {settings.nats.url}")
-
     health.add("etcd", etcd_answers)
-    health.add("nats", nats_connected, required=False)  # requests are accepted and decided without it, only later
+    health.add("nats", bus.look, required=False)  # requests are accepted and decided without it, only later
     clock = await _patiently(lambda: load_clock(store), log)
     runtime = Runtime(service, settings, store, bus, clock, health, tasks, log)
     runtime.spawn("clock", follow_clock(store, clock))

@@ -7,6 +7,7 @@ go while the process runs, one slow message must not hold a batch, and a lost pu
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from weakref import WeakSet
 
 import nats.errors
 from faststream.exceptions import IncorrectState
@@ -25,6 +26,8 @@ from lablet_common.events.derive import Outgoing
 from lablet_common.settings import NatsSettings
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_SILENT_SECONDS = 30.0
+"""A consumer that has had no pull for so long is told of."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,10 +40,19 @@ class Bus:
         self._replicas = replicas
         self._connection = Connection(settings, service)
         self._restoring = asyncio.Lock()
+        self._consumers: WeakSet[Consumer] = WeakSet()
 
     @property
     def connected(self) -> bool:
         return self._connection.connected
+
+    async def look(self) -> None:
+        """Raises `ConnectionError` where there is no connection, or a consumer has long been without a pull."""
+        if not self.connected:
+            raise ConnectionError(f"not connected to {self._connection.url}")
+        silent = sorted(one.durable for one in self._consumers if one.silent_seconds > _SILENT_SECONDS)
+        if silent:
+            raise ConnectionError(f"no messages can come to {', '.join(silent)} for {_SILENT_SECONDS:g} s now")
 
     @property
     def connection(self) -> Connection:
@@ -118,7 +130,7 @@ class Bus:
         EVENTS, `all` elsewhere). `ack_wait`: real seconds. `buried` hears of each dead letter once it is safe, before the
         message is ended; it may hear of one twice."""
         events = stream == streams.EVENTS_STREAM
-        return Consumer(
+        consumer = Consumer(
             self._connection,
             self._restore,
             self.bury,
@@ -134,6 +146,8 @@ class Bus:
             ack_wait=ack_wait,
             buried=buried,
         )
+        self._consumers.add(consumer)
+        return consumer
 
     def follow(
         self, filters: Sequence[str], handler: Callable[[Received], Awaitable[None]], *, after: int | None = None

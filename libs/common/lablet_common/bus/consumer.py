@@ -112,10 +112,24 @@ class Consumer:
         """Why messages were given up on whose dead letter could not be written yet, by stream sequence."""
         self.pulling = False
         """A pull is open: messages can come."""
+        self._opened = 0.0
+        self._stood: float | None = None
+        """When the last sound pull ended, the connection came back, or running began; None while it does not run."""
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long it has been running without a pull that stands."""
+        if self._stood is None or self._stands():
+            return 0.0
+        return time.monotonic() - self._stood
+
+    def _stands(self) -> bool:
+        return self.pulling and time.monotonic() - self._opened > _STEADY_SECONDS
 
     async def run(self) -> None:
         """Consumes until cancelled."""
         forget = self._connection.on_loss(self._on_loss)
+        self._stood = time.monotonic()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._lanes.run())
@@ -124,18 +138,23 @@ class Consumer:
         finally:
             forget()
             self.pulling = False
+            self._stood = None
             await self._hand_back()
 
     async def _pull_for_ever(self) -> None:
         pause = _FIRST_PAUSE
         while True:
-            await self._connection.wait_up()
-            began = time.monotonic()
+            if not self._connection.connected:  # which is told as that
+                await self._connection.wait_up()
+                self._stood = time.monotonic()
+            began = self._opened = time.monotonic()
             try:
                 reason = await self._pull_once()
             except (nats.errors.Error, BusUnavailable, TimeoutError, OSError) as error:
                 reason = f"{type(error).__name__}: {error}"
             finally:
+                if self._stands():
+                    self._stood = time.monotonic()
                 self.pulling = False
             REBUILDS.labels(consumer=self.durable).inc()
             pause = _FIRST_PAUSE if time.monotonic() - began > _STEADY_SECONDS else min(2 * pause, _LONGEST_PAUSE)

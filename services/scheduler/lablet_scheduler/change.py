@@ -14,9 +14,10 @@ from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation, ReservationPhase, Slot
 from lablet_scheduler import engine
 from lablet_scheduler.claims import still_open
-from lablet_scheduler.decide import Context, Decision, placement_request, refused, suggestion
+from lablet_scheduler.decide import Context, Decision, refused, suggestion
 from lablet_scheduler.state import AT_RISK, PoolState
 from lablet_scheduler.views import explanation_of, seats_of
+from lablet_scheduler.wishes import placement_request
 
 _OF_THE_OLD_SLOT = ("StartingSoon", "EndingSoon", AT_RISK)
 """Conditions that a new slot makes void."""
@@ -215,7 +216,7 @@ def _new_place(
     answer = engine.place(state.calendar, wanted)
     if isinstance(answer, engine.Refusal):
         state.rebook(reservation.id, context.now)
-        explanation = explanation_of(answer, suggestion(state, answer, context))
+        explanation = explanation_of(answer, suggestion(state.calendar, answer, context))
         return refused("does-not-fit", "Move does not fit", explanation.summary, explanation=explanation.to_dict())
     state.calendar.book_all(answer.bookings())
     moved = _rescheduled(reservation, slot, context, cause, "Moved")

@@ -20,6 +20,7 @@ from lablet_common.resources.series import Series
 from lablet_scheduler import engine
 from lablet_scheduler.state import PoolState
 from lablet_scheduler.views import explanation_of, seats_of, slot_of
+from lablet_scheduler.wishes import is_job, placement_request, tried, waiting_request
 
 PROBLEMS = "https://lablet.io/problems/"
 
@@ -98,7 +99,7 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
     ahead = _ahead(state, draft)
     if ahead is not None:
         return _queue(draft, ahead, context)
-    answer = find_place(state, draft, context)
+    answer, calendar = find_in_turn(state, draft, context)
     if isinstance(answer, engine.Placement):
         return granted(state, draft, answer, context, held=draft.spec.hold is not None)
     following = _next_pool(asked.pools, state, answer, context)
@@ -107,7 +108,7 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
     place = _waiting_place(asked.pools, state, answer, context)
     if place is None:
         return _impossible(state, draft, answer, context)
-    return _wait(state, draft, answer, place, context)
+    return _wait(state, draft, answer, place, context, calendar)
 
 
 def draft_of(request: Request, asked: ReservationRequested) -> Reservation:
@@ -140,50 +141,67 @@ def draft_of(request: Request, asked: ReservationRequested) -> Reservation:
     return Reservation(metadata=metadata, spec=spec, status=ReservationStatus(phase=ReservationPhase.PENDING))
 
 
-def placement_request(
-    state: PoolState, reservation: Reservation, start: datetime, end: datetime, now: datetime, **more: Any
-) -> engine.PlacementRequest:
-    """What the engine is asked for a reservation."""
-    definition = state.definition(reservation.tenant, reservation.spec.definition)
-    demand = state.demand(reservation)
-    assert definition is not None
-    assert demand is not None
-    return engine.PlacementRequest(
-        reservation=reservation.id,
-        pool=state.pool.id,
-        demand=demand,
-        start=engine.to_minute(start),
-        end=engine.to_minute(end),
-        seats=more.pop("seats", reservation.spec.seats),
-        now=engine.minute_floor(now),
-        priority=reservation.spec.priority,
-        max_minutes=definition.spec.max_duration_minutes,
-        **more,
-    )
+def find_in_turn(
+    state: PoolState, draft: Reservation, context: Context
+) -> tuple[engine.Placement | engine.Refusal, engine.Calendar]:
+    """A place that nobody ahead on the wait list waits for, and the calendar on which it was looked for: beside what is
+    booked, that holds what those ahead would take. Where nobody waits in its slot, it is the pool's own."""
+    calendar = state.calendar
+    free = answer = find_place(state, calendar, draft, context)
+    ahead: dict[str, engine.Waiting] = {}
+    while isinstance(answer, engine.Placement):
+        more = {one.request.reservation: one for one in _in_the_way(state, draft, answer.request, context)}
+        if more.keys() <= ahead.keys():
+            return answer, calendar
+        ahead |= more
+        calendar = engine.kept_for(state.calendar, ahead.values(), engine.minute_floor(context.now))
+        answer = find_place(state, calendar, draft, context)
+    if isinstance(free, engine.Placement):
+        answer = engine.behind(free, answer.request, len(ahead))
+    return answer, calendar
 
 
-def find_place(state: PoolState, draft: Reservation, context: Context) -> engine.Placement | engine.Refusal:
-    """A place in its slot, or the earliest there is."""
+def _in_the_way(
+    state: PoolState, draft: Reservation, wanted: engine.PlacementRequest, context: Context
+) -> list[engine.Waiting]:
+    """Those ahead of it on the wait list whose slots touch the one that it would get."""
+    if not state.waitlist:
+        return []
+    rest = state.pool.spec.turnaround_minutes
+
+    def waits(reservation: Reservation) -> engine.Waiting:
+        return waiting_request(state, reservation, context.now, context.suggestion_horizon)
+
+    def most(first: Reservation) -> int | None:
+        if state.demand(first) is None:
+            return 0
+        other = waits(first).request
+        touches = other.start < wanted.end + rest and wanted.start < other.end + rest
+        return tried(state, first) if touches else 0
+
+    return [waits(reservation) for reservation in state.waitlist.ahead_of(draft, most)]
+
+
+def find_place(
+    state: PoolState, calendar: engine.Calendar, draft: Reservation, context: Context
+) -> engine.Placement | engine.Refusal:
+    """A place on the calendar in its slot, or the earliest there is."""
     start, end = draft.spec.start, draft.spec.end
     if start is not None and end is not None:
-        return engine.place(state.calendar, placement_request(state, draft, start, end, context.now))
-    return _place_soonest(state, draft, context)
+        return engine.place(calendar, placement_request(state, draft, start, end, context.now))
+    return _place_soonest(state, calendar, draft, context)
 
 
-def is_job(state: PoolState, reservation: Reservation) -> bool:
-    """It is wanted as soon as possible, and ends by itself."""
-    definition = state.definition(reservation.tenant, reservation.spec.definition)
-    return reservation.spec.asap and definition is not None and definition.spec.until_completed
-
-
-def _place_soonest(state: PoolState, reservation: Reservation, context: Context) -> engine.Placement | engine.Refusal:
+def _place_soonest(
+    state: PoolState, calendar: engine.Calendar, reservation: Reservation, context: Context
+) -> engine.Placement | engine.Refusal:
     """The earliest place within the horizon, from the next whole minute on. A job is placed now or queues: what runs ends
     before the time it may take, so a slot behind it would leave its host idle."""
     after = engine.minute_ceil(context.now)
     begin = engine.from_minute(after)
     length = timedelta(minutes=reservation.spec.duration_minutes)
     wanted = placement_request(state, reservation, begin, begin + length, context.now, punctual=True)
-    return engine.place_earliest(state.calendar, wanted, after, 0 if is_job(state, reservation) else context.horizon)
+    return engine.place_earliest(calendar, wanted, after, 0 if is_job(state, reservation) else context.horizon)
 
 
 def granted(
@@ -222,9 +240,16 @@ def _reject(draft: Reservation, context: Context, reason: str, said: Problem) ->
     return Decision(reason=reason, resource=resource, problem=said, result="rejected")
 
 
-def _wait(state: PoolState, draft: Reservation, answer: engine.Refusal, place: str, context: Context) -> Decision:
+def _wait(
+    state: PoolState,
+    draft: Reservation,
+    answer: engine.Refusal,
+    place: str,
+    context: Context,
+    calendar: engine.Calendar,
+) -> Decision:
     # a job's turn comes when those before it have ended, which nobody can tell
-    soonest = None if is_job(state, draft) else suggestion(state, answer, context)
+    soonest = None if is_job(state, draft) else suggestion(calendar, answer, context)
     explanation = explanation_of(answer, soonest)
     resource = draft.moved(
         ReservationPhase.WAITLISTED,
@@ -264,11 +289,11 @@ def _queue(draft: Reservation, ahead: Reservation, context: Context) -> Decision
     return Decision(reason="PoolFull", resource=resource, result="waitlisted")
 
 
-def suggestion(state: PoolState, answer: engine.Refusal, context: Context) -> engine.Minute | None:
+def suggestion(calendar: engine.Calendar, answer: engine.Refusal, context: Context) -> engine.Minute | None:
     """The first later start at which the refused request would fit, within the horizon."""
     wanted = answer.request
     after = max(wanted.start, engine.minute_ceil(context.now))
-    return engine.earliest(state.calendar, wanted, after, context.horizon)
+    return engine.earliest(calendar, wanted, after, context.horizon)
 
 
 def never_here(state: PoolState, answer: engine.Refusal) -> bool:

@@ -24,7 +24,8 @@ from lablet_scheduler import dates, engine, series
 from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.commits import Step, target_of
 from lablet_scheduler.dates import Outcome
-from lablet_scheduler.decide import Context, Decision, placement_request, problem, refused
+from lablet_scheduler.decide import Context, Decision, problem, refused
+from lablet_scheduler.wishes import placement_request
 from lablet_scheduler.writer import Writer
 
 _AT_ONCE = 16

@@ -18,14 +18,13 @@ from lablet_common.resources.model import Condition
 from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatPlacement, SeatState, Slot
 from lablet_common.resources.worker import Worker, WorkerPhase
 from lablet_scheduler import engine
-from lablet_scheduler.decide import Context, Decision, is_job, placement_request
+from lablet_scheduler.decide import Context, Decision
 from lablet_scheduler.state import AT_RISK, PoolState
 from lablet_scheduler.views import OVERRUN_MINUTES, explanation_of, seats_of, slot_of
+from lablet_scheduler.wishes import is_job, placement_request, tried, waiting_request
 
 BOOT_OVERDUE = "BootOverdue"
 _GONE = (WorkerPhase.FAILED, WorkerPhase.TERMINATING)
-_MOST_ALIKE = 64
-"""Jobs of one kind that are tried in one look at the wait list."""
 _MOST_ATTEMPTS = 5
 """Places that a seat is given in one slot: a lab that comes up nowhere does not wander for ever."""
 
@@ -269,9 +268,11 @@ def make_room(state: PoolState, overdue: Reservation, context: Context) -> set[s
 
 def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
     """Places those of the wait list for which there is room now, in the engine's order: nobody ahead is delayed."""
-    front, cut = state.waitlist.heads(lambda reservation: _tried(state, reservation))
+    front, cut = state.waitlist.heads(lambda reservation: tried(state, reservation))
     waiting = {reservation.id: reservation for reservation in front}
-    requests = [_waiting(state, reservation, context) for reservation in waiting.values()]
+    requests = [
+        waiting_request(state, reservation, context.now, context.suggestion_horizon) for reservation in waiting.values()
+    ]
     if not requests:
         return
     now = engine.minute_floor(context.now)
@@ -297,23 +298,3 @@ def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
         )
         # jobs behind the front are tried in the next look
         yield Decision(reason="PlaceFreed", resource=resource, result="placed", frees=is_job(state, reservation))
-
-
-def _tried(state: PoolState, reservation: Reservation) -> int | None:
-    """How many of those that ask for the same are tried in one look: of jobs only the first ones."""
-    if state.demand(reservation) is None:
-        return 0
-    return _MOST_ALIKE if is_job(state, reservation) else None
-
-
-def _waiting(state: PoolState, reservation: Reservation, context: Context) -> engine.Waiting:
-    slot = reservation.slot
-    latest = None
-    if slot is None:
-        begin = engine.from_minute(engine.minute_ceil(context.now))
-        slot = Slot(start=begin, end=begin + timedelta(minutes=reservation.spec.duration_minutes))
-        horizon = timedelta(0) if is_job(state, reservation) else context.suggestion_horizon
-        latest = max(engine.to_minute(begin), engine.minute_floor(context.now + horizon))
-    wanted = placement_request(state, reservation, slot.start, slot.end, context.now)
-    since = reservation.status.waiting_since or reservation.metadata.created_at
-    return engine.Waiting(wanted, requested_at=since, latest_start=latest)

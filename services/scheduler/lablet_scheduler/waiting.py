@@ -66,6 +66,17 @@ class WaitList:
         line = self._lines.get(likeness_of(reservation))
         return None if line is None else self._waiting[line[-1][2]]
 
+    def ahead_of(self, reservation: Reservation, most: Callable[[Reservation], int | None]) -> list[Reservation]:
+        """Those before it in the order of the whole list, whether it stands in it or not, line by line. `most` as for
+        `heads`."""
+        order = order_of(reservation)
+        found: list[Reservation] = []
+        for line in self._lines.values():
+            if line[0] < order:
+                before = line[: bisect_left(line, order)]
+                found += (self._waiting[name] for _, _, name in islice(before, most(self._waiting[line[0][2]])))
+        return found
+
     def heads(self, most: Callable[[Reservation], int | None]) -> tuple[list[Reservation], int]:
         """The first ones of each line in the order of the whole list, and how many of them stand before the first that is
         left out. `most` says how many of a line, from its first reservation; None: all of it."""

@@ -25,6 +25,7 @@ FILTERS: Mapping[str, str] = {
     "capacity": "full at that time",
     "ports": "without free ports",
     "licenseCount": "without a free licence",
+    "waitList": "kept for somebody ahead on the wait list",
 }
 DIMENSIONS: Mapping[str, str] = {
     "cpuCores": "CPU cores",
@@ -45,6 +46,7 @@ BINDING: Mapping[str, str] = {
     "ports": "ports",
     "licenseCount": "the number of licences",
     "duration": "the longest duration that the definition allows",
+    "waitList": "the turn of those ahead on the wait list",
 }
 
 

@@ -9,7 +9,7 @@ minutes (`to_minute`, `from_minute`), spans half-open.
         calendar.book_all(decision.bookings())
 
 All questions (`place`, `earliest`, `explain`, `extend`, `move`, `overrun`, `heal`, `vacate`, `relocate`, `optimise`,
-`retry`, `simulate`) leave the calendar as it is and answer with values; only `Calendar`'s own methods, `shorten`,
+`retry`, `kept_for`, `simulate`) leave the calendar as it is and answer with values; only `Calendar`'s own methods, `shorten`,
 `Plan.apply`, `Replan.apply` and `Overrun.apply` change it. It keeps no history, knows no quotas and writes nothing anywhere.
 """
 
@@ -44,7 +44,7 @@ from .model import (
 )
 from .optimise import Replan, optimise
 from .place import place, simulate
-from .waitlist import Retried, Waiting, retry, waiting_order
+from .waitlist import Retried, Waiting, behind, kept_for, retry, waiting_order
 
 __all__ = [
     "HORIZON",
@@ -75,11 +75,13 @@ __all__ = [
     "Stuck",
     "Waiting",
     "WorkerView",
+    "behind",
     "earliest",
     "explain",
     "extend",
     "from_minute",
     "heal",
+    "kept_for",
     "minute_ceil",
     "minute_floor",
     "move",

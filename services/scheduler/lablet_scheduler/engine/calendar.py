@@ -230,6 +230,13 @@ class Calendar:
         self.timeline.forget(before)
         self.gaps.forget(before)
 
+    def keep(self, name: str, start: Minute, end: Minute) -> None:
+        """Closes a worker for a span and counts its licence as in use there: for calendars that are thrown away."""
+        view = self.worker(name)
+        self.timeline.add(self.fleet.columns[name], start, end, end, (0, 0, 0, 0, 0, BLOCKED))
+        if self.licence_limit(view) is not None:
+            self._ledger(view).add(self.added_power(view, start, end))
+
     # -- what fits -----------------------------------------------------------------------------------------------
 
     def conflict(self, booking: Booking) -> NearestMiss | None:

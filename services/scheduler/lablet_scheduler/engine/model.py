@@ -98,6 +98,8 @@ class Filter(StrEnum):
     CAPACITY = "capacity"
     PORTS = "ports"
     LICENCE_COUNT = "licenseCount"
+    WAIT_LIST = "waitList"
+    """There is room, but somebody ahead waits for it."""
 
 
 class Span(NamedTuple):

@@ -1,9 +1,14 @@
 """The wait list: who goes next when something has come free, and who may go ahead of whom.
 
-Order: priority, then time of request. A later request may go first only if it delays none ahead, and to be sure of
-that the rule is conservative: a request that still does not fit keeps the workers on which it came closest, as a
-shadow that nobody behind it may use in its slot. So a small request slips past a large one in another slot, or on
-workers that the large one would not get anyway, and never eats the room that the large one is waiting for.
+Order: priority, then time of request. A later request may go first only where it leaves alone what one ahead waits
+for: a request that does not fit keeps the workers on which it came closest, as a shadow that nobody behind it may use
+in its slot. So a small request slips past a large one in another slot or on other workers, and never eats the room that
+the large one is waiting for.
+
+What is kept is enough workers for all of its seats once these are empty, and no more: were every worker kept that could
+ever take it, one large request would close a pool. Should another worker come free first, somebody behind may be on it.
+Their licences are kept with them, and where counted licences ran out, every worker of their kind. A request that may
+begin later keeps its first slot.
 
 What it does not do: it does not place anything. Each outcome is a proposal; book the placements in the given order.
 """
@@ -18,11 +23,12 @@ import numpy as np
 
 from .calendar import Calendar, seats_amounts
 from .earliest import place_earliest
-from .filters import everywhere, survey
-from .fleet import BLOCKED, UNLIMITED
-from .model import Minute, Placement, PlacementRequest, Refusal
+from .filters import MAINTENANCE_ROW, everywhere, survey
+from .fleet import UNLIMITED
+from .model import Explanation, Filter, Minute, Placement, PlacementRequest, Refusal
 from .place import place
 from .score import FloatArray
+from .wording import seat_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +60,33 @@ def waiting_order(waiting: Iterable[Waiting]) -> list[Waiting]:
 
 def retry(calendar: Calendar, waiting: Iterable[Waiting], now: Minute) -> list[Retried]:
     """Tries all waiting requests in their order; the calendar is not changed. Slots that have begun are not tried."""
+    return _go_through(calendar.copy(), waiting, now)
+
+
+def kept_for(calendar: Calendar, waiting: Iterable[Waiting], now: Minute) -> Calendar:
+    """A calendar on which, beside what is booked, the waiting requests have what they would get now, or keep what they
+    wait for: what finds a place on it goes behind all of them and delays none."""
     scratch = calendar.copy()
+    _go_through(scratch, waiting, now)
+    return scratch
+
+
+def behind(free: Placement, request: PlacementRequest, ahead: int) -> Refusal:
+    """The refusal of a request that has room (`free`), were it not for those ahead who wait for it."""
+    said = free.explanation
+    who = "a request that is ahead waits" if ahead == 1 else f"{ahead} requests that are ahead wait"
+    explanation = Explanation(
+        summary=f"There is room for {seat_count(request.seats)}, but {who} for it: by priority, then by time of request.",
+        considered=said.considered,
+        removed={**said.removed, Filter.WAIT_LIST: said.feasible},
+        binding=Filter.WAIT_LIST,
+        seats_wanted=request.seats,
+    )
+    return Refusal(request, False, explanation)
+
+
+def _go_through(scratch: Calendar, waiting: Iterable[Waiting], now: Minute) -> list[Retried]:
+    """Books who finds a place and casts the shadows of those who find none."""
     still: list[str] = []
     results: list[Retried] = []
     for one in waiting_order(waiting):
@@ -72,29 +104,36 @@ def retry(calendar: Calendar, waiting: Iterable[Waiting], now: Minute) -> list[R
             scratch.book_all(decision.bookings(), check=False)
             results.append(Retried(one, decision, tuple(still)))
         else:
-            _cast_shadow(scratch, decision.request)
+            _cast_shadow(scratch, decision)
             still.append(request.reservation)
             results.append(Retried(one, decision))
     return results
 
 
-def _cast_shadow(scratch: Calendar, request: PlacementRequest) -> None:
-    """Closes, for the request's slot, the workers on which its seats came closest to fitting."""
+def _cast_shadow(scratch: Calendar, refusal: Refusal) -> None:
+    """Closes workers for the refused request's slot: those on which its seats came closest to fitting, as many as hold
+    all of them when empty; where counted licences ran out, every worker of their kind."""
+    request = refusal.request
     view = survey(scratch, request)
     fits, peaks = everywhere(scratch, request, view)
     fleet = scratch.fleet
-    columns = np.flatnonzero(view.eligibility.ever)
-    if not len(columns):
+    # who is closed already, for maintenance or for somebody ahead, is no use to it
+    columns = np.flatnonzero(view.candidates & (peaks[MAINTENANCE_ROW] == 0))
+    end = request.end + scratch.policy(request.pool).turnaround
+    if refusal.explanation.removed.get(Filter.LICENCE_COUNT):
+        kinds = {fleet.view(int(column)).licence for column in columns}
+        for worker in scratch.workers():
+            if worker.pool == request.pool and worker.licence in kinds:
+                scratch.keep(worker.name, request.start, end)
         return
     needs = np.array(seats_amounts(request.demand)[:-1], dtype=np.int64)[:, None]
     capacity = np.maximum(fleet.capacity[:-1, columns].astype(np.int64), 1)
     lacking: FloatArray = np.maximum(needs - (capacity - peaks[:-1, columns]), 0).astype(np.float64) / capacity
-    order = np.lexsort((fleet.rank[columns], lacking.max(axis=0), -fits[columns]))
-    end = request.end + scratch.policy(request.pool).turnaround
+    order = np.lexsort((fleet.rank[columns], lacking.max(axis=0), -fits[columns])) if len(columns) else columns
     seats = request.seats
     for index in order:
         if seats <= 0:
             return
         column = int(columns[index])
-        scratch.timeline.add(column, request.start, end, end, (0, 0, 0, 0, 0, BLOCKED))
+        scratch.keep(fleet.view(column).name, request.start, end)
         seats -= max(1, min(int(view.eligibility.seats_when_empty[column]), UNLIMITED))

@@ -23,6 +23,7 @@ REASONS: Mapping[str, str] = {
     Filter.CAPACITY: "full",
     Filter.PORTS: "without free ports",
     Filter.LICENCE_COUNT: "without a free licence",
+    Filter.WAIT_LIST: "kept for somebody ahead on the wait list",
 }
 
 _QUANTITIES: Mapping[str, str] = {

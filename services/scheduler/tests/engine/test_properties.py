@@ -126,6 +126,32 @@ def test_what_is_refused_for_lack_of_room_really_has_no_room(judge, fleet, polic
             assert not judge.fits([policy], [replace(view, maintenance=()) for view in roomy], [], wanted)
 
 
+@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fleet=fleets, policy=policies, booked=st.lists(wishes, max_size=10), waiting=st.lists(wishes, max_size=8))
+def test_who_overtakes_leaves_room_for_the_first_that_waits(fleet, policy, booked, waiting):
+    """Once all that was booked before has gone, it fits beside those who went ahead of it."""
+    policy = replace(policy, licence_limits={})
+    roomy = [replace(view, port_end=2050) for view in fleet]
+    calendar = Calendar([policy], roomy)
+    for number, request in enumerate(booked):
+        decision = place(calendar, replace(request, reservation=f"r{number}"))
+        if isinstance(decision, Placement):
+            calendar.book_all(decision.bookings())
+    line = [
+        Waiting(replace(request, reservation=f"w{number}"), requested_at=from_minute(number))
+        for number, request in enumerate(waiting)
+    ]
+    results = retry(calendar, line, 0)
+    first = next((one.waiting.request for one in results if not isinstance(one.decision, Placement)), None)
+    if first is None or not isinstance(place(Calendar([policy], roomy), first), Placement):
+        return
+    after = Calendar([policy], roomy)
+    for one in results:
+        if isinstance(one.decision, Placement) and first.reservation in one.overtook:
+            after.book_all(one.decision.bookings())
+    assert isinstance(place(after, first), Placement)
+
+
 class Life(RuleBasedStateMachine):
     """A calendar's life, beside a plain dict of what ought to be booked."""
 

@@ -6,7 +6,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from lablet_scheduler.engine import Booking, Calendar, Demand, Placement, PoolPolicy, Waiting, retry, waiting_order
+from lablet_scheduler.engine import (
+    Booking,
+    Calendar,
+    Demand,
+    Placement,
+    PoolPolicy,
+    Span,
+    Waiting,
+    behind,
+    kept_for,
+    place,
+    retry,
+    waiting_order,
+)
 
 
 @pytest.fixture
@@ -55,6 +68,53 @@ def test_a_request_that_delays_nobody_ahead_overtakes_and_says_whom(calendar, re
     assert outcome(results) == {"large": False, "later": True, "other": True}
     assert [one.overtook for one in results] == [(), ("large",), ("large",)]
     assert results[2].decision.seats[0].worker == "w-2"
+
+
+def test_what_is_in_maintenance_is_not_what_is_kept(worker, request_for):
+    away = worker("w-0", maintenance=(Span(5990, 6100),))
+    calendar = Calendar([PoolPolicy("default")], [away, worker("w-1")])
+    calendar.book(Booking("full", 1, "w-1", 6000, 6060, Demand(cpu_cores=5)))
+    large = Waiting(request_for(reservation="large", demand=Demand(8, 8)), at(1))
+    small = Waiting(request_for(reservation="small", demand=Demand(2, 8)), at(2))
+    assert outcome(retry(calendar, [large, small], now=5000)) == {"large": False, "small": False}
+
+
+def test_a_licence_that_comes_free_is_for_who_waits_for_it(worker, request_for):
+    calendar = Calendar(
+        [PoolPolicy("default", licence_limits={"ENTERPRISE": 2})],
+        [worker("w-1"), worker("w-2"), worker("w-3", memory_gb=4)],
+    )
+    calendar.book(Booking("full", 1, "w-1", 6000, 6060, Demand(cpu_cores=8)))
+    large = Waiting(request_for(reservation="large", demand=Demand(8, 8), seats=2), at(1))
+    small = Waiting(request_for(reservation="small", demand=Demand(2, 2)), at(2))
+    later = Waiting(request_for(start=7000, reservation="later", demand=Demand(2, 2)), at(3))
+    results = retry(calendar, [large, small, later], now=5000)
+    assert outcome(results) == {"large": False, "small": False, "later": True}
+
+
+def test_where_licences_have_run_out_nobody_behind_keeps_a_worker_on(worker, request_for):
+    calendar = Calendar(
+        [PoolPolicy("default", licence_limits={"ENTERPRISE": 1})], [worker("w-1"), worker("w-2", memory_gb=4)]
+    )
+    calendar.book(Booking("full", 1, "w-2", 6000, 6060, Demand(cpu_cores=2)))
+    large = Waiting(request_for(reservation="large", demand=Demand(8, 8)), at(1))
+    small = Waiting(request_for(reservation="small", demand=Demand(2, 2)), at(2))
+    assert outcome(retry(calendar, [large, small], now=5000)) == {"large": False, "small": False}
+    assert outcome(retry(calendar, [small], now=5000)) == {"small": True}
+
+
+def test_who_asks_now_goes_behind_those_who_wait(calendar, request_for):
+    large = Waiting(request_for(reservation="large", demand=Demand(8, 8)), at(1))
+    wish = request_for(reservation="small", demand=Demand(2, 8))
+    free = place(calendar, wish)
+    assert isinstance(free, Placement)
+    refusal = place(kept_for(calendar, [large], 5000), wish)
+    assert not isinstance(refusal, Placement)
+    told = behind(free, wish, ahead=2)
+    assert (told.permanent, told.explanation.binding) == (False, "waitList")
+    assert told.explanation.summary.startswith("There is room for 1 seat, but 2 requests that are ahead wait for it")
+    assert sum(told.explanation.removed.values()) == told.explanation.considered
+    assert isinstance(place(calendar, wish), Placement), "the calendar is as it was"
 
 
 def test_as_soon_as_possible_may_start_later_but_not_too_late(calendar, request_for):

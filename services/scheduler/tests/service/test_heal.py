@@ -317,6 +317,53 @@ async def test_who_waits_comes_before_who_asks_now(pool: Any) -> None:
     assert [await pool.phase(name) for name in (waiting, late)] == ["Scheduled", "Waitlisted"]
 
 
+async def test_who_asks_now_does_not_take_the_room_that_one_ahead_waits_for(pool: Any) -> None:
+    holder = await pool.ask(seats=3)
+    large = await pool.ask(seats=4)
+    await pool.settle()
+    await pool.clock.advance(timedelta(seconds=1))
+    small = await pool.ask()  # one seat is free, and the large one waits for it
+    later = await pool.ask(600, 660)
+    urgent = await pool.ask(200, 260, priority=1)
+    await pool.settle()
+    assert [await pool.phase(name) for name in (small, later, urgent)] == ["Waitlisted", "Scheduled", "Scheduled"]
+    said = (await pool.reservation(small)).status.explanation
+    assert said.summary.startswith("There is room for 1 seat, but a request that is ahead waits for it")
+    assert (said.binding, said.removed) == ("waitList", {"waitList": 1})
+    assert said.earliest.start >= pool.when(120), "not in the slot in which it waits"
+    await pool.tell("cancel", holder)
+    await pool.settle()
+    assert [await pool.phase(large), await pool.phase(small)] == ["Scheduled", "Waitlisted"]
+
+
+async def test_a_date_of_a_series_does_not_take_the_room_that_one_ahead_waits_for(pool: Any) -> None:
+    await pool.ask(seats=3)
+    large = await pool.ask(seats=4)
+    await pool.settle()
+    await pool.clock.advance(timedelta(seconds=1))
+    name = await pool.ask_series("FREQ=DAILY;COUNT=2", mode="fits")
+    await pool.settle()
+    first, second = (await pool.series(name)).status.occurrences
+    assert (first.state, second.state) == ("unfit", "placed")
+    assert first.reason.startswith("There is room for 1 seat, but a request that is ahead waits for it")
+    assert await pool.phase(large) == "Waitlisted"
+
+
+async def test_who_waited_behind_one_ahead_is_placed_when_that_one_goes(pool: Any) -> None:
+    await pool.ask(seats=3)
+    large = await pool.ask(seats=4)
+    await pool.clock.advance(timedelta(seconds=1))
+    urgent, small = await pool.ask(priority=1), await pool.ask()
+    await pool.settle()
+    assert [await pool.phase(urgent), await pool.phase(small)] == ["Scheduled", "Waitlisted"]
+    await pool.tell("cancel", large)
+    await pool.settle()
+    assert await pool.phase(small) == "Waitlisted", "the urgent one has the last seat"
+    await pool.tell("cancel", urgent)
+    await pool.settle()
+    assert await pool.phase(small) == "Scheduled"
+
+
 async def test_a_worker_that_is_added_takes_who_waits(pool: Any) -> None:
     await pool.ask(seats=4)
     waiting = await pool.ask(seats=2)

@@ -57,7 +57,7 @@ async def test_the_queue_moves_in_order_when_a_job_ends_early(world: Any) -> Non
 
 
 async def test_of_many_jobs_that_are_alike_only_the_front_is_tried(world: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("lablet_scheduler.heal._MOST_ALIKE", 2)
+    monkeypatch.setattr("lablet_scheduler.wishes._MOST_ALIKE", 2)
     await world.pool()
     await world.definition("job@1.0.0", until_completed=True)
     await world.definition("small@1.0.0", until_completed=True, cpu=1, nodes=1)

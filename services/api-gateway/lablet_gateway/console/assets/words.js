@@ -18,6 +18,7 @@ const FILTERS = {
   capacity: "full at that time",
   ports: "without free ports",
   licenseCount: "without a free licence",
+  waitList: "kept for somebody ahead on the wait list",
 };
 const DIMENSIONS = {
   cpuCores: "CPU cores",

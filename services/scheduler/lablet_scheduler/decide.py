@@ -1,8 +1,8 @@
 """Decisions on new reservations: what was asked, on the calendar as it is, becomes an outcome. Pure, but for the calendar.
 
-A granted placement is booked on the state's calendar at once (tentatively: the next decision of the same pass sees it);
-when its transaction is refused, the owner rebooks the reservation from what is committed. Each decision carries its
-reason, in words and as data.
+A granted placement is booked on the state's calendar at once, and who has to wait joins its wait list (tentatively: the
+next decision of the same pass sees it); when its transaction is refused, the owner rebooks the reservation from what is
+committed. Each decision carries its reason, in words and as data.
 """
 
 from collections.abc import Callable
@@ -98,7 +98,7 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
         return _reject(draft.observed(pool=state.pool.id), context, "InvalidSlot", said)
     ahead = _ahead(state, draft)
     if ahead is not None:
-        return _queue(draft, ahead, context)
+        return _queue(state, draft, ahead, context)
     answer, calendar = find_in_turn(state, draft, context)
     if isinstance(answer, engine.Placement):
         return granted(state, draft, answer, context, held=draft.spec.hold is not None)
@@ -262,7 +262,7 @@ def _wait(
         explanation=explanation,
         waiting_since=draft.metadata.created_at,
     )
-    return Decision(reason="PoolFull", resource=resource, result="waitlisted")
+    return _waitlisted(state, resource)
 
 
 def _ahead(state: PoolState, draft: Reservation) -> Reservation | None:
@@ -273,7 +273,7 @@ def _ahead(state: PoolState, draft: Reservation) -> Reservation | None:
     return state.waitlist.last_like(draft)
 
 
-def _queue(draft: Reservation, ahead: Reservation, context: Context) -> Decision:
+def _queue(state: PoolState, draft: Reservation, ahead: Reservation, context: Context) -> Decision:
     """Behind the one ahead, for the same reason."""
     resource = draft.moved(
         ReservationPhase.WAITLISTED,
@@ -286,6 +286,13 @@ def _queue(draft: Reservation, ahead: Reservation, context: Context) -> Decision
         explanation=ahead.status.explanation,
         waiting_since=draft.metadata.created_at,
     )
+    return _waitlisted(state, resource)
+
+
+def _waitlisted(state: PoolState, resource: Reservation) -> Decision:
+    """Who is decided next in this pass stands behind it already."""
+    if resource.status.pool == state.pool.id:
+        state.waitlist.put(resource)
     return Decision(reason="PoolFull", resource=resource, result="waitlisted")
 
 

@@ -128,9 +128,11 @@ class PoolState:
     # -- the calendar ----------------------------------------------------------------------------------------------
 
     def rebook(self, reservation_id: str, now: datetime) -> None:
-        """Puts on the calendar what the reservation occupies now, in place of what was there."""
+        """Puts on the calendar what the reservation occupies now, in place of what was there. One that came to nothing
+        does not wait either."""
         reservation = self.reservations.get(reservation_id)
         if reservation is None:
+            self.waitlist.drop(reservation_id)
             self.calendar.release(reservation_id)
             return
         demand = self.demand(reservation)

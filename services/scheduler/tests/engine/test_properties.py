@@ -126,9 +126,31 @@ def test_what_is_refused_for_lack_of_room_really_has_no_room(judge, fleet, polic
             assert not judge.fits([policy], [replace(view, maintenance=()) for view in roomy], [], wanted)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(fleet=fleets, policy=policies, booked=st.lists(wishes, max_size=10), waiting=st.lists(wishes, max_size=8))
-def test_who_overtakes_leaves_room_for_the_first_that_waits(fleet, policy, booked, waiting):
+def at_one_time(demands, seats):
+    """Wishes for one slot, or for one right behind it."""
+    return st.builds(
+        lambda demand, seats, offset: PlacementRequest(
+            "r", "p", demand, START + offset, START + offset + 60, seats=seats
+        ),
+        demands,
+        seats,
+        st.sampled_from([0, 0, 0, 60]),
+    )
+
+
+few = at_one_time(st.sampled_from([Demand(cpu_cores=0.5), Demand(cpu_cores=2.0)]), st.just(1))
+many = at_one_time(st.sampled_from([Demand(cpu_cores=2.0), Demand(cpu_cores=4.0)]), st.integers(1, 4))
+
+
+@settings(max_examples=150, deadline=None, phases=PHASES)
+@given(
+    fleet=fleets,
+    policy=policies,
+    booked=st.lists(few, min_size=1, max_size=3),
+    waiting=st.lists(many, min_size=1, max_size=2),
+    behind=st.lists(few, min_size=4, max_size=12),
+)
+def test_who_overtakes_leaves_room_for_the_first_that_waits(fleet, policy, booked, waiting, behind):
     """Once all that was booked before has gone, it fits beside those who went ahead of it."""
     policy = replace(policy, licence_limits={})
     roomy = [replace(view, port_end=2050) for view in fleet]
@@ -139,7 +161,7 @@ def test_who_overtakes_leaves_room_for_the_first_that_waits(fleet, policy, booke
             calendar.book_all(decision.bookings())
     line = [
         Waiting(replace(request, reservation=f"w{number}"), requested_at=from_minute(number))
-        for number, request in enumerate(waiting)
+        for number, request in enumerate([*waiting, *behind])
     ]
     results = retry(calendar, line, 0)
     first = next((one.waiting.request for one in results if not isinstance(one.decision, Placement)), None)

@@ -208,7 +208,7 @@ class World:
         assert end is not None
         body = ReservationRequested(
             id=resource_id,
-            owner="anna",
+            owner=options.pop("owner", "anna"),
             definition=definition,
             pools=pools,
             seats=options.pop("seats", 1),

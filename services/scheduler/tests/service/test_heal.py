@@ -353,15 +353,31 @@ async def test_who_waited_behind_one_ahead_is_placed_when_that_one_goes(pool: An
     await pool.ask(seats=3)
     large = await pool.ask(seats=4)
     await pool.clock.advance(timedelta(seconds=1))
-    urgent, small = await pool.ask(priority=1), await pool.ask()
+    small = await pool.ask()
     await pool.settle()
-    assert [await pool.phase(urgent), await pool.phase(small)] == ["Scheduled", "Waitlisted"]
-    await pool.tell("cancel", large)
+    assert await pool.phase(small) == "Waitlisted", "though both are decided in one pass"
+    urgent = await pool.ask(priority=1)  # nobody is ahead of it
     await pool.settle()
-    assert await pool.phase(small) == "Waitlisted", "the urgent one has the last seat"
-    await pool.tell("cancel", urgent)
-    await pool.settle()
-    assert await pool.phase(small) == "Scheduled"
+    assert await pool.phase(urgent) == "Scheduled"
+    for gone in (urgent, large):
+        await pool.tell("cancel", gone)
+        await pool.settle()
+        assert await pool.phase(small) == ("Waitlisted" if gone == urgent else "Scheduled")
+
+
+async def test_of_those_on_a_lost_worker_the_soonest_gets_the_last_place(world: Any) -> None:
+    """However they are called: eight that cannot all move, and one place."""
+    await world.pool(workers=1, cpu=32, nodes=100)
+    await world.definition()
+    await world.own()
+    names = [await world.ask(39 - number, 90) for number in range(8)]
+    await world.settle()
+    await world.worker("default-002", cpu=4)
+    await world.settle()
+    await world.set_worker("default-001", WorkerPhase.FAILED)
+    await world.settle()
+    moved = [name for name in names if await worker_of(world, name) == "default-002"]
+    assert moved == [names[-1]], "the one that begins first, though it was asked for last"
 
 
 async def test_a_worker_that_is_added_takes_who_waits(pool: Any) -> None:

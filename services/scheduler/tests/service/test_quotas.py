@@ -1,5 +1,6 @@
 """Limits across pools: refused with the numbers, and a ledger that is the sum of what is open at every revision."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -31,13 +32,26 @@ async def limit(world: Any, *, owner: Limits | None = None, tenant: str = "defau
     await world.store.put(quota_key(tenant), quota.to_json())
 
 
-async def seats_at(world: Any, revision: int) -> tuple[int, int | None]:
-    """Open seats counted from the reservations, and as the ledger has them."""
-    stored = (await world.store.range(RESERVATION.prefix, revision=revision)).items
-    found = [decode(RESERVATION, kv) for kv in stored]
-    ledger = await world.store.get(ledger_key("default"), revision=revision)
-    counted = sum(r.spec.seats for r in found if str(r.phase) in _OPEN)
-    return counted, None if ledger is None else Ledger.model_validate_json(ledger.value).total.seats
+async def ledgers_at(
+    world: Any, revision: int
+) -> tuple[dict[str, tuple[int, float]], dict[str, tuple[int, float]] | None]:
+    """Open seats and their minutes by owner: counted from the reservations, and as the ledger has them."""
+    counted: dict[str, tuple[int, float]] = {}
+    for kv in (await world.store.range(RESERVATION.prefix, revision=revision)).items:
+        found = decode(RESERVATION, kv)
+        if str(found.phase) in _OPEN:
+            seats, minutes = counted.get(found.metadata.owner, (0, 0))
+            length = (found.slot.end - found.slot.start) / timedelta(minutes=1)
+            counted[found.metadata.owner] = seats + found.spec.seats, minutes + found.spec.seats * length
+    stored = await world.store.get(ledger_key("default"), revision=revision)
+    if stored is None:
+        return counted, None
+    ledger = Ledger.model_validate_json(stored.value)
+    return counted, {owner: (usage.seats, usage.seat_minutes) for owner, usage in ledger.owners.items()}
+
+
+def seats_of(owners: dict[str, tuple[int, float]]) -> int:
+    return sum(seats for seats, _ in owners.values())
 
 
 async def problem_of(world: Any, name: str) -> dict[str, Any]:
@@ -67,10 +81,10 @@ async def test_two_pools_at_once_do_not_grant_more_than_the_tenant_may_have(two_
     assert await world.phase(await again(world)) == "Scheduled"
     last = (await world.store.status()).revision
     for revision in range(first, last + 1):
-        counted, kept = await seats_at(world, revision)
-        assert counted <= 6
+        counted, kept = await ledgers_at(world, revision)
+        assert seats_of(counted) <= 6
         assert kept in (None, counted), f"at revision {revision}"
-    assert (await seats_at(world, last))[1] == 6
+    assert seats_of((await ledgers_at(world, last))[1]) == 6
 
 
 async def again(world: Any) -> str:
@@ -112,6 +126,17 @@ async def test_extensions_add_up_and_stop_at_the_limit(pool: Any) -> None:
     assert set(pool.owners["default"][0].state.calendar.bookings()) == pool.rebuilt(pool.owners["default"][0])
 
 
+async def test_what_a_limit_refuses_does_not_wait_ahead_of_anybody(pool: Any) -> None:
+    await limit(pool, open_seats=4)
+    await pool.ask(seats=3)
+    large = await pool.ask(seats=4)
+    await pool.clock.advance(timedelta(seconds=1))
+    small = await pool.ask()
+    await pool.settle()
+    assert (await problem_of(pool, large))["extensions"]["quota"] == "openSeats"
+    assert await pool.phase(small) == "Scheduled"
+
+
 async def test_another_tenant_is_not_counted(pool: Any) -> None:
     await limit(pool, open_seats=0)
     await pool.definition(tenant="acme")
@@ -147,7 +172,8 @@ async def test_whatever_is_asked_of_two_pools_the_ledger_is_the_sum_of_what_is_o
                 await limit(world, open_seats=open_seats)
                 since = (await world.store.status()).revision
             if verb == "ask" or not made:
-                made.append((await world.ask(60, 60 + 30 * amount, seats=amount, pools=(pool,)), pool))
+                owner = ("anna", "berta")[number % 2]
+                made.append((await world.ask(60, 60 + 30 * amount, seats=amount, pools=(pool,), owner=owner), pool))
             else:
                 name, pool = made[amount % len(made)]
                 body = ReservationChange(end=world.when(60 + (150 if verb == "extend" else 15)))
@@ -161,9 +187,9 @@ async def test_whatever_is_asked_of_two_pools_the_ledger_is_the_sum_of_what_is_o
                 await world.settle()
         await world.settle()
         last = (await world.store.status()).revision
-        before = 0 if since is None else (await seats_at(world, since))[0]
+        before = 0 if since is None else seats_of((await ledgers_at(world, since))[0])
         for revision in range(since or last, last + 1):
-            counted, kept = await seats_at(world, revision)
+            counted, kept = await ledgers_at(world, revision)
             assert kept in (None, counted), f"at revision {revision}"
-            assert since is None or counted <= max(open_seats, before)
+            assert since is None or seats_of(counted) <= max(open_seats, before)
         await world.end()

@@ -370,7 +370,7 @@ async def test_of_those_on_a_lost_worker_the_soonest_gets_the_last_place(world: 
     await world.pool(workers=1, cpu=32, nodes=100)
     await world.definition()
     await world.own()
-    names = [await world.ask(39 - number, 90) for number in range(8)]
+    names = [await world.ask(34 - number, 90) for number in range(8)]
     await world.settle()
     await world.worker("default-002", cpu=4)
     await world.settle()

@@ -93,8 +93,10 @@ async def test_the_day_goes_on_from_what_the_release_has_stored(mesh: Any, name:
     await mesh.clock.set(datetime.fromisoformat(head["at"]))
     await mesh.start()
     await mesh.settle()
-    assert (await mesh.reservation("rsv-asked")).phase == "Scheduled", "what was asked before the upgrade is decided"
     assert (await mesh.reservation("rsv-waits")).phase == "Waitlisted"
+    asked_before = (await mesh.reservation("rsv-asked")).status
+    assert asked_before.phase == "Waitlisted", "what was asked before the upgrade is decided"
+    assert asked_before.explanation.binding == "waitList", "it stands behind rsv-waits, which wants the same room"
     await mesh.until(timedelta(hours=5, minutes=5))
     assert (await mesh.reservation("rsv-tomorrow")).phase == "Active"
     assert {(await mesh.instance(f"ins-tomorrow-{seat}")).phase for seat in (1, 2)} == {"Running"}

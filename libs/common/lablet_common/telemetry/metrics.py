@@ -30,7 +30,6 @@ PUNCTUALITY = Histogram(
     registry=REGISTRY,
 )
 WORKER_HOURS = Counter("lablet_worker_hours", "Lab hours that workers were on", ["pool"], registry=REGISTRY)
-WORKER_LOAD = Gauge("lablet_worker_load", "What an agent's host uses now", ["worker", "what"], registry=REGISTRY)
 SCALING = Counter("lablet_scaling_decisions", "Power decisions", ["direction", "rule"], registry=REGISTRY)
 STORE_CONFLICTS = Counter("lablet_store_conflicts", "Transactions refused by a comparison", registry=REGISTRY)
 STORE_OPERATION = Histogram(

@@ -88,7 +88,6 @@ CONTRACT = {
     "lablet_instantiation_duration_seconds": set(),
     "lablet_slot_punctuality_seconds": set(),
     "lablet_worker_hours": {"pool"},
-    "lablet_worker_load": {"worker", "what"},
     "lablet_scaling_decisions": {"direction", "rule"},
     "lablet_store_operation_duration_seconds": {"op"},
     "lablet_store_conflicts": set(),

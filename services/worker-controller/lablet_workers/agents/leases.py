@@ -21,7 +21,6 @@ from lablet_common.resources.kinds import Service, worker_lease_key
 from lablet_common.store import KeyValue, Store, StoreError
 from lablet_common.store.api import Compare, LeaseLost, Put, Target
 from lablet_common.store.mirror import Mirror
-from lablet_workers.agents import load
 
 log = logging.getLogger("lablet.workers.agents")
 
@@ -60,8 +59,6 @@ class Leases:
     async def beat(self, worker: str, beat: Heartbeat) -> Grant:
         """The answer to one heartbeat. Raises `StoreError`: then nothing is granted."""
         refused = await self._renewed(worker, beat)
-        if not refused:
-            load.show(worker, beat.usage)
         return Grant(epoch=beat.epoch, number=beat.number, seconds=0 if refused else self._seconds, refused=refused)
 
     async def _renewed(self, worker: str, beat: Heartbeat) -> str:
@@ -178,7 +175,6 @@ class Presence:
         return [f"{PREFIX}{worker}" for worker in self._sessions]
 
     def _forget(self, worker: str) -> None:
-        load.forget(worker)
         if self._sessions.pop(worker, None) is not None:
             self._tell(worker)
 

@@ -1,15 +1,13 @@
 """The lease of an agent: who may renew it, when a session is over, and that only etcd's word makes labs lost."""
 
-import asyncio
 from typing import Any
 
 import pytest
 
-from lablet_common.agents import Heartbeat, Usage
+from lablet_common.agents import Heartbeat
 from lablet_common.resources.kinds import worker_lease_key
 from lablet_common.store import MemoryStore
-from lablet_common.telemetry.metrics import REGISTRY
-from lablet_workers.agents.leases import Leases, Presence
+from lablet_workers.agents.leases import Leases
 from lablet_workers.providers.agent import AgentProvider
 from lablet_workers.providers.port import InsufficientCapacity, LaunchOrder, MachineState, NotFound
 
@@ -45,32 +43,6 @@ async def test_the_first_heartbeat_begins_a_session_and_the_next_renew_it(leases
     assert kept.lease
     assert (await leases.beat("w1", beat(number=8))).seconds == 10.0
     assert (await store.get(worker_lease_key("w1"))) == kept
-
-
-def load(what: str, worker: str = "w1") -> float | None:
-    return REGISTRY.get_sample_value("lablet_worker_load", {"worker": worker, "what": what})
-
-
-async def test_what_a_host_uses_is_shown_while_its_session_lasts_and_written_nowhere(
-    leases: Leases, store: MemoryStore
-) -> None:
-    presence = Presence(store)
-    following = asyncio.create_task(presence.run())
-    await leases.beat("w1", beat(first=True, usage=Usage(cpu_cores=1.5, labs=2)))
-    revision = store.revision
-    await leases.beat("w1", beat(number=2, usage=Usage(cpu_cores=2.5, memory_gb=3, labs=4)))
-    assert (load("cpu_cores"), load("memory_gb"), load("labs")) == (2.5, 3, 4)
-    assert store.revision == revision
-    await leases.beat("w1", beat(TWO, number=3, usage=Usage(cpu_cores=9)))
-    assert load("cpu_cores") == 2.5, "another one's in the same name"
-    async with asyncio.timeout(5):
-        while not presence.has("w1"):
-            await asyncio.sleep(0)
-        await expire(store)
-        while presence.has("w1"):
-            await asyncio.sleep(0)
-    assert load("cpu_cores") is None
-    following.cancel()
 
 
 async def test_etcds_lease_outlasts_what_is_granted(leases: Leases, store: MemoryStore) -> None:

@@ -15,10 +15,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
-setfuzz: $(READY) ## hostile input at every reader (CASES=n; a million took twenty minutes)
-	@$(BIN)/python -m lablet_local.fuzz --cases $(or $(CASES),100000)
-
-up: $(READY) ## the virtual environment in .venv (every other target does this by itself, once)
+setup: $(READY) ## the virtual environment in .venv (every other target does this by itself, once)
 
 $(READY): requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Lablet needs Python 3.11 or newer: '$(PYTHON)' is not (choose another with: make PYTHON=python3.12 …)" >&2; exit 2; }

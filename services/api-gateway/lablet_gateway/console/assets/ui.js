@@ -16,6 +16,14 @@ export const waiting = (what) => h("p", { class: "empty waiting", role: "status"
 /** What stands above every view: its name, and what can be done or chosen there. */
 export const head = (title, ...tools) => h("div", { class: "tools" }, h("h1", {}, title), ...tools);
 
+/** A field whose words narrow what the view lists. */
+export const search = (words, typed, hint = "Filter") =>
+  h("input", { type: "search", placeholder: hint, "aria-label": "Filter", value: words, oninput: (event) => typed(event.target.value) });
+
+/** A box to tick, with what it means behind it. */
+export const check = (words, on, ticked) =>
+  h("label", { class: "check-line" }, h("input", { type: "checkbox", checked: on, onchange: (event) => ticked(event.target.checked) }), ` ${words}`);
+
 /** What something went through: `[{to, at, reason, message}]`. */
 export const moves = (history) =>
   h(

@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { h } from "../dom.js";
 import { showTime } from "../time.js";
-import { act, badge, bytes, confirmFirst, dialog, empty, facts, field, head, link, note, table, trouble, waiting } from "../ui.js";
+import { act, badge, bytes, check, confirmFirst, dialog, empty, facts, field, head, link, note, search, table, trouble, waiting } from "../ui.js";
 import { booking } from "./booking.js";
 
 const MARGIN = 60;
@@ -140,14 +140,14 @@ export function definitions({ live, who, draw }) {
         { class: "view" },
         head(
           "Definitions",
-          h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
-            text = event.target.value;
+          search(text, (words) => {
+            text = words;
             draw();
-          } }),
-          h("label", { class: "check-line" }, h("input", { type: "checkbox", checked: all, onchange: (event) => {
-            all = event.target.checked;
+          }),
+          check("deprecated ones too", all, (on) => {
+            all = on;
             draw();
-          } }), " deprecated ones too"),
+          }),
           h("span", { class: "grow" }),
           mayPublish ? h("button", { type: "button", class: "primary", onclick: publish }, "Publish a lab file") : null,
         ),

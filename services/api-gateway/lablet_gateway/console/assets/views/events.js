@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { atMost, h } from "../dom.js";
 import { ms, showSpan, showTime } from "../time.js";
-import { badge, empty, head, link, trouble } from "../ui.js";
+import { badge, empty, head, link, search, trouble } from "../ui.js";
 import { tell } from "../words.js";
 
 const SHOWN = 300;
@@ -119,10 +119,10 @@ export function events({ live, draw }) {
             kind = event.target.value;
             draw();
           } }, h("option", { value: "" }, "Every kind"), kinds.map((name) => h("option", { key: name, value: name }, name))),
-          h("input", { type: "search", placeholder: "Type, id or correlation id", "aria-label": "Filter", value: text, oninput: (event) => {
-            text = event.target.value;
+          search(text, (words) => {
+            text = words;
             draw();
-          } }),
+          }, "Type, id or correlation id"),
           h("button", { type: "button", "aria-pressed": held ? "true" : "false", onclick: () => {
             held = held ? null : [...live.tail];
             draw();

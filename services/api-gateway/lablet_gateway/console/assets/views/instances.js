@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { h } from "../dom.js";
 import { showAgo, showSlot } from "../time.js";
-import { act, badge, bytes, copyable, empty, facts, head, link, moves, table } from "../ui.js";
+import { act, badge, bytes, check, copyable, empty, facts, head, link, moves, search, table } from "../ui.js";
 
 const DOWN = new Set(["Terminated"]);
 
@@ -100,14 +100,14 @@ export function instances({ live, draw }) {
         { class: "view" },
         head(
           "Instances",
-          h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
-            text = event.target.value;
+          search(text, (words) => {
+            text = words;
             draw();
-          } }),
-          h("label", { class: "check-line" }, h("input", { type: "checkbox", checked: ended, onchange: (event) => {
-            ended = event.target.checked;
+          }),
+          check("ended ones too", ended, (on) => {
+            ended = on;
             draw();
-          } }), " ended ones too"),
+          }),
         ),
         rows.length
           ? table(

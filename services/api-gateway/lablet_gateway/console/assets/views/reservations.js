@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { h } from "../dom.js";
 import { MINUTE, addDays, iso, ms, readTime, showSlot, showTime } from "../time.js";
-import { act, badge, confirmFirst, empty, facts, field, head, link, note, table } from "../ui.js";
+import { act, badge, check, confirmFirst, empty, facts, field, head, link, note, search, table } from "../ui.js";
 import { waterfall } from "../waterfall.js";
 import { reasons, slotOf, tell, verdict } from "../words.js";
 import { booking as bookingForm } from "./booking.js";
@@ -219,10 +219,10 @@ export function reservations({ live, who, draw }) {
         { class: "view" },
         head(
           "Reservations",
-          h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
-            text = event.target.value;
+          search(text, (words) => {
+            text = words;
             draw();
-          } }),
+          }),
           h("select", { "aria-label": "Phase", value: phase, onchange: (event) => {
             phase = event.target.value;
             draw();
@@ -231,10 +231,10 @@ export function reservations({ live, who, draw }) {
             day = event.target.value;
             draw();
           } }),
-          h("label", { class: "check-line" }, h("input", { type: "checkbox", checked: own, onchange: (event) => {
-            own = event.target.checked;
+          check("only mine", own, (on) => {
+            own = on;
             draw();
-          } }), " only mine"),
+          }),
           h("span", { class: "dim", role: "status" }, `${rows.length} of ${live.resources.reservation.size}`),
           h("span", { class: "grow" }),
           h("button", { type: "button", class: "primary", onclick: () => bookingForm({ live, who }) }, "Reserve seats"),

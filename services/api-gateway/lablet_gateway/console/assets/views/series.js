@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { h } from "../dom.js";
 import { iso, ms, now, readSpan, readTime, showSlot, showSpan, showTime } from "../time.js";
-import { badge, confirmFirst, empty, facts, field, head, link, moves, note, table } from "../ui.js";
+import { badge, check, confirmFirst, empty, facts, field, head, link, moves, note, search, table } from "../ui.js";
 import { verdict } from "../words.js";
 import { booking as bookingForm } from "./booking.js";
 
@@ -180,14 +180,14 @@ export function series({ live, who, draw }) {
         { class: "view" },
         head(
           "Series",
-          h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
-            text = event.target.value;
+          search(text, (words) => {
+            text = words;
             draw();
-          } }),
-          h("label", { class: "check-line" }, h("input", { type: "checkbox", checked: ended, onchange: (event) => {
-            ended = event.target.checked;
+          }),
+          check("ended ones too", ended, (on) => {
+            ended = on;
             draw();
-          } }), " ended ones too"),
+          }),
           h("span", { class: "grow" }),
           h("button", { type: "button", class: "primary", onclick: () => bookingForm({ live, who }, { repeat: "FREQ=WEEKLY" }) }, "Book a series"),
         ),

@@ -3,7 +3,7 @@
 import * as api from "../api.js";
 import { atMost, h, whenQuiet } from "../dom.js";
 import { addDays, dayOf, iso, ms, now, readSpan, readTime, showAgo, showSlot, showTime } from "../time.js";
-import { badge, act, confirmFirst, empty, facts, field, head, link, meter, moves, note, table } from "../ui.js";
+import { act, badge, check, confirmFirst, empty, facts, field, head, link, meter, moves, note, search, table } from "../ui.js";
 
 export function workers({ live, who, draw }) {
   const mayOperate = ["admin", "operator"].includes(who.role);
@@ -79,10 +79,10 @@ export function workers({ live, who, draw }) {
           }
           return [
             h("div", { class: "columns" }, fields.map((one) => one(again))),
-            h("label", { class: "check-line" }, h("input", { type: "checkbox", checked: wanted.force, onchange: (event) => {
-              wanted.force = event.target.checked;
+            check("end running labs now, after collecting", wanted.force, (on) => {
+              wanted.force = on;
               look(again);
-            } }), " end running labs now, after collecting"),
+            }),
             h("div", { class: "fit", role: "status" }, state.plan ? planWords(state.plan) : h("p", {}, state.words || "What would happen is told here.")),
           ];
         },
@@ -202,10 +202,10 @@ export function workers({ live, who, draw }) {
       return h(
         "div",
         { class: "view" },
-        head("Workers", h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter", value: text, oninput: (event) => {
-          text = event.target.value;
-          draw();
-        } }), h("span", { class: "dim" }, `${rows.filter((one) => one.status.phase === "Ready").length} ready of ${rows.length}`)),
+        head("Workers", search(text, (words) => {
+            text = words;
+            draw();
+          }), h("span", { class: "dim" }, `${rows.filter((one) => one.status.phase === "Ready").length} ready of ${rows.length}`)),
         rows.length
           ? table(
               [

@@ -87,6 +87,10 @@ class Known:
         """The next look reads anew."""
 
 
+def _request(at: datetime) -> Any:
+    return SimpleNamespace(spec=SimpleNamespace(event_id="evt", received_at=at))
+
+
 @dataclass
 class World:
     store: MemoryStore
@@ -148,7 +152,7 @@ class World:
         await self._decide(
             store,
             END - timedelta(minutes=1),
-            lambda state, now: changed(state, state.reservations[NAME], asked, "evt", now),
+            lambda state, now: changed(state, state.reservations[NAME], asked, _request(now.now), now),
         )
 
     # -- the worker-controller ---------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Decisions on reservations that exist: cancel, confirm, change. Pure, but for the calendar.
 
 A cancelled or shortened reservation gives its room back when that is committed; a moved one leaves its old place on the
-calendar at once (`vacates`), so that its new one may overlap it.
+calendar at once (`vacates`), so that its new one may overlap it. What stays within the room that a reservation has is its
+own; whoever wants more (later, longer, more seats) asks anew, and leaves alone what those wait for who stand ahead.
 """
 
 from datetime import datetime, timedelta
@@ -14,8 +15,9 @@ from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation, ReservationPhase, Slot
 from lablet_scheduler import engine
 from lablet_scheduler.claims import still_open
-from lablet_scheduler.decide import Context, Decision, refused, suggestion
+from lablet_scheduler.decide import Context, Decision, refused
 from lablet_scheduler.state import AT_RISK, PoolState
+from lablet_scheduler.turn import Turn
 from lablet_scheduler.views import explanation_of, seats_of
 from lablet_scheduler.wishes import placement_request
 
@@ -74,14 +76,16 @@ def decide_confirm(reservation: Reservation, request: Request, context: Context)
 def decide_change(state: PoolState, reservation: Reservation, request: Request, context: Context) -> Decision:
     """Raises `ValidationError` for a body that is none."""
     asked = ReservationChange.model_validate(request.spec.data)
-    return changed(state, reservation, asked, request.spec.event_id, context)
+    return changed(state, reservation, asked, request, context)
 
 
 def changed(
-    state: PoolState, reservation: Reservation, asked: ReservationChange, cause: str, context: Context
+    state: PoolState, reservation: Reservation, asked: ReservationChange, request: Request, context: Context
 ) -> Decision:
-    """A new end, start or roster, other seats or another definition. What does not fit is refused, an extension with the
-    longest that would. `cause`: the event that asked for it."""
+    """A new end, start or roster, other seats or another definition. What does not fit, or would take what somebody ahead
+    waits for, is refused, with the longest end or the next start that would be granted. `request`: what asked for it, and
+    when."""
+    cause = request.spec.event_id
     if reservation.is_final:
         return refused(
             "illegal-transition", "Already ended", f"reservation {reservation.id} is {reservation.status.phase}"
@@ -121,10 +125,12 @@ def changed(
             return Decision(reason="Unchanged", about=reservation, result="changed")
         return Decision(reason="Changed", resource=target, result="changed")
     moves = anew or new.start != slot.start
+    order = (-target.spec.priority, request.spec.received_at, target.id)
+    turn = Turn(state, order, context.now, context.suggestion_horizon, beside=target.id)
     outcome = (
-        _new_place(state, target, new, context, cause)
+        _new_place(state, target, new, turn, context, cause)
         if moves
-        else _new_end(state, target, slot, new.end, context, cause)
+        else _new_end(state, target, slot, new.end, turn, context, cause)
     )
     if isinstance(outcome, Decision):
         return outcome
@@ -169,7 +175,7 @@ def _slot_problem(
 
 
 def _new_end(
-    state: PoolState, reservation: Reservation, slot: Slot, end: datetime, context: Context, cause: str
+    state: PoolState, reservation: Reservation, slot: Slot, end: datetime, turn: Turn, context: Context, cause: str
 ) -> Reservation | Decision:
     if end > slot.end:
         over = [str(instance.spec.seat) for instance in state.instances_of(reservation.id) if instance.slot_ended]
@@ -178,14 +184,15 @@ def _new_end(
             return refused("illegal-transition", "Slot over", words)
         if not state.calendar.of(reservation.id):
             return refused("does-not-fit", "Extension does not fit", f"no seat of {reservation.id} has a place")
-        answer = engine.extend(state.calendar, reservation.id, engine.to_minute(end))
+        answer = _extended(state, reservation, engine.to_minute(slot.end), engine.to_minute(end), turn)
         if not answer.granted:
             best = engine.from_minute(answer.longest)
             return refused(
                 "does-not-fit",
                 "Extension does not fit",
-                f"{answer.summary} The longest end that fits where the lab is: {format_time(best)}.",
+                f"{answer.summary} The longest end that would be granted where the lab is: {format_time(best)}.",
                 longestEnd=format_time(best),
+                binding=answer.miss.dimension if answer.miss is not None else None,
             )
         for booking in answer.bookings:
             state.calendar.replace(booking)
@@ -194,8 +201,19 @@ def _new_end(
     )
 
 
+def _extended(
+    state: PoolState, reservation: Reservation, old: engine.Minute, new: engine.Minute, turn: Turn
+) -> engine.Extension:
+    """Beside what is booked, and beside what is kept for those ahead who wait for the minutes that it would gain."""
+    free = engine.extend(state.calendar, reservation.id, new)
+    if free.longest == old or not turn.gives_way(old, free.longest):
+        return free
+    answer = engine.extend(turn.booked, reservation.id, new)
+    return free if answer.longest == free.longest else engine.leaving_room(answer, len(turn.ahead))
+
+
 def _new_place(
-    state: PoolState, reservation: Reservation, slot: Slot, context: Context, cause: str
+    state: PoolState, reservation: Reservation, slot: Slot, turn: Turn, context: Context, cause: str
 ) -> Reservation | Decision:
     if state.instances_of(reservation.id) or reservation.status.phase is ReservationPhase.ACTIVE:
         return refused(
@@ -211,13 +229,16 @@ def _new_place(
         return refused(
             "unknown-definition", "Unknown definition", f"there is no definition {reservation.spec.definition} any more"
         )
-    state.calendar.release(reservation.id)
     wanted = placement_request(state, reservation, slot.start, slot.end, context.now)
-    answer = engine.place(state.calendar, wanted)
+    free = answer = engine.place(turn.calendar, wanted)
+    if isinstance(free, engine.Placement) and turn.gives_way(wanted.start, wanted.end):
+        answer = engine.place(turn.calendar, wanted)
+        if isinstance(answer, engine.Refusal):
+            answer = engine.behind(free, wanted, len(turn.ahead))
     if isinstance(answer, engine.Refusal):
-        state.rebook(reservation.id, context.now)
-        explanation = explanation_of(answer, suggestion(state.calendar, answer, context))
+        explanation = explanation_of(answer, turn.soonest(wanted))
         return refused("does-not-fit", "Move does not fit", explanation.summary, explanation=explanation.to_dict())
+    state.calendar.release(reservation.id)
     state.calendar.book_all(answer.bookings())
     moved = _rescheduled(reservation, slot, context, cause, "Moved")
     return moved.observed(

@@ -13,6 +13,7 @@ from lablet_common.recurrence import Shift
 from lablet_common.requests import new_ids
 from lablet_common.resources.kinds import RESERVATION
 from lablet_common.resources.model import Metadata, format_time
+from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation, ReservationPhase, ReservationStatus, Slot
 from lablet_common.resources.series import Occurrence, OccurrenceState, Series
 from lablet_common.terms import Scope, SeriesCancel, SeriesChange
@@ -146,7 +147,7 @@ def change(
     asked: SeriesChange,
     shift: Shift,
     timezone: str,
-    cause: str,
+    request: Request,
     context: Context,
 ) -> Outcome:
     """The date as it is asked for, or why it stays. What is left out of the change stays."""
@@ -159,7 +160,7 @@ def change(
         _begun(reservation, context.now) or state.instances_of(reservation.id)
     ):
         return Outcome(occurrence, kept="it has begun", begun=True)
-    decision = changed(state, reservation, body, cause, context)
+    decision = changed(state, reservation, body, request, context)
     if decision.problem is not None:
         return Outcome(occurrence, kept=decision.problem.detail[:_WORDS])
     new = decision.resource

@@ -19,8 +19,10 @@ from lablet_common.resources.reservation import Reservation, ReservationPhase, R
 from lablet_common.resources.series import Series
 from lablet_scheduler import engine
 from lablet_scheduler.state import PoolState
+from lablet_scheduler.turn import Turn
 from lablet_scheduler.views import explanation_of, seats_of, slot_of
-from lablet_scheduler.wishes import is_job, placement_request, tried, waiting_request
+from lablet_scheduler.waiting import order_of
+from lablet_scheduler.wishes import is_job, placement_request
 
 PROBLEMS = "https://lablet.io/problems/"
 
@@ -99,7 +101,7 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
     ahead = _ahead(state, draft)
     if ahead is not None:
         return _queue(state, draft, ahead, context)
-    answer, calendar = find_in_turn(state, draft, context)
+    answer, turn = find_in_turn(state, draft, context)
     if isinstance(answer, engine.Placement):
         return granted(state, draft, answer, context, held=draft.spec.hold is not None)
     following = _next_pool(asked.pools, state, answer, context)
@@ -108,7 +110,7 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
     place = _waiting_place(asked.pools, state, answer, context)
     if place is None:
         return _impossible(state, draft, answer, context)
-    return _wait(state, draft, answer, place, context, calendar)
+    return _wait(state, draft, answer, place, context, turn)
 
 
 def draft_of(request: Request, asked: ReservationRequested) -> Reservation:
@@ -143,43 +145,17 @@ def draft_of(request: Request, asked: ReservationRequested) -> Reservation:
 
 def find_in_turn(
     state: PoolState, draft: Reservation, context: Context
-) -> tuple[engine.Placement | engine.Refusal, engine.Calendar]:
-    """A place that nobody ahead on the wait list waits for, and the calendar on which it was looked for: beside what is
-    booked, that holds what those ahead would take. Where nobody waits in its slot, it is the pool's own."""
-    calendar = state.calendar
-    free = answer = find_place(state, calendar, draft, context)
-    ahead: dict[str, engine.Waiting] = {}
+) -> tuple[engine.Placement | engine.Refusal, Turn]:
+    """A place that nobody ahead on the wait list waits for, and the turn in which it was looked for."""
+    turn = Turn(state, order_of(draft), context.now, context.suggestion_horizon)
+    free = answer = find_place(state, turn.calendar, draft, context)
     while isinstance(answer, engine.Placement):
-        more = {one.request.reservation: one for one in _in_the_way(state, draft, answer.request, context)}
-        if more.keys() <= ahead.keys():
-            return answer, calendar
-        ahead |= more
-        calendar = engine.kept_for(state.calendar, ahead.values(), engine.minute_floor(context.now))
-        answer = find_place(state, calendar, draft, context)
+        if not turn.gives_way(answer.request.start, answer.request.end):
+            return answer, turn
+        answer = find_place(state, turn.calendar, draft, context)
     if isinstance(free, engine.Placement):
-        answer = engine.behind(free, answer.request, len(ahead))
-    return answer, calendar
-
-
-def _in_the_way(
-    state: PoolState, draft: Reservation, wanted: engine.PlacementRequest, context: Context
-) -> list[engine.Waiting]:
-    """Those ahead of it on the wait list whose slots touch the one that it would get."""
-    if not state.waitlist:
-        return []
-    rest = state.pool.spec.turnaround_minutes
-
-    def waits(reservation: Reservation) -> engine.Waiting:
-        return waiting_request(state, reservation, context.now, context.suggestion_horizon)
-
-    def most(first: Reservation) -> int | None:
-        if state.demand(first) is None:
-            return 0
-        other = waits(first).request
-        touches = other.start < wanted.end + rest and wanted.start < other.end + rest
-        return tried(state, first) if touches else 0
-
-    return [waits(reservation) for reservation in state.waitlist.ahead_of(draft, most)]
+        answer = engine.behind(free, answer.request, len(turn.ahead))
+    return answer, turn
 
 
 def find_place(
@@ -246,10 +222,10 @@ def _wait(
     answer: engine.Refusal,
     place: str,
     context: Context,
-    calendar: engine.Calendar,
+    turn: Turn,
 ) -> Decision:
     # a job's turn comes when those before it have ended, which nobody can tell
-    soonest = None if is_job(state, draft) else suggestion(calendar, answer, context)
+    soonest = None if is_job(state, draft) else turn.soonest(answer.request)
     explanation = explanation_of(answer, soonest)
     resource = draft.moved(
         ReservationPhase.WAITLISTED,
@@ -294,13 +270,6 @@ def _waitlisted(state: PoolState, resource: Reservation) -> Decision:
     if resource.status.pool == state.pool.id:
         state.waitlist.put(resource)
     return Decision(reason="PoolFull", resource=resource, result="waitlisted")
-
-
-def suggestion(calendar: engine.Calendar, answer: engine.Refusal, context: Context) -> engine.Minute | None:
-    """The first later start at which the refused request would fit, within the horizon."""
-    wanted = answer.request
-    after = max(wanted.start, engine.minute_ceil(context.now))
-    return engine.earliest(calendar, wanted, after, context.horizon)
 
 
 def never_here(state: PoolState, answer: engine.Refusal) -> bool:

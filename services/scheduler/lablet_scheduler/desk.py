@@ -167,9 +167,7 @@ class SeriesDesk:
             case _:
                 change = SeriesChange.model_validate(request.spec.data)
                 shift = Shift(work.shift_days, work.shift_minutes)
-                outcome = dates.change(
-                    state, occurrence, change, shift, present.spec.timezone, request.spec.event_id, context
-                )
+                outcome = dates.change(state, occurrence, change, shift, present.spec.timezone, request, context)
         return self._limited(occurrence, outcome, work.stage)
 
     def _limited(self, occurrence: Occurrence, outcome: Outcome, stage: SeriesStage) -> Outcome:

@@ -15,7 +15,7 @@ from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Explanation
 from lablet_common.resources.worker import TemplateSpec
 from lablet_scheduler import engine
-from lablet_scheduler.decide import Context, Decision, draft_of, find_in_turn, never_here, refused, suggestion
+from lablet_scheduler.decide import Context, Decision, draft_of, find_in_turn, never_here, refused
 from lablet_scheduler.state import PoolState
 from lablet_scheduler.views import explanation_of, policy_of, slot_of
 
@@ -74,13 +74,13 @@ def _one(
     if shadow.definition(request.tenant, wish.definition) is None:
         why = Explanation(summary=f"there is no definition {wish.definition}", binding="definition")
         return SimulatedReservation(outcome="rejected", explanation=why, **said)
-    answer, calendar = find_in_turn(shadow, draft, context)
+    answer, turn = find_in_turn(shadow, draft, context)
     if isinstance(answer, engine.Placement):
         shadow.calendar.book_all(answer.bookings())
         return SimulatedReservation(outcome="placed", slot=slot_of(answer), explanation=explanation_of(answer), **said)
     if never_here(shadow, answer):
         return SimulatedReservation(outcome="rejected", slot=draft.slot, explanation=explanation_of(answer), **said)
-    later = explanation_of(answer, suggestion(calendar, answer, context))
+    later = explanation_of(answer, turn.soonest(answer.request))
     return SimulatedReservation(outcome="waitlisted", slot=draft.slot, explanation=later, **said)
 
 

@@ -66,10 +66,8 @@ class WaitList:
         line = self._lines.get(likeness_of(reservation))
         return None if line is None else self._waiting[line[-1][2]]
 
-    def ahead_of(self, reservation: Reservation, most: Callable[[Reservation], int | None]) -> list[Reservation]:
-        """Those before it in the order of the whole list, whether it stands in it or not, line by line. `most` as for
-        `heads`."""
-        order = order_of(reservation)
+    def ahead_of(self, order: Order, most: Callable[[Reservation], int | None]) -> list[Reservation]:
+        """Those before a place in the order of the whole list, line by line. `most` as for `heads`."""
         found: list[Reservation] = []
         for line in self._lines.values():
             if line[0] < order:

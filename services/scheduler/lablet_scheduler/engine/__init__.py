@@ -15,7 +15,7 @@ All questions (`place`, `earliest`, `explain`, `extend`, `move`, `overrun`, `hea
 
 from .advice import explain, suggest
 from .calendar import Calendar, Conflict
-from .change import Extension, Overrun, extend, move, overrun, shorten
+from .change import Extension, Overrun, extend, leaving_room, move, overrun, shorten
 from .duty import power_minutes, power_spans
 from .earliest import HORIZON, earliest, place_earliest
 from .heal import Move, Plan, Stuck, heal, relocate, vacate
@@ -82,6 +82,7 @@ __all__ = [
     "from_minute",
     "heal",
     "kept_for",
+    "leaving_room",
     "minute_ceil",
     "minute_floor",
     "move",

@@ -234,6 +234,20 @@ class Calendar:
         """Closes a worker for a span and counts its licence as in use there: for calendars that are thrown away."""
         view = self.worker(name)
         self.timeline.add(self.fleet.columns[name], start, end, end, (0, 0, 0, 0, 0, BLOCKED))
+        self._keep_licence(view, start, end)
+
+    def fill(self, name: str, start: Minute, end: Minute) -> None:
+        """As `keep`, but takes what is free there instead of closing it: what is booked there now, and is released later,
+        leaves exactly its own room behind."""
+        view = self.worker(name)
+        column = self.fleet.columns[name]
+        capacity: list[int] = self.fleet.capacity[:, column].tolist()
+        for begin, after, used in list(self.timeline.steps(column, start, end)):
+            cpu, memory, storage, nodes, ports, _ = (max(m - there, 0) for m, there in zip(capacity, used, strict=True))
+            self.timeline.add(column, begin, after, after, (cpu, memory, storage, nodes, ports, 0))
+        self._keep_licence(view, start, end)
+
+    def _keep_licence(self, view: WorkerView, start: Minute, end: Minute) -> None:
         if self.licence_limit(view) is not None:
             self._ledger(view).add(self.added_power(view, start, end))
 

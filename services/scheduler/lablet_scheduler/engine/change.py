@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .calendar import Calendar, Conflict
-from .model import Booking, Minute, NearestMiss, Placement, PlacementRequest, Refusal, from_minute
+from .model import Booking, Filter, Minute, NearestMiss, Placement, PlacementRequest, Refusal, from_minute
 from .place import place
 
 
@@ -77,6 +77,19 @@ def extend(calendar: Calendar, reservation: str, new_end: Minute) -> Extension:
         " the latest end that fits."
     )
     return Extension(reservation, new_end, False, fits, seats, miss, text)
+
+
+def leaving_room(answer: Extension, ahead: int) -> Extension:
+    """The refusal of an extension that has room beyond `answer.longest`, were it not for those ahead who wait for it."""
+    miss = answer.miss
+    who = "a request that is ahead waits" if ahead == 1 else f"{ahead} requests that are ahead wait"
+    text = (
+        f"{answer.reservation} cannot stay until {from_minute(answer.wanted):%Y-%m-%d %H:%M} UTC: from"
+        f" {from_minute(answer.longest):%Y-%m-%d %H:%M} UTC on {who} for the room:"
+        " by priority, then by time of request."
+    )
+    waited = NearestMiss(None if miss is None else miss.worker, Filter.WAIT_LIST, answer.wanted - answer.longest, 0)
+    return replace(answer, miss=waited, summary=text)
 
 
 def shorten(calendar: Calendar, reservation: str, new_end: Minute) -> tuple[Booking, ...]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -271,6 +272,20 @@ class Timeline:
                     for row in rows:
                         out[row] = max(out[row], int(page.use[first:last, row, column].max()))
         return out
+
+    def steps(self, column: int, start: Minute, end: Minute) -> Iterator[tuple[Minute, Minute, list[int]]]:
+        """What one worker uses in a span: between two changes from when to when, and by row how much."""
+        for number in range(start // PAGE, (end - 1) // PAGE + 1):
+            base, page = number * PAGE, self._pages.get(number)
+            opens, closes = max(start, base), min(end, base + PAGE)
+            if page is None:
+                yield opens, closes, [0] * ROWS
+                continue
+            bounds: list[int] = page.bounds[:, column].tolist()
+            for index, (begin, after) in enumerate(pairwise(bounds)):
+                first, last = max(opens, base + begin), min(closes, base + after)
+                if first < last:
+                    yield first, last, page.use[index, :, column].tolist()
 
     def days(self, start: Minute, end: Minute) -> Iterator[tuple[Minute, Page | None]]:
         """The days of a span, each with its first minute and its page (None: nothing is booked on it)."""

@@ -16,7 +16,7 @@ What it does not do: it does not place anything. Each outcome is a proposal; boo
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import numpy as np
@@ -25,7 +25,7 @@ from .calendar import Calendar, seats_amounts
 from .earliest import place_earliest
 from .filters import MAINTENANCE_ROW, everywhere, survey
 from .fleet import UNLIMITED
-from .model import Explanation, Filter, Minute, Placement, PlacementRequest, Refusal
+from .model import Booking, Explanation, Filter, Minute, Placement, PlacementRequest, Refusal, Span
 from .place import place
 from .score import FloatArray
 from .wording import seat_count
@@ -63,11 +63,12 @@ def retry(calendar: Calendar, waiting: Iterable[Waiting], now: Minute) -> list[R
     return _go_through(calendar.copy(), waiting, now)
 
 
-def kept_for(calendar: Calendar, waiting: Iterable[Waiting], now: Minute) -> Calendar:
+def kept_for(calendar: Calendar, waiting: Iterable[Waiting], now: Minute, beside: str | None = None) -> Calendar:
     """A calendar on which, beside what is booked, the waiting requests have what they would get now, or keep what they
-    wait for: what finds a place on it goes behind all of them and delays none."""
+    wait for: what finds a place on it goes behind all of them and delays none. `beside`: a reservation that is booked
+    and is to be changed; taken off that calendar, it finds its own room there, and no more of what is kept."""
     scratch = calendar.copy()
-    _go_through(scratch, waiting, now)
+    _go_through(scratch, waiting, now, scratch.of(beside) if beside is not None else ())
     return scratch
 
 
@@ -85,8 +86,11 @@ def behind(free: Placement, request: PlacementRequest, ahead: int) -> Refusal:
     return Refusal(request, False, explanation)
 
 
-def _go_through(scratch: Calendar, waiting: Iterable[Waiting], now: Minute) -> list[Retried]:
+def _go_through(
+    scratch: Calendar, waiting: Iterable[Waiting], now: Minute, beside: Iterable[Booking] = ()
+) -> list[Retried]:
     """Books who finds a place and casts the shadows of those who find none."""
+    shadows = _Shadows(scratch, frozenset(booking.worker for booking in beside))
     still: list[str] = []
     results: list[Retried] = []
     for one in waiting_order(waiting):
@@ -104,36 +108,56 @@ def _go_through(scratch: Calendar, waiting: Iterable[Waiting], now: Minute) -> l
             scratch.book_all(decision.bookings(), check=False)
             results.append(Retried(one, decision, tuple(still)))
         else:
-            _cast_shadow(scratch, decision)
+            shadows.cast(decision)
             still.append(request.reservation)
             results.append(Retried(one, decision))
     return results
 
 
-def _cast_shadow(scratch: Calendar, refusal: Refusal) -> None:
-    """Closes workers for the refused request's slot: those on which its seats came closest to fitting, as many as hold
-    all of them when empty; where counted licences ran out, every worker of their kind."""
-    request = refusal.request
-    view = survey(scratch, request)
-    fits, peaks = everywhere(scratch, request, view)
-    fleet = scratch.fleet
-    # who is closed already, for maintenance or for somebody ahead, is no use to it
-    columns = np.flatnonzero(view.candidates & (peaks[MAINTENANCE_ROW] == 0))
-    end = request.end + scratch.policy(request.pool).turnaround
-    if refusal.explanation.removed.get(Filter.LICENCE_COUNT):
-        kinds = {fleet.view(int(column)).licence for column in columns}
-        for worker in scratch.workers():
-            if worker.pool == request.pool and worker.licence in kinds:
-                scratch.keep(worker.name, request.start, end)
-        return
-    needs = np.array(seats_amounts(request.demand)[:-1], dtype=np.int64)[:, None]
-    capacity = np.maximum(fleet.capacity[:-1, columns].astype(np.int64), 1)
-    lacking: FloatArray = np.maximum(needs - (capacity - peaks[:-1, columns]), 0).astype(np.float64) / capacity
-    order = np.lexsort((fleet.rank[columns], lacking.max(axis=0), -fits[columns])) if len(columns) else columns
-    seats = request.seats
-    for index in order:
-        if seats <= 0:
+@dataclass(slots=True)
+class _Shadows:
+    """What those who find no place keep."""
+
+    scratch: Calendar
+    filled: frozenset[str]
+    """Workers of which only what is free is kept: who is booked there may be taken off, and has its room again."""
+    kept: list[tuple[str, Span]] = field(default_factory=list)
+    """What has been kept of those so far."""
+
+    def cast(self, refusal: Refusal) -> None:
+        """Closes workers for the refused request's slot: those on which its seats came closest to fitting, as many as
+        hold all of them when empty; where counted licences ran out, every worker of their kind."""
+        scratch, request = self.scratch, refusal.request
+        view = survey(scratch, request)
+        fits, peaks = everywhere(scratch, request, view)
+        fleet = scratch.fleet
+        slot = Span(request.start, request.end + scratch.policy(request.pool).turnaround)
+        # who is closed already, for maintenance or for somebody ahead, is no use to it
+        closed = [fleet.columns[name] for name, span in self.kept if span.start < slot.end and slot.start < span.end]
+        is_open = view.candidates & (peaks[MAINTENANCE_ROW] == 0)
+        is_open[closed] = False
+        columns = np.flatnonzero(is_open)
+        if refusal.explanation.removed.get(Filter.LICENCE_COUNT):
+            kinds = {fleet.view(int(column)).licence for column in columns}
+            for worker in scratch.workers():
+                if worker.pool == request.pool and worker.licence in kinds:
+                    self._close(worker.name, slot)
             return
-        column = int(columns[index])
-        scratch.keep(fleet.view(column).name, request.start, end)
-        seats -= max(1, min(int(view.eligibility.seats_when_empty[column]), UNLIMITED))
+        needs = np.array(seats_amounts(request.demand)[:-1], dtype=np.int64)[:, None]
+        capacity = np.maximum(fleet.capacity[:-1, columns].astype(np.int64), 1)
+        lacking: FloatArray = np.maximum(needs - (capacity - peaks[:-1, columns]), 0).astype(np.float64) / capacity
+        order = np.lexsort((fleet.rank[columns], lacking.max(axis=0), -fits[columns])) if len(columns) else columns
+        seats = request.seats
+        for index in order:
+            if seats <= 0:
+                return
+            column = int(columns[index])
+            self._close(fleet.view(column).name, slot)
+            seats -= max(1, min(int(view.eligibility.seats_when_empty[column]), UNLIMITED))
+
+    def _close(self, name: str, slot: Span) -> None:
+        if name in self.filled:
+            self.scratch.fill(name, slot.start, slot.end)
+            self.kept.append((name, slot))
+        else:
+            self.scratch.keep(name, slot.start, slot.end)

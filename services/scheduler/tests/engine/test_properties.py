@@ -23,6 +23,7 @@ from lablet_scheduler.engine import (
     extend,
     from_minute,
     heal,
+    kept_for,
     move,
     overrun,
     place,
@@ -172,6 +173,60 @@ def test_who_overtakes_leaves_room_for_the_first_that_waits(fleet, policy, booke
         if isinstance(one.decision, Placement) and first.reservation in one.overtook:
             after.book_all(one.decision.bookings())
     assert isinstance(place(after, first), Placement)
+
+
+def used(bookings, worker, policy, minute):
+    """What some bookings use of a worker in a minute: cpu, memory, storage, nodes, ports."""
+    mine = [one for one in bookings if one.worker == worker and one.start <= minute]
+    running = [one.demand for one in mine if minute < one.end]
+    holding = [one.demand for one in mine if minute < one.end + policy.turnaround]
+    return (
+        sum(need.cpu_cores for need in running),
+        sum(need.memory_gb for need in running),
+        sum(need.storage_gb for need in running),
+        sum(need.nodes for need in holding),
+        sum(len(need.ports) for need in holding),
+    )
+
+
+@settings(max_examples=150, deadline=None, phases=PHASES)
+@given(
+    fleet=fleets,
+    policy=policies,
+    booked=st.lists(few, min_size=1, max_size=4),
+    waiting=st.lists(many, min_size=1, max_size=3),
+    which=st.integers(0, 3),
+    changed=st.one_of(few, many, wishes),
+)
+def test_who_is_changed_has_its_own_room_and_no_more_of_what_those_ahead_wait_for(
+    fleet, policy, booked, waiting, which, changed
+):
+    policy = replace(policy, licence_limits={})
+    calendar = Calendar([policy], [replace(view, port_end=2050) for view in fleet])
+    for number, request in enumerate(booked):
+        decision = place(calendar, replace(request, reservation=f"r{number}"))
+        if isinstance(decision, Placement):
+            calendar.book_all(decision.bookings())
+    own = calendar.of(f"r{which}")
+    line = [
+        Waiting(replace(request, reservation=f"w{number}"), requested_at=from_minute(number))
+        for number, request in enumerate(waiting)
+    ]
+    closed, left = kept_for(calendar, line, 0), kept_for(calendar, line, 0, beside=f"r{which}")
+    assert left.release(f"r{which}") == own
+    left.copy().book_all(own)
+    decision = place(left, replace(changed, reservation=f"r{which}"))
+    if not isinstance(decision, Placement):
+        return
+    for worker in {booking.worker for booking in decision.bookings()}:
+        column = closed.fleet.columns[worker]
+        for begin, end, (*_, kept) in closed.timeline.steps(column, START, START + 1000):
+            own_maintenance = any(span.start <= begin < span.end for span in calendar.worker(worker).maintenance)
+            if not kept or own_maintenance:
+                continue
+            for minute in range(begin, end):
+                now, before = (used(some, worker, policy, minute) for some in (decision.bookings(), own))
+                assert all(one <= other + 1e-6 for one, other in zip(now, before, strict=True))
 
 
 class Life(RuleBasedStateMachine):

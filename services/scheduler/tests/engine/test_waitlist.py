@@ -117,6 +117,22 @@ def test_who_asks_now_goes_behind_those_who_wait(calendar, request_for):
     assert isinstance(place(calendar, wish), Placement), "the calendar is as it was"
 
 
+def test_each_of_those_ahead_keeps_workers_of_its_own_beside_who_is_changed(worker, request_for):
+    calendar = Calendar([PoolPolicy("default")], [worker("w-1"), worker("w-2")])
+    calendar.book_all(
+        [Booking("mine", 1, "w-1", 6000, 6060, Demand(8)), Booking("other", 1, "w-2", 6030, 6060, Demand(8))]
+    )
+    ahead = [Waiting(request_for(reservation=name, demand=Demand(8)), at(since)) for since, name in enumerate("ab")]
+    wish = request_for(reservation="mine", minutes=30, demand=Demand(8), seats=2)
+    free = calendar.copy()
+    free.release("mine")
+    assert isinstance(place(free, wish), Placement)
+    left = kept_for(calendar, ahead, 5000, beside="mine")
+    left.release("mine")
+    assert not isinstance(place(left, wish), Placement), "the first keeps w-1, and the second w-2"
+    assert place(left, request_for(reservation="mine", minutes=30, demand=Demand(8))).seats[0].worker == "w-1"
+
+
 def test_as_soon_as_possible_may_start_later_but_not_too_late(calendar, request_for):
     wish = request_for(demand=Demand(8, 8))
     (result,) = retry(calendar, [Waiting(wish, at(1), latest_start=6060)], now=5000)

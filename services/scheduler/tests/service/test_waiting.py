@@ -61,7 +61,7 @@ def test_the_heads_of_the_lines_are_the_first_of_each_kind_in_the_order_of_the_w
     found, cut = line.heads(lambda reservation: LIMITS[reservation.spec.definition])
     assert ([one.id for one in found], cut) == heads_of(list(kept.values()))
     asks = waiting(31, "lab@1.0.0", 5, 0)
-    ahead = {one.id for one in line.ahead_of(asks, lambda first: None)}
+    ahead = {one.id for one in line.ahead_of(order_of(asks), lambda first: None)}
     assert ahead == {one.id for one in kept.values() if order_of(one) < order_of(asks)}
     assert len(line) == len(kept)
 

@@ -5,7 +5,7 @@ The judge shares no code with the engine: it counts minute by minute, in floats 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import pytest
 
@@ -41,9 +41,14 @@ class Judge:
         return on
 
     def faults(
-        self, policies: Iterable[PoolPolicy], workers: Iterable[WorkerView], bookings: Iterable[Booking]
+        self,
+        policies: Iterable[PoolPolicy],
+        workers: Iterable[WorkerView],
+        bookings: Iterable[Booking],
+        exposed: Collection[tuple[str, int]] = (),
     ) -> list[str]:
-        """Every over-commitment, in words; empty when the calendar is sound."""
+        """Every over-commitment, in words; empty when the calendar is sound. `exposed`: seats that may be in a maintenance
+        span."""
         by_pool = {policy.pool: policy for policy in policies}
         all_workers, all_bookings = list(workers), list(bookings)
         found: list[str] = []
@@ -70,8 +75,8 @@ class Judge:
                     found.append(f"{worker.name} at {m}: ports {sorted(numbers)}")
                 if any(not worker.port_start <= number <= worker.port_end for number in numbers):
                     found.append(f"{worker.name}: port out of range")
-                if holding and any(span.start <= m < span.end for span in worker.maintenance):
-                    found.append(f"{worker.name} at {m}: booked in maintenance")
+                if any(span.start <= m < span.end for span in worker.maintenance):
+                    found += [f"{worker.name} at {m}: {b.key} in maintenance" for b in holding if b.key not in exposed]
             counts = on.setdefault((worker.pool, worker.licence), {})
             for m in self.on_minutes(policy, worker, mine):
                 counts[m] = counts.get(m, 0) + 1

@@ -6,10 +6,8 @@ from dataclasses import replace
 
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from lablet_scheduler.engine import (
-    Booking,
     Calendar,
     Demand,
     Placement,
@@ -20,18 +18,11 @@ from lablet_scheduler.engine import (
     Waiting,
     WorkerView,
     earliest,
-    extend,
     from_minute,
-    heal,
     kept_for,
-    move,
-    overrun,
     place,
     power_minutes,
-    relocate,
     retry,
-    shorten,
-    vacate,
 )
 
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
@@ -227,173 +218,6 @@ def test_who_is_changed_has_its_own_room_and_no_more_of_what_those_ahead_wait_fo
             for minute in range(begin, end):
                 now, before = (used(some, worker, policy, minute) for some in (decision.bookings(), own))
                 assert all(one <= other + 1e-6 for one, other in zip(now, before, strict=True))
-
-
-class Life(RuleBasedStateMachine):
-    """A calendar's life, beside a plain dict of what ought to be booked."""
-
-    judge: object
-
-    @initialize(fleet=fleets, policy=policies)
-    def begin(self, fleet, policy):
-        self.policy = policy
-        self.fleet = {view.name: view for view in fleet}
-        self.calendar = Calendar([policy], fleet)
-        self.expected: dict[tuple[str, int], Booking] = {}
-        self.count = 0
-        self.overrun = False
-        self.now = START
-
-    def pick(self, index: int) -> str | None:
-        names = sorted({name for name, _ in self.expected})
-        return names[index % len(names)] if names else None
-
-    @rule(request=wishes)
-    def book(self, request):
-        self.count += 1
-        request = replace(request, reservation=f"r{self.count}", now=self.now)
-        decision = place(self.calendar, request)
-        if isinstance(decision, Placement):
-            assert len(decision.seats) == request.seats
-            self.calendar.book_all(decision.bookings(), check=not self.overrun)
-            self.expected |= {booking.key: booking for booking in decision.bookings()}
-
-    @rule(index=st.integers(0, 50), seat=st.sampled_from([None, 1, 2]))
-    def cancel(self, index, seat):
-        name = self.pick(index)
-        if name is not None:
-            for gone in self.calendar.release(name, seat):
-                del self.expected[gone.key]
-
-    @rule(index=st.integers(0, 50), minutes=st.integers(1, 200))
-    def longer(self, index, minutes):
-        name = self.pick(index)
-        if name is None or self.overrun:
-            return
-        answer = extend(self.calendar, name, max(b.end for b in self.calendar.of(name)) + minutes)
-        taken = answer.bookings if answer.granted else ()
-        if not answer.granted:
-            assert answer.miss is not None
-            blocked = extend(self.calendar, name, answer.longest + 1)
-            assert not blocked.granted
-        self.calendar.release(name) if taken else None
-        self.calendar.book_all(taken)
-        self.expected |= {booking.key: booking for booking in taken}
-
-    @rule(index=st.integers(0, 50), share=st.integers(1, 9))
-    def shorter(self, index, share):
-        name = self.pick(index)
-        if name is None:
-            return
-        seats = self.calendar.of(name)
-        begin, end = max(b.start for b in seats), min(b.end for b in seats)
-        cut = begin + (end - begin) * share // 10
-        if begin < cut < end:
-            self.expected |= {booking.key: booking for booking in shorten(self.calendar, name, cut)}
-
-    @rule(index=st.integers(0, 50), slot=slots)
-    def elsewhere(self, index, slot):
-        name = self.pick(index)
-        if name is None or any(b.started for b in self.calendar.of(name)):
-            return
-        decision = move(self.calendar, name, START + slot[0], START + slot[0] + slot[1], self.now)
-        if isinstance(decision, Placement):
-            self.calendar.release(name)
-            self.calendar.book_all(decision.bookings(), check=not self.overrun)
-            self.expected |= {booking.key: booking for booking in decision.bookings()}
-
-    @rule(index=st.integers(0, 50))
-    def lose_a_worker(self, index):
-        name = sorted(self.fleet)[index % len(self.fleet)]
-        plan = heal(self.calendar, [name], self.now)
-        assert all(step.after.worker != name for step in plan.moves)
-        plan.apply(self.calendar)
-        self.expected |= {step.after.key: step.after for step in plan.moves}
-
-    @rule(index=st.integers(0, 50), slot=slots)
-    def maintain(self, index, slot):
-        name = sorted(self.fleet)[index % len(self.fleet)]
-        span = Span(START + slot[0], START + slot[0] + slot[1])
-        plan = vacate(self.calendar, name, span, self.now)
-        plan.apply(self.calendar)
-        self.expected |= {step.after.key: step.after for step in plan.moves}
-        if not plan.stuck:
-            view = replace(self.fleet[name], maintenance=(*self.fleet[name].maintenance, span))
-            self.fleet[name] = view
-            self.calendar.put_worker(view)
-
-    @rule(index=st.integers(0, 50), minutes=st.integers(1, 120))
-    def stay_too_long(self, index, minutes):
-        name = self.pick(index)
-        if name is None:
-            return
-        seat = self.calendar.of(name)[0]
-        result = overrun(self.calendar, name, seat.seat, seat.until + minutes)
-        result.apply(self.calendar)
-        for lost in result.displaced:
-            assert not lost.started
-            del self.expected[lost.key]
-        self.expected[result.booking.key] = result.booking
-        plan = relocate(self.calendar, result.displaced, self.now)
-        plan.apply(self.calendar)
-        self.expected |= {step.after.key: step.after for step in plan.moves}
-        # the fact itself may overlap a maintenance span, which nothing can displace
-        others = [view for view in self.fleet.values() if view.maintenance]
-        self.overrun = self.overrun or any(view.name == seat.worker for view in others)
-
-    @rule(requests=st.lists(wishes, max_size=3))
-    def wait(self, requests):
-        waiting = [
-            Waiting(replace(request, reservation=f"w{self.count}-{i}"), requested_at=from_minute(i))
-            for i, request in enumerate(requests)
-        ]
-        self.count += 1
-        for outcome in retry(self.calendar, waiting, self.now):
-            if isinstance(outcome.decision, Placement):
-                self.calendar.book_all(outcome.decision.bookings(), check=not self.overrun)
-                self.expected |= {booking.key: booking for booking in outcome.decision.bookings()}
-
-    @rule(policy=policies)
-    def change_the_policy_when_nothing_is_booked(self, policy):
-        if not self.expected:
-            self.policy = policy
-            self.calendar.put_policy(policy)
-
-    @rule()
-    def restart(self):
-        calendar = Calendar([self.policy], self.fleet.values())
-        calendar.book_all(self.calendar.bookings(), check=False)
-        probe = PlacementRequest("probe", "p", Demand(cpu_cores=1, ports=("x",)), START, START + 100, seats=2)
-        one, other = place(self.calendar, probe), place(calendar, probe)
-        assert one.explanation == other.explanation
-        assert earliest(self.calendar, probe, horizon=1000) == earliest(calendar, probe, horizon=1000)
-        self.calendar = calendar.copy()
-        calendar.release("r1")
-
-    @invariant()
-    def booked_is_what_was_decided(self):
-        assert {booking.key: booking for booking in self.calendar.bookings()} == self.expected
-
-    @invariant()
-    def nothing_is_over_committed(self):
-        faults = self.judge.faults([self.policy], self.fleet.values(), self.expected.values())  # type: ignore[attr-defined]
-        if self.overrun:
-            faults = [fault for fault in faults if "maintenance" not in fault]
-        assert faults == []
-
-
-def test_no_sequence_of_changes_over_commits_anything(judge):
-    Life.judge = judge
-    run_state_machine_as_test(
-        Life,
-        settings=settings(
-            max_examples=300,
-            stateful_step_count=30,
-            deadline=None,
-            phases=PHASES,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
 
 
 @settings(max_examples=80, deadline=None)

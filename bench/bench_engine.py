@@ -29,7 +29,7 @@ from lablet_scheduler.engine import (
     PlacementRequest,
     PoolPolicy,
     WorkerView,
-    explain,
+    earliest,
     place,
 )
 
@@ -186,7 +186,8 @@ def explained(calendar: Calendar, rng: random.Random, hours: float, offgrid: boo
         if isinstance(place(calendar, request), Placement):
             continue
         begun = time.process_time()
-        explain(calendar, request)
+        place(calendar, request)
+        earliest(calendar, request, max(request.start, request.now))
         seconds.append(time.process_time() - begun)
         if len(seconds) == 300 or sum(seconds) > 2 * budget:
             break

@@ -165,10 +165,9 @@ def seats_of(
 def explanation_of(answer: engine.Placement | engine.Refusal, earliest: engine.Minute | None = None) -> Explanation:
     """The engine's reasons in the resource's form; `earliest` adds the first slot that would fit."""
     said = answer.explanation
-    found = earliest if earliest is not None else said.earliest
     suggestion = None
-    if found is not None:
-        begin = engine.from_minute(found)
+    if earliest is not None:
+        begin = engine.from_minute(earliest)
         suggestion = Suggestion(start=begin, end=begin + timedelta(minutes=answer.request.minutes))
     nearest = said.nearest
     chosen = None

@@ -8,17 +8,15 @@ minutes (`to_minute`, `from_minute`), spans half-open.
     if isinstance(decision, Placement):
         calendar.book_all(decision.bookings())
 
-All questions (`place`, `earliest`, `explain`, `extend`, `move`, `overrun`, `heal`, `vacate`, `relocate`, `optimise`,
-`retry`, `kept_for`, `simulate`) leave the calendar as it is and answer with values; only `Calendar`'s own methods, `shorten`,
-`Plan.apply`, `Replan.apply` and `Overrun.apply` change it. It keeps no history, knows no quotas and writes nothing anywhere.
+All questions (`place`, `earliest`, `extend`, `overrun`, `optimise`, `retry`, `kept_for`) leave the calendar as it is and
+answer with values; only `Calendar`'s own methods and `Replan.apply` change it. What-if questions are asked of a
+`Calendar.copy`. It keeps no history, knows no quotas and writes nothing anywhere.
 """
 
-from .advice import explain, suggest
 from .calendar import Calendar, Conflict
-from .change import Extension, Overrun, extend, leaving_room, move, overrun, shorten
+from .change import Extension, Overrun, extend, leaving_room, overrun
 from .duty import power_minutes, power_spans
 from .earliest import HORIZON, earliest, place_earliest
-from .heal import Move, Plan, Stuck, heal, relocate, vacate
 from .model import (
     MAX_SEATS,
     Booking,
@@ -42,8 +40,9 @@ from .model import (
     minute_floor,
     to_minute,
 )
+from .moves import Move
 from .optimise import Replan, optimise
-from .place import place, simulate
+from .place import place
 from .waitlist import Retried, Waiting, behind, kept_for, retry, waiting_order
 
 __all__ = [
@@ -63,7 +62,6 @@ __all__ = [
     "Overrun",
     "Placement",
     "PlacementRequest",
-    "Plan",
     "PoolPolicy",
     "Refusal",
     "Replan",
@@ -72,32 +70,23 @@ __all__ = [
     "SeatPlacement",
     "Span",
     "Spreading",
-    "Stuck",
     "Waiting",
     "WorkerView",
     "behind",
     "earliest",
-    "explain",
     "extend",
     "from_minute",
-    "heal",
     "kept_for",
     "leaving_room",
     "minute_ceil",
     "minute_floor",
-    "move",
     "optimise",
     "overrun",
     "place",
     "place_earliest",
     "power_minutes",
     "power_spans",
-    "relocate",
     "retry",
-    "shorten",
-    "simulate",
-    "suggest",
     "to_minute",
-    "vacate",
     "waiting_order",
 ]

@@ -1,4 +1,4 @@
-"""Changing what is booked: longer, shorter, elsewhere in time, gone, or later than it should have been.
+"""Changing what is booked: longer, or later than it should have been.
 
 A lab cannot leave its worker, so an extension is granted where the seats are or not at all; when it does not fit, the
 answer is the longest end that would. All seats of a reservation are extended together. An overrun is no request but a
@@ -11,8 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from .calendar import Calendar, Conflict
-from .model import Booking, Filter, Minute, NearestMiss, Placement, PlacementRequest, Refusal, from_minute
-from .place import place
+from .model import Booking, Filter, Minute, NearestMiss, from_minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +37,7 @@ class Overrun:
     booking: Booking
     """The seat with its real end."""
     displaced: tuple[Booking, ...]
-    """Seats that lose their room, soonest first. Where they go is `heal.relocate`'s answer."""
-
-    def apply(self, calendar: Calendar) -> None:
-        """Books the fact and takes the displaced seats off."""
-        for lost in self.displaced:
-            calendar.release(lost.reservation, lost.seat)
-        calendar.replace(self.booking, check=False)
+    """Seats that lose their room, soonest first."""
 
 
 def extend(calendar: Calendar, reservation: str, new_end: Minute) -> Extension:
@@ -90,49 +83,6 @@ def leaving_room(answer: Extension, ahead: int) -> Extension:
     )
     waited = NearestMiss(None if miss is None else miss.worker, Filter.WAIT_LIST, answer.wanted - answer.longest, 0)
     return replace(answer, miss=waited, summary=text)
-
-
-def shorten(calendar: Calendar, reservation: str, new_end: Minute) -> tuple[Booking, ...]:
-    """Gives a reservation's last minutes back and returns its seats as they now are.
-
-    Raises LookupError for a reservation that is not booked, ValueError for an end that is not inside the slot.
-    """
-    seats = _booked(calendar, reservation)
-    for seat in seats:
-        if not seat.start < new_end < seat.end:
-            raise ValueError(f"{reservation}: {new_end} is not inside the slot {seat.start} to {seat.end}")
-    shorter = tuple(replace(seat, end=new_end, occupied_end=None) for seat in seats)
-    calendar.release(reservation)
-    calendar.book_all(shorter, check=False)
-    return shorter
-
-
-def move(
-    calendar: Calendar, reservation: str, start: Minute, end: Minute, now: Minute, *, pool: str | None = None
-) -> Placement | Refusal:
-    """Where a reservation that has not started would go in another slot; the calendar is not changed.
-
-    Its own present seats count as free, and its seats keep their numbers. To carry it out, release the reservation and
-    book the placement. Raises LookupError when it is not booked, ValueError when a seat has started.
-    """
-    seats = _booked(calendar, reservation)
-    if any(seat.started for seat in seats):
-        raise ValueError(f"{reservation} has started and cannot be moved")
-    scratch = calendar.copy()
-    scratch.release(reservation)
-    first = seats[0]
-    request = PlacementRequest(
-        reservation=reservation,
-        pool=pool if pool is not None else calendar.worker(first.worker).pool,
-        demand=first.demand,
-        start=start,
-        end=end,
-        seats=len(seats),
-        now=now,
-        priority=first.priority,
-        seat_numbers=tuple(seat.seat for seat in seats),
-    )
-    return place(scratch, request)
 
 
 def overrun(calendar: Calendar, reservation: str, seat: int, until: Minute) -> Overrun:

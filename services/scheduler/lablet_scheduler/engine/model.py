@@ -334,8 +334,6 @@ class Explanation:
     nearest: NearestMiss | None = None
     seats_wanted: int = 1
     seats_fitting: int = 0
-    earliest: Minute | None = None
-    """First start from which it would fit, where that was asked for."""
     choices: tuple[SeatChoice, ...] = ()
     feasible: int = 0
     """Workers that could take at least one seat."""

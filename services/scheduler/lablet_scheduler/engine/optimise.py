@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 
 from .calendar import Calendar, Conflict
 from .duty import power_spans
-from .heal import Move, Plan
 from .model import Booking, Explanation, Minute, NearestMiss
+from .moves import Move, carry_out
 from .optimise_load import Layout, lay_out
 from .optimise_search import Search
 from .ports import name_ports
@@ -48,17 +48,12 @@ class Replan:
         """Worker-on minutes saved."""
         return self.minutes_before - self.minutes_after
 
-    @property
-    def plan(self) -> Plan:
-        """The moves as healing has them."""
-        return Plan(self.moves)
-
     def apply(self, calendar: Calendar) -> None:
         """Carries out all moves. Raises Conflict, and changes nothing, when the calendar has moved on meanwhile."""
         for step in self.moves:
             if calendar.booking(*step.before.key) != step.before:
                 raise Conflict(step.before, NearestMiss(step.before.worker, "booking", 1, 0))
-        self.plan.apply(calendar)
+        carry_out(calendar, self.moves)
 
 
 def optimise(

@@ -12,7 +12,6 @@ for. Where licences run out, a second pass takes the workers that hold most seat
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,18 +53,6 @@ def place(calendar: Calendar, request: PlacementRequest) -> Placement | Refusal:
     if len(chosen.workers) < request.seats:
         return explain_refusal(calendar, request, view, chosen.no_ports, chosen.no_licence, len(chosen.workers))
     return _placement(calendar, request, view, chosen)
-
-
-def simulate(calendar: Calendar, requests: Iterable[PlacementRequest]) -> list[Placement | Refusal]:
-    """What would come of several requests, decided one after another; the calendar stays as it is."""
-    scratch = calendar.copy()
-    decisions: list[Placement | Refusal] = []
-    for request in requests:
-        decision = place(scratch, request)
-        if isinstance(decision, Placement):
-            scratch.book_all(decision.bookings(), check=False)
-        decisions.append(decision)
-    return decisions
 
 
 def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most_seats_first: bool) -> Selection:

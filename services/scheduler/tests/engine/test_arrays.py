@@ -16,8 +16,8 @@ from lablet_scheduler.engine import (
     Placement,
     PlacementRequest,
     PoolPolicy,
+    Refusal,
     earliest,
-    explain,
     fleet,
     from_minute,
     minute_ceil,
@@ -169,8 +169,9 @@ def test_the_earliest_start_is_found_in_one_sweep_and_a_few_looks(busy_days):
 def test_an_explanation_with_a_suggestion_is_one_decision_and_one_sweep(busy_days):
     every = cells(busy_days, 7200, 7200 + 10 * 1440)
     before = busy_days.timeline.scanned
-    told = explain(busy_days, PlacementRequest("x", "default", Demand(cpu_cores=8), 7200, 7260, seats=3))
-    assert told.earliest is not None
+    wish = PlacementRequest("x", "default", Demand(cpu_cores=8), 7200, 7260, seats=3)
+    assert isinstance(place(busy_days, wish), Refusal)
+    assert earliest(busy_days, wish) is not None
     assert busy_days.timeline.scanned - before <= every * 4 / 3
 
 

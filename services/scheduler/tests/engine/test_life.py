@@ -207,10 +207,10 @@ class Pool:
 
     def _stay(self, one: Booking, late: int) -> None:
         result = overrun(self.calendar, one.reservation, one.seat, one.until + late)
-        result.apply(self.calendar)
         assert not any(lost.started for lost in result.displaced)
         for lost in result.displaced:
-            del self.expected[lost.key]
+            self._gone(lost)
+        self.calendar.replace(result.booking, check=False)
         self.expected[one.key] = result.booking
         if self.fleet[one.worker].maintenance:
             self.exposed.add(one.key)

@@ -5,6 +5,7 @@ is told at once. Rendering gives the seat's lab as JSON: the agent reads no YAML
 """
 
 import re
+from collections.abc import Iterator
 from collections.abc import Mapping as Table
 from typing import Any
 
@@ -19,6 +20,7 @@ from lablet_common.process_lab import KIND, MOST_BYTES, RUNTIME, ProcessLab
 
 FORMAT = "process"
 _KIND = re.compile(rb"^(?:\xef\xbb\xbf)?[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?ProcessLab\b", re.MULTILINE)
+_WORD = re.compile(rb"""#[^\n]*|"(?:[^"\\]|\\.)*"|'[^']*'|[{}\[\],:]|[^\s{}\[\],:"'#][^\s{}\[\],:"']*""")
 _MOST_DEPTH = 12
 _MOST_PROBLEMS = 50
 _REMEDIES: Table[str, str] = {
@@ -30,8 +32,32 @@ _REMEDIES: Table[str, str] = {
 
 
 def is_manifest(data: bytes) -> bool:
-    """The file says `kind: ProcessLab` at its outermost level."""
-    return _KIND.search(data[: MOST_BYTES * 2]) is not None
+    """The file says `kind: ProcessLab` at its outermost level; also a broken one, whose faults are then told as a
+    manifest's. Lines or JSON, pretty or not."""
+    data = data[: MOST_BYTES * 2]
+    return _KIND.search(data) is not None or (b"ProcessLab" in data and ("kind", KIND) in _outermost(data))
+
+
+def _outermost(data: bytes) -> Iterator[tuple[str, str]]:
+    """Key and first word of each value of a document in braces; nothing of any other."""
+    words = (word.decode(errors="replace") for word in _WORD.findall(data.removeprefix(b"\xef\xbb\xbf")))
+    depth, before, key = 0, "", ""
+    for word in words:
+        if word.startswith("#") or (depth == 0 and word == "---"):
+            continue
+        if depth == 0 and word != "{":
+            return
+        if word in ("}", "]"):
+            depth -= 1
+        elif depth == 1 and word == ":" and not key:
+            key = before
+        elif depth == 1 and word == ",":
+            key = ""
+        elif depth == 1 and key and before == ":":
+            yield key, word.strip("\"'")
+        if word in ("{", "["):
+            depth += 1
+        before = word.strip("\"'") if word not in (":", ",") else word
 
 
 def read_manifest(data: bytes) -> ProcessLab:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lablet_artifacts.manifests import read_manifest, render
+from lablet_artifacts.manifests import is_manifest, read_manifest, render
 from lablet_artifacts.publishing import infer_spec
 from lablet_artifacts.topology import LabFileError
 from lablet_common.resources.kinds import DEFINITION
@@ -38,6 +38,45 @@ def test_a_manifest_says_what_its_definition_needs() -> None:
     assert not spec.until_completed
     assert infer_spec("two", "1.0.0", MANIFEST + b"until: completed\n", {}).until_completed
     assert infer_spec("two", "1.0.0", MANIFEST, {"requirements": {"cpuCores": 2}}).requirements.cpu_cores == 2
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("key", ["title", "zzz"])
+def test_a_manifest_written_as_json_is_one_wherever_its_kind_stands(indent: int | None, key: str) -> None:
+    lab = {"title": "Two", "nodes": [{"name": "a", "command": ["x", "{kind: Other}"]}], "kind": "ProcessLab"}
+    text = json.dumps(dict(sorted(lab.items(), key=lambda item: item[0] != key)), indent=indent).encode()
+    assert is_manifest(text)
+    spec = infer_spec("two", "1.0.0", text, {})
+    assert (spec.topology.format, spec.title) == ("process", "Two")
+    assert read_manifest(text) == read_manifest(json.dumps(lab).encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{kind: ProcessLab, nodes: []}",
+        b'\xef\xbb\xbf{"kind":"ProcessLab"}',
+        b'# mine\n---\n{ "title": "a: b, {kind", "kind" : "ProcessLab" }',
+        b'{"nodes": [{"kind": "a"}], "kind": "ProcessLab", "broken": [',
+    ],
+)
+def test_flow_style_and_broken_ones_are_manifests_too(text: bytes) -> None:
+    assert is_manifest(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"lab": {"kind": "ProcessLab"}, "nodes": []}',
+        b'{"lab": {"title": "kind: ProcessLab"}, "nodes": [{"label": "kind", "configuration": "ProcessLab"}]}',
+        b'{"nodes": [{"x": "\\"}, kind: ProcessLab"}]}',
+        b'["kind", "ProcessLab"]',
+        b'{"kind": {"kind": "ProcessLab"}}',
+        b'lab: {title: a}\nnotes: "{kind: ProcessLab}"\n',
+    ],
+)
+def test_the_words_inside_a_lab_file_do_not_make_it_a_manifest(text: bytes) -> None:
+    assert not is_manifest(text)
 
 
 def test_the_runtime_of_a_file_cannot_be_talked_over(small: bytes) -> None:

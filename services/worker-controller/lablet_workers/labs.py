@@ -32,6 +32,8 @@ _BY_ITSELF = (InstancePhase.GRADING, InstancePhase.STOPPING)
 _UP = (WorkerPhase.READY, WorkerPhase.DRAINING, WorkerPhase.FAILED, WorkerPhase.TERMINATING)
 _SEATS_AT_ONCE = 50
 """Instances made in one transaction."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 4, 16
+"""Polls after a failed step: doubled with each failure in a row."""
 
 
 class Labs:
@@ -45,6 +47,8 @@ class Labs:
         self._phases = Phases()
         self._pauses: dict[str, datetime] = {}
         """Instance → not to be stepped before: something has just failed."""
+        self._failures: dict[str, int] = {}
+        """Instance → failed steps in a row."""
 
     async def look_at_reservation(self, name: str) -> Again | None:
         reservation = self._estate.caches[RESERVATION].get(name)
@@ -125,14 +129,15 @@ class Labs:
         except (RuntimeFault, ObjectStoreUnavailable) as error:
             # the phase's deadline leads on if this does not end
             log.warning("an instance's step failed", extra={"instance": name, "cause": str(error)})
-            self._pauses[name] = self._estate.clock.now() + self._estate.poll * 4
-            return Again.at(self._pauses[name])
+            return Again.at(self._pause(name))
+        if outcome is None or isinstance(outcome, LookAgain) or outcome.status.tries <= instance.status.tries:
+            self._failures.pop(name, None)
+        else:
+            self._pause(name)
         if outcome is None:
             return None
         if isinstance(outcome, LookAgain):
             return self._estate.again(outcome.after)
-        if outcome.status.tries > instance.status.tries:
-            self._pauses[name] = self._estate.clock.now() + self._estate.poll * 4
         try:
             committed = await self._estate.instances.commit(outcome, also=_resting_on(situation, outcome))
         except Conflict as conflict:
@@ -141,6 +146,13 @@ class Labs:
         self._tell_of_instance(instance, committed)
         self._wake(name)
         return None
+
+    def _pause(self, name: str) -> datetime:
+        """Until when an instance whose step has failed is left alone."""
+        failures = self._failures[name] = self._failures.get(name, 0) + 1
+        polls = min(_FIRST_PAUSE << min(failures - 1, 8), _LONGEST_PAUSE)
+        self._pauses[name] = self._estate.clock.now() + self._estate.poll * polls
+        return self._pauses[name]
 
     def situation(self, instance: Instance) -> Situation:
         """Everything that a step looks at, as it is known now."""

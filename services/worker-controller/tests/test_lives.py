@@ -1,6 +1,7 @@
 """The life of a seat's lab: every phase, every deadline, what is asked of it, and what happens around it."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -108,6 +109,45 @@ async def test_a_lab_that_is_refused_every_time_fails_with_the_runtimes_words(fl
     assert failed.status.message == "insufficient capacity"
     assert len(fleet.runtime().refusals["start"]) == 2
     assert fleet.runtime().lab_by_id == {}
+
+
+async def test_between_the_tries_there_are_pauses_that_grow(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(48)
+    runtime = fleet.runtime()
+    asked: list[datetime] = []
+
+    async def refuse(_: str) -> None:
+        asked.append(fleet.clock.now())
+        raise RuntimeFault("no licence")
+
+    monkeypatch.setattr(type(runtime), "start", lambda _, lab: refuse(lab))
+    await fleet.at(60, step=1 / 60)
+    assert (await fleet.instance()).status.reason == "RuntimeRefused"
+    first, second = (later - earlier for earlier, later in pairwise(asked))
+    assert len(asked) == 3
+    assert timedelta(seconds=5) < first < second, "a refusal is not answered by asking at once"
+
+
+async def test_on_a_worker_that_drains_a_lab_is_tried_three_times_and_then_elsewhere(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(48)
+    runtime = fleet.runtime()
+    runtime.instant = False
+    await fleet.at(56)
+    assert await fleet.phase() == "Instantiating"
+    await fleet.ask("worker", "drain", "default-001")
+    next(iter(runtime.lab_by_id.values())).running = False
+    runtime.refusals = {"start": [RuntimeFault("no room")] * 9}
+    await fleet.at(60)
+    failed = await fleet.instance()
+    assert (failed.phase, failed.status.reason, failed.status.released) == ("Failed", "RuntimeRefused", True)
+    assert len(runtime.refusals["start"]) == 6, "three tries"
+    assert fleet.imports == ["ins-a-1"], "and never imported anew where it drains"
+    await fleet.move_seat("a", "default-002")
+    await fleet.at(75)
+    moved = await fleet.instance()
+    assert (moved.phase, moved.spec.worker, moved.status.attempt) == ("Running", "default-002", 2)
 
 
 async def test_an_extended_slot_keeps_the_lab_and_a_shortened_one_ends_it(fleet: Any) -> None:

@@ -257,7 +257,7 @@ async def test_a_worker_that_only_cools_down_leaves_its_licence_to_one_that_is_n
     assert ((await fleet.worker(1)).phase, await fleet.phase("b")) == ("Offline", "Running")
 
 
-async def test_insufficient_capacity_is_waited_for_and_then_fails(fleet: Any) -> None:
+async def test_insufficient_capacity_is_waited_for_and_used_when_it_is_there(fleet: Any) -> None:
     await fleet.book("a", 60, 120)
     fleet.provider.launch_refused = InsufficientCapacity("none left")
     await fleet.at(50)

@@ -223,6 +223,26 @@ async def test_a_worker_that_came_up_stays_on_for_the_cooldown_and_says_so(fresh
     assert (down.phase, scaling(down)) == ("Offline", ("down", "completed", "no-need"))
 
 
+@pytest.mark.parametrize(("cooldown", "late"), [(0, 0), (35, 0), (35, 12), (60, 12)])
+async def test_a_cooldown_no_longer_than_the_slot_keeps_no_worker_on_for_longer(
+    fresh: Any, cooldown: int, late: int
+) -> None:
+    """Slot and turnaround take thirty-five minutes, so whatever came up by the slot has cooled down by then (ADR 0034)."""
+    fleet = fresh()
+    await fleet.seed(cooldown_minutes=cooldown)
+    await fleet.define()
+    await fleet.start()
+    if late:
+        fleet.provider.launch_refused = InsufficientCapacity("not yet")
+    await fleet.book("a", 60, 90)
+    await fleet.at(47 + late)
+    fleet.provider.launch_refused = None
+    await fleet.at(62)
+    assert await fleet.phase() == "Running"
+    await fleet.at(97)
+    assert (await fleet.worker()).phase == ("Ready" if cooldown == 60 else "Offline")
+
+
 @pytest.mark.parametrize("way", ["replaced", "maintenance", "licenses"])
 async def test_a_cooldown_keeps_nobody_from_being_switched_off_for_another_reason(fresh: Any, way: str) -> None:
     fleet = fresh()

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import etcd3
 import pytest
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 async def test_two_seats_from_the_lab_file_to_the_collected_configuration(door: Any, console: Any) -> None:
@@ -113,6 +115,48 @@ async def test_the_command_line_books_explains_and_cancels(door: Any) -> None:
     assert door.cli("cancel", name).returncode == 0
     shown: subprocess.CompletedProcess[str] = door.cli("get", "reservation", name, "-o", "json")
     assert json.loads(shown.stdout)["status"]["phase"] == "Cancelled"
+
+
+async def test_a_lab_is_stopped_and_started_again_from_the_command_line(door: Any) -> None:
+    definition = await door.publish("ospf-basics")
+    published = door.cli("definition", "topology", definition)
+    assert published.stdout.encode() == (ROOT / "examples/labs/ospf-basics.yaml").read_bytes()
+    made = (await door.reserve({"definition": definition, "seats": 1, "asap": True, "durationMinutes": 300})).json()
+    name = made["status"]["placement"][0]["instance"]
+    await door.until_phase(f"/instances/{name}", "Running", seconds=90)
+    again = door.cli("instance", "retry", name)
+    assert (again.returncode, f"{name} is Running" in again.stdout) == (0, True), "what runs is not tried again"
+    stopped = door.cli("instance", "stop", name)
+    assert (stopped.returncode, name in stopped.stdout) == (0, True), stopped.stderr
+    await door.until_phase(f"/instances/{name}", "Stopped")
+    started = door.cli("instance", "start", name)
+    assert (started.returncode, "starting again" in started.stdout) == (0, True), started.stdout + started.stderr
+    lab = await door.until_phase(f"/instances/{name}", "Running")
+    assert lab["status"]["reason"] == "Restarted"
+    assert door.cli("cancel", made["metadata"]["id"]).returncode == 0
+
+
+async def test_a_worker_is_drained_and_a_replacement_called_off_from_the_command_line(door: Any) -> None:
+    pool = await door.get("/pools/default")
+    drained = door.cli("worker", "drain", "default-004", "--deadline", "30m", "-m", "new disk")
+    assert (drained.returncode, "maintenance" in drained.stdout) == (0, True), drained.stderr
+    worker = await door.get("/workers/default-004")
+    assert worker["spec"]["unschedulable"]["drain"] is True
+    assert worker["spec"]["maintenance"][0]["deadline"] is not None
+    described = door.cli("describe", "worker", "default-004").stdout
+    assert "load" in described
+    back = door.cli("worker", "cancel-drain", "default-004")
+    assert (back.returncode, "takes new seats" in back.stdout) == (0, True), back.stderr
+    asked = door.cli("pool", "replace", "default", "--max-unavailable", "1")
+    assert asked.returncode == 0, asked.stderr
+    off = door.cli("pool", "cancel-replace", "default")
+    assert off.returncode == 0, off.stderr
+    after = (await door.get("/pools/default"))["status"].get("rollout")
+    assert after is None or (after["waiting"] == [] and after["finishedAt"] is not None)
+    assert (await door.get("/pools/default"))["spec"] == pool["spec"]
+    for one in (await door.get("/workers"))["items"]:
+        if one["spec"].get("replacing"):
+            assert door.cli("worker", "cancel-drain", one["metadata"]["id"]).returncode == 0
 
 
 async def test_more_than_the_pool_can_hold_waits_and_takes_the_place_that_is_given_up(door: Any) -> None:

@@ -90,6 +90,28 @@ def test_it_is_small_and_ends_at_once(simulator: Callable[..., Any]) -> None:
         assert process.popen.wait(timeout=5) == 0
 
 
+def test_one_is_run_alone_by_its_command(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text("mine\n", encoding="utf-8")
+    command = [
+        str(Path(sys.executable).with_name("lablet")),
+        "local",
+        "cml",
+        "--port",
+        "0",
+        "--password-file",
+        str(secret),
+    ]
+    with subprocess.Popen([*command, "--die-with-parent"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        login = {"username": ready["username"], "password": "mine"}
+        answer = httpx.post(f"{ready['url']}/api/v0/authenticate", json=login, trust_env=False)
+        process.terminate()
+    assert (answer.status_code, ready["passwordFile"]) == (200, str(secret))
+    assert process.returncode == 0
+
+
 def test_a_command_typed_into_a_console_is_found_in_the_export(
     simulator: Callable[..., Any], ports: Callable[[int], list[int]]
 ) -> None:

@@ -256,6 +256,13 @@ async def test_detached_it_can_be_looked_at_examined_and_stopped(command: Comman
     code, said = await command.run("doctor")
     assert code == 0, said
     assert "everything is in order" in said
+    before = json.loads((command.data / "connection.json").read_text())["tokens"]
+    code, said = await command.run("token", "rotate", "learner")
+    assert code == 0, said
+    after = json.loads((command.data / "connection.json").read_text())["tokens"]
+    assert [role for role in after if after[role] != before[role]] == ["learner"]
+    code, said = await command.run("token", "rotate", "nobody")
+    assert (code, "there are admin" in said) == (2, True)
     code, said = await command.run("down")
     assert (code, "stopped in" in said) == (0, True)
     assert not any(map(alive, running))

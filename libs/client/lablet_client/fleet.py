@@ -9,6 +9,7 @@ from lablet_client.errors import NotFound
 from lablet_client.requests import WAIT, settle
 from lablet_common.drains import DrainPlan
 from lablet_common.intents import Optimisation, PoolOptimise, PoolReplace, WorkerCordon, WorkerDrain, WorkerReplace
+from lablet_common.loads import LoadOf, WorkerLoad
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.worker import PoolSpec, TemplateSpec, Worker, WorkerPool, WorkerTemplate
 
@@ -77,6 +78,11 @@ class Workers(Collection[Worker]):
     async def calendar(self, name: str, *, start: datetime | None = None, end: datetime | None = None) -> Any:
         """What is booked on it between two instants of lab time."""
         return await _calendar(self, name, start, end)
+
+    async def load(self, name: str) -> WorkerLoad | None:
+        """What its machine uses now, as it told last; None while it is off or does not answer."""
+        answer = await self._transport.call("GET", f"{self.one(name)}/load")
+        return LoadOf.model_validate(answer.json(), extra="ignore").load
 
     async def _act(self, name: str, verb: str, body: Model | None, wait: float) -> Worker:
         document = body.to_dict() if body is not None else None

@@ -200,6 +200,7 @@ class Workers(_Collection[Worker]):
     uncordon = _blocking(fleet.Workers.uncordon)
     replace = _blocking(fleet.Workers.replace)
     calendar = _blocking(fleet.Workers.calendar)
+    load = _blocking(fleet.Workers.load)
 
 
 class Pools(_Collection[WorkerPool]):

@@ -164,6 +164,28 @@ def test_watching_shows_what_is_then_what_changes_and_ends_with_the_token(lablet
     assert len(scripted.sent("GET", "/events/stream")) == 2
 
 
+def test_a_worker_is_described_with_what_its_machine_uses(lablet, scripted, worker):
+    load = {
+        "worker": "default-001", "at": "2027-03-01T07:59:30Z", "nodes": 7, "cpuCores": {"used": 12, "total": 48},
+        "memoryGb": {"used": 50, "total": 200}, "storageGb": {"used": 225, "total": 250},
+    }  # fmt: skip
+    scripted.on("GET", "/workers/default-001", worker)
+    scripted.on("GET", "/events", [])
+    scripted.on("GET", "/workers/default-001/load", {"worker": "default-001", "load": load})
+    shown = lablet("describe", "worker", "default-001")
+    assert "disk           90% (225 of 250 GB)" in shown
+    assert "running nodes  7" in shown
+    assert json.loads(lablet("describe", "worker", "default-001", "-o", "json"))["load"]["nodes"] == 7
+    scripted.on("GET", "/workers/default-001/load", {"worker": "default-001"})
+    assert "not known: it is off" in lablet("describe", "worker", "default-001")
+
+
+def test_the_nodes_of_a_worker_are_those_that_its_licence_allows(lablet, scripted, worker):
+    worker["status"]["lastLicense"] = {"status": "IN_COMPLIANCE", "nodeQuota": 8, "seenAt": "2027-03-01T07:00:00Z"}
+    scripted.on("GET", "/workers/default-001", worker)
+    assert " 8 " in lablet("get", "worker", "default-001")
+
+
 @pytest.mark.parametrize(
     ("form", "read"),
     [("json", lambda text: [json.loads(line) for line in text.splitlines()]), ("yaml", YAML(typ="safe").load_all)],

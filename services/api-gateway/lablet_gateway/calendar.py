@@ -293,12 +293,13 @@ def _takes_seats(worker: Worker, at: datetime) -> bool:
 
 
 def _capacity(workers: Iterable[Worker]) -> Amount:
-    specs = [worker.spec for worker in workers]
+    members = list(workers)
+    specs = [worker.spec for worker in members]
     return Amount(
         cpu_cores=sum(spec.capacity.cpu_cores for spec in specs),
         memory_gb=sum(spec.capacity.memory_gb for spec in specs),
         storage_gb=sum(spec.capacity.storage_gb for spec in specs),
-        nodes=sum(spec.max_nodes for spec in specs),
+        nodes=sum(worker.nodes for worker in members),
     )
 
 

@@ -118,6 +118,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
         ("GET", "/workers", _STAFF),
         ("GET", "/workers/{worker}", _STAFF),
         ("GET", "/workers/{worker}/calendar", _STAFF),
+        ("GET", "/workers/{worker}/load", _STAFF),
         ("POST", "/workers/{worker}/register", _JOINING),
         ("POST", "/workers/{worker}/drain", _OPERATIONS),
         ("POST", "/workers/{worker}/cancel-drain", _OPERATIONS),

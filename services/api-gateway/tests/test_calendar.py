@@ -19,6 +19,7 @@ from lablet_common.resources.reservation import (
 from lablet_common.resources.worker import (
     Capacity,
     Cordon,
+    LicenseSeen,
     Maintenance,
     PoolSpec,
     Worker,
@@ -68,6 +69,13 @@ def booking(name: str, start: datetime, end: datetime, *workers: str) -> Reserva
 def told(workers: list[Worker], bookings: list[Reservation], days: float = 1) -> PoolCalendar:
     window = Window(NOW, NOW + timedelta(days=days), NOW)
     return pool_calendar("default", SPEC, workers, bookings, {}, lambda _: NEEDS, window, "default")
+
+
+def test_what_its_licence_allows_counts_as_a_workers_nodes_whether_it_is_up_or_off() -> None:
+    known = LicenseSeen(status="IN_COMPLIANCE", node_quota=8, seen_at=NOW)
+    less = worker("w-0").observed(last_license=known)
+    (step,) = told([less, worker("w-1")], []).steps
+    assert step.free.nodes == 8 + 20
 
 
 @pytest.mark.parametrize("seed", range(20))

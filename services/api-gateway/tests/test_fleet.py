@@ -4,6 +4,8 @@ from datetime import timedelta
 from typing import Any
 
 from lablet_common.intents import INTENTS
+from lablet_common.loads import Used, WorkerLoad
+from lablet_common.resources.kinds import worker_load_key
 
 POOLS = "/api/v1/pools"
 
@@ -49,6 +51,23 @@ async def test_worker_actions_go_to_the_workers_pool(world: Any) -> None:
     types = [request.spec.type for request in await world.inbox("worker-controller", "default")]
     assert len(types) == 5
     assert set(types) <= set(INTENTS)
+
+
+async def test_what_a_machine_uses_is_read_where_its_owner_keeps_it(world: Any) -> None:
+    client, path = world.client("operator@default"), "/api/v1/workers/default-001/load"
+    assert (await client.get(path)).json() == {"worker": "default-001"}
+    told = WorkerLoad(
+        worker="default-001",
+        at=world.now,
+        cpu_cores=Used(used=12, total=48),
+        memory_gb=Used(used=50, total=200),
+        storage_gb=Used(used=225, total=250),
+        nodes=7,
+    )
+    await world.store.put(worker_load_key("default-001"), told.to_json())
+    answer = (await client.get(path)).json()["load"]
+    assert (answer["nodes"], answer["storageGb"]) == (7, {"used": 225, "total": 250})
+    assert (await client.get("/api/v1/workers/nope/load")).status_code == 404
 
 
 async def test_a_dry_run_of_a_drain_tells_who_moves_and_who_stays_and_asks_nothing(world: Any) -> None:

@@ -62,6 +62,7 @@ EXPECTED = {
     "GET /workers": "aoi",
     "GET /workers/{worker}": "aoi",
     "GET /workers/{worker}/calendar": "aoi",
+    "GET /workers/{worker}/load": "aoi",
     "POST /workers/{worker}/register": "aoh",
     "POST /workers/{worker}/drain": "ao",
     "POST /workers/{worker}/cancel-drain": "ao",

@@ -11,6 +11,7 @@ from lablet_common.events import subjects
 from lablet_common.intake import Intake
 from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
+from lablet_common.process_lab import RUNTIME as PROCESSES
 from lablet_common.removal import Removal
 from lablet_common.resources.kinds import INSTANCE, KINDS, POOL, TEMPLATE, WORKER, Service, owned_by
 from lablet_common.resources.worker import WorkerPool, WorkerTemplate
@@ -50,9 +51,7 @@ class WorkerController:
         self._objects = S3ObjectStore(settings.storage)
         self._box = SecretBox.from_file(settings.secrets_key_file)
         connection = runtime.bus.connection
-        leases = Leases(
-            runtime.store, settings.agent_lease_seconds, lambda worker: self._caches[WORKER].get(worker) is not None
-        )
+        leases = Leases(runtime.store, settings.agent_lease_seconds, self._is_agent)
         self._door = Door(connection, leases)
         self._line = NatsLine(connection, Service.WORKERS, runtime.replica)
         self._presence = Presence(runtime.store)
@@ -98,6 +97,11 @@ class WorkerController:
     async def _caches_synced(self) -> None:
         if not self._caches.synced:
             raise LookupError("the caches have not been filled yet")
+
+    def _is_agent(self, worker: str) -> bool:
+        """It has registered. A machine that is asked for its pulse is no agent's, whatever somebody calls their own."""
+        known = self._caches[WORKER].get(worker)
+        return known is not None and known.spec.runtime == PROCESSES
 
     async def _hear_news(self, _: str, payload: bytes) -> None:
         """An agent's lab has changed: its instance is looked at at once."""

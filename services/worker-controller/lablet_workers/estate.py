@@ -18,6 +18,7 @@ from lablet_common.store.cache import Caches
 from lablet_workers.ledger import Ledger
 from lablet_workers.providers.choice import ChooseProvider, launch_order
 from lablet_workers.providers.port import LaunchOrder, Provider, ProviderError
+from lablet_workers.pulse import Pulse
 from lablet_workers.runtimes.port import Runtime, Runtimes
 from lablet_workers.settings import WorkerControllerSettings
 
@@ -58,11 +59,20 @@ class Estate:
         self.workers: Ledger[Worker] = Ledger(store, fence, caches[WORKER], pool)
         self.instances: Ledger[Instance] = Ledger(store, fence, caches[INSTANCE], pool)
         self.pools: Ledger[WorkerPool] = Ledger(store, fence, caches[POOL], pool)
+        self.pulse = Pulse(
+            pool,
+            fence,
+            store,
+            clock,
+            lease_seconds=settings.controller_probe_lease_seconds,
+            load_seconds=settings.controller_load_seconds,
+        )
         self.open: dict[str, tuple[str, Runtime]] = {}
         """Worker → the identity (address and sealed password) of its open connection, and the connection."""
 
     async def close(self) -> None:
-        """Ends the connections to the workers' runtimes."""
+        """Ends the connections to the workers' runtimes; nothing is shown of them any more."""
+        self.pulse.close()
         for _, runtime in self.open.values():
             await runtime.close()
         self.open.clear()

@@ -41,6 +41,8 @@ _ANSWERING = (
     WorkerPhase.TERMINATING,
 )
 """Phases in which the runtime may be spoken to."""
+_PROBED = (WorkerPhase.READY, WorkerPhase.DRAINING)
+"""Phases in which it is asked now and then whether it is there."""
 _COMING_UP = (WorkerPhase.PROVISIONING, WorkerPhase.STARTING, WorkerPhase.LICENSING)
 _SLOW_SECONDS = 0.002
 _REST = 4.0
@@ -230,6 +232,8 @@ class Fleet:
             return self._estate.again(timedelta(0))
         self._tell_of_worker(worker, committed)
         self._wake(name)
+        if committed.status.phase not in _PROBED:
+            await self._estate.pulse.end(name)
         return None
 
     def _told_to(self, worker: Worker) -> Iterator[str | None]:
@@ -287,6 +291,7 @@ class Fleet:
             probe=timedelta(seconds=settings.controller_probe_seconds * self._estate.clock.speed),
             unknown=timedelta(minutes=settings.controller_unknown_minutes),
             stop=timedelta(minutes=settings.controller_stop_minutes),
+            pulse=self._estate.pulse,
             license_due=self._license_due(worker),
             retired=self._is_retired(worker, pool),
         )

@@ -90,6 +90,11 @@ class WorkerControllerSettings(CommonSettings):
     """For how long a machine must have been seen as nobody's before it is ended."""
     controller_probe_seconds: float = Field(default=2.0, gt=0)
     """Between looks at a worker that is up."""
+    controller_probe_lease_seconds: float = Field(default=15.0, ge=2)
+    """Real seconds for which an answered probe keeps a worker's lease: a worker that does not answer is not called Unknown
+    before nobody has had an answer of it for so long."""
+    controller_load_seconds: float = Field(default=15.0, gt=0)
+    """Real seconds between looks at what a worker's machine uses (processors, memory, disk, running nodes)."""
     controller_poll_minutes: float = Field(default=0.5, gt=0)
     """Between looks at something under way; never below 0.1 s nor above 2 s of real time."""
     controller_unknown_minutes: float = Field(default=15.0, gt=0)

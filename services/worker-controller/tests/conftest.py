@@ -35,6 +35,7 @@ from lablet_common.resources.kinds import (
     Service,
     gate_key,
     ownership_key,
+    worker_lease_key,
 )
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.reservation import Reservation, SeatPlacement, Slot
@@ -265,7 +266,17 @@ class Fleet:
         end = MORNING + minutes(moment)
         while self.clock.now() < end:
             await self.clock.advance(min(minutes(step), end - self.clock.now()))
+            if step >= 1:
+                await self.lapse()
             await self.settle()
+
+    async def lapse(self) -> None:
+        """As much time passes as a probe's lease lasts: those of workers that nobody got an answer of run out."""
+        for worker in (await self.all(WORKER).list()).items:
+            runtime = self.runtimes.by_url.get(worker.status.address or "")
+            kept = await self.store.get(worker_lease_key(worker.id))
+            if kept is not None and (self._task is None or runtime is None or not runtime.up):
+                await self.store.lease_revoke(kept.lease)
 
     async def fence(self, shard: str = "default") -> Fence:
         """The shard's present ownership, made if need be."""

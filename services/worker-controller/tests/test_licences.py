@@ -1,12 +1,13 @@
 """The licence of a worker that is Ready is watched, and given back on every way out."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from lablet_common.resources.kinds import TEMPLATE
-from lablet_workers.providers.port import MachineState
+from lablet_workers.providers.port import InsufficientCapacity, MachineState
 from lablet_workers.runtimes.port import RuntimeUnavailable
 from lablet_workers.settings import CmlSettings
 
@@ -55,6 +56,57 @@ async def test_a_licence_for_fewer_nodes_moves_the_gate_once_when_the_worker_is_
     assert moved > before
     await fleet.at(80)
     assert await fleet.gate() == moved
+
+
+async def test_what_a_licence_allows_is_remembered_while_the_worker_is_off(fleet: Any) -> None:
+    """A lab of more nodes is not placed on it again and again, only to be moved when the machine has come up."""
+    fleet.runtimes.by_url["memory://m-1"] = runtime = type(fleet.runtimes.open("memory://x", "y"))()
+    runtime.node_quota = 8
+    await fleet.book("a", 60, 120)
+    await fleet.at(140)
+    gate = await fleet.gate()
+    off = await fleet.worker()
+    assert (off.phase, off.status.license, off.nodes) == ("Offline", None, 8)
+    known = off.status.last_license
+    assert (known.status, known.node_quota) == ("IN_COMPLIANCE", 8)
+    assert known.seen_at >= fleet.clock.now() - timedelta(minutes=20), "when it was switched off, not when it came up"
+    await fleet.book("b", 200, 240)
+    await fleet.at(205)
+    assert ((await fleet.worker()).phase, (await fleet.worker()).nodes) == ("Ready", 8)
+    assert await fleet.gate() == gate, "it comes up as it was known: nothing is decided again"
+
+
+async def test_a_failed_machine_takes_nothing_of_what_is_known_with_it_and_a_replacement_does(fleet: Any) -> None:
+    fleet.runtimes.by_url["memory://m-1"] = runtime = type(fleet.runtimes.open("memory://x", "y"))()
+    runtime.node_quota = 8
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    fleet.provider.launch_refused = InsufficientCapacity("none left")
+    fleet.provider.become("m-1", MachineState.TERMINATED)
+    await fleet.at(72)
+    assert ((await fleet.worker()).phase, (await fleet.worker()).nodes) == ("Provisioning", 8)
+    await fleet.cancel("a")
+    fleet.provider.launch_refused = None
+    await fleet.at(150)
+    await fleet.ask("worker", "replace", "default-001")
+    await fleet.at(160)
+    fresh_one = await fleet.worker()
+    assert (fresh_one.status.machine, fresh_one.status.last_license, fresh_one.nodes) == (None, None, 20)
+
+
+async def test_a_licence_that_changes_while_a_worker_is_up_counts_from_then_on(fleet: Any) -> None:
+    await fleet.book("a", 60, 240)
+    await fleet.at(70)
+    before, gate = await fleet.worker(), await fleet.gate()
+    await fleet.at(90)
+    assert (await fleet.worker()).revision == before.revision, "looked at often, and written only when it changes"
+    fleet.runtime().node_quota = 5
+    await fleet.at(97)
+    assert ((await fleet.worker()).nodes, await fleet.gate() > gate) == (5, True)
+    fleet.runtime().complies = False
+    await fleet.at(103)
+    told = (await fleet.worker()).status
+    assert (told.license.status, told.last_license.status, told.license.node_quota) == ("EVAL_MODE", "EVAL_MODE", 5)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from lablet_client.cli.session import Session, session
 
 if TYPE_CHECKING:
     from lablet_client.client import Client, LabTime
+    from lablet_common.loads import WorkerLoad
     from lablet_common.resources.reservation import Reservation
 
 app = typer.Typer()
@@ -67,12 +68,15 @@ def describe(
     run = session(context)
     word = _kind(kind)
     dates: list[Reservation] = []
+    loads: list[WorkerLoad | None] = []
 
     async def work(client: "Client") -> "tuple[Mapping[str, Any], Sequence[Any], LabTime]":
         document = (await _documents(client, word, name, None, None))[0]
         if word == "series":
             dates.extend(await client.series.dates(document["metadata"]["id"]))
         identity = document["metadata"]["id"]
+        if word == "worker":
+            loads.append(await client.workers.load(identity))
         try:
             events = await client.events.history(f"{word}/{identity}")
         except Refused as error:
@@ -82,9 +86,12 @@ def describe(
 
     document, events, now = run.run(work)
     if output in (Format.JSON, Format.YAML):
-        write_data(run.console, {**document, "events": [event.document() for event in events]}, output)
+        told = {"load": loads[0].to_dict()} if loads and loads[0] is not None else {}
+        write_data(run.console, {**document, **told, "events": [event.document() for event in events]}, output)
         return
     _describe(run, document, events, now.now)
+    for load in loads:
+        _tell_load(run, load, now.now)
     if word == "series":
         from lablet_client.cli.series import tell_dates
         from lablet_common.resources.series import Series
@@ -343,6 +350,25 @@ def _show_conditions(run: Session, document: Mapping[str, Any], now: datetime) -
         since = show_time(datetime.fromisoformat(condition["since"]), now)
         note = condition.get("message") or condition.get("reason") or ""
         run.console.print(f"[yellow]{condition['type']}[/] since {since}{': ' if note else ''}{escape(note)}")
+
+
+def _tell_load(run: Session, load: "WorkerLoad | None", now: datetime) -> None:
+    """What a worker's machine uses, or that nothing is known of it."""
+    from lablet_client.cli.times import show_age
+
+    run.console.print("\n[bold]load[/]")
+    if load is None:
+        run.console.print("not known: it is off, or does not answer")
+        return
+    rows = [
+        (name, f"{used.ratio:.0%} ({used.used:g} of {used.total:g}{unit})")
+        for name, used, unit in (
+            ("processors", load.cpu_cores, ""),
+            ("memory", load.memory_gb, " GB"),
+            ("disk", load.storage_gb, " GB"),
+        )
+    ]
+    run.console.print(pairs([*rows, ("running nodes", str(load.nodes)), ("told", show_age(load.at, now))]))
 
 
 def _show_seats(run: Session, document: Mapping[str, Any]) -> None:

@@ -130,6 +130,13 @@ def _worker_phase(document: Document, now: datetime) -> Cell:
     return Cell(f"{cell.text}, cordoned", "yellow") if at(document, "spec.unschedulable") else cell
 
 
+def _nodes(document: Document, now: datetime) -> str:  # noqa: ARG001 - columns are called alike
+    """What its shape says, or less where its licence allows less."""
+    shape = at(document, "spec.maxNodes", 0)
+    known = at(document, "status.license") or at(document, "status.lastLicense") or {}
+    return str(min(shape, known.get("nodeQuota") or shape))
+
+
 def _lab(document: Document, now: datetime) -> str:  # noqa: ARG001 - columns are called alike
     nodes = at(document, "status.nodes", [])
     up = sum(1 for node in nodes if node.get("state") == "BOOTED")
@@ -216,7 +223,7 @@ COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("POOL", _text("spec.pool")),
         Column("PHASE", _worker_phase),
         Column("CAPACITY", _amounts("spec.capacity")),
-        Column("NODES", _text("spec.maxNodes"), right=True),
+        Column("NODES", _nodes, right=True),
         Column("LICENCE", _text("spec.license")),
         Column("ADDRESS", _text("status.address")),
         Column("MACHINE", _text("status.machine.id"), wide=True),

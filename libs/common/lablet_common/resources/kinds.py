@@ -110,7 +110,13 @@ def cursor_key(kind: str) -> str:
 
 
 def worker_lease_key(worker: str) -> str:
+    """Leased: there while the worker was heard of lately, by its agent's heartbeats or by answered probes."""
     return f"/worker-leases/{worker}"
+
+
+def worker_load_key(worker: str) -> str:
+    """Leased: what its machine uses (`lablet_common.loads`)."""
+    return f"/worker-loads/{worker}"
 
 
 def ledger_key(tenant: str) -> str:

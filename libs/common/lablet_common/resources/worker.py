@@ -215,6 +215,12 @@ class License(Model):
     node_quota: int | None = None
 
 
+class LicenseSeen(License):
+    """What was known of it last; it outlives the machine that told it."""
+
+    seen_at: Instant
+
+
 class WorkerStatus(Status):
     phase: WorkerPhase
     address: str | None = None
@@ -225,6 +231,9 @@ class WorkerStatus(Status):
     version: str | None = None
     """Of the runtime, as the running machine reports it."""
     license: License | None = None
+    last_license: LicenseSeen | None = None
+    """Of this or an earlier machine, while the worker is off too: the licence is the pool's, and the next machine will hardly
+    be allowed more. Forgotten with a replacement, by which an operator has everything found out anew."""
     scaling: Scaling | None = None
     credentials: str | None = None
     """The runtime's login, encrypted."""
@@ -281,9 +290,10 @@ class Worker(Resource[WorkerSpec, WorkerStatus]):
 
     @property
     def nodes(self) -> int:
-        """Nodes that may run on it at the same time: what its shape says, or less where the licence on its running machine
-        allows less."""
-        quota = self.status.license.node_quota if self.status.license is not None else None
+        """Nodes that may run on it at the same time: what its shape says, or less where its licence allows less: the one on
+        its running machine, or what was known last."""
+        known = self.status.license or self.status.last_license
+        quota = known.node_quota if known is not None else None
         return min(self.spec.max_nodes, quota) if quota else self.spec.max_nodes
 
     @property

@@ -30,6 +30,14 @@ PUNCTUALITY = Histogram(
     registry=REGISTRY,
 )
 WORKER_HOURS = Counter("lablet_worker_hours", "Lab hours that workers were on", ["pool"], registry=REGISTRY)
+WORKER_CPU = Gauge("lablet_worker_cpu_ratio", "Busy share of a worker's cores", ["pool", "worker"], registry=REGISTRY)
+WORKER_MEMORY = Gauge(
+    "lablet_worker_memory_ratio", "Used share of a worker's memory", ["pool", "worker"], registry=REGISTRY
+)
+WORKER_DISK = Gauge("lablet_worker_disk_ratio", "Used share of a worker's disk", ["pool", "worker"], registry=REGISTRY)
+WORKER_NODES = Gauge(
+    "lablet_worker_running_nodes", "Nodes of labs that run on a worker", ["pool", "worker"], registry=REGISTRY
+)
 SCALING = Counter("lablet_scaling_decisions", "Power decisions", ["direction", "rule"], registry=REGISTRY)
 STORE_CONFLICTS = Counter("lablet_store_conflicts", "Transactions refused by a comparison", registry=REGISTRY)
 STORE_OPERATION = Histogram(

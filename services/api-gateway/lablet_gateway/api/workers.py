@@ -8,9 +8,11 @@ from starlette.responses import Response
 
 from lablet_common.drains import DrainPlan, InvalidSpan, plan_of, span_of
 from lablet_common.intents import Nothing, WorkerCordon, WorkerDrain, WorkerRegister, WorkerReplace
-from lablet_common.resources.kinds import POOL, TEMPLATE, WORKER
+from lablet_common.loads import LoadOf, WorkerLoad
+from lablet_common.resources.kinds import POOL, TEMPLATE, WORKER, worker_load_key
 from lablet_common.resources.model import NAME_PATTERN, Instant, Model
 from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
+from lablet_common.store import Get
 from lablet_common.store.repository import ResourcePage
 from lablet_gateway import bookings, problems, reads
 from lablet_gateway.answers import (
@@ -75,6 +77,16 @@ async def worker_bookings(
     return model_response(
         worker_calendar(found, spec, known.reservations, known.instances, known.needs, window, caller.tenant)
     )
+
+
+@router.get("/{worker}/load", response_model=LoadOf, responses=refusals(404))
+async def worker_load(worker: str, parts: WithParts, _: WithCaller) -> Response:
+    """What its machine uses now, as it told last: processors, memory, disk and the nodes that run. Left out while it
+    is off or does not answer."""
+    if await reads.get(parts, WORKER, worker) is None:
+        raise problems.unknown(WORKER.name, worker)
+    (found,) = await parts.lookups.ask((Get(worker_load_key(worker)),))
+    return model_response(LoadOf(worker=worker, load=WorkerLoad.model_validate_json(found[0].value) if found else None))
 
 
 async def _act(

@@ -79,7 +79,7 @@ class Agent:
             usage=lambda: self._meter.usage(self._running),
             register=self._unregistered.set,
         )
-        self._work = Work(self._driver, lambda: self._session.permission is not None)
+        self._work = Work(self._driver, lambda: self._session.permission is not None, Meter(options.state).load)
         self._answering: set[asyncio.Task[None]] = set()
         self._running = 0
         self._leaving = asyncio.Event()

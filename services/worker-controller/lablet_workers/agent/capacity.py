@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from lablet_common.agents import Usage
+from lablet_common.loads import Load, Used
 from lablet_common.resources.worker import Capacity
 
 _GIB = 1024**3
@@ -60,6 +61,16 @@ class Meter:
             memory_gb=round((_memory("MemTotal") - _memory("MemAvailable")) / _GIB, 2),
             storage_gb=round((disk.f_blocks - disk.f_bfree) * disk.f_frsize / _GIB, 2),
             labs=labs,
+        )
+
+    def load(self, nodes: int) -> Load:
+        """The same beside what there is; `nodes` of labs run."""
+        used, disk = self.usage(nodes), os.statvfs(self._folder)
+        return Load(
+            cpu_cores=Used(used=used.cpu_cores, total=float(os.cpu_count() or 1)),
+            memory_gb=Used(used=used.memory_gb, total=round(_memory("MemTotal") / _GIB, 2)),
+            storage_gb=Used(used=used.storage_gb, total=round(disk.f_blocks * disk.f_frsize / _GIB, 2)),
+            nodes=nodes,
         )
 
     @staticmethod

@@ -10,9 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from lablet_common.agents import Answer, Question
+from lablet_common.loads import Load
 from lablet_common.process_lab import SeatLab
 from lablet_common.version import __version__
 from lablet_workers.agent.driver import LabDriver, NoSuchLab, StillRunning
+from lablet_workers.agent.plan import Phase
 
 log = logging.getLogger("lablet.agent")
 
@@ -21,14 +23,16 @@ _Handler = Callable[[Question], Awaitable[Mapping[str, Any]]]
 
 
 class Work:
-    """`permitted` tells whether labs may run now."""
+    """`permitted` tells whether labs may run now; `measure` what the host uses while so many nodes run."""
 
-    def __init__(self, driver: LabDriver, permitted: Callable[[], bool]) -> None:
+    def __init__(self, driver: LabDriver, permitted: Callable[[], bool], measure: Callable[[int], Load]) -> None:
         self._driver = driver
         self._permitted = permitted
+        self._measure = measure
         self._locks: dict[str, asyncio.Lock] = {}
         self._verbs: Mapping[str, _Handler] = {
             "info": self._info,
+            "load": self._load,
             "labs": self._labs,
             "import": self._import,
             "start": self._start,
@@ -60,6 +64,11 @@ class Work:
 
     async def _info(self, _: Question) -> Mapping[str, Any]:
         return {"version": __version__, "ready": self._permitted()}
+
+    async def _load(self, _: Question) -> Mapping[str, Any]:
+        labs = [self._driver.record(lab) for lab in self._driver.labs().values()]
+        running = sum(node.phase == Phase.RUNNING for lab in labs for node in lab.nodes)
+        return self._measure(running).model_dump()
 
     async def _labs(self, _: Question) -> Mapping[str, Any]:
         return {"labs": dict(self._driver.labs())}

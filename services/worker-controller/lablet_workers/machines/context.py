@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from lablet_common.clock import Clock
 from lablet_common.resources.definition import LicenseKind
-from lablet_common.resources.worker import Scaling, Worker, WorkerPhase, WorkerPool
+from lablet_common.resources.worker import License, LicenseSeen, Scaling, Worker, WorkerPhase, WorkerPool
 from lablet_common.secrets import SecretBox
 from lablet_workers.needs import Wanted
 from lablet_workers.providers.port import (
@@ -16,6 +16,7 @@ from lablet_workers.providers.port import (
     Provider,
     ProviderError,
 )
+from lablet_workers.pulse import Pulse
 from lablet_workers.runtimes.port import Runtime
 
 _P = WorkerPhase
@@ -74,6 +75,7 @@ class Surroundings:
     probe: timedelta
     unknown: timedelta
     stop: timedelta
+    pulse: Pulse
     license_due: bool = False
     """The licence of a worker that is Ready is to be looked at."""
     retired: bool = False
@@ -154,6 +156,11 @@ def _pause_after(worker: Worker, failures: int) -> timedelta:
     if failures == 1 and worker.is_booting:
         return timedelta(0)
     return min(_FIRST_PAUSE * (1 << min(failures - 1, 10)), _LONGEST_PAUSE)
+
+
+def seen(told: License, now: datetime) -> LicenseSeen:
+    """What is remembered of a licence."""
+    return LicenseSeen(status=told.status, node_quota=told.node_quota, seen_at=now)
 
 
 def fail(worker: Worker, reason: str, message: str, around: Surroundings, *, lost: bool = False) -> Outcome:

@@ -7,7 +7,7 @@ import logging
 
 from lablet_common.resources.worker import Scaling, Worker, WorkerPhase
 from lablet_workers.handlers import undrained
-from lablet_workers.machines.context import LAB_PREFIX, PRODUCTS, Look, Outcome, Surroundings, gone_of, tags_of
+from lablet_workers.machines.context import LAB_PREFIX, PRODUCTS, Look, Outcome, Surroundings, gone_of, seen, tags_of
 from lablet_workers.needs import Wanted
 from lablet_workers.providers.port import (
     MachineInfo,
@@ -45,7 +45,8 @@ async def draining(worker: Worker, wanted: Wanted, busy: bool, around: Surroundi
         return Look(around.probe)
     if worker.status.license is not None:
         # from here on there is no way back: what is given back must not be taken for licensed after a crash
-        return Outcome(worker.observed(license=None, deadline=now + around.stop))
+        remembered = seen(worker.status.license, now)
+        return Outcome(worker.observed(license=None, last_license=remembered, deadline=now + around.stop))
     if not await _give_back_license(worker, around):
         return Look(around.poll)
     return Outcome(
@@ -155,7 +156,10 @@ async def given_up(worker: Worker, around: Surroundings) -> Outcome | Look:
     bare = undrained(worker, around.now()) if worker.spec.replacing is not None else None
     credentials = worker.status.credentials if around.provider.permanent else None
     fact = "uncordoned" if bare is not None else "changed"
-    return Outcome((bare or worker).observed(fact, machine=None, credentials=credentials), gate=bare is not None)
+    # a replaced worker's licence is found out anew; a record that is only taken away keeps what was known
+    kept = None if bare is not None else worker.status.last_license
+    empty = (bare or worker).observed(fact, machine=None, credentials=credentials, last_license=kept)
+    return Outcome(empty, gate=bare is not None)
 
 
 async def _machines_left(worker: Worker, around: Surroundings) -> list[MachineInfo]:

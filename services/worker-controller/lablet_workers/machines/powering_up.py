@@ -17,6 +17,7 @@ from lablet_workers.machines.context import (
     fail,
     gone_of,
     pool_tags,
+    seen,
     tags_of,
     until,
     with_hold,
@@ -170,12 +171,14 @@ async def licensing(worker: Worker, around: Surroundings) -> Outcome | Look:
         return Look(around.poll)
     now = around.now()
     scaling = worker.status.scaling
+    told = License(status=state.authorization, node_quota=state.node_quota)
     up = worker.moved(
         _P.READY,
         at=now,
         by=around.by,
         reason="InCompliance" if product else "EvaluationLicense",
-        license=License(status=state.authorization, node_quota=state.node_quota),
+        license=told,
+        last_license=seen(told, now),
         deadline=None,
         scaling=scaling.model_copy(update={"state": "completed", "at": now}) if scaling else None,
         conditions=worker.with_condition("Unknown", False, at=now),

@@ -1,12 +1,24 @@
 """A worker that is Ready: its machine, its runtime and its licence are watched until nothing needs it any more.
 
-A silent runtime is Unknown first, and has failed by a deadline. A licence that has lapsed is a condition, and is registered
-again where the registration is gone: labs that run go on, since the product only refuses to start further ones. So such a
-worker fails only when no lab runs on it, and only after the same deadline.
+A runtime that does not answer while nobody has had an answer of it lately (see `pulse`) is Unknown first, and has failed by a
+deadline that stands in its record: it counts on across a change of owner. A licence that has lapsed is a condition, and is
+registered again where the registration is gone: labs that run go on, since the product only refuses to start further ones.
+So such a worker fails only when no lab runs on it, and only after the same deadline.
 """
 
 from lablet_common.resources.worker import License, Scaling, Worker, WorkerPhase
-from lablet_workers.machines.context import PRODUCTS, Look, Outcome, Surroundings, fail, gone_of, log, until, with_hold
+from lablet_workers.machines.context import (
+    PRODUCTS,
+    Look,
+    Outcome,
+    Surroundings,
+    fail,
+    gone_of,
+    log,
+    seen,
+    until,
+    with_hold,
+)
 from lablet_workers.needs import Wanted
 from lablet_workers.runtimes.port import RuntimeFault, RuntimeUnavailable
 
@@ -22,12 +34,11 @@ async def ready(worker: Worker, wanted: Wanted, busy: bool, around: Surroundings
         return gone
     now = around.now()
     unknown = worker.status.condition("Unknown")
-    try:
-        silent = None if (await around.runtime.info()).ready else "its runtime says that it is not ready"
-    except RuntimeFault as error:
-        silent = str(error)
+    silent = await _silence(worker, around)
     if silent is not None:
         if unknown is None:
+            if await around.pulse.has(worker):
+                return Look(around.probe)
             conditions = worker.with_condition("Unknown", True, at=now, reason="NoAnswer", message=silent)
             return Outcome(worker.observed("unknown", conditions=conditions))
         if now - unknown.since >= around.unknown:
@@ -54,6 +65,18 @@ async def ready(worker: Worker, wanted: Wanted, busy: bool, around: Surroundings
     )
 
 
+async def _silence(worker: Worker, around: Surroundings) -> str | None:
+    """Why it counts as silent now; None: it has answered, and its lease is renewed."""
+    assert around.runtime is not None
+    try:
+        if not (await around.runtime.info()).ready:
+            return "its runtime says that it is not ready"
+    except RuntimeFault as error:
+        return str(error)
+    await around.pulse.beat(worker, around.runtime)
+    return None
+
+
 async def _licensed(worker: Worker, busy: bool, around: Surroundings) -> Outcome | None:
     """What its licence asks for now; None: nothing."""
     assert around.runtime is not None
@@ -62,17 +85,19 @@ async def _licensed(worker: Worker, busy: bool, around: Surroundings) -> Outcome
         state = await around.runtime.license()
     except RuntimeUnavailable:
         return None
+    before = worker.status.license
     if state.in_compliance:
-        if known is None:
+        told = License(status=state.authorization, node_quota=state.node_quota)
+        if known is None and told == before:
             return None
         conditions = worker.with_condition(UNLICENSED, False, at=now)
-        told = License(status=state.authorization, node_quota=state.node_quota)
-        licensed = worker.observed(conditions=conditions, license=told)
+        licensed = worker.observed(conditions=conditions, license=told, last_license=seen(told, now))
         return Outcome(licensed, gate=licensed.nodes != worker.nodes)
     message = f"registration {state.registration}, authorization {state.authorization}"
     if known is None:
         conditions = worker.with_condition(UNLICENSED, True, at=now, reason="OutOfCompliance", message=message)
-        return Outcome(worker.observed(conditions=conditions))
+        told = License(status=state.authorization, node_quota=before.node_quota if before is not None else None)
+        return Outcome(worker.observed(conditions=conditions, license=told, last_license=seen(told, now)))
     if not busy and now - known.since >= around.unknown:
         return fail(worker, "LicenseLost", f"out of compliance since {known.since.isoformat()}: {message}", around)
     if not state.registered and around.license_token:

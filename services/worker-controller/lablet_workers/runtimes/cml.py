@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from lablet_common.loads import Load, Used
 from lablet_common.resources.definition import CollectKind
 from lablet_common.telemetry.spans import calling
 from lablet_workers.harvest import harvest
@@ -77,6 +78,21 @@ class CmlRuntime:
     async def info(self) -> RuntimeInfo:
         answer = (await self._send("GET", "/system_information", login=False)).json()
         return RuntimeInfo(str(answer["version"]).partition("+")[0], bool(answer["ready"]))
+
+    async def load(self) -> Load | None:
+        stats = (await self._send("GET", "/system_stats")).json()
+        hosts = [host["stats"] for host in (stats.get("computes") or {}).values()]
+        total = stats.get("all")
+        if total is None or not hosts:
+            return None
+        cpu, memory, disk = total["cpu"], total["memory"], total["disk"]
+        cores = float(cpu.get("count") or 0)
+        return Load(
+            cpu_cores=Used(used=round(cores * float(cpu.get("percent") or 0) / 100, 2), total=cores),
+            memory_gb=Used(used=_gib(memory["used"]), total=_gib(memory["total"])),
+            storage_gb=Used(used=_gib(disk["used"]), total=_gib(disk["total"])),
+            nodes=sum(int((host.get("dominfo") or {}).get("running_nodes") or 0) for host in hosts),
+        )
 
     async def secure(self, default_password: str, password: str) -> None:
         self._password, self._token = password, None
@@ -272,6 +288,11 @@ class CmlRuntime:
                 return await self._http.request(method, path, extensions=self._extensions, **more)
         except httpx.HTTPError as error:
             raise RuntimeUnavailable(f"{method} {path} at {self._http.base_url}: {error!r}") from error
+
+
+def _gib(count: float) -> float:
+    """Controllers give memory and disk in bytes."""
+    return round(float(count) / 1024**3, 2)
 
 
 _LIGHT = {"data": "true", "exclude_configurations": "true"}

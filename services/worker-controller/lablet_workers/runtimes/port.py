@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from lablet_common.loads import Load
+
 
 class RuntimeFault(Exception):
     """The runtime refused a call; the message is its own."""
@@ -76,6 +78,10 @@ class Runtime(Protocol):
 
     async def info(self) -> RuntimeInfo:
         """Without login."""
+        ...
+
+    async def load(self) -> Load | None:
+        """What its machine uses now; None: it does not tell."""
         ...
 
     async def secure(self, default_password: str, password: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lablet_common.agents import MOST_ANSWER_BYTES, Answer
 from lablet_common.bus.line import AgentSilent, Line
+from lablet_common.loads import Load
 from lablet_workers.runtimes.port import (
     LabMissing,
     LabProgress,
@@ -72,6 +73,14 @@ class ProcessRuntime:
     async def info(self) -> RuntimeInfo:
         found = await self._ask("info", timeout=3.0)
         return RuntimeInfo(str(found["version"]), bool(found["ready"]))
+
+    async def load(self) -> Load | None:
+        try:
+            return Load.model_validate(await self._ask("load", timeout=3.0))
+        except RuntimeUnavailable:
+            raise
+        except RuntimeFault:
+            return None  # an agent that is older than the mesh
 
     async def secure(self, default_password: str, password: str) -> None:  # noqa: ARG002 - the port's signature
         return None

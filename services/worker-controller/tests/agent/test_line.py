@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from lablet_common.resources.kinds import Service
 from lablet_common.settings import NatsSettings
 from lablet_common.store import MemoryStore
 from lablet_common.testing.nats import NatsServer
+from lablet_workers.agent.capacity import Meter
 from lablet_workers.agent.work import Work
 from lablet_workers.agents.leases import Door, Leases
 from lablet_workers.runtimes.port import LabMissing, RuntimeFault, RuntimeUnavailable
@@ -63,7 +65,7 @@ async def net(server: NatsServer) -> AsyncIterator[Net]:
 
 
 async def serve(connection: Connection, name: str, host: Host, permitted: bool = True) -> None:
-    work = Work(host.driver, lambda: permitted)
+    work = Work(host.driver, lambda: permitted, Meter(Path("/")).load)
     tasks: set[asyncio.Task[None]] = set()
 
     async def answer(subject: str, payload: bytes) -> None:

@@ -19,6 +19,7 @@ from lablet_common.bus.line import AgentSilent
 from lablet_common.process_lab import ProcessLab, render
 from lablet_common.testing.etcd import free_ports
 from lablet_workers.agent import permission
+from lablet_workers.agent.capacity import Meter
 from lablet_workers.agent.driver import ProcessDriver
 from lablet_workers.agent.work import Work
 from lablet_workers.runtimes.cml import CmlRuntime, CmlRuntimes
@@ -194,7 +195,7 @@ async def on_an_agent(tmp: Path) -> AsyncIterator[Given]:
     granted = tmp / "permission.json"
     permission.write_permission(granted, permission.Permission("e1", permission.now() + 60))
     driver = ProcessDriver(tmp / "labs", granted, None, grace_seconds=1.0)
-    line = DirectLine(Work(driver, lambda: True))
+    line = DirectLine(Work(driver, lambda: True, Meter(tmp).load))
 
     def away() -> None:
         line.silent = True

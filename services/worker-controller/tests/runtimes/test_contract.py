@@ -41,6 +41,20 @@ async def test_a_lab_converges_and_started_again_stays_as_it_is(given: Any) -> N
     assert set(progress.nodes) == given.labels
 
 
+async def test_what_its_machine_uses_is_within_what_it_has_and_counts_the_nodes_that_run(given: Any) -> None:
+    idle = await given.runtime.load()
+    lab = await given.started("ins-a-1")
+    busy = await given.runtime.load()
+    assert (idle.nodes, busy.nodes) == (0, len(given.labels))
+    for load in (idle, busy):
+        for used in (load.cpu_cores, load.memory_gb, load.storage_gb):
+            assert used.total > 0
+            assert 0 <= used.ratio <= 1
+    assert 1 < busy.memory_gb.total < 10_000, "gigabytes, whatever it is told in"
+    await given.stopped(lab)
+    assert (await given.runtime.load()).nodes == 0
+
+
 async def test_what_its_nodes_have_is_given_while_they_run(given: Any) -> None:
     lab = await given.started("ins-a-1")
     assert set(await given.runtime.configurations(lab)) == given.files

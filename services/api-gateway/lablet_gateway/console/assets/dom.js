@@ -112,7 +112,10 @@ export function atMost(work, pause) {
       work();
     }, Math.max(pause / 10, last + pause - performance.now()));
   };
-  soon.cancel = () => clearTimeout(timer);
+  soon.cancel = () => {
+    clearTimeout(timer);
+    timer = undefined;
+  };
   return soon;
 }
 

@@ -8,6 +8,7 @@ import { act, badge, check, confirmFirst, empty, facts, field, head, link, meter
 export function workers({ live, who, draw }) {
   const mayOperate = ["admin", "operator"].includes(who.role);
   let calendars = new Map();
+  const loads = new Map();
   let text = "";
 
   const load = async () => {
@@ -149,9 +150,36 @@ export function workers({ live, who, draw }) {
     return [
       meter("CPU", taken.cpuCores, one.spec.capacity.cpuCores),
       meter("Memory", taken.memoryGb, one.spec.capacity.memoryGb, " GB"),
-      meter("Nodes", taken.nodes, one.spec.maxNodes),
+      meter("Nodes", taken.nodes, Math.min(one.spec.maxNodes, licence(one)?.nodeQuota ?? one.spec.maxNodes)),
     ];
   };
+
+  const licence = (one) => one.status.license ?? one.status.lastLicense;
+
+  const licenceWords = (one) => {
+    const known = licence(one);
+    if (!known) return one.spec.license;
+    const nodes = known.nodeQuota ? `, ${known.nodeQuota} nodes` : "";
+    return `${one.spec.license}: ${known.status}${nodes}${one.status.license ? "" : `, seen ${showAgo(known.seenAt)}`}`;
+  };
+
+  /** What the machine itself says that it uses, labs or not. */
+  const loadWords = ({ load }) => {
+    if (!load) return null;
+    const share = ({ used, total }) => `${total ? Math.round((100 * used) / total) : 0} %`;
+    return `processors ${share(load.cpuCores)}, memory ${share(load.memoryGb)}, disk ${share(load.storageGb)}, ${load.nodes} ${load.nodes === 1 ? "node runs" : "nodes run"}; told ${showAgo(load.at)}`;
+  };
+
+  /** While a worker is shown, now and then; each answer draws it anew, which asks again. */
+  let shown = null;
+  const askLoad = atMost(async () => {
+    try {
+      loads.set(shown, await api.get(`/workers/${shown}/load`));
+      draw();
+    } catch (error) {
+      note(`The load of ${shown}: ${error.message}`, "bad");
+    }
+  }, 10_000);
 
   const onIt = (name) => live.of("instance").filter((one) => one.spec.worker === name && one.status.phase !== "Terminated");
 
@@ -160,6 +188,8 @@ export function workers({ live, who, draw }) {
     if (!one) return h("div", { class: "view" }, link("workers", "← Workers"), empty(`There is no worker ${name}.`));
     const labs = onIt(name);
     const bookings = calendars.get(name)?.bookings ?? [];
+    shown = name;
+    askLoad();
     return h(
       "div",
       { class: "view narrow" },
@@ -172,7 +202,8 @@ export function workers({ live, who, draw }) {
       facts([
         ["Pool", one.spec.pool],
         ["Template", one.spec.template],
-        ["Licence", one.status.license ? `${one.spec.license}: ${one.status.license.status}` : one.spec.license],
+        ["Licence", licenceWords(one)],
+        ["Load", loads.has(name) ? loadWords(loads.get(name)) : null],
         ["Version", one.status.version],
         ["Machine", one.status.machine?.id],
         ["Address", one.status.address],
@@ -194,9 +225,13 @@ export function workers({ live, who, draw }) {
     changed(kinds) {
       if (kinds.has("reservation") || kinds.has("worker") || kinds.has("pool")) soon();
     },
-    gone: () => soon.cancel(),
+    gone: () => {
+      soon.cancel();
+      askLoad.cancel();
+    },
     draw([name]) {
       if (name) return detail(name);
+      askLoad.cancel();
       const wanted = text.toLowerCase();
       const rows = live.of("worker").filter((one) => `${one.metadata.id} ${one.spec.pool} ${one.status.phase} ${one.spec.template}`.toLowerCase().includes(wanted)).sort((one, other) => (one.metadata.id < other.metadata.id ? -1 : 1));
       return h(

@@ -97,11 +97,12 @@ def _troubles(
                 yield _Trouble(seat, "WorkerLost" if lost else "LabFailed", instance)
             elif _waits(instance) and taken_up and _overdue(worker, context):
                 yield _Trouble(seat, BOOT_OVERDUE, instance)
-        elif not _stands(worker):
-            if near:
-                yield _Trouble(seat, "WorkerLost")
+        elif near and not _stands(worker):
+            yield _Trouble(seat, "WorkerLost")
         elif worker is not None and _maintained(worker, Slot(start=slot.start, end=slot.end + turnaround)):
             yield _Trouble(seat, "Maintenance")
+        elif not _stands(worker):
+            continue  # it is expected back
         elif seat.seat in displaced:
             yield _Trouble(seat, "Displaced")
         elif near and _overdue(worker, context):

@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -157,10 +158,13 @@ class World:
         cpu: float = 4,
         nodes: int = 4,
         ports: int = 2,
+        memory: float | None = None,
+        storage: float = 0,
         minutes: int = 600,
         tenant: str = "default",
         until_completed: bool = False,
     ) -> Definition:
+        """Memory: as many GB as cores, if not given."""
         title, _, version = name.partition("@")
         return await self.put(
             Definition(
@@ -170,7 +174,12 @@ class World:
                         "name": title,
                         "version": version,
                         "topology": {"digest": "0" * 64, "bytes": 1},
-                        "requirements": {"cpu_cores": cpu, "memory_gb": cpu, "node_count": nodes},
+                        "requirements": {
+                            "cpu_cores": cpu,
+                            "memory_gb": cpu if memory is None else memory,
+                            "storage_gb": storage,
+                            "node_count": nodes,
+                        },
                         "ports": [NamedPort(name=f"p{number}") for number in range(ports)],
                         "max_duration_minutes": minutes,
                         "until_completed": until_completed,
@@ -486,30 +495,40 @@ class World:
     # -- judging -----------------------------------------------------------------------------------------------------
 
     async def faults(self, *, beside: Collection[str] = ()) -> list[str]:
-        """What is over-committed by the stored reservations, in words. `beside`: reservations not counted (overruns)."""
+        """What is over-committed from now on by the stored reservations and instances, in words. `beside`: reservations not
+        counted. What a lab that stays too long takes from others is a fault only where one of them could still move and
+        has not been told (`AtRisk`)."""
+        pools = {pool.id: pool for pool in await self.all(POOL)}
         workers = {worker.id: worker for worker in await self.all(WORKER)}
         definitions = {(d.tenant, d.id): d.spec for d in await self.all(DEFINITION)}
         instances = {instance.id: instance for instance in await self.all(INSTANCE)}
-        booked: dict[str, list[tuple[Slot, Any, set[int]]]] = {}
+        stays: list[Stay] = []
         found: list[str] = []
         for reservation in await self.all(RESERVATION):
-            if reservation.id in beside or reservation.slot is None:
+            slot, seats = reservation.slot, reservation.status.placement
+            if reservation.id in beside or slot is None:
                 continue
             holds = reservation.status.phase in ("Held", "Scheduled", "Active")
-            needs = definitions[reservation.tenant, reservation.spec.definition]
-            for seat in reservation.status.placement:
-                instance = instances.get(seat.instance)
-                ended = instance is not None and instance.status.phase == "Terminated"
-                if holds and seat.state == "placed" and not ended:
-                    booked.setdefault(seat.worker, []).append((reservation.slot, needs, set(seat.ports.values())))
-                    if len(seat.ports) != len(needs.ports):
-                        found.append(f"{reservation.id}/{seat.seat} lacks ports")
-            if holds and sorted(seat.seat for seat in reservation.status.placement) != list(
-                range(1, reservation.spec.seats + 1)
-            ):
+            if holds and sorted(seat.seat for seat in seats) != list(range(1, reservation.spec.seats + 1)):
                 found.append(f"{reservation.id} has not all of its seats")
-        for name, spans in booked.items():
-            found += _over(workers[name], spans)
+            needs = definitions[reservation.tenant, reservation.spec.definition]
+            for seat in seats:
+                lab = instances.get(seat.instance)
+                ended = lab is not None and lab.status.phase == "Terminated"
+                gone = lab is None or ended or (lab.status.phase == "Failed" and lab.status.released)
+                there = lab is not None and not gone and lab.spec.worker == seat.worker
+                if not there and not (holds and seat.state == "placed" and not ended):
+                    continue
+                settled = lab is None and reservation.status.condition("AtRisk") is None
+                late = self.clock.now() + timedelta(minutes=1) if there else slot.end
+                numbers = tuple(seat.ports.values())
+                worker = workers[seat.worker]
+                rest = timedelta(minutes=pools[worker.spec.pool].spec.turnaround_minutes)
+                stays.append(Stay(worker, slot, max(slot.end, late), rest, needs, numbers, settled))
+                if len(numbers) != len(needs.ports):
+                    found.append(f"{reservation.id}/{seat.seat} lacks ports")
+        for pool in pools.values():
+            found += _over(pool, [stay for stay in stays if stay.worker.spec.pool == pool.id], self.clock.now())
         return found + await self._remembered_otherwise()
 
     async def _remembered_otherwise(self) -> list[str]:
@@ -522,20 +541,66 @@ class World:
         ]
 
 
-def _over(worker: Worker, spans: Iterable[tuple[Slot, Any, set[int]]]) -> list[str]:
-    spans = list(spans)
+@dataclass(frozen=True)
+class Stay:
+    """One seat on one worker."""
+
+    worker: Worker
+    slot: Slot
+    late: datetime
+    """Until when its lab is there, if it stays too long; else the end of the slot."""
+    rest: timedelta
+    """The pool's turnaround."""
+    needs: DefinitionSpec
+    numbers: tuple[int, ...]
+    settled: bool
+    """It has no lab yet, and nobody has told its owner that it may have to move."""
+
+
+def _over(pool: WorkerPool, stays: Sequence[Stay], now: datetime) -> list[str]:
+    found = [
+        f"{stay.worker.id}: booked in maintenance"
+        for stay in stays
+        for span in stay.worker.spec.maintenance
+        if stay.settled and span.frm < stay.slot.end + stay.rest and stay.slot.start < span.to
+    ]
+    for moment in sorted({now, *(stay.slot.start for stay in stays if stay.slot.start > now)}):
+        planned = [(stay, stay.slot.end) for stay in stays if stay.slot.start <= moment]
+        really = [(stay, stay.late) for stay in stays if stay.slot.start <= moment]
+        said = _over_at(pool, planned, moment)
+        if not said and any(stay.settled and stay.slot.end > moment for stay, _ in planned):
+            said = _over_at(pool, really, moment)
+        found += [f"{moment:%H:%M} {words}" for words in said]
+    return found
+
+
+def _over_at(pool: WorkerPool, there: Iterable[tuple[Stay, datetime]], moment: datetime) -> list[str]:
+    """`there`: who has come, and until when each stays (turnaround not included)."""
+    running: dict[str, list[Stay]] = {}
+    holding: dict[str, list[Stay]] = {}
+    for stay, end in there:
+        for kept, until in ((running, end), (holding, end + stay.rest)):
+            if moment < until:
+                kept.setdefault(stay.worker.id, []).append(stay)
     found = []
-    for moment in sorted({slot.start for slot, _, _ in spans}):
-        there = [(needs, ports) for slot, needs, ports in spans if slot.start <= moment < slot.end]
-        cpu = sum(needs.requirements.cpu_cores for needs, _ in there)
-        nodes = sum(needs.requirements.node_count for needs, _ in there)
-        numbers = [number for _, ports in there for number in ports]
-        if cpu > worker.spec.capacity.cpu_cores:
-            found.append(f"{worker.id} at {moment:%H:%M}: {cpu} cores")
-        if nodes > worker.spec.max_nodes:
-            found.append(f"{worker.id} at {moment:%H:%M}: {nodes} nodes")
-        if len(set(numbers)) != len(numbers):
-            found.append(f"{worker.id} at {moment:%H:%M}: a port twice")
+    for name, mine in holding.items():
+        spec = mine[0].worker.spec
+        labs = [stay.needs.requirements for stay in running.get(name, ())]
+        numbers = [number for stay in mine for number in stay.numbers]
+        for what, used, most in (
+            ("cores", sum(needs.cpu_cores for needs in labs), spec.capacity.cpu_cores),
+            ("GB of memory", sum(needs.memory_gb for needs in labs), spec.capacity.memory_gb),
+            ("GB of storage", sum(needs.storage_gb for needs in labs), spec.capacity.storage_gb),
+            ("nodes", sum(stay.needs.requirements.node_count for stay in mine), spec.max_nodes or 10**9),
+            ("times a port", max((numbers.count(number) for number in numbers), default=0), 1),
+        ):
+            if used > most:
+                found.append(f"{name}: {used:g} {what}, {most:g} there")
+        if any(not spec.port_range.start <= number <= spec.port_range.end for number in numbers):
+            found.append(f"{name}: a port out of range")
+    allowed = pool.spec.allowed_licenses
+    if allowed is not None and len(holding) > allowed:
+        found.append(f"{len(holding)} workers on, {allowed} licences")
     return found
 
 

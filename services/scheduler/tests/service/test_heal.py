@@ -389,6 +389,17 @@ async def test_a_worker_that_is_added_takes_who_waits(pool: Any) -> None:
     assert await worker_of(pool, waiting) == "default-003"
 
 
+async def test_a_seat_in_maintenance_stays_at_risk_when_its_worker_fails_besides(pool: Any) -> None:
+    name = await pool.ask(600, 660, seats=4)
+    await pool.settle()
+    await pool.set_worker("default-002", maintenance=(pool.maintenance(590, 700),))
+    await pool.settle()
+    assert (await pool.reservation(name)).status.condition("AtRisk").reason == "Maintenance"
+    await pool.set_worker("default-002", WorkerPhase.FAILED)
+    await pool.settle()
+    assert (await pool.reservation(name)).status.condition("AtRisk").reason == "Maintenance"
+
+
 async def test_maintenance_moves_the_seats_that_it_overlaps_and_no_others(pool: Any) -> None:
     within = await pool.ask(60, 120)
     after = await pool.ask(240, 300)

@@ -21,7 +21,25 @@ from lablet_common.store import MemoryStore
 from lablet_common.terms import SeriesCancel, SeriesChange
 from lablet_scheduler import engine
 
-_SMALL, _LARGE = "small@1.0.0", "large@1.0.0"
+_LABS: dict[str, dict[str, float]] = {
+    "small@1.0.0": {"cpu": 2, "nodes": 3, "ports": 3},
+    "large@1.0.0": {"cpu": 4, "nodes": 8, "ports": 1},
+    "wide@1.0.0": {"cpu": 1, "memory": 12, "nodes": 2, "ports": 0},
+    "deep@1.0.0": {"cpu": 1, "storage": 400, "nodes": 2, "ports": 0},
+}
+"""Each is short of something else first: a worker has 8 cores, 32 GB, 1000 GB of storage, 20 nodes and 14 ports."""
+_NAMES = sorted(_LABS)
+
+
+@dataclass(frozen=True)
+class House:
+    """How the pool is kept."""
+
+    turnaround: int = 0
+    licences: int | None = None
+
+
+_houses = st.builds(House, turnaround=st.sampled_from([0, 0, 15]), licences=st.sampled_from([None, None, 1]))
 
 
 @dataclass(frozen=True)
@@ -33,7 +51,7 @@ class Event:
     start: int = 60
     minutes: int = 60
     seats: int = 1
-    large: bool = False
+    lab: str = _NAMES[0]
     hold: bool = False
 
 
@@ -50,7 +68,7 @@ _events = st.lists(
         start=st.integers(0, 16).map(lambda quarter: 15 * quarter),
         minutes=st.sampled_from([15, 30, 60, 90]),
         seats=st.integers(1, 4),
-        large=st.booleans(),
+        lab=st.sampled_from(_NAMES),
         hold=st.sampled_from([False, False, False, True]),
     ),
     min_size=4,
@@ -75,10 +93,9 @@ class Morning:
     async def _ask(self, event: Event) -> None:
         start = self._minute() + event.start
         hold = Hold(expires_at=self.world.when(self._minute() + 20)) if event.hold else None
-        definition = _LARGE if event.large else _SMALL
         options: dict[str, Any] = {
             "seats": event.seats,
-            "definition": definition,
+            "definition": event.lab,
             "hold": hold,
             "priority": event.pick % 3,
         }
@@ -140,9 +157,8 @@ class Morning:
         """Classes in the same morning, an hour or less apart."""
         rule = f"FREQ=DAILY;COUNT={1 + event.pick % 3}"
         options = {"seats": event.seats, "mode": "fits" if event.hold else "all", "key": f"term {len(self.terms)}"}
-        definition = _LARGE if event.large else _SMALL
         start = self._minute() + event.start
-        self.terms.append(await self.world.ask_series(rule, start, event.minutes, definition=definition, **options))
+        self.terms.append(await self.world.ask_series(rule, start, event.minutes, definition=event.lab, **options))
 
     async def _change_term(self, event: Event) -> None:
         if self.terms:
@@ -169,7 +185,7 @@ class Morning:
         await self._lab(event, phase=InstancePhase.TERMINATED)
 
     async def _die(self, event: Event) -> None:
-        await self._lab(event, phase=InstancePhase.FAILED, released=event.large)
+        await self._lab(event, phase=InstancePhase.FAILED, released=event.seats > 2)
 
     async def _lose_worker(self, event: Event) -> None:
         """The worker and every lab on it."""
@@ -214,10 +230,10 @@ class Morning:
         await self.world.own(replica=f"replica-{event.pick}")
 
 
-async def _run(world: Any, events: list[Event]) -> None:
-    await world.pool(workers=2, ports=14)
-    await world.definition(_SMALL, cpu=2, nodes=3, ports=3)
-    await world.definition(_LARGE, cpu=4, nodes=8, ports=1)
+async def _run(world: Any, events: list[Event], house: House) -> None:
+    await world.pool(workers=2, ports=14, turnaround_minutes=house.turnaround, allowed_licenses=house.licences)
+    for name, needs in _LABS.items():
+        await world.definition(name, **needs)
     await world.own()
     morning = Morning(world)
     for event in events:
@@ -251,13 +267,13 @@ def _overruns_open(bookings: Iterable[engine.Booking], now: int) -> set[engine.B
     }
 
 
-def _live_through(make_world: Any, events: list[Event], ends: list[Any] | None = None) -> None:
+def _live_through(make_world: Any, events: list[Event], house: House, ends: list[Any] | None = None) -> None:
     async def morning() -> None:
         world = make_world(MemoryStore())
         async with world.caches:
             await world.caches.wait_synced()
             try:
-                await _run(world, events)
+                await _run(world, events, house)
                 if ends is not None:
                     ends.append(await _told(world))
             finally:
@@ -266,14 +282,14 @@ def _live_through(make_world: Any, events: list[Event], ends: list[Any] | None =
     asyncio.run(morning())
 
 
-@given(_events)
+@given(_events, _houses)
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 def test_nothing_is_over_committed_and_the_calendar_is_what_the_store_says(
-    make_world: Any, events: list[Event]
+    make_world: Any, events: list[Event], house: House
 ) -> None:
-    _live_through(make_world, events)
+    _live_through(make_world, events, house)
 
 
 async def _told(world: Any) -> list[Any]:
@@ -285,9 +301,9 @@ async def _told(world: Any) -> list[Any]:
     return sorted(found, key=lambda one: one[0])
 
 
-@given(_events)
+@given(_events, _houses)
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-def test_the_same_morning_ends_the_same_way(make_world: Any, events: list[Event]) -> None:
+def test_the_same_morning_ends_the_same_way(make_world: Any, events: list[Event], house: House) -> None:
     """Every event is decided before the next comes, as the log of a real morning would have it."""
     calm = [
         replace(event, pick=2 * event.pick + 1)
@@ -296,15 +312,15 @@ def test_the_same_morning_ends_the_same_way(make_world: Any, events: list[Event]
     ]
     ends: list[Any] = []
     for _ in range(2):
-        _live_through(make_world, calm, ends)
+        _live_through(make_world, calm, house, ends)
     assert ends[0] == ends[1]
 
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-@given(_events)
+@given(_events, _houses)
 @settings(
     max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-def test_nothing_is_over_committed_in_many_more_mornings(make_world: Any, events: list[Event]) -> None:
-    _live_through(make_world, events)
+def test_nothing_is_over_committed_in_many_more_mornings(make_world: Any, events: list[Event], house: House) -> None:
+    _live_through(make_world, events, house)

@@ -105,6 +105,15 @@ async def test_a_job_runs_where_there_is_room_and_returns_its_exit_code(
     assert done.returncode == 7
 
 
+async def test_what_an_agents_host_uses_is_told_with_the_labs_that_run_there(door: Any, trace: Path) -> None:
+    instance = await start_lab(door, "told", trace)
+    worker = (await door.get(f"/instances/{instance}"))["spec"]["worker"]
+    answer = await door.until(f"/workers/{worker}/load", lambda told: told.get("load", {}).get("nodes", 0) >= 1)
+    memory = answer["load"]["memoryGb"]
+    assert 0 < memory["used"] < memory["total"]
+    await end(door, instance)
+
+
 @pytest.mark.long
 async def test_an_agent_that_is_killed_finds_its_labs_again(mesh: LocalMesh, door: Any, trace: Path) -> None:
     instance = await start_lab(door, "adopted", trace)

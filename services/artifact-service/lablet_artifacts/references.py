@@ -33,6 +33,7 @@ def with_reference(
     known: Artifact | None, tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime
 ) -> Artifact | None:
     """The artifact with the reference, new or changed; None when it has it already. Raises `BeingDeleted`."""
+    reference = reference.model_copy(update={"at": now})
     if known is None:
         metadata = Metadata(
             id=spec.digest,
@@ -46,7 +47,9 @@ def with_reference(
         raise BeingDeleted(f"the object {spec.digest} of tenant {tenant} is being deleted: it is put again after that")
     if reference in known.status.references:
         return None
-    return known.observed(fact_of(reference), references=(*known.status.references, reference), verified_at=now)
+    before = known.status.verified_at or known.metadata.created_at
+    dated = (one if one.at else one.model_copy(update={"at": before}) for one in known.status.references)
+    return known.observed(fact_of(reference), references=(*dated, reference), verified_at=now)
 
 
 async def keep(

@@ -169,10 +169,13 @@ class Sweeper:
         self, artifact: Artifact, instances: dict[str, Instance], retention: timedelta
     ) -> tuple[Reference, ...]:
         """The references that still hold the content."""
-        since = artifact.status.verified_at or artifact.metadata.created_at
-        if self._clock.now() - since < retention:
-            return artifact.status.references
-        return tuple(one for one in artifact.status.references if one.role not in _KEPT or _is_live(one, instances))
+        known = artifact.status.verified_at or artifact.metadata.created_at
+        ended = self._clock.now() - retention
+        return tuple(
+            one
+            for one in artifact.status.references
+            if one.role not in _KEPT or (one.at or known) > ended or _is_live(one, instances)
+        )
 
     async def _condemn(self, artifact: Artifact, reason: str) -> int:
         gone = artifact.moved(ArtifactPhase.DELETING, at=self._clock.now(), by=self._by, reason=reason, fact="changed")

@@ -101,6 +101,45 @@ async def test_collected_work_goes_after_its_retention_and_topologies_stay(shelf
     assert list(shelf.objects.objects) == [object_key("default", digest_of(small))]
 
 
+OTHERS = Reference(subject="instance/ins-b-1", role="collected", name="r1.cfg", attempt=1)
+
+
+async def users(shelf: Any, digest: str) -> set[str]:
+    artifact = await shelf.all(ARTIFACT).get(digest)
+    return {one.subject for one in artifact.status.references} if artifact is not None else set()
+
+
+async def test_of_content_that_many_have_each_use_ends_after_its_own_retention(shelf: Any) -> None:
+    """The soak's find: whoever left the same configuration again kept everybody's for as long as their own."""
+    digest = await kept(shelf)
+    sweeping = await sweeper(shelf)
+    await shelf.clock.advance(timedelta(days=60))
+    assert await kept(shelf, reference=OTHERS) == digest
+    assert await kept(shelf) == digest, "the same use again makes it no younger"
+    await shelf.clock.advance(timedelta(days=29))
+    await sweeping.look()
+    assert await users(shelf, digest) == {WORK.subject, OTHERS.subject}
+    await shelf.clock.advance(timedelta(days=2))
+    await sweeping.look()
+    assert await users(shelf, digest) == {OTHERS.subject}
+    await shelf.clock.advance(timedelta(days=60))
+    await sweeping.look()
+    assert await users(shelf, digest) == set()
+
+
+async def test_uses_of_earlier_releases_count_from_when_the_content_was_last_stored(shelf: Any) -> None:
+    digest = await kept(shelf)
+    present = await shelf.all(ARTIFACT).require(digest)
+    undated = tuple(one.model_copy(update={"at": None}) for one in present.status.references)
+    await shelf.all(ARTIFACT).update(present.observed(references=undated))
+    sweeping = await sweeper(shelf)
+    await shelf.clock.advance(timedelta(days=60))
+    await kept(shelf, reference=OTHERS)
+    await shelf.clock.advance(timedelta(days=31))
+    await sweeping.look()
+    assert await users(shelf, digest) == {OTHERS.subject}
+
+
 async def test_work_of_an_instance_that_has_not_ended_outlives_the_retention(shelf: Any) -> None:
     await shelf.instance("ins-a-1", "Running")
     digest = await kept(shelf)

@@ -24,6 +24,18 @@ class Reference(Model):
     role: ArtifactRole
     name: str
     attempt: int = 0
+    at: Instant | None = None
+    """When it was made, from which its retention counts; none in artifacts of earlier releases. It is the same reference
+    whenever it was made."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Reference) and self._what() == other._what()
+
+    def __hash__(self) -> int:
+        return hash(self._what())
+
+    def _what(self) -> tuple[str, str, str, int]:
+        return self.subject, self.role, self.name, self.attempt
 
 
 class ArtifactPhase(StrEnum):

@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test test-all chaos fuzz simulate golden up down lint format bench performance lock proto reference docs dist validate-prereqs audit clean
+.PHONY: help setup demo test test-all chaos soak fuzz simulate golden up down lint format bench performance lock proto reference docs dist validate-prereqs audit clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test-all: $(READY) ## the long tier too
 
 chaos: $(READY) ## fault runs: four seeds under load, everything killed, paused and cut off (SEEDS=n for more, RECORD=file to go on where it stopped)
 	@$(BIN)/lablet chaos --seeds $(or $(SEEDS),4) $(if $(RECORD),--record $(RECORD))
+
+soak: $(READY) ## two hours under a steady load: nothing is lost, nothing grows (HOURS=n); the report is out/soak-report.html
+	@$(BIN)/lablet soak --hours $(or $(HOURS),2)
 
 fuzz: $(READY) ## hostile input at every reader (CASES=n; a million took twenty minutes)
 	@$(BIN)/python -m lablet_local.fuzz --cases $(or $(CASES),100000)

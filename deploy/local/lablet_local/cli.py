@@ -153,6 +153,43 @@ def chaos_sum(
     raise typer.Exit(run_sum(records))
 
 
+@app.command(hidden=True)
+def soak(
+    seconds: Annotated[float | None, typer.Option(help="Real seconds of load", min=30)] = None,
+    hours: Annotated[float, typer.Option(help="Real hours of load, where no seconds are given", min=0.01)] = 2.0,
+    speed: Annotated[float | None, typer.Option(help="Lab seconds in one real second [default: 150]", min=1.0)] = None,
+    rate: Annotated[float | None, typer.Option(help="Deeds of clients a minute [default: 75]", min=1.0)] = None,
+    record: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the samples go, as JSON lines")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the HTML report goes")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="Folder for the mesh, kept [default: a temporary one]")
+    ] = None,
+) -> None:
+    """Keep the mesh under a steady load for hours, and judge whether anything of it grows."""
+    from lablet_local.soak.command import SoakOptions, run
+    from lablet_local.soak.run import RATE, SPEED, Plan
+
+    plan = Plan(seconds or hours * 3600, speed or SPEED, rate or RATE)
+    out = Path("out")
+    raise typer.Exit(run(SoakOptions(plan, record or out / "soak.jsonl", report or out / "soak-report.html", data)))
+
+
+@app.command("soak-show", hidden=True)
+def soak_show(
+    record: Annotated[Path, typer.Argument(help="File that `lablet soak --record` wrote", exists=True, dir_okay=False)],
+    report: Annotated[Path, typer.Option(metavar="FILE", help="Where the HTML report goes")] = Path(
+        "out/soak-report.html"
+    ),
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where the curves alone go (SVG); the table is printed")
+    ] = None,
+) -> None:
+    """Judge the record of a soak again, and draw it."""
+    from lablet_local.soak.command import show
+
+    raise typer.Exit(show(record, report, figure))
+
+
 @local.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
     add_help_option=False,

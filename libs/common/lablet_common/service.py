@@ -24,7 +24,7 @@ from lablet_common.settings import CommonSettings, EtcdSettings
 from lablet_common.store import EtcdStore, Store, StoreUnavailable
 from lablet_common.telemetry.health import Health, health_server
 from lablet_common.telemetry.logs import configure_logging
-from lablet_common.telemetry.metrics import LOOP_LAG
+from lablet_common.telemetry.metrics import LOOP_LAG, TASKS
 from lablet_common.telemetry.traces import configure_tracing
 
 _T = TypeVar("_T")
@@ -196,3 +196,4 @@ async def _measure_lag() -> None:
         before = time.monotonic()
         await asyncio.sleep(_LAG_INTERVAL)
         LOOP_LAG.set(max(0.0, time.monotonic() - before - _LAG_INTERVAL))
+        TASKS.set(len(asyncio.all_tasks()))

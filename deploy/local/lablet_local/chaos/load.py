@@ -59,6 +59,11 @@ class Seen:
 class Load:
     """Runs until `stop`; then no new request begins, and those under way are carried to their answer."""
 
+    name = "chaos"
+    """Of the lab that everything is about, and what idempotency keys begin with."""
+    dates = (2, 3)
+    """How many a series has."""
+
     def __init__(
         self,
         gateways: list[str],
@@ -141,7 +146,7 @@ class Load:
             return
         start = (now + timedelta(minutes=rng.randint(40, 60))).replace(second=0, microsecond=0)
         body = {
-            "definition": "chaos", "seats": rng.choice((1, 1, 2, 3)), "start": start.isoformat(),
+            "definition": self.name, "seats": rng.choice((1, 1, 2, 3)), "start": start.isoformat(),
             "durationMinutes": rng.choice((15, 20, 30)),
         }  # fmt: skip
         asked = await self._ask("reserve", "POST", "/reservations", body)
@@ -169,7 +174,7 @@ class Load:
 
     async def _publish(self, rng: random.Random) -> None:
         text = self._lab_file + f"# {rng.random()}\n".encode()
-        await self._ask("publish", "POST", "/definitions?name=chaos", text, {"Content-Type": "application/yaml"})
+        await self._ask("publish", "POST", f"/definitions?name={self.name}", text, {"Content-Type": "application/yaml"})
 
     async def _collect(self, rng: random.Random) -> None:
         page = await self._read("/instances?limit=100&fieldSelector=status.phase=Running")
@@ -184,8 +189,8 @@ class Load:
             return
         start = (now + timedelta(minutes=rng.randint(40, 50))).replace(second=0, microsecond=0)
         body = {
-            "definition": "chaos", "seats": rng.choice((1, 2)), "start": start.isoformat(), "durationMinutes": 15,
-            "rule": f"FREQ=DAILY;COUNT={rng.choice((2, 3))}", "mode": rng.choice(("all", "fits")),
+            "definition": self.name, "seats": rng.choice((1, 2)), "start": start.isoformat(), "durationMinutes": 15,
+            "rule": f"FREQ=DAILY;COUNT={rng.choice(self.dates)}", "mode": rng.choice(("all", "fits")),
         }  # fmt: skip
         asked = await self._ask("series", "POST", "/series", body)
         if asked is not None and asked.status in (201, 202):
@@ -229,7 +234,7 @@ class Load:
         self, what: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> Asked | None:
         """Until there is an answer that is one; None where none came for a minute."""
-        asked = Asked(what, f"chaos-{self._seed}-{next(self._numbers)}")
+        asked = Asked(what, f"{self.name}-{self._seed}-{next(self._numbers)}")
         self.seen.asked.append(asked)
         sent = {"Idempotency-Key": asked.key, "Prefer": "wait=2", **(headers or {})}
         deadline = time.monotonic() + 60

@@ -10,31 +10,11 @@ from lablet_local.demo.checks import Check
 from lablet_local.demo.evidence import Evidence
 from lablet_local.demo.figures import Figures, Moment, blocks, spans
 from lablet_local.demo.scenario import Morning
+from lablet_local.pages import STYLE, checks_table, page, tiles
 
-_STYLE = """
-:root{--ink:#1c2733;--soft:#5b6b7b;--line:#dde4ea;--paper:#f5f7f9;--card:#fff;--off:#eef1f4;--on:#d5e6d9;--hatch:#9cc2a5;
---good:#1d8a4e;--bad:#cc2f3c;--warn:#b7791f}
-@media (prefers-color-scheme:dark){:root{--ink:#e6ecf2;--soft:#93a3b3;--line:#2b3642;--paper:#11171d;--card:#182028;
---off:#202a34;--on:#28483a;--hatch:#46735a;--good:#4cc38a;--bad:#ff6b74;--warn:#f0b429}}
-*{box-sizing:border-box}body{margin:0;background:var(--paper);color:var(--ink);
-font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",sans-serif}
-main{max-width:1260px;margin:0 auto;padding:36px 28px 60px}h1{font-size:30px;margin:0 0 4px;letter-spacing:-.02em}
-h2{font-size:18px;margin:38px 0 12px}p.lead{color:var(--soft);margin:0 0 24px;max-width:62em}
-.card{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:18px 20px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(116px,1fr));gap:12px;margin:0 0 22px}
-.tile{background:var(--card);border:1px solid var(--line);border-radius:12px;padding:12px 16px}
-.tile b{display:block;font-size:25px;letter-spacing:-.02em;font-variant-numeric:tabular-nums}
-.tile span{color:var(--soft);font-size:13px}
-.verdict{display:inline-block;padding:3px 12px;border-radius:99px;font-weight:600;font-size:14px;color:#fff;
-background:var(--good);vertical-align:middle;margin-left:12px;letter-spacing:0}.verdict.bad{background:var(--bad)}
-table{width:100%;border-collapse:collapse;font-size:14px}th{text-align:left;color:var(--soft);font-weight:500}
-th,td{padding:7px 10px 7px 0;border-bottom:1px solid var(--line);vertical-align:top}tr:last-child td{border-bottom:0}
-td.t{white-space:nowrap}td.n{font-variant-numeric:tabular-nums;white-space:nowrap}.dot{display:inline-block;width:11px;height:11px;border-radius:3px;
-margin-right:8px;vertical-align:-1px}.ok{color:var(--good);font-weight:600}.no{color:var(--bad);font-weight:600}
-.why{color:var(--soft)}
-.chip{white-space:nowrap;border:1px solid var(--line);border-radius:99px;padding:1px 9px;font-size:13px}
-.legend{color:var(--soft);font-size:13px;margin:10px 0 0}.legend i{display:inline-block;width:26px;height:11px;
-border-radius:3px;margin:0 6px 0 16px;vertical-align:-1px}code{font:13px ui-monospace,Menlo,Consolas,monospace}
+_STYLE = (
+    STYLE
+    + """
 svg.calendar{width:100%;height:auto;display:block}svg text{font-family:inherit;fill:var(--ink)}
 svg .time,svg .small{fill:var(--soft);font-size:11px}svg .worker{font-size:12.5px;font-weight:600}
 svg .off{fill:var(--off)}svg .on{fill:var(--on)}svg .hatch{stroke:var(--hatch);stroke-width:2.4}
@@ -44,6 +24,7 @@ svg .mark{stroke-width:1.6}svg .mark.killed{stroke:var(--bad)}svg .mark.taken-ov
 svg .mark.cancelled{stroke:var(--warn);stroke-dasharray:4 3}svg .marktext{font-size:11.5px;font-weight:600}
 svg .marktext.killed{fill:var(--bad)}svg .marktext.taken-over{fill:var(--good)}svg .marktext.cancelled{fill:var(--warn)}
 """
+)
 
 
 def write_report(
@@ -64,10 +45,7 @@ def render(
     nodes = {name: int(one["spec"]["maxNodes"]) for name, one in below(evidence, "/workers/").items()}
     picture = calendar(nodes, blocks(evidence), spans(evidence), moments, colours)
     verdict = "every check held" if good else f"{sum(not check.ok for check in checks)} checks did not hold"
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>Lablet: a morning, checked</title><style>{_STYLE}</style></head><body><main>
-<h1>A morning on Lablet<span class="verdict{"" if good else " bad"}">{verdict}</span></h1>
+    inner = f"""<h1>A morning on Lablet<span class="verdict{"" if good else " bad"}">{verdict}</span></h1>
 <p class="lead">A class, an exam and a handful of single bookings on {len(nodes)} workers, of which two are
 agents that run processes, on real etcd, NATS and S3 servers and simulated machines. The active scheduler was killed while
 requests were waiting. What follows was read afterwards from etcd, from the event stream, from the simulators' own logs and
@@ -80,14 +58,13 @@ from this machine's processes, and compared.</p>
 &nbsp;&nbsp; height: licensed nodes; each box a seat</p></div>
 <h2>Bookings and what was decided</h2><div class="card">{_bookings(evidence, morning, colours)}</div>
 <h2>The take-over</h2><div class="card">{_take_over(evidence, found)}</div>
-<h2>What was checked</h2><div class="card">{_checks(checks)}</div>
-<h2>Workers</h2><div class="card">{_workers(evidence)}</div>
-</main></body></html>
-"""
+<h2>What was checked</h2><div class="card">{checks_table(checks)}</div>
+<h2>Workers</h2><div class="card">{_workers(evidence)}</div>"""
+    return page("Lablet: a morning, checked", _STYLE, inner)
 
 
 def _tiles(found: Figures) -> str:
-    tiles = (
+    figures = (
         (str(found.reservations), "reservations"),
         (str(found.placed), "seats placed"),
         (str(found.waitlisted), "wait-listed"),
@@ -98,8 +75,7 @@ def _tiles(found: Figures) -> str:
         (f"{found.failover_seconds:.1f} s", "failover"),
         (f"{found.worker_hours:.1f} h", "workers on"),
     )
-    inner = "".join(f'<div class="tile"><b>{value}</b><span>{name}</span></div>' for value, name in tiles)
-    return f'<div class="tiles">{inner}</div>'
+    return tiles(figures)
 
 
 def _bookings(evidence: Evidence, morning: Morning, colours: dict[str, str]) -> str:
@@ -142,15 +118,6 @@ def _take_over(evidence: Evidence, found: Figures) -> str:
         f'<tr><td style="width:17em">{escape(name)}</td><td>{escape(value)}</td></tr>' for name, value in rows
     )
     return f"<table>{inner}</table>"
-
-
-def _checks(checks: Sequence[Check]) -> str:
-    rows = "".join(
-        f'<tr><td class="{"ok" if check.ok else "no"}">{"✓" if check.ok else "✗"}</td><td>{escape(check.source)}</td>'
-        f'<td>{escape(check.claim)}</td><td class="why">{escape(check.detail)}</td></tr>'
-        for check in checks
-    )
-    return f"<table><tr><th></th><th>source</th><th>claim</th><th>result</th></tr>{rows}</table>"
 
 
 def _workers(evidence: Evidence) -> str:

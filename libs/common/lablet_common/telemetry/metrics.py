@@ -56,4 +56,5 @@ API_REQUEST = Histogram(
     registry=REGISTRY,
 )
 LOOP_LAG = Gauge("lablet_event_loop_lag_seconds", "How late the event loop woke a timer", registry=REGISTRY)
+TASKS = Gauge("lablet_tasks", "Tasks of the event loop that have not ended", registry=REGISTRY)
 STEP_FAILURES = Counter("lablet_reconcile_failures", "Failed reconcile steps", ["reconciler"], registry=REGISTRY)

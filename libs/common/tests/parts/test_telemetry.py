@@ -71,7 +71,12 @@ async def test_a_check_that_hangs_has_failed(health, monkeypatch):
 
 async def test_metrics_have_the_names_of_the_contract(health):
     text = (await ask(health, "/metrics")).text
-    for name in ("lablet_bridge_lag_revisions", "lablet_store_conflicts_total", "lablet_event_loop_lag_seconds"):
+    for name in (
+        "lablet_bridge_lag_revisions",
+        "lablet_store_conflicts_total",
+        "lablet_event_loop_lag_seconds",
+        "lablet_tasks",
+    ):
         assert name in text
 
 

@@ -29,6 +29,7 @@ from lablet_common.telemetry import spans
 
 log = logging.getLogger("lablet.artifacts")
 
+_MADE: tuple[ArtifactRole, ...] = ("rendered", "report")
 CACHED: tuple[Kind, ...] = (INSTANCE, DEFINITION, ARTIFACT)
 _PUBLIC = "public"
 _PAUSE_SECONDS = 0.5
@@ -102,7 +103,7 @@ class Keeper:
         return None
 
     async def _take_over(self, instance: Instance, staged: Staged) -> None:
-        known = [artifact for artifact, _ in self._referring(instance)]
+        known = self._caches[ARTIFACT].by("subject", f"instance/{instance.id}")
         if await take_over(self._objects, self._references, instance, staged, known, self._clock.now()):
             words = {"instance": instance.id, "role": staged.role, "trace_parent": instance.metadata.trace_parent}
             log.info("files taken over", extra=words)
@@ -145,21 +146,22 @@ class Keeper:
 
     def _has(self, instance: Instance, role: ArtifactRole) -> bool:
         attempt = instance.status.attempt
-        return any(r.role == role and r.attempt == attempt for _, r in self._referring(instance))
+        return any(r.attempt == attempt for _, r in self._in_role(instance, role))
 
-    def _referring(self, instance: Instance) -> list[tuple[Artifact, Reference]]:
+    def _in_role(self, instance: Instance, role: ArtifactRole) -> list[tuple[Artifact, Reference]]:
+        """What was made for it, role of `_MADE`. What it has collected may be shared with hundreds, whose references are
+        not walked through at every look at every instance."""
         subject = f"instance/{instance.id}"
         return [
             (artifact, reference)
-            for artifact in self._caches[ARTIFACT].by("subject", subject)
+            for artifact in self._caches[ARTIFACT].by("made", subject)
             for reference in artifact.status.references
-            if reference.subject == subject
+            if reference.role == role and reference.subject == subject
         ]
 
     async def _forget_rendered(self, instance: Instance) -> None:
-        for artifact, reference in self._referring(instance):
-            if reference.role == "rendered":
-                await self._references.drop(artifact, [reference])
+        for artifact, reference in self._in_role(instance, "rendered"):
+            await self._references.drop(artifact, [reference])
 
     def _definition(self, instance: Instance) -> Definition | None:
         cache = self._caches[DEFINITION]
@@ -177,3 +179,4 @@ def _telling(what: str, instance: Instance) -> AbstractContextManager[None]:
 def add_indexes(caches: Caches) -> None:
     """What the keeper finds by something else than the id."""
     caches[ARTIFACT].add_index("subject", lambda a: [reference.subject for reference in a.status.references])
+    caches[ARTIFACT].add_index("made", lambda a: [one.subject for one in a.status.references if one.role in _MADE])

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
-from lablet_artifacts.references import References
+from lablet_artifacts.keeper import CACHED, add_indexes
+from lablet_artifacts.references import References, keep
 from lablet_common.objects import MemoryObjectStore, digest_of
 from lablet_common.ownership import NotOwner
 from lablet_common.resources.artifact import ArtifactSpec, Reference, object_key
 from lablet_common.resources.instance import InstancePhase
 from lablet_common.resources.kinds import ARTIFACT, INSTANCE, ownership_key
+from lablet_common.store.cache import Caches
 
 
 async def test_a_pending_instance_gets_its_own_lab_file(shelf: Any, small: bytes) -> None:
@@ -129,6 +131,23 @@ async def test_a_rendered_file_is_let_go_when_its_instance_has_ended(shelf: Any,
         return not await shelf.files()
 
     await shelf.until(gone)
+
+
+async def test_what_hundreds_share_is_not_walked_through_for_each_of_them(shelf: Any, small: bytes) -> None:
+    """The soak's find: every look at every instance that had ended went through the references of all of them."""
+    await shelf.publish("small", small)
+    caches = Caches(shelf.store, list(CACHED))
+    add_indexes(caches)
+    references = References(shelf.store, await shelf.fence())
+    for name in ("ins-a-1", "ins-b-1"):
+        for role, content in (("rendered", name.encode()), ("collected", b"alike")):
+            reference = Reference(subject=f"instance/{name}", role=role, name="r1.cfg", attempt=1)
+            await keep(shelf.objects, references, "default", content, "text/plain", reference, shelf.clock.now())
+    async with caches:
+        await caches.wait_synced()
+        made = caches[ARTIFACT].by("made", "instance/ins-a-1")
+        assert [[one.role for one in artifact.status.references] for artifact in made] == [["rendered"]]
+        assert len(caches[ARTIFACT].by("subject", "instance/ins-a-1")) == 2
 
 
 async def test_a_store_that_is_down_delays_and_loses_nothing(shelf: Any, small: bytes) -> None:

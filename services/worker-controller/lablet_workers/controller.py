@@ -143,8 +143,10 @@ class PoolController:
             for instance in self.estate.instances_on(worker.id):
                 self._instances.add(instance.id)
 
-    def _on_artifact(self, old: Artifact | None, new: Artifact | None, _: int) -> None:  # noqa: ARG002 - a listener
-        for reference in new.status.references if new is not None else ():
+    def _on_artifact(self, old: Artifact | None, new: Artifact | None, _: int) -> None:
+        """Whoever refers to it since now. Hundreds may have left the same content: it is no news to the others."""
+        before = set(old.status.references) if old is not None else set()
+        for reference in set(new.status.references) - before if new is not None else ():
             kind, _slash, name = reference.subject.partition("/")
             if kind == INSTANCE.name and self.estate.caches[INSTANCE].get(name) is not None:
                 self._instances.add(name)

@@ -447,3 +447,19 @@ async def test_a_lab_waits_while_the_one_before_it_still_holds_its_port(fleet: A
     assert (await fleet.phase("a"), await fleet.phase("b")) == ("Running", "Pending")
     await fleet.at(121)
     assert (await fleet.phase("a"), await fleet.phase("b")) == ("Terminated", "Running")
+
+
+async def test_content_that_many_leave_alike_is_news_only_to_whoever_has_left_it_now(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The soak's find: with hundreds of seats of one lab, each file that one of them left woke all of them."""
+    await fleet.book("a", 60, 120)
+    await fleet.book("b", 60, 120)
+    await fleet.at(30)
+    await fleet.file(await fleet.instance("a"), "collected", "r1.cfg", b"as it came")
+    await fleet.settle()
+    woken: list[str] = []
+    monkeypatch.setattr(fleet.controller._instances, "add", woken.append)
+    await fleet.file(await fleet.instance("b"), "collected", "r1.cfg", b"as it came")
+    await fleet.settle()
+    assert woken == ["ins-b-1"]

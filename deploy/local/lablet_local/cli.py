@@ -158,7 +158,7 @@ def soak(
     seconds: Annotated[float | None, typer.Option(help="Real seconds of load", min=30)] = None,
     hours: Annotated[float, typer.Option(help="Real hours of load, where no seconds are given", min=0.01)] = 2.0,
     speed: Annotated[float | None, typer.Option(help="Lab seconds in one real second [default: 150]", min=1.0)] = None,
-    rate: Annotated[float | None, typer.Option(help="Deeds of clients a minute [default: 75]", min=1.0)] = None,
+    rate: Annotated[float | None, typer.Option(help="Deeds of clients a minute [default: 60]", min=1.0)] = None,
     record: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the samples go, as JSON lines")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE", help="Where the HTML report goes")] = None,
     data: Annotated[

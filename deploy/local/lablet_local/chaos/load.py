@@ -61,7 +61,7 @@ class Load:
 
     name = "chaos"
     """Of the lab that everything is about, and what idempotency keys begin with."""
-    dates = (2, 3)
+    dates: tuple[int, ...] = (2, 3)
     """How many a series has."""
 
     def __init__(

@@ -21,20 +21,12 @@ from lablet_local.soak.sampling import Sampler
 from lablet_local.soak.sink import open_sink
 
 SPEED = 150.0
-RATE = 75.0
+RATE = 60.0
 SAMPLE_SECONDS = 15.0
-SETTINGS: dict[str, str] = {
-    "ARCHIVE_LOOK_SECONDS": "30",
-    "ARTIFACT_RETENTION_DAYS": "1",
-    "ARTIFACT_SWEEP_GRACE_MINUTES": "5",
-    "GATEWAY_REQUEST_RETENTION_HOURS": "0.1",
-    "GATEWAY_HISTORY_MINUTES": "3",
-}
-"""What would be kept for longer than a soak takes is kept for a shorter time, so that it comes to a steady state within the
-warm-up: decided requests for 6 minutes (a day), collected work for a lab day (90), etcd's history for 3 minutes (15), what
-nobody refers to for 5 (60). Reservations and instances are archived after a lab day, as ever."""
-STREAM_SECONDS = 600.0
-"""Every stream forgets after so long, where years would be usual: an operator's change, by the user that an operator has."""
+_KEPT_PART = 0.05
+_KEPT_MOST = 600.0
+_STREAM_LEAST = 120.0
+"""A stream must remember what it has seen for so long, to know repeats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +40,30 @@ class Plan:
     """Real seconds between samples."""
     seed: int = 1
 
+    @property
+    def kept_seconds(self) -> float:
+        """Real seconds that what has ended is kept, so that all comes to a steady state well within the warm-up."""
+        return min(self.seconds * _KEPT_PART, _KEPT_MOST)
+
+    @property
+    def stream_seconds(self) -> float:
+        """After which streams forget, where years would be usual: an operator's change, by the user that an operator has."""
+        return max(self.kept_seconds, _STREAM_LEAST)
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What is usually kept for a day (decided requests, reservations until they are archived), for a quarter of an
+        hour (etcd's history), or for 90 days (collected work) is kept for `kept_seconds` or less."""
+        lab_hours = self.kept_seconds * self.speed / 3600
+        return {
+            "ARCHIVE_AFTER_HOURS": f"{lab_hours:.4g}",
+            "ARCHIVE_LOOK_SECONDS": f"{min(self.kept_seconds / 4, 30):.4g}",
+            "ARTIFACT_RETENTION_DAYS": f"{lab_hours / 24:.4g}",
+            "ARTIFACT_SWEEP_GRACE_MINUTES": f"{self.kept_seconds / 60:.4g}",
+            "GATEWAY_REQUEST_RETENTION_HOURS": f"{self.kept_seconds / 3600:.4g}",
+            "GATEWAY_HISTORY_MINUTES": f"{self.kept_seconds / 2 / 60:.4g}",
+        }
+
 
 async def run_soak(plan: Plan, folder: Path, lab_file: bytes, record: Path, say: Callable[[str], None]) -> None:
     """Writes the record. Raises what `LocalMesh` raises when the mesh cannot be started."""
@@ -55,14 +71,14 @@ async def run_soak(plan: Plan, folder: Path, lab_file: bytes, record: Path, say:
     writer.begin(
         {
             **asdict(plan), "version": __version__, "startedAt": time.time(), "python": platform.python_version(),
-            "settings": SETTINGS, "streamSeconds": STREAM_SECONDS,
+            "settings": plan.settings, "streamSeconds": plan.stream_seconds,
         }
     )  # fmt: skip
     async with (
-        LocalMesh(folder, speed=plan.speed, environment=SETTINGS, ready_seconds=120) as mesh,
+        LocalMesh(folder, speed=plan.speed, environment=plan.settings, ready_seconds=120) as mesh,
         open_sink() as sink,
     ):
-        await _shorten_streams(mesh)
+        await _shorten_streams(mesh, plan.stream_seconds)
         load = SteadyLoad([mesh.url], mesh.token("admin"), plan.seed, plan.speed, lab_file, plan.rate, sink.url)
         sampler = Sampler(mesh)
         try:
@@ -106,7 +122,7 @@ def _counted(load: SteadyLoad) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-async def _shorten_streams(mesh: LocalMesh) -> None:
+async def _shorten_streams(mesh: LocalMesh, seconds: float) -> None:
     user, password = mesh.nats_login(MAINTENANCE)
     connection = await nats.connect(
         list(mesh.members.nats_urls), user=user, password=password, inbox_prefix=inbox_prefix(MAINTENANCE).encode()
@@ -114,6 +130,6 @@ async def _shorten_streams(mesh: LocalMesh) -> None:
     try:
         stream = connection.jetstream()
         for info in await stream.streams_info():
-            await stream.update_stream(info.config.evolve(max_age=STREAM_SECONDS))
+            await stream.update_stream(info.config.evolve(max_age=seconds))
     finally:
         await connection.close()

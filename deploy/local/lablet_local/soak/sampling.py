@@ -52,7 +52,7 @@ class Sampler:
         pids = {state.process.name: state.pid for state in self._mesh.processes if state.pid is not None}
         found = {f"{what}/{name}": value for name, pid in pids.items() for what, value in look(pid).items()}
         found |= {f"{what}/soak": value for what, value in look(os.getpid()).items()}
-        machines = children(pids["cloud"])
+        machines = children(pids["cloud"]) if "cloud" in pids else []
         found["processes/machines"] = float(len(machines))
         for pid in machines:
             for what, value in look(pid).items():

@@ -76,6 +76,34 @@ async def test_the_operators_own_transport_is_kept(wire: Any) -> None:
     assert "3128" in sent
 
 
+def statistics(**more: Any) -> dict[str, Any]:
+    """As a controller of two hosts tells it: bytes, and a percentage of all processors."""
+    gib = 1024**3
+    host = {"hostname": "a", "is_controller": True, "stats": {"dominfo": {"running_nodes": 3, "total_nodes": 9}}}
+    silent = {"hostname": "b", "is_controller": False, "stats": {"dominfo": {"running_nodes": None}}}
+    total = {
+        "cpu": {"count": 48, "percent": 25.0},
+        "memory": {"used": 50 * gib, "free": 150 * gib, "total": 200 * gib},
+        "disk": {"used": 225 * gib, "free": 25 * gib, "total": 250 * gib},
+    }
+    return {"computes": {"x": host, "y": silent}, "all": total} | more
+
+
+async def test_what_a_controller_uses_is_read_in_its_units(wire: Any) -> None:
+    controller, runtime = wire
+    controller.answers[("GET", "/api/v0/system_stats")] = httpx.Response(200, json=statistics())
+    load = await runtime.load()
+    assert (load.cpu_cores.used, load.cpu_cores.total, load.nodes) == (12, 48, 3)
+    assert (load.memory_gb.used, load.memory_gb.total, load.storage_gb.ratio) == (50, 200, 0.9)
+
+
+@pytest.mark.parametrize("answer", [{}, statistics(all=None), statistics(computes={})])
+async def test_a_controller_that_has_no_figures_yet_tells_none(wire: Any, answer: dict[str, Any]) -> None:
+    controller, runtime = wire
+    controller.answers[("GET", "/api/v0/system_stats")] = httpx.Response(200, json=answer)
+    assert await runtime.load() is None
+
+
 @pytest.mark.parametrize("status", [400, 500])
 async def test_a_refused_product_stops_the_registration_and_no_error_carries_the_token(wire: Any, status: int) -> None:
     controller, runtime = wire

@@ -2,9 +2,11 @@
 news and the clock fill.
 
 News comes from the caches at any moment, but is taken in only between decisions, so that nothing moves under one that is
-being made.
+being made. Everything is looked at in rounds: when the calendar has been built and every so often, a few reservations at
+a time, so that who asks meanwhile is not kept waiting by tens of thousands that are as they were.
 """
 
+import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
@@ -20,6 +22,15 @@ from lablet_common.store.cache import Caches
 from lablet_scheduler.looks import Looks
 from lablet_scheduler.state import FindDefinition, PoolState
 from lablet_scheduler.views import occupies
+
+_AT_ONCE = 200
+"""Reservations of a round that are looked at in one pass: some milliseconds."""
+
+
+def urgency(reservation: Reservation) -> tuple[float, int, str]:
+    """The soonest slot first, then the highest priority."""
+    start = reservation.slot.start.timestamp() if reservation.slot is not None else 0.0
+    return start, -reservation.spec.priority, reservation.id
 
 
 class Agenda:
@@ -43,6 +54,8 @@ class Agenda:
         """When the clock alone gives a reason to look."""
         self.freed = True
         """Room may have come free since the wait list was tried."""
+        self.rest: deque[str] = deque()
+        """Reservations that the present round has yet to look at."""
         self.resync_at = 0.0
         """When everything is looked at again, by the machine's monotonic clock."""
         self._caches = caches
@@ -61,10 +74,11 @@ class Agenda:
     @property
     def stirred(self) -> bool:
         """There is something to look at now."""
-        return bool(self.dirty) or bool(self.series) or self.freed
+        return bool(self.dirty) or bool(self.rest) or bool(self.series) or self.freed
 
-    def build(self) -> None:
-        """The calendar from scratch, from the caches. Raises `NotOwner` when the pool is gone."""
+    async def build(self) -> None:
+        """The calendar from scratch, from the caches; news that comes meanwhile is kept for later. Rests where it takes
+        long. Raises `NotOwner` when the pool is gone."""
         pool = self._caches[POOL].get(self.pool)
         if pool is None:
             raise NotOwner(f"there is no pool {self.pool} any more")
@@ -77,20 +91,35 @@ class Agenda:
         for instance in self._caches[INSTANCE].items():
             if instance.spec.pool == self.pool:
                 state.put_instance(instance, now)
-        for reservation in self._caches[RESERVATION].items():
-            if reservation.status.pool == self.pool:
-                state.put_reservation(reservation, now)
+        mine = [
+            reservation for reservation in self._caches[RESERVATION].items() if reservation.status.pool == self.pool
+        ]
+        for _ in state.load(mine, now):
+            await asyncio.sleep(0)
         self._state = state
         self.looks.clear()
         self.dirty.clear()
         self.series.clear()
         self.look_at_everything()
+        self.rest = deque(sorted(state.reservations, key=lambda name: urgency(state.reservations[name])))
 
     def look_at_everything(self) -> None:
+        """A new round. Only the first is in the order of urgency: in the later ones news has told what is urgent."""
         self.resync_at = time.monotonic() + self._resync_seconds
-        self.dirty.update(self.state.reservations)
+        self.rest = deque(self.state.reservations)
         self.series.update(series.id for series in self._caches[SERIES].items() if self._owns(series))
         self.freed = True
+
+    def due(self) -> list[Reservation]:
+        """The reservations to look at now, the soonest slots first: all that news and the clock have touched, and the next
+        ones of the round."""
+        names, self.dirty = self.dirty, set()
+        for _ in range(min(_AT_ONCE, len(self.rest))):
+            names.add(self.rest.popleft())
+        known = self.state.reservations
+        for name in names - known.keys():
+            self.looks.drop(name)
+        return sorted((known[name] for name in names & known.keys()), key=urgency)
 
     def take_news(self) -> None:
         """Everything that was heard becomes known, and what the clock has brought is put on the agenda."""

@@ -105,10 +105,10 @@ class PoolOwner:
             await self._caches.reached(self._writer.needed, timeout=_FIRST_CATCH_UP_SECONDS)
         except TimeoutError as error:
             raise StoreUnavailable(f"pool {self.pool} cannot be read: {error}") from error
-        self._agenda.build()
         unsubscribe = self._agenda.listen()
-        log.info("pool taken over", extra={"pool": self.pool, "fence": self._fence.create_revision})
         try:
+            await self._agenda.build()
+            log.info("pool taken over", extra={"pool": self.pool, "fence": self._fence.create_revision})
             while True:
                 self._wake.clear()
                 began = time.monotonic()
@@ -186,7 +186,7 @@ class PoolOwner:
             except TimeoutError as error:
                 log.warning("the caches are behind", extra={"pool": self.pool, "cause": str(error)})
                 continue
-            self._agenda.build()
+            await self._agenda.build()
             return
 
     # -- deciding --------------------------------------------------------------------------------------------------
@@ -231,12 +231,10 @@ class PoolOwner:
             return await self._writer.commit_together([self._writer.step(invalid(error), undecided)])
 
     async def _step_lives(self) -> None:
-        """Moves every reservation that news or the clock touched one step on, and heals what cannot stay; the soonest
-        slots first."""
+        """Moves every reservation that is due one step on, and heals what cannot stay; the soonest slots first."""
         agenda, writer = self._agenda, self._writer
-        looked, agenda.dirty = agenda.dirty, set()
         steps: list[Step] = []
-        for reservation in sorted((r for r in map(self.state.reservations.get, looked) if r), key=_urgency):
+        for reservation in agenda.due():
             context = self._context()
             if self.state.overruns(reservation, context.now) or reservation.id in self.state.displaced:
                 agenda.dirty |= make_room(self.state, reservation, context)
@@ -246,8 +244,6 @@ class PoolOwner:
                 await writer.commit([writer.step(decision)])
             elif decision is not None:
                 steps.append(writer.step(decision))
-        for name in looked - self.state.reservations.keys():
-            agenda.looks.drop(name)
         await writer.commit(steps)
 
     def _lived(self, reservation: Reservation, context: Context) -> Decision | None:
@@ -276,8 +272,3 @@ class PoolOwner:
             self._agenda.looks.plan(reservation.id, look)
         else:
             self._agenda.looks.drop(reservation.id)
-
-
-def _urgency(reservation: Reservation) -> tuple[float, int, str]:
-    start = reservation.slot.start.timestamp() if reservation.slot is not None else 0.0
-    return start, -reservation.spec.priority, reservation.id

@@ -5,7 +5,7 @@ value that is not newer than the known one is ignored, so feeding is idempotent 
 matter. One task at a time uses it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from lablet_common.resources.definition import Definition
@@ -18,6 +18,9 @@ from lablet_scheduler.waiting import WaitList
 
 FindDefinition = Callable[[str, str], Definition | None]
 """(tenant, `name@version`) → the definition, own or public."""
+
+_AT_ONCE = 200
+"""Reservations that are taken in before the caller may rest: some milliseconds."""
 
 AT_RISK = "AtRisk"
 """Condition of a reservation with a seat that cannot stay where it is and has no other place yet."""
@@ -100,6 +103,26 @@ class PoolState:
         if reservation.status.pool != self.pool.id:
             self._drop(reservation.id)
             return True
+        self._know(reservation)
+        self.rebook(reservation.id, now)
+        return True
+
+    def load(self, reservations: Iterable[Reservation], now: datetime) -> Iterator[None]:
+        """Takes in all reservations of this pool at once, where none is known yet. Yields where the caller may rest; has to
+        be gone through to the end."""
+        facts: list[engine.Booking] = []
+        for number, reservation in enumerate(reservations, 1):
+            self._know(reservation)
+            bookings = self.occupied_by(reservation, now)
+            facts += bookings
+            if not bookings and reservation.is_final:
+                self._drop(reservation.id)
+            if number % _AT_ONCE == 0:
+                yield
+        for _ in self.calendar.load(facts):
+            yield
+
+    def _know(self, reservation: Reservation) -> None:
         self._revisions[reservation.id] = reservation.revision
         self.reservations[reservation.id] = reservation
         if reservation.status.phase is ReservationPhase.WAITLISTED:
@@ -110,8 +133,6 @@ class PoolState:
             self.at_risk.add(reservation.id)
         else:
             self.at_risk.discard(reservation.id)
-        self.rebook(reservation.id, now)
-        return True
 
     def remove_reservation(self, reservation_id: str) -> None:
         """It is gone from the store."""
@@ -135,9 +156,7 @@ class PoolState:
             self.waitlist.drop(reservation_id)
             self.calendar.release(reservation_id)
             return
-        demand = self.demand(reservation)
-        bookings = [] if demand is None else bookings_of(reservation, demand, self.instances, now)
-        bookings = [booking for booking in bookings if booking.worker in self.workers]
+        bookings = self.occupied_by(reservation, now)
         if bookings and self.calendar.of(reservation_id) == tuple(sorted(bookings, key=lambda booking: booking.seat)):
             return  # as it is for most that were just granted: they were booked with the decision
         self.calendar.release(reservation_id)
@@ -145,6 +164,12 @@ class PoolState:
             self.calendar.book_all(bookings, check=False)  # what is committed is so, whether it still fits or not
         elif reservation.is_final:
             self._drop(reservation_id)
+
+    def occupied_by(self, reservation: Reservation, now: datetime) -> list[engine.Booking]:
+        """What it occupies now, by what is known of it and its instances."""
+        demand = self.demand(reservation)
+        bookings = [] if demand is None else bookings_of(reservation, demand, self.instances, now)
+        return [booking for booking in bookings if booking.worker in self.workers]
 
     def demand(self, reservation: Reservation) -> engine.Demand | None:
         """What one seat needs; None when the definition has gone."""

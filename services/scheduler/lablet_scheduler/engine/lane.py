@@ -51,6 +51,12 @@ class Lane:
             self.duties[first:last] = new
         return old, new
 
+    def lay(self, holds: Sequence[Hold]) -> None:
+        """Puts many holds in at once; the duties that stand there then are known from all of them."""
+        self.holds = sorted([*self.holds, *holds], key=lambda hold: hold[:4])
+        self._longest = max([self._longest, *(end - start for start, end, *_ in holds)])
+        self.duties = join_needs(((hold[0], hold[1]) for hold in self.holds), self.bridge)
+
     def take(self, holds: Sequence[Hold]) -> tuple[list[Span], list[Span]]:
         """Takes holds of one span out; returns the duty that they belonged to and those that are left of it."""
         start, end = holds[0][0], holds[0][1]

@@ -118,6 +118,45 @@ def test_what_is_refused_for_lack_of_room_really_has_no_room(judge, fleet, polic
             assert not judge.fits([policy], [replace(view, maintenance=()) for view in roomy], [], wanted)
 
 
+@settings(max_examples=100, deadline=None)
+@given(fleet=fleets, policy=policies, requests=st.lists(wishes, max_size=14), more=st.lists(wishes, max_size=4))
+def test_a_calendar_that_is_loaded_is_the_one_that_was_booked(fleet, policy, requests, more):
+    booked = Calendar([policy], fleet)
+    for number, request in enumerate(requests):
+        decision = place(booked, replace(request, reservation=f"r{number}"))
+        if isinstance(decision, Placement):
+            booked.book_all(decision.bookings())
+    loaded = Calendar([policy], fleet)
+    assert {*loaded.load(reversed(list(booked.bookings())))} == {one.worker for one in booked.bookings()}
+    assert set(loaded.bookings()) == set(booked.bookings())
+    assert power_minutes(loaded) == power_minutes(booked)
+    for view in fleet:
+        column = booked.fleet.columns[view.name]
+        one, other = (
+            {
+                minute: used
+                for begin, end, used in calendar.timeline.steps(calendar.fleet.columns[view.name], START, START + 1500)
+                for minute in range(begin, end)
+            }
+            for calendar in (booked, loaded)
+        )
+        assert one == other
+        assert (
+            booked.timeline.peaks(START, START + 900, START + 900)[:, column]
+            == loaded.timeline.peaks(START, START + 900, START + 900)[:, loaded.fleet.columns[view.name]]
+        ).all()
+    for number, request in enumerate(more):
+        wanted = replace(request, reservation=f"m{number}")
+        one, other = place(booked, wanted), place(loaded, wanted)
+        assert one == other
+        if isinstance(one, Placement):
+            booked.book_all(one.bookings())
+            loaded.book_all(one.bookings())
+    for name in {booking.reservation for booking in list(loaded.bookings())}:
+        loaded.release(name)
+    assert power_minutes(loaded) == 0
+
+
 def at_one_time(demands, seats):
     """Wishes for one slot, or for one right behind it."""
     return st.builds(

@@ -1,15 +1,23 @@
 """The owner's loop: order, conflicts, fencing, lost answers, new terms, and rest."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from lablet_common.ownership import NotOwner, Ownership
-from lablet_common.resources import schema
+from lablet_common.ownership import Fence, NotOwner, Ownership
+from lablet_common.resources import Metadata, schema
 from lablet_common.resources.kinds import RESERVATION, Service, gate_key
 from lablet_common.resources.request import RequestPhase
-from lablet_common.resources.reservation import Reservation
+from lablet_common.resources.reservation import (
+    Reservation,
+    ReservationPhase,
+    ReservationSpec,
+    ReservationStatus,
+    SeatPlacement,
+    Slot,
+)
 from lablet_common.resources.worker import WorkerPhase
 from lablet_common.store import OutcomeUnknown, Put, StoreUnavailable
 from lablet_scheduler.engine import Calendar
@@ -366,3 +374,65 @@ async def test_five_hundred_requests_share_their_transactions(world: Any) -> Non
             await asyncio.sleep(0.001)
     assert writes <= 40, "three operations each, a hundred or so to a transaction"
     assert not await world.faults()
+
+
+async def _booked(world: Any, count: int) -> None:
+    """Reservations that stand in the store already, an hour each."""
+    workers = await world.pool(workers=10, cpu=64, nodes=1000)
+    await world.definition(cpu=1, nodes=1, ports=0)
+    for number in range(count):
+        start = world.when(60 * (1 + number // 100))
+        slot = Slot(start=start, end=start + timedelta(hours=1))
+        name = f"rsv-{number:04d}"
+        seat = SeatPlacement(seat=1, worker=workers[number % 10].id, ports={}, instance=f"ins-{name}-1")
+        status = ReservationStatus(phase=ReservationPhase.SCHEDULED, pool="default", slot=slot, placement=(seat,))
+        spec = ReservationSpec(
+            definition="ospf@1.0.0", pools=("default",), start=slot.start, end=slot.end, duration_minutes=60
+        )
+        metadata = Metadata(id=name, uid=name, created_at=world.clock.now())
+        await world.put(Reservation(metadata=metadata, spec=spec, status=status))
+
+
+async def test_a_new_owner_answers_who_asks_before_it_has_looked_at_everything(world: Any) -> None:
+    await _booked(world, 500)
+    asked = await world.ask()
+    left: list[int] = []
+
+    async def look(_: Any, writes: Any) -> bool:
+        decides = any(RESERVATION.key(asked) == write.key for write in writes)
+        if decides:
+            left.append(len(world.owners["default"][0]._agenda.rest))
+        return decides
+
+    world.seen.before_txn.append(look)
+    owner = await world.own()
+    await world.settle()
+    assert await world.phase(asked) == "Scheduled"
+    assert left[0] > 0
+    assert not owner._agenda.rest, "and then it looks at the rest"
+
+
+async def test_the_calendar_is_built_with_rests_in_between_and_misses_no_news_meanwhile(world: Any) -> None:
+    await _booked(world, 1000)
+    await world.caches.wait_synced()
+    while world.caches.revision < (await world.store.status()).revision:
+        await asyncio.sleep(0)
+    owner = world.owner("default", Fence("/ownership/scheduler/default", 1))
+    stops = owner._agenda.listen()
+    building = asyncio.create_task(owner._agenda.build())
+    turns = 0
+    while not building.done():
+        await asyncio.sleep(0)
+        turns += 1
+        if turns == 2:
+            await world.store.delete(RESERVATION.key("rsv-0000"))
+            await world.worker("default-011")
+    assert turns > 10, "whoever shares the loop gets turns"
+    while world.caches.revision < (await world.store.status()).revision:
+        await asyncio.sleep(0)
+    owner._agenda.take_news()
+    assert set(owner.state.calendar.bookings()) == world.rebuilt(owner)
+    assert len(owner.state.reservations) == 999
+    assert "default-011" in owner.state.workers
+    for stop in stops:
+        stop()

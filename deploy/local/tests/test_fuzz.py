@@ -13,7 +13,7 @@ from lablet_local.fuzz.targets import TARGETS, Target
 ONCE = (
     ("rule", 37), ("rule", 111), ("rule", 1249), ("http-events", 488), ("http-events", 3160),
     ("label-selector", 1919), ("label-selector", 2585), ("field-selector", 651), ("field-selector", 1244), ("time", 1108),
-    ("span", 709),
+    ("span", 709), ("lab-file", 1_012_182), ("manifest", 1_001_268),
 )  # fmt: skip
 """Target and seed of what found something."""
 

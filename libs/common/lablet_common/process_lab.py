@@ -26,9 +26,10 @@ MOST_BYTES = 256 * 1024
 """Size of a manifest, and of its rendered form: it travels in one message."""
 
 _TOKEN = re.compile(r"\$\{PORT_([A-Za-z0-9_]*)\}")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|Ki|Mi|Gi)?")
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)\s*(B|Ki|Mi|Gi)?")
+"""No more digits than any size has: a number of three hundred is none for a float."""
 _SIZES = {None: 1, "B": 1, "Ki": 1024, "Mi": 1024**2, "Gi": 1024**3}
-_SPAN = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
+_SPAN = re.compile(r"(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9}(?:\.\d{1,9})?)s)?")
 _GIB = 1024**3
 _CPU_STEP = 1000
 

@@ -30,6 +30,8 @@ def test_sizes_and_spans_may_be_written_as_people_write_them() -> None:
     )
     assert (made.memory, made.disk, made.time, made.cpu_time) == (64 * 2**20, 3 * 2**29, 5400, 90)
     assert "no size" in faults(node(resources={"memory": "64 megs"}))
+    assert "no size" in faults(node(resources={"memory": "64" * 200}))
+    assert "no span" in faults(node(resources={"time": "1" * 400 + "h"}))
     assert "no span" in faults(node(resources={"time": "soon"}))
 
 

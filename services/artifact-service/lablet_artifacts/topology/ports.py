@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lablet_artifacts.topology.model import Place, Topology
-from lablet_artifacts.topology.problems import Problem
+from lablet_artifacts.topology.problems import MOST_PROBLEMS, Problem
 
 PROTOCOLS = ("serial", "vnc", "ssh", "telnet", "tcp", "udp", "http", "https")
 """What may stand before the colon of a `protocol:number` tag; upper and lower case are the same."""
@@ -37,6 +37,10 @@ _TOKEN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 _PORT_NAME = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,63}")
 _UNSAFE = re.compile(r"[^a-z0-9_.-]")
 _LONGEST_NAME = 64
+_BEFORE = 16
+"""Characters before a token in which its protocol stands, if it does: the longest word, its colon and what precedes it."""
+_QUOTED = 80
+"""Characters of the file that a message repeats: with all of them, a text of tokens alone costs the square of its length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,11 @@ def derived_name(label: str, protocol: str) -> str:
         digest = hashlib.sha256(label.encode()).hexdigest()[:8]
         safe = f"{safe[: room - 9]}_{digest}"
     return f"{safe}_{protocol}"
+
+
+def _quoted(text: str, start: int = 0) -> str:
+    shown = text[start : start + _QUOTED]
+    return repr(shown if len(text) <= start + _QUOTED else f"{shown}…")
 
 
 def survey(places: Sequence[Place]) -> Survey:
@@ -154,9 +163,10 @@ class _Surveyor:
     def _token(self, place: Place, match: re.Match[str]) -> None:
         inner = match[1]
         if inner is None:
-            self._problem(place, f"the token {place.text[match.start() :]!r} does not end", "write ${NAME}")
+            shown = _quoted(place.text, match.start())
+            self._problem(place, f"the token {shown} does not end", "write ${NAME}")
         elif inner.startswith("PORT_") and _PORT_NAME.fullmatch(name := inner[5:].lower()):
-            before = _PROTOCOL_BEFORE.search(place.text[: match.start()])
+            before = _PROTOCOL_BEFORE.search(place.text[max(0, match.start() - _BEFORE) : match.start()])
             if before is not None:
                 self._protocol(place, name, before[1].lower())
             self._slot(place, match.start(), match.end(), port=name)
@@ -178,13 +188,15 @@ class _Surveyor:
         if place.scalar.shared:
             self._problem(
                 place,
-                f"{place.text!r} is used more than once through an alias, so it can hold no port or token",
+                f"{_quoted(place.text)} is used more than once through an alias, so it can hold no port or token",
                 "write it out in each place",
             )
             return
         self.slots.append(Slot(place, start, end, port, token))
 
     def _problem(self, place: Place, message: str, remedy: str) -> None:
+        if len(self.problems) >= MOST_PROBLEMS:
+            return
         scalar = place.scalar
         self.problems.append(Problem(message, remedy, place.field, place.node, scalar.line, scalar.column))
 

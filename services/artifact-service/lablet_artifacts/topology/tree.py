@@ -33,6 +33,10 @@ MOST_BYTES = 10 * 1024 * 1024
 """Size of a lab file in bytes."""
 MOST_VALUES = 250_000
 """Scalars, lists and mappings as written; a lab of 1,000 nodes has about 130,000."""
+_FEW_VALUES, _BYTES_EACH = 5_000, 6
+"""A file with more than so many values has so many bytes for each of them (labs have 12 and more, the barest ones
+written as JSON 6.3). The parser takes 15 µs for a value and 1 µs for a byte: a small file full of commas shall not be a long
+one's work."""
 MOST_DEPTH = 40
 MOST_WORD = 200_000
 """Characters without a blank, where one of them is `!`: the parser's time for a tag grows with its square."""
@@ -119,6 +123,7 @@ class _Composer:
         self._anchors: dict[str, Value | None] = {}
         self._aliased: dict[int, Value] = {}
         self._values = 0
+        self._most_values = min(MOST_VALUES, _FEW_VALUES + len(text) // _BYTES_EACH)
         self._aliases = 0
         self._events = self._guarded()
 
@@ -179,8 +184,9 @@ class _Composer:
 
     def _value(self, event: Any, depth: int, *, in_flow: bool) -> Value:
         self._values += 1
-        if self._values > MOST_VALUES:
-            self._fail(event, f"the file has more than {MOST_VALUES:,} values", "split the lab")
+        if self._values > self._most_values:
+            said = f"more than {self._most_values:,} values, too many for its {len(self._text):,} characters"
+            self._fail(event, f"the file has {said}", "split the lab")
         if depth > MOST_DEPTH:
             self._fail(event, f"values are nested deeper than {MOST_DEPTH}", "a lab needs fewer levels")
         if isinstance(event, AliasEvent):

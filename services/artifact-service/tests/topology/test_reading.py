@@ -1,9 +1,13 @@
 """What a lab file may hold, and what an author is told about one that is wrong."""
 
+import json
+import time
+
 import pytest
 
-from lablet_artifacts.topology import SCHEMA_VERSIONS, TopologyError, read_topology
+from lablet_artifacts.topology import SCHEMA_VERSIONS, TopologyError, find_ports, read_topology
 from lablet_artifacts.topology import tree as limits
+from lablet_artifacts.topology.problems import MOST_PROBLEMS
 
 
 def problems(data):
@@ -122,6 +126,37 @@ def test_nesting_aliases_and_values_are_limited():
 def test_too_many_values_are_refused(monkeypatch):
     monkeypatch.setattr(limits, "MOST_VALUES", 100)
     assert "more than 100 values" in only(b"- a\n" * 101).message
+
+
+@pytest.mark.parametrize("alias", ["", "&again "])
+@pytest.mark.parametrize("token", ["${PORT_WEB", "${PORT_WEB}", "udp:${PORT_WEB}", "${", "${ }", "${HOST}"])
+def test_a_text_of_tokens_alone_takes_no_time_that_grows_with_its_square(lab, token, alias):
+    tags = f"    tags: [{alias}'{token * (180_000 // len(token))}'{', *again' if alias else ''}]\n    interfaces:"
+    data = lab().replace(b"    interfaces:", tags.encode(), 1)
+    began = time.process_time()
+    found = []
+    try:
+        find_ports(read_topology(data))
+    except TopologyError as error:
+        found += error.problems
+    assert len(found) <= MOST_PROBLEMS
+    assert all(len(problem.message) <= 400 for problem in found)
+    assert time.process_time() - began < 1.0
+
+
+def test_a_short_file_full_of_commas_is_refused_before_it_has_been_a_long_ones_work():
+    assert "too many for its 180,002 characters" in only(b"[" + b"a," * 90_000 + b"]").message
+    assert "too many for its 180,002 characters" in only(b"[" + b"a:," * 60_000 + b"]").message
+
+
+def test_a_lab_of_a_thousand_nodes_written_without_a_blank_has_fewer_values_than_are_allowed(lab):
+    node = {"id": "n0", "label": "r0", "node_definition": "iol-xe", "x": 0, "y": 0, "interfaces": [
+        {"id": f"i{slot}", "label": f"e0/{slot}", "slot": slot, "type": "physical"} for slot in range(8)]}  # fmt: skip
+    nodes = [node | {"id": f"n{number}", "label": f"r{number}"} for number in range(1000)]
+    link = {"id": "l0", "n1": "n0", "i1": "i0", "n2": "n1", "i2": "i0"}
+    links = [link | {"id": f"l{n}", "n1": f"n{2 * n}", "n2": f"n{2 * n + 1}"} for n in range(500)]
+    written = json.dumps({"lab": {"version": "0.3.0"}, "nodes": nodes, "links": links}, separators=(",", ":"))
+    assert len(read_topology(written.encode()).nodes) == 1000
 
 
 def test_a_missing_or_unknown_version_lists_the_known_ones(lab):

@@ -8,7 +8,7 @@ import asyncio
 from collections import OrderedDict
 
 from lablet_artifacts import manifests
-from lablet_artifacts.topology import render
+from lablet_artifacts.topology.rendering import Template, fill, prepare
 from lablet_common.objects import ObjectStore, get_content
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance
@@ -25,6 +25,7 @@ class Renderer:
         self._gate = asyncio.Semaphore(concurrency)
         self._cached = cached
         self._files: OrderedDict[tuple[str, str], bytes] = OrderedDict()
+        self._templates: dict[tuple[str, str], Template] = {}
 
     async def render(self, definition: Definition, instance: Instance) -> bytes:
         """The seat's own lab file. Raises `topology.LabFileError` where tokens and ports do not fit together."""
@@ -43,7 +44,15 @@ class Renderer:
                 worker=instance.spec.worker,
             )
         async with self._gate:
-            return await asyncio.to_thread(render, source, dict(instance.spec.ports), values)
+            key = definition.tenant, definition.spec.topology.digest
+            return await asyncio.to_thread(self._fill, key, source, dict(instance.spec.ports), values)
+
+    def _fill(self, key: tuple[str, str], source: bytes, ports: dict[str, int], values: dict[str, str]) -> bytes:
+        """In a thread. Two that begin together read the file twice, and that is all."""
+        template = self._templates.get(key)
+        if template is None:
+            template = self._templates[key] = prepare(source)
+        return fill(template, ports, values)
 
     async def _source(self, definition: Definition) -> bytes:
         key = (definition.tenant, definition.spec.topology.digest)
@@ -52,6 +61,7 @@ class Renderer:
             data = await get_content(self._objects, *key)
             self._files[key] = data
             while len(self._files) > self._cached:
-                self._files.popitem(last=False)
+                forgotten, _ = self._files.popitem(last=False)
+                self._templates.pop(forgotten, None)
         self._files.move_to_end(key)
         return data

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 
 from lablet_common.testing.simulation import Weather
 from lablet_local.simulation.story import Shape
@@ -36,6 +36,7 @@ def term(weeks: int) -> Shape:
 def lived(seed: int, shape: Shape | None) -> Verdict:
     """A seed's verdict, or what its world fell apart with."""
     gc.disable()  # a world is small and ends as a whole
+    _freeze()
     try:
         return trial(seed, shape)
     except Exception as error:  # noqa: BLE001 - a seed that cannot be lived through has failed
@@ -43,6 +44,13 @@ def lived(seed: int, shape: Shape | None) -> Verdict:
     finally:
         gc.enable()
         gc.collect()
+
+
+@cache
+def _freeze() -> None:
+    """What was there before the first world, modules above all, is looked through no more when the garbage of one is."""
+    gc.collect()
+    gc.freeze()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

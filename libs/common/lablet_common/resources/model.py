@@ -140,7 +140,10 @@ StatusT = TypeVar("StatusT", bound=Status)
 def lighten(value: BaseModel) -> None:
     """Makes a resource that is kept in memory a third smaller: pydantic's notes about which of its fields were given are
     shared by all of a class. `model_fields_set` names every field from then on; nothing in Lablet asks for it."""
-    object.__setattr__(value, "__pydantic_fields_set__", _every_field(type(value)))
+    every = _every_field(type(value))
+    if value.__pydantic_fields_set__ is every:
+        return  # another copy of the store has done it
+    object.__setattr__(value, "__pydantic_fields_set__", every)
     for part in value.__dict__.values():
         if isinstance(part, BaseModel):
             lighten(part)

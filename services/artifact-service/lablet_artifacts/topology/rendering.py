@@ -8,9 +8,10 @@ the author's text, so every other byte is the same because it was never touched.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from itertools import groupby
 
-from lablet_artifacts.topology.ports import Slot, survey
+from lablet_artifacts.topology.ports import Slot, Survey, survey
 from lablet_artifacts.topology.problems import Problem, RenderError
 from lablet_artifacts.topology.reading import read_structure
 from lablet_artifacts.topology.scalars import is_printable
@@ -26,9 +27,26 @@ def render(data: bytes, ports: Mapping[str, int], values: Mapping[str, str] | No
     Raises TopologyError where the file is no sound topology, and RenderError naming every token without a port or
     value, every port without a place, every token left over, and every text that grows too long for its field.
     """
+    return fill(prepare(data), ports, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A lab file and where its slots are: what all its seats have in common. Little more than the text itself."""
+
+    text: str
+    found: Survey
+
+
+def prepare(data: bytes) -> Template:
+    """Reads the file, which is most of the work. Raises TopologyError."""
     text = decode(data)
-    topology = read_structure(text)
-    found = survey(topology.places)
+    return Template(text, survey(read_structure(text).places))
+
+
+def fill(template: Template, ports: Mapping[str, int], values: Mapping[str, str] | None = None) -> bytes:
+    """The seat's file. Raises RenderError as `render` does."""
+    text, found = template.text, template.found
     problems = list(found.problems)
     problems += _unplaced(found.slots, ports, values or {})
     problems += _unfit(found.slots, ports, values or {})

@@ -54,7 +54,11 @@ async def measured_mesh(
     """A mesh whose pool is filled with its workers and whose definition is published."""
     seeds = folder / "pools.yaml"
     seeds.write_text(_SEEDS, encoding="utf-8")
-    more = {"WORKER_TEMPLATES_CONFIG_PATH": str(seeds), **(environment or {})}
+    more = {
+        "WORKER_TEMPLATES_CONFIG_PATH": str(seeds),
+        "GATEWAY_MAX_UNDECIDED": "1000000",  # what is measured is accepting, beyond what is decided meanwhile
+        **(environment or {}),
+    }
     async with LocalMesh(folder / "mesh", replicas=replicas, environment=more) as mesh:
         async with Http(mesh.ports.gateway(), mesh.token()) as http:
             await http.call(

@@ -107,7 +107,7 @@ class Intake:
             self._wake.clear()
             try:
                 pending = await self._inbox.pending(_BATCH)
-                INBOX_DEPTH.labels(self._service, self._shard).set(len(pending))
+                INBOX_DEPTH.labels(self._service, self._shard).set(self._inbox.waiting)
                 for undecided in pending:
                     await self._settle(undecided)
             except StoreUnavailable as error:

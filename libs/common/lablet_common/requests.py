@@ -178,11 +178,14 @@ class Inbox:
     def __init__(self, store: Store, service: str, shard: str) -> None:
         self._store = store
         self._prefix = inbox_prefix(service, shard)
+        self.waiting = 0
+        """How many waited in all when `pending` looked last."""
 
     async def pending(self, limit: int = 100) -> list[Undecided]:
         """The longest waiting first, by the pointers' create revisions, those of one transaction by their places; read
         linearizably. A few more than `limit` where it would divide what one transaction brought."""
         page = await self._store.range(self._prefix, limit=limit + TOGETHER, order_by_create=True)
+        self.waiting = page.count
         pointers = sorted(((kv, json.loads(kv.value)) for kv in page.items), key=_place)
         revisions = [kv.create_revision for kv, _ in pointers]
         if len(pointers) > limit:

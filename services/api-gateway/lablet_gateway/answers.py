@@ -75,7 +75,7 @@ _WORDS = {
     428: "If-Match is missing",
     429: "Too many: come back after Retry-After",
     502: "The stored object does not have the content that its digest says",
-    503: "A dependency is away: see dependency",
+    503: "A dependency is away (see dependency), or too much waits: come back after Retry-After",
 }
 
 

@@ -77,6 +77,7 @@ from lablet_gateway.settings import GatewaySettings
 from lablet_gateway.shortcut import Shortcut
 from lablet_gateway.streams import Hub
 from lablet_gateway.throttle import Buckets, RateLimit
+from lablet_gateway.underway import Places
 from lablet_gateway.webhooks.dispatcher import Dispatcher
 from lablet_gateway.webhooks.preset import Preset
 from lablet_gateway.webhooks.sender import HttpSender
@@ -124,6 +125,7 @@ def create_app(parts: Parts) -> FastAPI:
     uploads = {("POST", f"{PREFIX}/definitions"): settings.gateway_max_upload_bytes}
     app.add_middleware(Shortcut)
     app.add_middleware(BodyLimit, limit=settings.gateway_max_body_bytes, larger=uploads)
+    app.add_middleware(Places, most=settings.gateway_max_underway)
     if settings.gateway_rate_limit:
         app.add_middleware(RateLimit, buckets=Buckets(settings.gateway_rate_limit, settings.gateway_rate_burst))
     app.add_middleware(Authentication, verifier=parts.proof)

@@ -16,6 +16,7 @@ from lablet_common.resources.kinds import REQUEST
 from lablet_common.resources.request import Request
 from lablet_common.store import EventType, KeyValue, Store, StoreError, WatchBatch
 from lablet_common.store.changes import decode
+from lablet_gateway.underway import aside
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 2000
@@ -40,6 +41,10 @@ class Decisions:
     async def wait(self, request: Request, timeout: float) -> Request:
         """Waits up to `timeout` real seconds for the decision and returns the request as it then stands. Raises
         `NotFound`, `StoreUnavailable`."""
+        with aside():
+            return await self._wait(request, timeout)
+
+    async def _wait(self, request: Request, timeout: float) -> Request:
         began = time.monotonic()
         key = REQUEST.key_of(request)
         try:

@@ -23,6 +23,7 @@ from lablet_common.store.changes import Unreadable
 from lablet_common.store.repository import InvalidCursor, NotFound
 from lablet_common.store.selectors import SelectorError
 from lablet_gateway import problems
+from lablet_gateway.admission import Crowded
 from lablet_gateway.eventlog import EventLogUnavailable
 from lablet_gateway.gathering import Overloaded
 from lablet_gateway.problems import Refused, field_error
@@ -100,6 +101,14 @@ def refusal_of(error: Exception) -> Refused | None:
             return problems.unavailable(
                 "etcd", f"etcd is slower than what is asked of it: {error}; come back in a moment"
             )
+        case Crowded():
+            return problems.OVERLOADED(
+                str(error),
+                headers={"Retry-After": "2"},
+                service=error.service,
+                shard=error.shard,
+                waiting=error.waiting,
+            )
         case EventLogUnavailable():
             return problems.unavailable("nats", f"NATS does not answer: {error}")
         case ObjectMissing():
@@ -155,7 +164,7 @@ async def answer(request: Request, error: Exception) -> Response:
     if refused is None:
         _log.error("a request failed", exc_info=error, extra={"path": request.url.path, "method": request.method})
         refused = problems.INTERNAL("something went wrong here; the log has it under the request id")
-    elif refused.problem.status >= 500:
+    elif refused.problem.status >= 500 and not isinstance(error, Overloaded | Crowded):  # those are counted: `SHED`
         _log.warning("a request could not be served", extra={"path": request.url.path, "cause": str(error)})
     return problem_response(refused.problem, request, refused.headers)
 
@@ -168,6 +177,7 @@ def install(app: FastAPI) -> None:
         ValidationError,
         StoreUnavailable,
         Overloaded,
+        Crowded,
         EventLogUnavailable,
         ObjectStoreError,
         Compacted,

@@ -12,6 +12,8 @@ from lablet_common.acceptance import accept_all
 from lablet_common.requests import Accepted, accept
 from lablet_common.resources.request import Request
 from lablet_common.store import Get, InvalidRequest, KeyValue, Store
+from lablet_common.telemetry.metrics import SHED
+from lablet_gateway.admission import DEEPEST, Admission
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -45,6 +47,7 @@ class Gathering(Generic[T, U]):
         """The outcome of the item. Raises the error that stands for it, or that the whole round met, and `Overloaded`
         at once when too many wait."""
         if len(self._waiting) >= self._most:
+            SHED.labels("etcd").inc()
             raise Overloaded(f"{self._most} calls wait for an answer already")
         future: asyncio.Future[U] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, future))
@@ -78,16 +81,23 @@ class Gathering(Generic[T, U]):
                 future.set_result(outcome)
 
 
-def acceptance(store: Store, most: int = MANY) -> Gathering[Request, Accepted]:
-    """Accepts requests, those of a round together."""
+def acceptance(store: Store, most: int = MANY, deepest: int = DEEPEST) -> Gathering[Request, Accepted]:
+    """Accepts requests, those of a round together; `Crowded` for those whose inbox is full (see `admission`)."""
+    admission = Admission(store, deepest)
 
     async def work(requests: Sequence[Request]) -> Sequence[Accepted | Exception]:
-        try:
-            return await accept_all(store, requests)
-        except InvalidRequest:
-            return [await _alone(store, request) for request in requests]  # only the one at fault is to hear of it
+        judged = await admission.judge(requests)
+        accepted = iter(await _accepted(store, [one for one, no in zip(requests, judged, strict=True) if no is None]))
+        return [next(accepted) if no is None else no for no in judged]
 
     return Gathering(work, most)
+
+
+async def _accepted(store: Store, requests: Sequence[Request]) -> Sequence[Accepted | Exception]:
+    try:
+        return await accept_all(store, requests)
+    except InvalidRequest:
+        return [await _alone(store, request) for request in requests]  # only the one at fault is to hear of it
 
 
 async def _alone(store: Store, request: Request) -> Accepted | Exception:

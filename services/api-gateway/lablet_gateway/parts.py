@@ -54,9 +54,10 @@ class Parts:
 
     def __post_init__(self) -> None:
         """What all callers share of the store."""
-        object.__setattr__(self, "acceptance", acceptance(self.store, self.settings.gateway_max_waiting))
-        object.__setattr__(self, "lookups", lookups(self.store, self.settings.gateway_max_waiting))
-        object.__setattr__(self, "heads", heads(self.store, self.settings.gateway_max_waiting))
+        most = self.settings.gateway_max_waiting
+        object.__setattr__(self, "acceptance", acceptance(self.store, most, self.settings.gateway_max_undecided))
+        object.__setattr__(self, "lookups", lookups(self.store, most))
+        object.__setattr__(self, "heads", heads(self.store, most))
         object.__setattr__(self, "decisions", Decisions(self.store))
         object.__setattr__(self, "key_uses", KeyUses(self.store))
         keys = KeyVerifier(self.caches, self.lookups, self.key_uses)

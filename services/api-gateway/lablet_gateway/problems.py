@@ -66,6 +66,7 @@ TOO_MANY = ProblemType("too-many-requests", "Too many requests", 429)
 INTERNAL = ProblemType("internal", "Internal error", 500)
 NO_TRACES = ProblemType("no-traces", "No traces are kept", 404)
 CORRUPT = ProblemType("corrupt-object", "Corrupt object", 502)
+OVERLOADED = ProblemType("overloaded", "Too much waits to be decided", 503)
 UNAVAILABLE = ProblemType("unavailable", "A dependency is unavailable", 503)
 
 

@@ -99,8 +99,14 @@ class GatewaySettings(CommonSettings):
     """Calls a second that one caller may make of one replica, in the long run; 0: as many as they like."""
     gateway_rate_burst: int = Field(default=600, ge=1)
     """Calls that a caller who has rested may make at once."""
+    gateway_max_underway: int = Field(default=500, ge=2)
+    """Calls under way at the same time on this replica, from the proof of who asks until the answer begins; more are
+    answered 503 at once, and a caller who has half of them 429. Who waits for a decision or hears events is not counted."""
     gateway_max_waiting: int = Field(default=5000, ge=1)
     """Calls that wait for etcd at the same time; more are answered 503 at once, until it is quicker."""
+    gateway_max_undecided: int = Field(default=2000, ge=1)
+    """Requests that may wait in one inbox (a service's, for one pool) to be decided; beyond that new work is answered 503
+    at once, and what takes back or manages (a cancel, a drain) beyond half as many again."""
     gateway_max_wait_seconds: float = Field(default=30.0, ge=0)
     """Longest `Prefer: wait` that is honoured (real seconds)."""
     gateway_drain_seconds: float = Field(default=0.0, ge=0, le=300)

@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from lablet_common.intents import INTENTS, ReservationCreate, ReservationRequested, SimulateRequested, SimulationCreate
 from lablet_common.recurrence import InvalidRecurrence, occurrences
-from lablet_common.requests import accept, build_request, digest_of, new_ids, request_key, wait_decided
+from lablet_common.requests import build_request, digest_of, new_ids, request_key
 from lablet_common.resources.kinds import POOL, RESERVATION, TEMPLATE
 from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.resources.series import MAX_OCCURRENCES
@@ -69,7 +69,7 @@ async def put(parts: Parts, caller: Caller, asked: Ask, pool: str, data: Simulat
         at=parts.clock.now(),
         trace_parent=current_trace_parent(),
     )
-    return (await accept(parts.store, request)).request
+    return (await parts.acceptance.ask(request)).request
 
 
 async def answer_response(
@@ -80,7 +80,7 @@ async def answer_response(
     if not request.is_final:
         most = parts.settings.gateway_max_wait_seconds
         seconds = min(patience, most) if wait is None else wait
-        request = await wait_decided(parts.store, request.tenant, request.id, seconds)
+        request = await parts.decisions.wait(request, seconds)
     if request.status.phase is RequestPhase.REFUSED:
         raise answers.refusal_in(request)
     if request.status.phase is RequestPhase.ACCEPTED:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from lablet_common.telemetry.metrics import SHED
 from lablet_gateway import problems
 from lablet_gateway.faults import problem_response
 from lablet_gateway.identity import Principal
@@ -74,6 +75,7 @@ class RateLimit:
             await self._app(scope, receive, send)
             return
         assert principal is not None
+        SHED.labels("rate").inc()
         refused = problems.TOO_MANY(
             f"{principal.name} calls more often than this system takes: come back in {wait:.1f} s, or ask for several "
             "things in one batch",

@@ -194,7 +194,7 @@ class PoolOwner:
     async def _decide_inbox(self) -> int:
         """Decides what waits, in order, and returns how many requests that were."""
         pending = await self._inbox.pending(self._settings.scheduler_batch_size)
-        INBOX_DEPTH.labels(Service.SCHEDULER, self.pool).set(len(pending))
+        INBOX_DEPTH.labels(Service.SCHEDULER, self.pool).set(self._inbox.waiting)
         steps: list[Step] = []
         about: set[str | None] = set()
         writer, refusals, waiting = self._writer, self._writer.refusals, 0

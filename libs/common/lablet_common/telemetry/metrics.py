@@ -55,6 +55,13 @@ API_REQUEST = Histogram(
     buckets=_FAST,
     registry=REGISTRY,
 )
+SHED = Counter(
+    "lablet_api_shed",
+    "Calls sent away unserved: an inbox is full, too many are under way, etcd is slow, the caller's rate is spent",
+    ["reason"],
+    registry=REGISTRY,
+)
+"""`inbox`, `places`, `etcd` or `rate`."""
 LOOP_LAG = Gauge("lablet_event_loop_lag_seconds", "How late the event loop woke a timer", registry=REGISTRY)
 TASKS = Gauge("lablet_tasks", "Tasks of the event loop that have not ended", registry=REGISTRY)
 STEP_FAILURES = Counter("lablet_reconcile_failures", "Failed reconcile steps", ["reconciler"], registry=REGISTRY)

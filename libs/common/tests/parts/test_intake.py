@@ -17,6 +17,7 @@ from lablet_common.resources.worker import PoolSpec, PoolStatus, WorkerPool
 from lablet_common.store import MemoryStore
 from lablet_common.store.repository import Repository
 from lablet_common.tasks import together
+from lablet_common.telemetry.metrics import INBOX_DEPTH
 
 NOW = datetime(2027, 3, 1, 7, tzinfo=UTC)
 APPLY = INTENTS["io.lablet.pool.apply.requested.v1"]
@@ -82,6 +83,19 @@ async def test_requests_are_decided_once_each_in_the_order_of_their_acceptance(b
     await bench.run(bench.intake(await bench.fence(), decide))
     assert bench.seen == ["b", "a", "c"]
     assert [pool.id for pool in (await Repository(bench.store, POOL).list()).items] == ["a", "b", "c"]
+
+
+async def test_the_depth_that_is_told_is_the_whole_inboxs_and_not_the_batchs(bench):
+    for number in range(250):
+        await bench.ask(f"p{number}")
+    told = []
+
+    async def decide(undecided):
+        told.append(INBOX_DEPTH.labels("worker-controller", "-")._value.get())
+        return Decision("Created", bench.pool(target_of(undecided)))
+
+    await bench.run(bench.intake(await bench.fence(), decide))
+    assert (told[0], told[100]) == (250, 150)
 
 
 async def test_the_outcome_stands_in_the_request(bench):

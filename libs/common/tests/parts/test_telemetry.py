@@ -104,6 +104,7 @@ CONTRACT = {
     "lablet_events_dead_lettered": {"consumer"},
     "lablet_is_owner": {"service", "shard"},
     "lablet_api_request_duration_seconds": {"method", "route", "status"},
+    "lablet_api_shed": {"reason"},
 }
 
 

@@ -5,7 +5,6 @@ from typing import cast
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from lablet_common.requests import wait_decided
 from lablet_common.resources.kinds import REQUEST
 from lablet_common.resources.request import Request
 from lablet_gateway import problems, reads
@@ -26,5 +25,5 @@ async def get_request(request_id: str, parts: WithParts, caller: WithCaller, pre
         raise problems.unknown(REQUEST.name, request_id)
     wait = wait_of(prefer, parts.settings.gateway_max_wait_seconds)
     if wait is not None and not request.is_final:
-        request = await wait_decided(parts.store, caller.tenant, request_id, wait)
+        request = await parts.decisions.wait(request, wait)
     return resource_response(request)

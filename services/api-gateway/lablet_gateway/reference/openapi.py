@@ -44,10 +44,12 @@ _DETAILS: Mapping[str, str] = {
     "too-many-requests": "more than the token may ask for: come back after Retry-After",
     "internal": "something went wrong here; the log has it under the request id",
     "corrupt-object": "the stored object does not have the content that its digest says",
+    "overloaded": "2,000 requests wait for the scheduler (shard default) already: come back in a moment",
     "unavailable": "etcd does not answer: no endpoint answered",
 }
 _MORE: Mapping[str, Mapping[str, Any]] = {
     "unavailable": {"dependency": "etcd"},
+    "overloaded": {"service": "scheduler", "shard": "default", "waiting": 2000},
     "invalid": {"errors": [{"path": "durationMinutes", "message": "Input should be greater than 0"}]},
     "not-found": {"kind": "reservation", "id": RESERVATION},
 }

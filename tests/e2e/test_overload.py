@@ -37,7 +37,7 @@ RUSH_SECONDS = 8.0
 RECOVERED_SECONDS = 10.0
 FAR_SECONDS = 0.01
 SCARCE = {"SCHEDULER_BATCH_SIZE": "4"}
-DEEPEST = 100
+DEEPEST = 50
 GATEWAY = {
     "GATEWAY_MAX_UNDECIDED": str(DEEPEST),
     "GATEWAY_MAX_UNDERWAY": "60",
@@ -184,7 +184,7 @@ async def test_beyond_capacity_it_sheds_and_loses_nothing_and_recovers(
     )
 
     assert len(answers) / seconds > rate * TIMES * 0.8, "the clients did not keep their rate: nothing was proven"
-    assert set(statuses) == {202, 429, 503}
+    assert {202, 503} <= set(statuses) <= {202, 429, 503}
     shed = [answer for answer in answers if answer.status != 202]
     assert len(shed) > len(answers) / 2, "most of it cannot be done"
     for answer in shed:

@@ -14,6 +14,7 @@ from lablet_client.cli.tables import COLUMNS, KINDS, STYLES, kind_word
 from lablet_client.instances import Port
 from lablet_common.resources.kinds import KINDS as RESOURCES
 from lablet_common.resources.kinds import SUBSCRIPTION
+from lablet_common.version import __version__
 
 # -- usage and exit codes ----------------------------------------------------------------------------------------------
 
@@ -94,6 +95,10 @@ def test_a_rejection_gives_the_scheduler_s_reasons(lablet, scripted, problem):
 def test_wrong_usage_ends_with_2_and_says_what_is_meant(lablet, arguments, said):
     lablet(*arguments, code=2)
     assert said in lablet.stderr
+
+
+def test_the_version_is_told_without_a_mesh(lablet):
+    assert lablet("--version").strip() == f"lablet {__version__}"
 
 
 def test_unknown_options_end_with_2(lablet):

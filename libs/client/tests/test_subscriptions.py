@@ -52,6 +52,12 @@ def test_dead_letters_are_sent_again_and_deleted(typed, mesh):
     mesh.letters.letters = {n: letter("webhook-grader" if n < 3 else "scheduler", n) for n in range(1, 7)}
     only = ("--consumer", "webhook-grader")
     assert [row["sequence"] for row in json.loads(typed("dlq", "list", *only, "-o", "json"))] == [1, 2]
+    raw = json.loads(typed("dlq", "show", "4", "-o", "json"))
+    shown = typed("dlq", "show", "4")
+    moment = datetime.fromisoformat(raw["at"]).astimezone()
+    assert f"{moment:%H:%M}" in shown, "times are the reader's own"
+    assert raw["at"] not in shown
+    assert raw["reason"] in shown
     assert "2 dead letters of grader" in typed("subscription", "redeliver", "grader")
     assert "no dead letters" in typed("subscription", "redeliver", "grader")
     assert "4 was sent again" in typed("dlq", "replay", "4")

@@ -1,12 +1,15 @@
 """`lablet dlq …`: messages that nobody could handle, and another chance for them."""
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lablet_client.cli.output import Format, Output, plain_table, write_data
+from lablet_client.cli.output import Format, Output, as_yaml, pairs, plain_table, write_data
 from lablet_client.cli.session import session
+from lablet_client.cli.times import show_time
 
 if TYPE_CHECKING:
     from lablet_client.client import Client
@@ -34,12 +37,22 @@ def list_letters(context: typer.Context, consumer: Consumer = None, output: Outp
 
 @app.command()
 def show(
-    context: typer.Context, letter: Annotated[str, typer.Argument(metavar="ID")], output: Output = Format.YAML
+    context: typer.Context, letter: Annotated[str, typer.Argument(metavar="ID")], output: Output = Format.TABLE
 ) -> None:
     """Show one with its message."""
     run = session(context)
     found = run.run(lambda client: client.dead_letters.get(letter))
-    write_data(run.console, dict(found), Format.JSON if output is Format.JSON else Format.YAML)
+    if output in (Format.JSON, Format.YAML):
+        write_data(run.console, dict(found), output)
+        return
+    rest = dict(found)
+    headers, payload = rest.pop("headers", {}), str(rest.pop("payload", ""))
+    rest["at"] = show_time(datetime.fromisoformat(rest["at"]), datetime.now(UTC))
+    run.console.print(pairs([(name, str(value)) for name, value in rest.items()]))
+    for title, text in (("headers", as_yaml(headers) if headers else ""), ("message", _pretty(payload))):
+        if text:
+            run.console.print(f"\n[bold]{title}[/]")
+            run.console.print(text.rstrip(), markup=False)
 
 
 @app.command()
@@ -98,6 +111,13 @@ _COLUMNS = (
     ("attempts", "deliveries"),
     ("reason", "error"),
 )
+
+
+def _pretty(payload: str) -> str:
+    try:
+        return json.dumps(json.loads(payload), indent=2, ensure_ascii=False)
+    except ValueError:
+        return payload  # it may be here because it is no JSON
 
 
 def _first(letter: Mapping[str, Any], *names: str) -> Any:

@@ -79,6 +79,14 @@ app = typer.Typer(
 )
 
 
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        from lablet_common.version import __version__
+
+        typer.echo(f"lablet {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def connect(
     context: typer.Context,
@@ -89,6 +97,15 @@ def connect(
         str | None, typer.Option("--as", metavar="ROLE", help="Use this role's token from the connection file")
     ] = None,
     color: Annotated[bool | None, typer.Option("--color/--no-color", help="(default: on a terminal only)")] = None,
+    version: Annotated[  # noqa: ARG001 - its callback has answered
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_say_version,
+            help="Show the command's version (`version`: the mesh's too)",
+        ),
+    ] = False,
 ) -> None:
     given = context.obj if isinstance(context.obj, Session) else Session()
     given.url, given.role, given.color = url or given.url, role or given.role, color

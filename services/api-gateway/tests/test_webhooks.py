@@ -19,15 +19,17 @@ import httpx
 import pytest
 from aiohttp import web
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+from prometheus_client import generate_latest
 from pydantic import SecretStr
 
 from lablet_common.bus import EVENTS_STREAM, MemoryBus
+from lablet_common.bus.consumer import REBUILDS, forget_counts
 from lablet_common.events import derive
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.resources.kinds import ownership_key
 from lablet_common.secrets import SecretBox
 from lablet_common.store import Transaction
-from lablet_common.telemetry.metrics import REGISTRY
+from lablet_common.telemetry.metrics import DEAD_LETTERED, EVENT_HANDLING, REGISTRY
 from lablet_gateway.app import create_app
 from lablet_gateway.deadletters import redelivery_subject
 from lablet_gateway.webhooks.addresses import SinkRefused, check_address, check_sink, check_url
@@ -451,6 +453,22 @@ async def test_a_deleted_subscription_takes_its_consumers_along(desk: Desk, sink
     await desk.publish(desk.world.reservation("rsv-a"))
     async with desk.serving():
         await until(lambda: sink.taken)
+
+
+async def test_subscriptions_that_come_and_go_leave_nothing_in_the_metrics(desk: Desk, sink: SinkServer) -> None:
+    """The soak's find: each left seventeen series behind, for as long as the gateway ran."""
+    await desk.subscribe(sink.url)
+    EVENT_HANDLING.labels(consumer="webhook-other").observe(1)
+    for counter in (DEAD_LETTERED, REBUILDS):
+        counter.labels(consumer="webhook-lms").inc()
+    async with desk.serving():
+        await desk.publish(desk.world.reservation("rsv-a"))
+        await until(lambda: sink.taken)
+        await until(lambda: 'consumer="webhook-lms"' in generate_latest(REGISTRY).decode())
+    told = generate_latest(REGISTRY).decode()
+    assert 'consumer="webhook-lms"' not in told
+    assert 'consumer="webhook-other"' in told
+    forget_counts("webhook-other")
 
 
 async def _gone(desk: Desk) -> bool:

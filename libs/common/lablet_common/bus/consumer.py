@@ -32,7 +32,7 @@ from lablet_common.bus.pull import Pull
 from lablet_common.bus.seen import Seen
 from lablet_common.events.binding import InvalidEvent
 from lablet_common.tasks import heeding_cancellation
-from lablet_common.telemetry.metrics import DEAD_LETTERED, REGISTRY
+from lablet_common.telemetry.metrics import DEAD_LETTERED, EVENT_HANDLING, REGISTRY
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,12 @@ _STEADY_SECONDS = 5.0
 REBUILDS = Counter("lablet_bus_rebuilds", "Pulls that had to be built anew", ["consumer"], registry=REGISTRY)
 
 _log = logging.getLogger(__name__)
+
+
+def forget_counts(durable: str) -> None:
+    """Takes the series of a consumer out of the metrics, where it is served no more and its name may never come again."""
+    for metric in (EVENT_HANDLING, DEAD_LETTERED, REBUILDS):
+        metric.remove(durable)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 from prometheus_client import Counter
 
 from lablet_common.bus import EVENTS_STREAM, Bus, BusUnavailable, MemoryBus, RetryPolicy, intents_stream
-from lablet_common.bus.consumer import After
+from lablet_common.bus.consumer import After, forget_counts
 from lablet_common.bus.messages import DeadLetter, Received
 from lablet_common.bus.streams import stream_of
 from lablet_common.clock import Clock
@@ -60,7 +60,10 @@ class Dispatcher:
     async def serve(self, name: str, fence: Fence) -> None:
         """Serves the subscription `name` until cancelled."""
         await self._parts.caches.reached(fence.create_revision)
-        await _Server(self._parts, self._bus, self._sender, self._clock, name, fence).run()
+        try:
+            await _Server(self._parts, self._bus, self._sender, self._clock, name, fence).run()
+        finally:
+            forget_counts(webhook_consumer(name))
 
 
 class _Server:

@@ -32,6 +32,8 @@ _LISTS = (
 _DECIDED = ("Decided", "Refused")
 _OUTCOME_SECONDS = 60.0
 _ASK_AGAIN_SECONDS = 0.25
+_IDLE_SECONDS = 2.0
+"""A gateway closes connections that rest for five: one that is about to be closed must not be taken for the next call."""
 
 
 class SteadyLoad(Load):
@@ -48,7 +50,10 @@ class SteadyLoad(Load):
         self._rng = random.Random(seed)
         self._mean = 60.0 / rate
         self._sink = sink
-        self._clients = [httpx.AsyncClient(base_url=url, timeout=10, trust_env=False) for url in gateways]
+        limits = httpx.Limits(keepalive_expiry=_IDLE_SECONDS)
+        self._clients = [
+            httpx.AsyncClient(base_url=url, timeout=10, trust_env=False, limits=limits) for url in gateways
+        ]
         self._subscribed: str | None = None
         self._heard = ""
         self.deeds: Counter[str] = Counter()

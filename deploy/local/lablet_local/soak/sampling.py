@@ -32,7 +32,8 @@ class Sampler:
 
     def __init__(self, mesh: LocalMesh) -> None:
         self._mesh = mesh
-        self._http = httpx.AsyncClient(timeout=10, trust_env=False)
+        # a connection for each look: a kept one may be closed by the other end in the very moment of the next
+        self._http = httpx.AsyncClient(timeout=10, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -79,7 +79,7 @@ def _local_dates(rule: str, begin: datetime, zone: ZoneInfo) -> list[datetime]:
     try:
         dates = rrulestr(";".join(f"{name}={value}" for name, value in parts.items()), dtstart=_moved(begin, later))
         local = [_moved(date, -later) for date in islice(dates, min(wanted, MAX_OCCURRENCES + 1))]
-    except (ValueError, TypeError, OverflowError) as error:
+    except (ValueError, TypeError, OverflowError, LookupError) as error:  # the last: the billionth Friday of a month
         raise InvalidRecurrence("rule", f"{rule!r} is no RRULE: {error}") from error
     if len(local) > MAX_OCCURRENCES:
         raise InvalidRecurrence("rule", f"more than {MAX_OCCURRENCES} dates: end the rule with COUNT or UNTIL")

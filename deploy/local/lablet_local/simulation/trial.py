@@ -15,6 +15,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import lru_cache
 from unittest.mock import patch
 
 from lablet_common.store.api import EventType, WatchBatch
@@ -72,7 +73,9 @@ def _change(kv: object, kind: EventType) -> Change:
     return Change(revision, key, None if kind is EventType.DELETE else _value(value))
 
 
+@lru_cache(maxsize=4096)
 def _value(raw: bytes) -> dict[str, object] | str:
+    """Read by every look at the world, and changed by none."""
     if not raw.startswith(b"{"):
         return raw.decode("utf-8", "replace")
     found: dict[str, object] = json.loads(raw)

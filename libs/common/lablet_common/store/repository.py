@@ -153,7 +153,7 @@ def write_cursor(revision: int, key: str) -> str:
 def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
     try:
         revision, key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError, TypeError):
+    except (binascii.Error, ValueError, TypeError, RecursionError):  # the last: nested deeper than the JSON parser goes
         raise InvalidCursor("the cursor is damaged: take it from nextCursor as it stands") from None
     if not isinstance(revision, int) or revision < 1 or not isinstance(key, str) or not key.startswith(prefix):
         raise InvalidCursor("the cursor belongs to another list: begin without one")

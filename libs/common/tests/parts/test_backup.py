@@ -1,5 +1,7 @@
 """A backup is whole or refused: the store at one revision, the objects that it refers to, the streams' positions."""
 
+import base64
+import gzip
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +14,7 @@ from lablet_common.resources.artifact import object_key
 from lablet_common.resources.kinds import TEMPLATE
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.worker import Capacity, SimpleStatus, TemplateSpec, WorkerTemplate
+from lablet_common.secrets import SecretBox
 from lablet_common.store import MemoryStore
 from lablet_common.store.repository import Repository
 from lablet_common.transfer import TransferError, import_entries
@@ -51,6 +54,37 @@ async def test_a_backup_comes_back_as_it_was_written(
     with pytest.raises(FileExistsError, match="not empty"):
         await write_backup(tmp_path / "b", store, objects)
     assert (tmp_path / "b").stat().st_mode & 0o077 == 0, "nobody else reads it"
+
+
+async def test_a_secret_goes_into_it_sealed_and_its_key_does_not(
+    store: MemoryStore, objects: MemoryObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key_file = tmp_path / "secrets.key"
+    encoded = base64.b64encode(b"k" * 32).decode()
+    key_file.write_text(f"k1:{encoded}\n")
+    key_file.chmod(0o600)
+    monkeypatch.setenv("SECRETS_KEY_FILE", str(key_file))
+    box = SecretBox.from_file(key_file)
+    templates = Repository[WorkerTemplate](store, TEMPLATE)
+    present = await templates.require("sim")
+    sealed = box.seal("the-signing-secret", "template/sim")
+    noted = present.model_copy(
+        update={"metadata": present.metadata.model_copy(update={"annotations": {"sealed": sealed}})}
+    )
+    await templates.update(noted)
+    await write_backup(tmp_path / "b", store, objects)
+    written = b"".join(
+        gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        for file in (tmp_path / "b").iterdir()
+    )
+    assert sealed.encode() in written
+    assert b"the-signing-secret" not in written
+    assert encoded.encode() not in written
+    assert b"k" * 32 not in written
+    into = MemoryStore()
+    await import_entries(into, read_backup(tmp_path / "b").entries)
+    kept = (await Repository(into, TEMPLATE).require("sim")).metadata.annotations["sealed"]
+    assert box.open(kept, "template/sim") == "the-signing-secret"
 
 
 @pytest.mark.parametrize("name", [STORE, OBJECTS])

@@ -3,11 +3,20 @@
 import asyncio
 import json
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import etcd3
 import pytest
+
+from lablet_common.intents import INTENTS
+from lablet_common.requests import accept, build_request, wait_decided
+from lablet_common.resources.kinds import INSTANCE, RESERVATION, SERIES, WORKER
+from lablet_common.resources.request import Request
+from lablet_common.store.etcd import EtcdStore
+from lablet_gateway.reference.samples import sample
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,3 +262,46 @@ async def test_a_malformed_lab_file_is_refused_with_its_line(door: Any) -> None:
     )
     assert answer.status_code == 422, answer.text
     assert answer.json()["errors"][0]["line"]
+
+
+GIVEN: dict[str, dict[str, Any]] = {
+    "io.lablet.reservation.change.requested.v1": {"seats": 2},
+    "io.lablet.reservation.open-claims.requested.v1": {"withdraw": True},
+    "io.lablet.series.change.requested.v1": {"seats": 2},
+    "io.lablet.assessment.grading.completed.v1": {"passed": True},
+}
+"""What an example leaves out and the intent cannot do without."""
+IN_A_POOL = (RESERVATION, SERIES, INSTANCE, WORKER)
+
+
+async def test_an_intent_of_every_type_has_an_owner_that_decides_it(door: Any) -> None:
+    """Past the gateway, which would refuse what is about nothing: here the owner has to say so. Last in this file, as some
+    of them make something."""
+    store = EtcdStore([door.etcd_endpoint], prefix="/lablet")
+    asked: dict[str, Request] = {}
+    for name, intent in INTENTS.items():
+        schema = intent.body.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+        example = sample(schema, schema.get("$defs", {})) | GIVEN.get(name, {})
+        pooled = intent.kind in IN_A_POOL or intent.decider is not None
+        request = build_request(
+            intent,
+            "nothing-of-that-name",
+            intent.body.model_validate(example),
+            key=uuid4(),
+            tenant="default",
+            principal="test",
+            role="admin",
+            shard="default" if pooled else "-",
+            digest=name,
+            at=datetime.now(UTC),
+        )
+        asked[name] = (await accept(store, request)).request
+    try:
+        for name, request in asked.items():
+            decided = await wait_decided(store, "default", request.id, 20)
+            assert decided.is_final, f"{name} waits in the inbox of {request.spec.service} for ever"
+            assert decided.status.history[-1].by == f"/lablet/{request.spec.service}"
+            problem = decided.status.problem
+            assert problem is None or not problem.type.endswith("/unknown-intent"), name
+    finally:
+        await store.close()

@@ -20,7 +20,8 @@ from lablet_common.process_lab import KIND, MOST_BYTES, RUNTIME, ProcessLab
 
 FORMAT = "process"
 _KIND = re.compile(rb"^(?:\xef\xbb\xbf)?[\"']?kind[\"']?[ \t]*:[ \t]*[\"']?ProcessLab\b", re.MULTILINE)
-_WORD = re.compile(rb"""#[^\n]*|"(?:[^"\\]|\\.)*"|'[^']*'|[{}\[\],:]|[^\s{}\[\],:"'#][^\s{}\[\],:"']*""")
+# a string that never ends is one word: if none were found, each quote within it would be tried again to the file's end
+_WORD = re.compile(rb"""#[^\n]*|"(?:[^"\\]|\\.)*"?|'[^']*'?|[{}\[\],:]|[^\s{}\[\],:"'#][^\s{}\[\],:"']*""")
 _MOST_DEPTH = 12
 _MOST_PROBLEMS = 50
 _REMEDIES: Table[str, str] = {
@@ -40,7 +41,7 @@ def is_manifest(data: bytes) -> bool:
 
 def _outermost(data: bytes) -> Iterator[tuple[str, str]]:
     """Key and first word of each value of a document in braces; nothing of any other."""
-    words = (word.decode(errors="replace") for word in _WORD.findall(data.removeprefix(b"\xef\xbb\xbf")))
+    words = (one[0].decode(errors="replace") for one in _WORD.finditer(data.removeprefix(b"\xef\xbb\xbf")))
     depth, before, key = 0, "", ""
     for word in words:
         if word.startswith("#") or (depth == 0 and word == "---"):

@@ -1,10 +1,12 @@
 """Publishing the manifest of a process lab: inferred needs, faults with their places, approval, and a seat's form."""
 
 import json
+import time
 from typing import Any
 
 import pytest
 
+from lablet_artifacts import manifests
 from lablet_artifacts.manifests import is_manifest, read_manifest, render
 from lablet_artifacts.publishing import infer_spec
 from lablet_artifacts.topology import LabFileError
@@ -77,6 +79,38 @@ def test_flow_style_and_broken_ones_are_manifests_too(text: bytes) -> None:
 )
 def test_the_words_inside_a_lab_file_do_not_make_it_a_manifest(text: bytes) -> None:
     assert not is_manifest(text)
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (b'{"x": ProcessLab "', b'\\"'),
+        (b'{x: ProcessLab "', b'a\\"'),
+        (b'{"x": ProcessLab ', b"'\""),
+        (b"ProcessLab ", b'\\"'),
+    ],
+)
+def test_a_text_that_never_ends_takes_no_time_that_grows_with_its_square(begin: bytes, again: bytes) -> None:
+    def took(times: int) -> float:
+        data, best = begin + again * times, 60.0
+        for _ in range(3):
+            began = time.process_time()
+            assert not is_manifest(data)
+            best = min(best, time.process_time() - began)
+        return best
+
+    assert took(16_000) < 10 * took(2_000), "8 times as long; 64 times if it is tried again at each quote"
+
+
+def test_of_what_stands_in_no_braces_one_word_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    words = manifests._WORD
+    spied = type(
+        "Words", (), {"finditer": lambda _, data: (read.append(one[0]) or one for one in words.finditer(data))}
+    )
+    monkeypatch.setattr(manifests, "_WORD", spied())
+    assert not is_manifest(b"lab: {}\nnotes: a ProcessLab\n" + b"- a\n" * 1000)
+    assert read == [b"lab"]
 
 
 def test_the_runtime_of_a_file_cannot_be_talked_over(small: bytes) -> None:

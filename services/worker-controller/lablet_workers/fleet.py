@@ -41,8 +41,6 @@ _ANSWERING = (
     WorkerPhase.TERMINATING,
 )
 """Phases in which the runtime may be spoken to."""
-_PROBED = (WorkerPhase.READY, WorkerPhase.DRAINING)
-"""Phases in which it is asked now and then whether it is there."""
 _COMING_UP = (WorkerPhase.PROVISIONING, WorkerPhase.STARTING, WorkerPhase.LICENSING)
 _SLOW_SECONDS = 0.002
 _REST = 4.0
@@ -232,7 +230,7 @@ class Fleet:
             return self._estate.again(timedelta(0))
         self._tell_of_worker(worker, committed)
         self._wake(name)
-        if committed.status.phase not in _PROBED:
+        if committed.status.phase is not WorkerPhase.READY:  # in no other phase is it asked whether it is there
             await self._estate.pulse.end(name)
         return None
 

@@ -7,6 +7,8 @@ belongs to the worker and not to its owner, so whoever takes the pool over finds
 That a key is missing says nothing of the worker: its owner may have stood still, or etcd. So it is never acted upon alone.
 A worker is Unknown when its present owner asks and gets no answer *and* nobody has had one for the lease's length; and from
 then on the deadline of that condition counts, which stands in the record and outlives its owner (see `machines.watching`).
+Past the deadline it fails only when its present owner has itself had no answer for the lease's length: what an owner that
+died has written says nothing of an answer that is missed once.
 
 Agents keep their lease themselves, by heartbeats (see `agents.leases`), and theirs says that labs may run; here only what
 they use is kept.
@@ -15,6 +17,7 @@ they use is kept.
 import asyncio
 import json
 import logging
+from datetime import datetime
 
 from lablet_common.clock import Clock
 from lablet_common.loads import Load, WorkerLoad
@@ -50,10 +53,13 @@ class Pulse:
         self._renewed: dict[str, float] = {}
         self._asked: dict[str, float] = {}
         self._shown: set[str] = set()
+        self._silent: dict[str, datetime] = {}
+        """Worker → the first answer that this owner missed since it had one."""
 
     async def beat(self, worker: Worker, runtime: Runtime) -> None:
         """The worker has just answered: its lease is renewed, and now and then it is asked what it uses. Raises
         `StoreError`."""
+        self._silent.pop(worker.id, None)
         now = _now()
         if now - self._renewed.get(worker.id, -self._lease_seconds) >= self._lease_seconds / _RENEWALS_PER_LEASE:
             await self._renew(worker)
@@ -61,6 +67,21 @@ class Pulse:
         if now - self._asked.get(worker.id, -self._load_seconds) >= self._load_seconds:
             self._asked[worker.id] = now
             await self._ask(worker, runtime)
+
+    async def missed(self, worker: Worker) -> bool:
+        """The worker has just not answered. True: and nobody has had an answer of it within the lease's length; then nothing
+        is shown of it either. Raises `StoreError`."""
+        self._silent.setdefault(worker.id, self._clock.now())
+        if await self.has(worker):
+            return False
+        self._asked.pop(worker.id, None)  # what it uses is shown again from its next answer on
+        self._hide(worker.id)
+        return True
+
+    def silent(self, worker: Worker) -> bool:
+        """This owner itself has had no answer of it for the lease's length, of those that it has asked for."""
+        first = self._silent.get(worker.id)
+        return first is not None and self._clock.real_seconds(self._clock.now() - first) >= self._lease_seconds
 
     async def has(self, worker: Worker) -> bool:
         """Somebody has had an answer of it within the lease's length, as etcd says it now. An agent's lease says nothing
@@ -72,6 +93,7 @@ class Pulse:
         lease = self._leases.pop(worker, 0)
         self._renewed.pop(worker, None)
         self._asked.pop(worker, None)
+        self._silent.pop(worker, None)
         self._hide(worker)
         if lease:
             await self._store.lease_revoke(lease)

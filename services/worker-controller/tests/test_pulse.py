@@ -293,3 +293,60 @@ async def test_a_pool_that_is_given_up_is_shown_by_its_next_owner_alone(fleet: A
     await fleet.start()
     await fleet.at(74)
     assert shown("cpu_ratio") == 0.25
+
+
+async def test_of_a_worker_that_fell_silent_nothing_is_shown_and_again_with_its_next_answer(fleet: Any) -> None:
+    await up(fleet)
+    fleet.runtime().told = LOAD
+    fleet.controller.estate.pulse._asked.clear()
+    await fleet.at(72)
+    assert shown("cpu_ratio") == 0.25
+    fleet.runtime().up = False
+    await fleet.at(74)
+    worker = await fleet.worker()
+    assert (worker.phase, worker.status.condition("Unknown") is not None) == ("Ready", True)
+    assert [shown(what) for what in ("cpu_ratio", "memory_ratio", "disk_ratio", "running_nodes")] == [None] * 4
+    fleet.runtime().up = True
+    await fleet.at(76)
+    assert shown("cpu_ratio") == 0.25
+
+
+async def test_of_a_worker_that_goes_down_nothing_is_shown_although_its_power_off_takes_long(fleet: Any) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    fleet.runtime().told = LOAD
+    fleet.controller.estate.pulse._asked.clear()
+    fleet.runtime().refusals = {"deregister": [RuntimeUnavailable("409")] * 100_000}
+    await fleet.at(72)
+    assert shown("cpu_ratio") == 0.25
+    await fleet.at(140)
+    assert (await fleet.worker()).phase == "Draining"
+    assert (shown("cpu_ratio"), await fleet.store.get(KEY), await fleet.store.get(LOADS)) == (None, None, None)
+
+
+async def test_an_owner_fails_no_worker_by_what_another_has_found_and_one_answer_that_it_missed(fleet: Any) -> None:
+    await up(fleet)
+    fleet.runtime().up = False
+    await fleet.at(74)
+    await fleet.crash()
+    assert (await fleet.worker()).status.condition("Unknown") is not None
+    await fleet.at(130)
+    await fleet.start()
+    await fleet.at(130.2, step=0.1)
+    assert (await fleet.worker()).phase == "Ready", "it was asked once, long after the deadline"
+    fleet.runtime().up = True
+    await fleet.at(133)
+    worker = await fleet.worker()
+    assert (worker.phase, worker.status.condition("Unknown")) == ("Ready", None)
+    assert "Failed" not in [str(move.to) for move in worker.status.history]
+
+
+async def test_an_owner_that_finds_it_silent_for_as_long_as_a_lease_goes_by_the_deadline_on_record(fleet: Any) -> None:
+    await up(fleet)
+    fleet.runtime().up = False
+    await fleet.at(74)
+    await fleet.crash()
+    await fleet.at(130)
+    await fleet.start()
+    await fleet.at(132)
+    assert ("Failed", "NoAnswer") in [(str(m.to), m.reason) for m in (await fleet.worker()).status.history]

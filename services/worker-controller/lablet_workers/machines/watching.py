@@ -1,7 +1,8 @@
 """A worker that is Ready: its machine, its runtime and its licence are watched until nothing needs it any more.
 
 A runtime that does not answer while nobody has had an answer of it lately (see `pulse`) is Unknown first, and has failed by a
-deadline that stands in its record: it counts on across a change of owner. A licence that has lapsed is a condition, and is
+deadline that stands in its record: it counts on across a change of owner, but whoever fails it has itself found it silent
+for as long as a lease lasts. A licence that has lapsed is a condition, and is
 registered again where the registration is gone: labs that run go on, since the product only refuses to start further ones.
 So such a worker fails only when no lab runs on it, and only after the same deadline.
 """
@@ -36,12 +37,13 @@ async def ready(worker: Worker, wanted: Wanted, busy: bool, around: Surroundings
     unknown = worker.status.condition("Unknown")
     silent = await _silence(worker, around)
     if silent is not None:
+        nobody_heard = await around.pulse.missed(worker)
         if unknown is None:
-            if await around.pulse.has(worker):
+            if not nobody_heard:
                 return Look(around.probe)
             conditions = worker.with_condition("Unknown", True, at=now, reason="NoAnswer", message=silent)
             return Outcome(worker.observed("unknown", conditions=conditions))
-        if now - unknown.since >= around.unknown:
+        if now - unknown.since >= around.unknown and around.pulse.silent(worker):
             return fail(worker, "NoAnswer", f"its runtime has not answered since {unknown.since.isoformat()}", around)
         return Look(around.probe)
     if unknown is not None:

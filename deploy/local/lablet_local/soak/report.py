@@ -72,7 +72,7 @@ def amount(value: float, of: Grown, *, sign: bool = False) -> str:
 
 def _table(verdict: Verdict) -> str:
     rows = []
-    for limit, found in by_limit(verdict):
+    for limit, found in sorted(by_limit(verdict), key=lambda group: not group[0].judged):
         for at, one in enumerate(found):
             shown = at < _SHOWN or not one.ok
             if not shown or (not limit.judged and at):

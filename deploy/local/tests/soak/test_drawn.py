@@ -67,6 +67,7 @@ def test_the_report_holds_everything_and_loads_nothing(record: Path) -> None:
     assert "all &lt; ended" in page
     assert "fds/nats" in page
     assert "1,234" in page
+    assert page.index("<code>fds/nats") < page.index("<code>cpu_seconds/etcd"), "what is only shown comes last"
     assert not re.search(r"(src|href)=|<script|@import|url\(", page)
 
 

@@ -112,6 +112,11 @@ def test_nothing_that_runs_on_stays_root_or_may_become_it(compose: dict[str, Any
             assert "cap_add" not in service, name
 
 
+def test_nothing_of_ours_can_write_where_its_program_lies(compose: dict[str, Any]) -> None:
+    for name in OURS:
+        assert compose["services"][name]["read_only"] is True, name
+
+
 def test_whatever_runs_on_has_limits_and_its_log_an_end(compose: dict[str, Any]) -> None:
     for name in (*OURS, *BELOW, PROXY, *OBSERVERS):
         service = compose["services"][name]

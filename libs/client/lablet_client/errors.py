@@ -108,7 +108,8 @@ class TooManyRequests(Refused):
 
 
 class Unavailable(Refused):
-    """A part that is needed is down (503), after all retries. `dependency` names it."""
+    """A part that is needed is down (`dependency` names it), or the system has more to do than it takes (503), after all
+    retries."""
 
     @property
     def dependency(self) -> str | None:

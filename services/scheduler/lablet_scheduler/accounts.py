@@ -45,14 +45,16 @@ class Accounts:
         self._store = store
         self._accounts: dict[str, Account] = {}
         self._entries: dict[str, Entry] = {}
+        self._read_at = 0
 
     @staticmethod
     def reads() -> list[Get]:
         """What `take` needs."""
         return [Get(QUOTAS, prefix=True), Get(LEDGERS, prefix=True)]
 
-    async def take(self, quotas: Iterable[KeyValue], ledgers: Iterable[KeyValue]) -> None:
-        """The limits and ledgers as they are now; decisions that were not committed are forgotten."""
+    async def take(self, quotas: Iterable[KeyValue], ledgers: Iterable[KeyValue], revision: int = 0) -> None:
+        """The limits and ledgers as they were at a revision; decisions that were not committed are forgotten."""
+        self._read_at = revision
         self._entries.clear()
         self._accounts.clear()
         kept = {kv.key.removeprefix(LEDGERS): kv for kv in ledgers}
@@ -105,6 +107,15 @@ class Accounts:
                     asked=asked,
                 )  # fmt: skip
         return None
+
+    def kept(self) -> list[tuple[str, Ledger, int]]:
+        """The ledgers that stand in the store, as they were last read or written: tenant, ledger, and a revision at which it
+        was so."""
+        return [
+            (tenant, known.ledger, max(known.ledger_revision, self._read_at))
+            for tenant, known in self._accounts.items()
+            if known.ledger_revision
+        ]
 
     # -- committing --------------------------------------------------------------------------------------------------
 

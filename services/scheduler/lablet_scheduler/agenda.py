@@ -72,6 +72,11 @@ class Agenda:
         return self._state
 
     @property
+    def heard(self) -> bool:
+        """There is news that is not known yet."""
+        return bool(self._news)
+
+    @property
     def stirred(self) -> bool:
         """There is something to look at now."""
         return bool(self.dirty) or bool(self.rest) or bool(self.series) or self.freed

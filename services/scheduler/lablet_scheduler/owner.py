@@ -33,6 +33,7 @@ from lablet_scheduler.desk import SeriesDesk, is_about_series
 from lablet_scheduler.heal import heal, make_room, retry_waiting
 from lablet_scheduler.lifecycle import Rules, next_look, next_step
 from lablet_scheduler.neighbours import Neighbours
+from lablet_scheduler.review import Review, tell
 from lablet_scheduler.saving import Saving, is_about_saving
 from lablet_scheduler.settings import SchedulerSettings
 from lablet_scheduler.state import FindDefinition, PoolState
@@ -85,6 +86,9 @@ class PoolOwner:
         self._answers = Answers(store, caches, self._agenda, self._context)
         self._series = SeriesDesk(store, caches, self._agenda, self._writer, clock, self._context)
         self._saving = Saving(self._agenda, self._writer, self._context, self.wake)
+        self._review = Review(caches, self._agenda, self._writer.accounts, clock)
+        self._reviewed = 0.0
+        """The round of the agenda (by the end of its time) that the last review followed."""
         self._unsettled = False
         """The calendar may hold what was decided in this pass and not committed."""
 
@@ -105,6 +109,7 @@ class PoolOwner:
             await self._caches.reached(self._writer.needed, timeout=_FIRST_CATCH_UP_SECONDS)
         except TimeoutError as error:
             raise StoreUnavailable(f"pool {self.pool} cannot be read: {error}") from error
+        tell(self.pool, ())
         unsubscribe = self._agenda.listen()
         try:
             await self._agenda.build()
@@ -125,6 +130,7 @@ class PoolOwner:
                     continue
                 if not more:
                     ended = time.monotonic()
+                    await self._look_over()
                     await self._until_due()
                     # a pass costs the same for many as for one: what comes right behind one shares the next
                     await asyncio.sleep(max(0.0, ended + min(ended - began, _LONGEST_REST) - time.monotonic()))
@@ -132,6 +138,26 @@ class PoolOwner:
             self._saving.close()
             for stop in unsubscribe:
                 stop()
+
+    async def _look_over(self) -> None:
+        """Behind each round of looking at everything: whether the calendar is what is stored, as long as nobody wants
+        something."""
+        agenda, review = self._agenda, self._review
+        if self._reviewed != agenda.resync_at:
+            self._reviewed = agenda.resync_at
+            review.begin()
+        while review.open and not self._wake.is_set() and not agenda.heard and not self._is_due():
+            found = review.go_on()
+            tell(self.pool, found)
+            if any(one.heals for one in found):
+                await self._rebuild()
+                return
+            await asyncio.sleep(_LONGEST_REST)
+
+    def _is_due(self) -> bool:
+        soonest = self._agenda.looks.soonest
+        by_clock = soonest is not None and soonest <= self._clock.now()
+        return by_clock or time.monotonic() >= self._agenda.resync_at
 
     async def _until_due(self) -> None:
         """Waits for news, the next moment of interest, or the periodic look at everything."""

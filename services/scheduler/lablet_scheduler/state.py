@@ -193,6 +193,10 @@ class PoolState:
         """All workers that the pool may have exist as records: only then can anything be called impossible."""
         return len(self.workers) >= self.pool.spec.max if self.complete_by is None else self.complete_by
 
+    def revision_of(self, reservation_id: str) -> int:
+        """The newest revision seen of a reservation; 0: none."""
+        return self._revisions.get(reservation_id, 0)
+
     def instances_of(self, reservation_id: str) -> list[Instance]:
         names = self._of_reservation.get(reservation_id, ())
         return sorted((self.instances[name] for name in names), key=lambda instance: instance.spec.seat)

@@ -45,8 +45,9 @@ class Writer:
     async def begin(self) -> int:
         """Reads the gate and the ledgers that this pass's decisions are made from, and returns the revision that the caches
         must have reached for it."""
-        gate, quotas, ledgers = (await self._store.txn([], [Get(self._gate_key), *Accounts.reads()])).reads
-        await self.accounts.take(quotas, ledgers)
+        read = await self._store.txn([], [Get(self._gate_key), *Accounts.reads()])
+        gate, quotas, ledgers = read.reads
+        await self.accounts.take(quotas, ledgers, read.revision)
         revision = gate[0].mod_revision if gate else 0
         if revision != self.gate:
             self.gate = revision

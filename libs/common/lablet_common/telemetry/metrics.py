@@ -14,6 +14,12 @@ DECISIONS = Counter("lablet_scheduling_decisions", "Placement decisions", ["resu
 DECIDING = Histogram(
     "lablet_scheduling_duration_seconds", "Time the engine took for one decision", buckets=_FAST, registry=REGISTRY
 )
+CALENDAR_DIFFERENCES = Counter(
+    "lablet_calendar_differences",
+    "What was found on a pool's calendar, or in a tenant's ledger, that is not as it ought to be",
+    ["pool", "what"],
+    registry=REGISTRY,
+)
 DECISION_LATENCY = Histogram(
     "lablet_decision_latency_seconds", "Request committed until decided", buckets=_FAST, registry=REGISTRY
 )

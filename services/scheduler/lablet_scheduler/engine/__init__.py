@@ -13,6 +13,7 @@ answer with values; only `Calendar`'s own methods and `Replan.apply` change it. 
 `Calendar.copy`. It keeps no history, knows no quotas and writes nothing anywhere.
 """
 
+from . import audit
 from .calendar import Calendar, Conflict
 from .change import Extension, Overrun, extend, leaving_room, overrun
 from .duty import power_minutes, power_spans
@@ -72,6 +73,7 @@ __all__ = [
     "Spreading",
     "Waiting",
     "WorkerView",
+    "audit",
     "behind",
     "earliest",
     "extend",

@@ -216,6 +216,10 @@ class Calendar:
         for booked in self._of.values():
             yield from booked
 
+    def reservations(self) -> list[str]:
+        """Those with bookings."""
+        return list(self._of)
+
     def on_worker(self, name: str, start: Minute, end: Minute) -> list[Booking]:
         """The bookings that hold a worker (turnaround included) at some instant of a span."""
         self.worker(name)
@@ -362,6 +366,19 @@ class Calendar:
         return sorted(
             {at for (owner, _), ledger in self._ledgers.items() if owner == pool for at in ledger.drops(start, end)}
         )
+
+    def counted_licences(self) -> dict[tuple[str, str], int]:
+        """How many there are of each limited kind of licence, by pool and kind."""
+        return {
+            (pool, kind): most
+            for pool, policy in self._policies.items()
+            for kind, most in policy.licence_limits.items()
+        }
+
+    def licences_in_use(self, pool: str, kind: str) -> list[tuple[Minute, int]]:
+        """Where the number of a kind's licences in use changes, and to what."""
+        ledger = self._ledgers.get((pool, kind))
+        return [] if ledger is None else ledger.steps()
 
     def licences_over(self, view: WorkerView) -> list[Span]:
         """The spans in which more workers of a licence kind would be on than its pool may have."""

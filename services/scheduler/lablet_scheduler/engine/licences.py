@@ -48,6 +48,10 @@ class LicenceLedger:
         last = bisect_left(self._steps, span.end)
         return max(self._counts[first : last + 1])
 
+    def steps(self) -> list[tuple[Minute, int]]:
+        """Where the count changes, and to what."""
+        return list(zip(self._steps, self._counts[1:], strict=True))
+
     def drops(self, start: Minute, end: Minute) -> list[Minute]:
         """The minutes of a span at which a licence comes free."""
         first, last = bisect_left(self._steps, start), bisect_left(self._steps, end)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .model import Minute
+from .model import Minute, Span
 
 PAGE = 1440
 """Minutes of a page."""
@@ -320,6 +320,10 @@ class Timeline:
                 first, last = max(opens, base + begin), min(closes, base + after)
                 if first < last:
                     yield first, last, page.use[index, :, column].tolist()
+
+    def days_in_use(self) -> set[Span]:
+        """The days of which anything is known."""
+        return {Span(number * PAGE, (number + 1) * PAGE) for number in self._pages}
 
     def days(self, start: Minute, end: Minute) -> Iterator[tuple[Minute, Page | None]]:
         """The days of a span, each with its first minute and its page (None: nothing is booked on it)."""

@@ -20,6 +20,7 @@ from lablet_common.resources.worker import WorkerPhase
 from lablet_common.store import MemoryStore
 from lablet_common.terms import SeriesCancel, SeriesChange
 from lablet_scheduler import engine
+from lablet_scheduler.review import Review
 
 _LABS: dict[str, dict[str, float]] = {
     "small@1.0.0": {"cpu": 2, "nodes": 3, "ports": 3},
@@ -253,6 +254,11 @@ async def _judge(world: Any) -> None:
     assert _overruns_open(owner.state.calendar.bookings(), now) == _overruns_open(world.rebuilt(owner), now)
     faults = await world.faults()
     assert not faults, faults
+    review = Review(world.caches, owner._agenda, owner._writer.accounts, world.clock)
+    review.begin()
+    differences = review.go_on(seconds=60)
+    assert not review.open
+    assert not differences, differences
     held = [one.id for one in await world.all(RESERVATION) if one.phase == "Held" and one.spec.series is not None]
     assert not held, "a series holds what nobody works on"
     dates = [(one.spec.series, one.spec.occurrence) for one in await world.all(RESERVATION) if one.spec.series]

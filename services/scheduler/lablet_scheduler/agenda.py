@@ -107,6 +107,11 @@ class Agenda:
         self.series.clear()
         self.look_at_everything()
         self.rest = deque(sorted(state.reservations, key=lambda name: urgency(state.reservations[name])))
+        for number, reservation in enumerate(list(state.reservations.values()), 1):
+            if state.troubled(reservation, now):
+                self.dirty.add(reservation.id)  # who has lost a place comes before those who wait or ask for one
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def look_at_everything(self) -> None:
         """A new round. Only the first is in the order of urgency: in the later ones news has told what is urgent."""

@@ -204,9 +204,10 @@ def _new_end(
 def _extended(
     state: PoolState, reservation: Reservation, old: engine.Minute, new: engine.Minute, turn: Turn
 ) -> engine.Extension:
-    """Beside what is booked, and beside what is kept for those ahead who wait for the minutes that it would gain."""
+    """Beside what is booked, and beside what is kept for those ahead who wait for the minutes that it would gain. A queue of
+    jobs is delayed by it, and no job refused."""
     free = engine.extend(state.calendar, reservation.id, new)
-    if free.longest == old or not turn.gives_way(old, free.longest):
+    if free.longest == old or not turn.gives_way(old, free.longest, to_jobs=False):
         return free
     answer = engine.extend(turn.booked, reservation.id, new)
     return free if answer.longest == free.longest else engine.leaving_room(answer, len(turn.ahead))

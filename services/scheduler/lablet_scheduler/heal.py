@@ -19,12 +19,11 @@ from lablet_common.resources.reservation import Reservation, ReservationPhase, S
 from lablet_common.resources.worker import Worker, WorkerPhase
 from lablet_scheduler import engine
 from lablet_scheduler.decide import Context, Decision
-from lablet_scheduler.state import AT_RISK, PoolState
+from lablet_scheduler.state import AT_RISK, GONE, PoolState
 from lablet_scheduler.views import OVERRUN_MINUTES, explanation_of, seats_of, slot_of
 from lablet_scheduler.wishes import is_job, placement_request, tried, waiting_request
 
 BOOT_OVERDUE = "BootOverdue"
-_GONE = (WorkerPhase.FAILED, WorkerPhase.TERMINATING)
 _MOST_ATTEMPTS = 5
 """Places that a seat is given in one slot: a lab that comes up nowhere does not wander for ever."""
 
@@ -110,7 +109,7 @@ def _troubles(
 
 
 def _stands(worker: Worker | None) -> bool:
-    return worker is not None and worker.status.phase not in _GONE
+    return worker is not None and worker.status.phase not in GONE
 
 
 def _waits(instance: Instance) -> bool:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 from lablet_common.resources.definition import Definition
-from lablet_common.resources.instance import Instance
+from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.reservation import Reservation, ReservationPhase
-from lablet_common.resources.worker import Worker, WorkerPool
+from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
 from lablet_scheduler import engine
 from lablet_scheduler.views import bookings_of, demand_of, occupies, policy_of, worker_view
 from lablet_scheduler.waiting import WaitList
@@ -21,6 +21,9 @@ FindDefinition = Callable[[str, str], Definition | None]
 
 _AT_ONCE = 200
 """Reservations that are taken in before the caller may rest: some milliseconds."""
+
+GONE = (WorkerPhase.FAILED, WorkerPhase.TERMINATING)
+"""Phases of a worker on which nothing can run."""
 
 AT_RISK = "AtRisk"
 """Condition of a reservation with a seat that cannot stay where it is and has no other place yet."""
@@ -216,6 +219,18 @@ class PoolState:
     def overruns(self, reservation: Reservation, now: datetime) -> bool:
         """A lab is still there after the slot's end."""
         return reservation.slot is not None and now >= reservation.slot.end and self.has_labs(reservation.id)
+
+    def troubled(self, reservation: Reservation, now: datetime) -> bool:
+        """Some seat of it may have to go elsewhere, or takes room from others: its worker is gone, has failed or is ever
+        maintained, its lab has failed, or it stays too long."""
+        seats = reservation.status.placement
+        workers = [self.workers.get(seat.worker) for seat in seats]
+        labs = [self.instances.get(seat.instance) for seat in seats]
+        return (
+            any(worker is None or worker.status.phase in GONE or worker.spec.maintenance for worker in workers)
+            or any(lab is not None and lab.status.phase is InstancePhase.FAILED for lab in labs)
+            or self.overruns(reservation, now)
+        )
 
     def kept_waiting(self, now: datetime) -> list[Reservation]:
         """Reservations with a seat on a worker that boots for longer than it should."""

@@ -12,7 +12,7 @@ from lablet_common.resources.reservation import Reservation
 from lablet_scheduler import engine
 from lablet_scheduler.state import PoolState
 from lablet_scheduler.waiting import Order
-from lablet_scheduler.wishes import tried, waiting_request
+from lablet_scheduler.wishes import is_job, tried, waiting_request
 
 _ROUNDS = 4
 """Slots that are looked at for a suggestion: each may have others who wait in it."""
@@ -46,9 +46,10 @@ class Turn:
             self._free.release(self._beside)
         return self._free
 
-    def gives_way(self, start: engine.Minute, end: engine.Minute) -> bool:
-        """Keeps room for those ahead whose slots touch this one, too; False when there is nobody more."""
-        found = {one.request.reservation: one for one in self._in_the_way(start, end)}
+    def gives_way(self, start: engine.Minute, end: engine.Minute, *, to_jobs: bool = True) -> bool:
+        """Keeps room for those ahead whose slots touch this one, too; False when there is nobody more. Jobs begin whenever a
+        place comes free, so that they are not in the way of everybody (`to_jobs`)."""
+        found = {one.request.reservation: one for one in self._in_the_way(start, end, to_jobs)}
         if found.keys() <= self.ahead.keys():
             return False
         self.ahead |= found
@@ -67,7 +68,7 @@ class Turn:
                 return at
         return None
 
-    def _in_the_way(self, start: engine.Minute, end: engine.Minute) -> list[engine.Waiting]:
+    def _in_the_way(self, start: engine.Minute, end: engine.Minute, to_jobs: bool) -> list[engine.Waiting]:
         """Those ahead of it on the wait list whose slots touch the one that it would get."""
         state = self._state
         if not state.waitlist:
@@ -78,7 +79,7 @@ class Turn:
             return waiting_request(state, reservation, self._now, self._horizon)
 
         def most(first: Reservation) -> int | None:
-            if state.demand(first) is None:
+            if state.demand(first) is None or (not to_jobs and is_job(state, first)):
                 return 0
             other = waits(first).request
             touches = other.start < end + rest and start < other.end + rest

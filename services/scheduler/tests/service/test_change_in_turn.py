@@ -169,3 +169,20 @@ async def test_a_date_of_a_series_does_not_move_into_the_room_that_one_ahead_wai
     await crowded.settle()
     first, second = (await crowded.series(name)).status.occurrences
     assert (first.start, second.start) == (crowded.when(120), crowded.when(24 * 60 + 60))
+
+
+async def test_jobs_that_queue_do_not_keep_a_running_lab_from_its_next_hour(pool: Any) -> None:
+    """They begin whenever a place comes free, and none is refused because a lab stays; a slot that passes is lost."""
+    await pool.definition("job@1.0.0", cpu=8, nodes=1, ports=0, until_completed=True)
+    mine = await pool.ask(0, 30)
+    await pool.ask(0, 30)
+    await pool.settle()
+    job = await pool.ask(None, 60, definition="job@1.0.0")
+    await pool.settle()
+    assert await pool.phase(job) == "Waitlisted"
+    await running(pool, mine)
+    await pool.clock.advance(timedelta(seconds=1))
+    said = await pool.change(mine, end=60)
+    await pool.settle()
+    assert (await pool.request(said)).status.problem is None
+    assert (await pool.reservation(mine)).slot.end == pool.when(60)

@@ -436,3 +436,29 @@ async def test_the_calendar_is_built_with_rests_in_between_and_misses_no_news_me
     assert "default-011" in owner.state.workers
     for stop in stops:
         stop()
+
+
+async def test_a_new_owner_heals_what_was_lost_before_it_answers_who_asks(world: Any) -> None:
+    """However many slots begin before that of the seat whose worker is lost."""
+    await world.pool(workers=0)
+    await world.definition(cpu=1, nodes=1, ports=0)
+    await world.worker("default-001", cpu=251, nodes=1000)
+    await world.worker("default-002")
+    for number in range(251):
+        lost = number == 250
+        slot = Slot(start=world.when(30 if lost else 10), end=world.when(100))
+        name = f"rsv-{number:04d}"
+        worker = "default-002" if lost else "default-001"
+        seat = SeatPlacement(seat=1, worker=worker, ports={}, instance=f"ins-{name}-1")
+        status = ReservationStatus(phase=ReservationPhase.SCHEDULED, pool="default", slot=slot, placement=(seat,))
+        spec = ReservationSpec(
+            definition="ospf@1.0.0", pools=("default",), start=slot.start, end=slot.end, duration_minutes=90
+        )
+        metadata = Metadata(id=name, uid=name, created_at=world.clock.now())
+        await world.put(Reservation(metadata=metadata, spec=spec, status=status))
+    await world.set_worker("default-002", WorkerPhase.FAILED)
+    asks = await world.ask(30, 100)
+    await world.own()
+    await world.settle()
+    assert (await world.reservation("rsv-0250")).seat(1).worker == "default-001", "it gets the one place that is left"
+    assert await world.phase(asks) == "Waitlisted"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -254,3 +255,18 @@ def test_a_pool_without_workers_refuses_but_not_for_ever():
     assert isinstance(decision, Refusal)
     assert not decision.permanent
     assert "no workers" in decision.explanation.summary
+
+
+def test_no_filter_is_without_its_tests_and_its_line_in_the_guide():
+    """A new one has to be entered here, beside a test in which it alone refuses."""
+    elsewhere = {
+        Filter.DURATION: test_a_slot_longer_than_the_definition_allows_is_refused_for_ever,
+        Filter.EXCLUDED: test_an_excluded_worker_is_refused_but_not_for_ever,
+        Filter.BOOT: test_a_worker_that_cannot_boot_in_time_is_refused_to_a_punctual_request_only,
+        Filter.CAPACITY: test_a_worker_that_lacks_one_dimension_is_refused_and_the_miss_is_told_in_numbers,
+        Filter.PORTS: test_a_worker_without_enough_ports_is_refused,
+        Filter.LICENCE_COUNT: test_counted_licences_refuse_the_worker_too_many,
+    }
+    assert {*TIMELESS, *elsewhere} == set(Filter) - {Filter.WAIT_LIST}  # which refuses a request, not a worker
+    guide = (Path(__file__).parents[4] / "docs/guides/scheduling.md").read_text(encoding="utf-8")
+    assert [name for name in Filter if f"`{name}`" not in guide] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -150,3 +151,41 @@ def test_what_has_begun_is_not_tried_and_the_calendar_stays_as_it_is(calendar, r
     )
     assert [booking.reservation for booking in calendar.bookings()] == ["full"]
     assert calendar.timeline.peaks(0, 9000, 9000)[5].max() == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_large_job_is_not_starved_though_only_the_closest_workers_are_kept_for_it(worker, request_for, seed):
+    """Small ones come without end and fill whatever they may. What runs on a kept worker ends, nobody new comes onto it, and
+    another is kept in its place only where less is lacking: the large one begins when the longest of those that ran when
+    it asked has ended, at the latest."""
+    rng = random.Random(seed)
+    calendar = Calendar([PoolPolicy("default")], [worker(f"w-{number}") for number in range(4)])
+    small, longest, now, count = Demand(cpu_cores=2), 60, 6000, 0
+
+    def fill(wanted: list[Waiting]) -> bool:
+        found = retry(calendar, wanted, now)
+        for one in found:
+            if isinstance(one.decision, Placement):
+                calendar.book_all(one.decision.bookings())
+        return isinstance(found[0].decision, Placement)
+
+    def stream(many: int) -> list[Waiting]:
+        nonlocal count
+        count += many
+        lengths = [rng.randint(1, longest) for _ in range(many)]
+        return [
+            Waiting(request_for(now, minutes, f"s{count}-{n}", demand=small), at(1000 + count + n))
+            for n, minutes in enumerate(lengths)
+        ]
+
+    fill(stream(16))
+    asked = now
+    while True:
+        for one in [one for one in calendar.bookings() if one.end <= now]:
+            calendar.release(one.reservation)
+        large = Waiting(request_for(now, longest, "large", demand=Demand(cpu_cores=8), seats=2), at(1))
+        if fill([large, *stream(16)]):
+            break
+        now += 1
+        assert now - asked <= longest, "starved"
+    assert now > asked, "it had to wait"

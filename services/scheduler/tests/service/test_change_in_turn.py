@@ -186,3 +186,38 @@ async def test_jobs_that_queue_do_not_keep_a_running_lab_from_its_next_hour(pool
     await pool.settle()
     assert (await pool.request(said)).status.problem is None
     assert (await pool.reservation(mine)).slot.end == pool.when(60)
+
+
+async def test_of_two_that_move_into_the_same_room_in_one_pass_one_does(pool: Any) -> None:
+    one, other = await pool.ask(0, 60, seats=4), await pool.ask(60, 120, seats=4)
+    await pool.settle()
+    said = [await pool.change(name, start=200) for name in (one, other)]
+    await pool.settle()
+    answers = [(await pool.request(name)).status.problem for name in said]
+    assert (answers[0], answers[1] is None) == (None, False)
+    assert answers[1].type.endswith("does-not-fit")
+    starts = [(await pool.reservation(name)).slot.start for name in (one, other)]
+    assert starts == [pool.when(200), pool.when(60)]
+    owner, _ = pool.owners["default"]
+    assert set(owner.state.calendar.bookings()) == pool.rebuilt(owner)
+    assert not await pool.faults()
+
+
+async def test_changes_of_one_reservation_in_one_pass_each_see_the_one_before(pool: Any) -> None:
+    """The second asks for an end; the first has moved the start, and the third is none any more."""
+    name = await pool.ask(60, 120)
+    await pool.settle()
+    said = [
+        await pool.change(name, start=90),
+        await pool.change(name, end=180),
+        await pool.tell("cancel", name),
+        await pool.change(name, end=200),
+    ]
+    await pool.settle()
+    problems = [(await pool.request(one)).status.problem for one in said]
+    assert [problem is None for problem in problems] == [True, True, True, False]
+    assert problems[3].type.endswith("illegal-transition")
+    found = await pool.reservation(name)
+    assert (found.phase, found.slot.start, found.slot.end) == ("Cancelled", pool.when(90), pool.when(180))
+    owner, _ = pool.owners["default"]
+    assert not list(owner.state.calendar.bookings())

@@ -9,6 +9,7 @@ import asyncio
 import logging
 
 from lablet_common.ownership import NotOwner
+from lablet_common.process_lab import RUNTIME
 from lablet_common.reconcile import Reconciler
 from lablet_common.resources.artifact import Artifact
 from lablet_common.resources.instance import Instance
@@ -107,9 +108,9 @@ class PoolController:
             self._instances.add(name)
 
     def _on_agent(self, worker: str) -> None:
-        """An agent has come or gone."""
+        """An agent has come or gone; of other workers, whose leases `pulse` keeps, that is no news."""
         known = self.estate.caches[WORKER].get(worker)
-        if known is not None and known.spec.pool == self.estate.pool:
+        if known is not None and known.spec.pool == self.estate.pool and known.spec.runtime == RUNTIME:
             self.fleet.replan()
             self._workers.add(worker)
 

@@ -218,6 +218,9 @@ class Fleet:
             if not isinstance(error, ProviderError) or not error.lasts:
                 return self._estate.again(outcome.after)
             refusal = error
+        except Conflict as conflict:
+            await self._estate.still_owner(conflict)  # a lease that a former owner may not begin
+            return self._estate.again(timedelta(0))
         if isinstance(outcome, Look):
             noted = with_refusal(worker, refusal, now)
             if noted is None:

@@ -33,6 +33,8 @@ from lablet_workers.runtimes.port import Runtime, RuntimeFault
 log = logging.getLogger("lablet.workers.machines")
 
 _RENEWALS_PER_LEASE = 3
+_LOAD_SECONDS = 3.0
+"""What a machine uses is waited for no longer, nor than a third of its lease: that must not run out meanwhile."""
 _GAUGES = (WORKER_CPU, WORKER_MEMORY, WORKER_DISK, WORKER_NODES)
 
 
@@ -129,9 +131,11 @@ class Pulse:
     async def _ask(self, worker: Worker, runtime: Runtime) -> None:
         """What it uses now; a worker that does not say shows nothing, and is no worse for it."""
         try:
-            load = await runtime.load()
-        except RuntimeFault as error:
-            log.info("a worker does not tell what it uses", extra={"worker": worker.id, "cause": str(error)})
+            async with asyncio.timeout(min(_LOAD_SECONDS, self._lease_seconds / _RENEWALS_PER_LEASE)):
+                load = await runtime.load()
+        except (RuntimeFault, TimeoutError) as error:
+            cause = str(error) or "no answer in time"
+            log.info("a worker does not tell what it uses", extra={"worker": worker.id, "cause": cause})
             load = None
         if load is None:
             self._hide(worker.id)
@@ -141,7 +145,8 @@ class Pulse:
         try:
             await self._put(worker_load_key(worker.id), told.to_json(), self._leases[worker.id])
         except LeaseLost:
-            self._leases.pop(worker.id, None)  # the next answer begins another
+            self._leases.pop(worker.id, None)  # the next answer begins another, whenever the last was renewed
+            self._renewed.pop(worker.id, None)
 
     async def _put(self, key: str, value: bytes, lease: int) -> None:
         txn = Transaction()

@@ -9,8 +9,9 @@ import pytest
 
 from lablet_common.clock import ManualClock
 from lablet_common.loads import Load, Used, WorkerLoad
-from lablet_common.ownership import Fence
+from lablet_common.ownership import Fence, NotOwner
 from lablet_common.process_lab import RUNTIME
+from lablet_common.resources.kinds import WORKER as WORKERS
 from lablet_common.resources.kinds import worker_lease_key, worker_load_key
 from lablet_common.store import Conflict, MemoryStore
 from lablet_common.telemetry.metrics import REGISTRY
@@ -350,3 +351,71 @@ async def test_an_owner_that_finds_it_silent_for_as_long_as_a_lease_goes_by_the_
     await fleet.start()
     await fleet.at(132)
     assert ("Failed", "NoAnswer") in [(str(m.to), m.reason) for m in (await fleet.worker()).status.history]
+
+
+class Slow(MemoryRuntime):
+    """Answers, and never says what it uses."""
+
+    async def load(self) -> Load | None:
+        self.loads_asked += 1
+        await asyncio.Event().wait()
+        return None
+
+
+async def test_a_machine_that_does_not_say_what_it_uses_holds_nobody_up_for_as_long_as_its_lease(
+    store: MemoryStore, fence: Fence, time: Time
+) -> None:
+    one = Pulse(
+        "default", fence, store, ManualClock(datetime(2027, 3, 1, tzinfo=UTC)), lease_seconds=0.3, load_seconds=9
+    )
+    runtime = Slow()
+    async with asyncio.timeout(5):
+        await one.beat(WORKER, runtime)
+    assert runtime.loads_asked == 1
+    assert await one.has(WORKER)
+    assert shown("cpu_ratio") is None
+
+
+async def test_a_lease_that_is_lost_while_it_says_what_it_uses_is_followed_by_another(
+    store: MemoryStore, fence: Fence, time: Time
+) -> None:
+    one = Pulse(
+        "default", fence, store, ManualClock(datetime(2027, 3, 1, tzinfo=UTC)), lease_seconds=15, load_seconds=1
+    )
+    await one.beat(WORKER, MemoryRuntime())
+    begun = await store.get(KEY)
+    assert begun is not None
+    await store.lease_revoke(begun.lease)
+    for _ in range(3):
+        time.now += 1
+        await one.beat(WORKER, MemoryRuntime())
+    assert await one.has(WORKER)
+    assert await store.get(LOADS) is not None
+
+
+async def test_an_owner_that_may_begin_no_lease_any_more_gives_the_pool_up(fleet: Any) -> None:
+    await up(fleet)
+    kept = await fleet.store.get(KEY)
+    assert kept is not None
+    await fleet.store.lease_revoke(kept.lease)
+    estate = fleet.controller.estate
+    await fleet.store.delete(estate.fence.key)
+    await fleet.store.put(estate.fence.key, b"another")
+    estate.pulse._renewed.clear()
+    with pytest.raises(NotOwner):
+        await fleet.at(80)
+    fleet._task = None
+
+
+@pytest.mark.parametrize(("runtime", "news"), [("cml", False), (RUNTIME, True)])
+async def test_the_lease_of_a_worker_that_is_no_agent_s_is_no_news_of_an_agent(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch, runtime: str, news: bool
+) -> None:
+    replans: list[bool] = []
+    worker = await fleet.worker()
+    known = worker.model_copy(update={"spec": worker.spec.model_copy(update={"runtime": runtime})})
+    controller = fleet.controller
+    monkeypatch.setattr(controller.fleet, "replan", lambda: replans.append(True))
+    monkeypatch.setattr(controller.estate.caches[WORKERS], "get", lambda *_: known)
+    controller._on_agent(worker.id)
+    assert bool(replans) is news

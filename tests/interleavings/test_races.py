@@ -39,7 +39,7 @@ from lablet_scheduler.accounts import Accounts
 from lablet_scheduler.change import changed
 from lablet_scheduler.commits import Refused, step_of, write
 from lablet_scheduler.decide import Context, Decision
-from lablet_scheduler.saving import Saving, by_reservation
+from lablet_scheduler.moves import by_reservation, moved
 from lablet_scheduler.state import PoolState
 from lablet_workers import labs
 from lablet_workers.estate import Estate
@@ -126,7 +126,7 @@ class World:
         await self._decide(store, before, lambda state, now: heal.heal(state, state.reservations[NAME], now, lead))
 
     async def save(self, store: Store) -> None:
-        """The optimiser has planned to move the seat."""
+        """The owner moves the seat by itself, or the optimiser has planned to."""
 
         def decide(state: PoolState, context: Context) -> Decision | None:
             before = state.calendar.booking(NAME, 1)
@@ -135,8 +135,7 @@ class World:
             after = engine.Booking(**{**_fields(before), "worker": "default-002"})
             said = engine.Explanation("moved", considered=2, removed={})
             ((name, moves),) = by_reservation([engine.Move(before, after, said)])
-            saving = Saving(cast("Any", SimpleNamespace(state=state)), cast("Any", None), lambda: context, lambda: None)
-            return saving._moved(name, moves)
+            return moved(state.reservations[name], moves, context, reason="Consolidated")
 
         await self._decide(store, START - timedelta(minutes=20), decide)
 

@@ -21,6 +21,7 @@ from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
 from lablet_common.store.cache import Caches
 from lablet_scheduler.looks import Looks
 from lablet_scheduler.state import FindDefinition, PoolState
+from lablet_scheduler.stirs import Stirs
 from lablet_scheduler.views import occupies
 
 _AT_ONCE = 200
@@ -56,6 +57,8 @@ class Agenda:
         """Room may have come free since the wait list was tried."""
         self.rest: deque[str] = deque()
         """Reservations that the present round has yet to look at."""
+        self.stirs = Stirs()
+        """Where seats have come and gone since the last quiet moment."""
         self.resync_at = 0.0
         """When everything is looked at again, by the machine's monotonic clock."""
         self._caches = caches

@@ -67,6 +67,8 @@ class Decision:
     """It gives capacity back: the wait list is worth a look."""
     vacates: bool = False
     """It has taken something off the calendar already, so nothing else may be decided before it is committed."""
+    saves: bool = False
+    """It moves seats to save power: no reason to look for more of that."""
 
 
 def problem(slug: str, title: str, detail: str, status: int = 409, path: str | None = None, **more: Any) -> Problem:

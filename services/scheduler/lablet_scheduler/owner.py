@@ -36,7 +36,9 @@ from lablet_scheduler.neighbours import Neighbours
 from lablet_scheduler.review import Review, tell
 from lablet_scheduler.saving import Saving, is_about_saving
 from lablet_scheduler.settings import SchedulerSettings
+from lablet_scheduler.settling import Settling
 from lablet_scheduler.state import FindDefinition, PoolState
+from lablet_scheduler.stirs import Stirs
 from lablet_scheduler.writer import Writer
 
 log = logging.getLogger("lablet.scheduler")
@@ -46,6 +48,8 @@ _FIRST_CATCH_UP_SECONDS = 60.0
 _RETRY_SECONDS = 0.2
 _LONGEST_REST = 0.01
 """Real seconds."""
+QUIET_SECONDS = 0.05
+"""Real seconds without news after which the owner has time to save power."""
 _PATIENCE = 3
 """Passes in a row with a refused transaction before the owner slows down."""
 _OVERRUN_LOOK = timedelta(minutes=2)
@@ -89,6 +93,9 @@ class PoolOwner:
         self._review = Review(caches, self._agenda, self._writer.accounts, clock)
         self._reviewed = 0.0
         """The round of the agenda (by the end of its time) that the last review followed."""
+        self._settling = Settling(self._agenda, self._writer, self._context, self._rules.lead)
+        self._waiting = 0
+        """Requests that stay in the inbox for now."""
         self._unsettled = False
         """The calendar may hold what was decided in this pass and not committed."""
 
@@ -99,6 +106,11 @@ class PoolOwner:
     @property
     def state(self) -> PoolState:
         return self._agenda.state
+
+    @property
+    def stirs(self) -> Stirs:
+        """Where power may yet be saved."""
+        return self._agenda.stirs
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -118,7 +130,7 @@ class PoolOwner:
                 self._wake.clear()
                 began = time.monotonic()
                 try:
-                    more = await self._pass()
+                    more = await self._pass() or await self._settle()
                 except OutcomeUnknown:
                     log.warning("a transaction got no answer: the term ends", extra={"pool": self.pool})
                     raise
@@ -161,18 +173,22 @@ class PoolOwner:
 
     async def _until_due(self) -> None:
         """Waits for news, the next moment of interest, or the periodic look at everything."""
+        await self._stirred_within(max(0.0, self._agenda.resync_at - time.monotonic()))
+        if time.monotonic() >= self._agenda.resync_at:
+            self._agenda.look_at_everything()
+
+    async def _stirred_within(self, seconds: float) -> bool:
+        """Waits so long at most; True as soon as there is news, or the next moment of interest has come."""
         soonest = self._agenda.looks.soonest
         waits: list[asyncio.Future[object]] = [asyncio.ensure_future(self._wake.wait())]
         if soonest is not None:
             waits.append(asyncio.ensure_future(self._clock.sleep_until(soonest)))
         try:
-            left = max(0.0, self._agenda.resync_at - time.monotonic())
-            await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
-        if time.monotonic() >= self._agenda.resync_at:
-            self._agenda.look_at_everything()
+        return bool(done)
 
     async def _pass(self) -> bool:
         """One look at everything that is due; True when there may be more at once."""
@@ -195,6 +211,15 @@ class PoolOwner:
         elif writer.refusals > _PATIENCE:
             await asyncio.sleep(min(_RETRY_SECONDS * (writer.refusals - _PATIENCE), 2.0))
         return decided >= self._settings.scheduler_batch_size or agenda.stirred or writer.refusals > 0
+
+    async def _settle(self) -> bool:
+        """Saves some power if nothing else is to be done; True when it had time to look."""
+        if not self._agenda.stirs or self._waiting or await self._stirred_within(QUIET_SECONDS):
+            return False
+        self._unsettled = True
+        await self._settling.turn()
+        self._unsettled = False
+        return True
 
     def _context(self) -> Context:
         return Context(
@@ -223,7 +248,7 @@ class PoolOwner:
         INBOX_DEPTH.labels(Service.SCHEDULER, self.pool).set(self._inbox.waiting)
         steps: list[Step] = []
         about: set[str | None] = set()
-        writer, refusals, waiting = self._writer, self._writer.refusals, 0
+        writer, refusals, self._waiting = self._writer, self._writer.refusals, 0
         for undecided in pending:
             # a request about a reservation that an uncommitted step is about must see what became of that
             several = is_about_series(undecided) or is_about_saving(undecided)
@@ -233,7 +258,7 @@ class PoolOwner:
             if writer.refusals > refusals:
                 return len(pending)  # the order is kept: what was refused is decided before what came after it
             if several:
-                waiting += not await self._work_off(undecided)
+                self._waiting += not await self._work_off(undecided)
                 continue
             began = time.perf_counter()
             with deciding(undecided):
@@ -245,7 +270,7 @@ class PoolOwner:
                 await writer.commit(steps)
                 steps, about = [], set()
         await writer.commit(steps)
-        return len(pending) - waiting
+        return len(pending) - self._waiting
 
     async def _work_off(self, undecided: Undecided) -> bool:
         """What takes several transactions. False when the request stays where it is for now."""

@@ -14,16 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lablet_common.intents import Optimisation, OptimiseRequested, SeatMove
 from lablet_common.requests import Undecided
-from lablet_common.resources.kinds import INSTANCE
-from lablet_common.resources.reservation import Explanation, ReservationPhase, Slot
+from lablet_common.resources.reservation import Slot
 from lablet_scheduler import engine
 from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.commits import Step, fits_together, grouped
 from lablet_scheduler.decide import Context, Decision, refused
+from lablet_scheduler.moves import by_reservation, moved
 from lablet_scheduler.writer import Writer
 
 _INTENT = "io.lablet.pool.optimise.requested.v1"
@@ -119,7 +118,10 @@ class Saving:
         steps: list[Step] = []
         state = self._agenda.state
         for block in blocks:
-            decisions = [self._moved(name, moves) for name, moves in by_reservation(block)]
+            known = state.reservations
+            decisions = [
+                moved(known[name], moves, self._context(), reason="Optimised") for name, moves in by_reservation(block)
+            ]
             more = [self._writer.step(decision) for decision in decisions]
             if len(more) > 1 and not fits_together(more):
                 continue  # too many seats that can only change places with each other
@@ -133,34 +135,6 @@ class Saving:
                 self._writer.forget([step for rest in groups[at + 1 :] for step in rest])
                 return False
         return True
-
-    def _moved(self, name: str, moves: Sequence[engine.Move]) -> Decision:
-        reservation, context = self._agenda.state.reservations[name], self._context()
-        places = {move.after.seat: move.after for move in moves}
-        placement = tuple(
-            seat.model_copy(update={"worker": place.worker, "ports": dict(place.ports)})
-            if (place := places.get(seat.seat)) is not None
-            else seat
-            for seat in reservation.status.placement
-        )
-        words = "; ".join(f"seat {move.after.seat} {move.explanation.summary}" for move in moves)
-        workers: dict[str, list[int]] = {}
-        for seat in placement:
-            workers.setdefault(seat.worker, []).append(seat.seat)
-        said = Explanation(
-            summary=words,
-            considered=moves[0].explanation.considered,
-            chosen={worker: {"seats": seats} for worker, seats in sorted(workers.items())},
-        )
-        changes: dict[str, Any] = {"reason": "Optimised", "message": words, "placement": placement, "explanation": said}
-        if reservation.status.phase is ReservationPhase.HELD:
-            resource = reservation.observed("moved", **changes)
-        else:
-            resource = reservation.moved(
-                reservation.status.phase, at=context.now, by=context.by, fact="moved", **changes
-            )
-        absent = tuple(INSTANCE.key(seat.instance) for seat in reservation.status.placement if seat.seat in places)
-        return Decision(reason="Optimised", resource=resource, absent=absent, result="moved", frees=True)
 
     async def _decide(self, undecided: Undecided, answer: Optimisation) -> bool:
         self._search = None
@@ -189,14 +163,6 @@ class Saving:
             proven=replan.proven,
             committed=committed,
         )
-
-
-def by_reservation(moves: Iterable[engine.Move]) -> list[tuple[str, list[engine.Move]]]:
-    """The moves of each reservation, which are one write."""
-    found: dict[str, list[engine.Move]] = {}
-    for move in moves:
-        found.setdefault(move.before.reservation, []).append(move)
-    return list(found.items())
 
 
 def in_order(calendar: engine.Calendar, moves: Iterable[engine.Move]) -> list[list[engine.Move]] | None:

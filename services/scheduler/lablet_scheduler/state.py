@@ -200,6 +200,11 @@ class PoolState:
         """The newest revision seen of a reservation; 0: none."""
         return self._revisions.get(reservation_id, 0)
 
+    @property
+    def settles(self) -> bool:
+        """Seats may move in quiet moments, to save power."""
+        return self.pool.spec.recourse_moves > 0 and self.pool.spec.policy == "pack"
+
     def instances_of(self, reservation_id: str) -> list[Instance]:
         names = self._of_reservation.get(reservation_id, ())
         return sorted((self.instances[name] for name in names), key=lambda instance: instance.spec.seat)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from itertools import islice
 
-from lablet_common.resources.reservation import Reservation
+from lablet_common.resources.reservation import Reservation, Slot
 
 Order = tuple[int, datetime, str]
 """By priority, then by the time since which they wait, then by id."""
@@ -60,6 +60,11 @@ class WaitList:
         del line[bisect_left(line, place[1])]
         if not line:
             del self._lines[place[0]]
+
+    def touches(self, slot: Slot) -> bool:
+        """Whether somebody waits for room at some instant of a slot; who wants it as soon as possible waits for any."""
+        heads = (self._waiting[line[0][2]].slot for line in self._lines.values())
+        return any(wanted is None or (wanted.start < slot.end and slot.start < wanted.end) for wanted in heads)
 
     def last_like(self, reservation: Reservation) -> Reservation | None:
         """The last of those that wait for the same thing."""

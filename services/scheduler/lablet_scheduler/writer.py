@@ -118,6 +118,8 @@ class Writer:
         written = step.stands_at(revision)
         if written is not None:
             self.accounts.drop(written.id)
+            if not decision.saves and self._agenda.state.settles:
+                self._agenda.stirs.note(self._agenda.state.reservations.get(written.id), written)
             self._agenda.state.put_reservation(written, now)
             self._agenda.dirty.add(written.id)
         self._agenda.freed = self._agenda.freed or decision.frees

@@ -96,6 +96,7 @@ class _Pool(_Part):
     turnaround_minutes: int = 2
     allowed_licenses: int | None = None
     policy: str = "pack"
+    recourse_moves: int = 2
     region: str = ""
 
 

@@ -98,6 +98,9 @@ class PoolSpec(Model):
     allowed_licenses: int | None = None
     """Workers of this pool that may hold a licence at the same time; None: as many as there are."""
     policy: Literal["pack", "spread"] = "pack"
+    recourse_moves: Annotated[int, Field(ge=0, le=20)] = 2
+    """Seats not yet started that may move to other workers, for the same slots, after each reservation that comes or goes,
+    where that saves power; 0: none. In a pool that spreads none moves."""
     region: str = ""
 
     def reserve_of(self, boot_minutes: int) -> int:

@@ -8,8 +8,8 @@ minutes (`to_minute`, `from_minute`), spans half-open.
     if isinstance(decision, Placement):
         calendar.book_all(decision.bookings())
 
-All questions (`place`, `earliest`, `extend`, `overrun`, `optimise`, `retry`, `kept_for`) leave the calendar as it is and
-answer with values; only `Calendar`'s own methods and `Replan.apply` change it. What-if questions are asked of a
+All questions (`place`, `earliest`, `extend`, `overrun`, `optimise`, `settle`, `retry`, `kept_for`) leave the calendar as it
+is and answer with values; only `Calendar`'s own methods and `Replan.apply` change it. What-if questions are asked of a
 `Calendar.copy`. It keeps no history, knows no quotas and writes nothing anywhere.
 """
 
@@ -44,6 +44,7 @@ from .model import (
 from .moves import Move
 from .optimise import Replan, optimise
 from .place import place
+from .recourse import Stir, around, settle
 from .waitlist import Retried, Waiting, behind, kept_for, retry, waiting_order
 
 __all__ = [
@@ -71,8 +72,10 @@ __all__ = [
     "SeatPlacement",
     "Span",
     "Spreading",
+    "Stir",
     "Waiting",
     "WorkerView",
+    "around",
     "audit",
     "behind",
     "earliest",
@@ -89,6 +92,7 @@ __all__ = [
     "power_minutes",
     "power_spans",
     "retry",
+    "settle",
     "to_minute",
     "waiting_order",
 ]

@@ -20,7 +20,7 @@ from .lane import Hold, Lane
 from .licences import LicenceLedger
 from .model import Booking, Demand, Dimension, Filter, Minute, NearestMiss, PoolPolicy, Span, WorkerView
 from .ports import lowest_free
-from .power import GapIndex, added_power, powered
+from .power import GapIndex, added_power, powered, touched
 from .timeline import Amounts, Timeline
 
 DIMENSIONS = tuple(Dimension)
@@ -229,10 +229,15 @@ class Calendar:
         """The end of a booking's turnaround."""
         return booking.until + self.policy(self.worker(booking.worker).pool).turnaround
 
-    def duties(self, name: str) -> list[Span]:
-        """The spans in which a worker is needed, those through which it stays on joined (idle power included)."""
+    def duties(self, name: str, start: Minute | None = None, end: Minute | None = None) -> list[Span]:
+        """The spans in which a worker is needed, those through which it stays on joined (idle power included); all of
+        them, or those that touch `[start, end)`."""
         self.worker(name)
-        return list(self._lanes[name].duties)
+        duties = self._lanes[name].duties
+        if start is None or end is None:
+            return list(duties)
+        first, last = touched(duties, start, end, 0)
+        return duties[first:last]
 
     def holds(self, name: str) -> list[tuple[Minute, Minute]]:
         """Start and end of each booking's hold on a worker, by start."""

@@ -13,7 +13,7 @@ always the best; `proven` says when there is none better.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from .calendar import Calendar, Conflict
@@ -26,6 +26,9 @@ from .ports import name_ports
 
 BUDGET = 1_000_000
 """Steps (a seat tried on a worker in one situation); a core does some 400,000 to a million in a second."""
+
+Step = tuple[Booking, str]
+"""A seat as it is booked, and the worker that it goes to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def optimise(
     before = _power(calendar, pool)
     for places in reversed(search.snapshots):
         scratch = calendar.copy()
-        moves = _carry_out(scratch, layout, places)
+        moves = tried_on(scratch, layout, steps_of(layout, places))
         if moves is not None and (after := _power(scratch, pool)) < before:
             proven = search.proven and places is search.snapshots[-1]
             return Replan(pool, tuple(moves), before, after, search.effort.steps, proven)
@@ -88,9 +91,9 @@ def _power(calendar: Calendar, pool: str) -> int:
     return sum(span.end - span.start for name in names for span in power_spans(calendar, name))
 
 
-def _carry_out(scratch: Calendar, layout: Layout, places: list[int]) -> list[Move] | None:
-    """Moves the seats on a calendar; None when it does not let them (port numbers too scattered, mostly)."""
-    steps = _fewest(layout, places)
+def tried_on(scratch: Calendar, layout: Layout, steps: Sequence[Step]) -> list[Move] | None:
+    """Moves the seats on a calendar; None when it does not let them (port numbers too scattered, mostly): then some of
+    them are off it."""
     for booking, _ in steps:
         scratch.release(booking.reservation, booking.seat)
     moves: list[Move] = []
@@ -110,7 +113,7 @@ def _carry_out(scratch: Calendar, layout: Layout, places: list[int]) -> list[Mov
     return moves
 
 
-def _fewest(layout: Layout, places: list[int]) -> list[tuple[Booking, str]]:
+def steps_of(layout: Layout, places: Sequence[int]) -> list[Step]:
     """Who has to go where, by start; seats of a load are alike, so those that can stay where they are do."""
     arriving: dict[int, list[int]] = {}
     leaving: dict[int, list[int]] = {}
@@ -120,7 +123,7 @@ def _fewest(layout: Layout, places: list[int]) -> list[tuple[Booking, str]]:
             arriving.setdefault(load, []).append(worker)
             leaving.setdefault(load, []).append(seat)
     names = {view.name: number for number, view in enumerate(layout.workers)}
-    steps: list[tuple[Booking, str]] = []
+    steps: list[Step] = []
     for load, workers in arriving.items():
         going: list[Booking] = []
         for seat in leaving[load]:

@@ -8,18 +8,35 @@ off could not be ready, or that sit where they would not be placed today (healin
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .calendar import Calendar
 from .fleet import amounts_of
-from .model import Booking, Demand, Minute, WorkerView
+from .model import Booking, Demand, Minute, Span, WorkerView
 from .optimise_states import Kind, Load
 from .power import join_needs, powered
 from .timeline import ROWS
 
 Entry = tuple[Minute, Minute, int, int]
 """Start, end of the hold, load, seat."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some workers and a span: only seats whose holds lie within it may move."""
+
+    workers: tuple[str, ...]
+    span: Span
+
+    def bookings(self, calendar: Calendar) -> Iterator[Booking]:
+        """Everything whose power a seat in the span can have to do with: whole duties."""
+        for name in self.workers:
+            reach = calendar.bridge(calendar.worker(name)) + 1
+            start, end = self.span.start - reach, self.span.end + reach
+            for duty in calendar.duties(name, start, end):
+                start, end = min(start, duty.start), max(end, duty.end)
+            yield from calendar.on_worker(name, start, end)
 
 
 @dataclass(slots=True)
@@ -95,9 +112,12 @@ class Layout:
         return True
 
 
-def lay_out(calendar: Calendar, pool: str, now: Minute) -> Layout:
-    """A pool's seats that are not over, as they are on the calendar."""
-    views = [view for view in calendar.workers() if view.pool == pool]
+def lay_out(calendar: Calendar, pool: str, now: Minute, part: Part | None = None) -> Layout:
+    """A pool's seats that are not over, as they are on the calendar; of all its workers, or of a part."""
+    if part is None:
+        views = [view for view in calendar.workers() if view.pool == pool]
+    else:
+        views = [calendar.worker(name) for name in part.workers]
     numbers = {view.name: number for number, view in enumerate(views)}
     fleet, policy = calendar.fleet, calendar.policy(pool)
     layout = Layout(
@@ -110,14 +130,15 @@ def lay_out(calendar: Calendar, pool: str, now: Minute) -> Layout:
     known: dict[tuple[object, ...], int] = {}
     special = [number for number, view in enumerate(views) if view.unschedulable or view.maintenance]
     admitted: dict[tuple[Demand, frozenset[int]], tuple[int, ...]] = {}
-    for booking in sorted(
-        (one for one in calendar.bookings() if one.worker in numbers), key=lambda one: (one.start, *one.key)
-    ):
+    found = calendar.bookings() if part is None else part.bookings(calendar)
+    for booking in sorted((one for one in found if one.worker in numbers), key=lambda one: (one.start, *one.key)):
         hold = booking.until + policy.turnaround
         if hold + MARGIN < now:
             continue
         worker = numbers[booking.worker]
         movable = not booking.started and booking.start >= movable_from
+        if part is not None:
+            movable = movable and part.span.start <= booking.start and hold <= part.span.end
         allowed: tuple[int, ...] = (worker,)
         if movable:
             closed = frozenset(one for one in special if not _open(views[one], booking.start, hold))

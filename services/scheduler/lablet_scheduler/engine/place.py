@@ -55,6 +55,17 @@ def place(calendar: Calendar, request: PlacementRequest) -> Placement | Refusal:
     return _placement(calendar, request, view, chosen)
 
 
+def best_for_a_seat(calendar: Calendar, request: PlacementRequest, most: int) -> list[str]:
+    """The workers that a single seat would be placed on first, the best first, at most so many."""
+    view = survey(calendar, request)
+    if most < 1 or not view.fitting:
+        return []
+    roomy = Roomy.of(calendar, request, view)
+    key = roomy.keys(calendar.policy(request.pool).spreading)
+    order = np.argsort(key)[:most]
+    return [calendar.fleet.view(int(roomy.columns[one])).name for one in order if key[one] != REFUSED]
+
+
 def _select(calendar: Calendar, request: PlacementRequest, view: Survey, *, most_seats_first: bool) -> Selection:
     policy = calendar.policy(request.pool)
     if policy.spreading is Spreading.PACK and not most_seats_first:

@@ -60,6 +60,7 @@ from lablet_common.store import MemoryStore, OutcomeUnknown, Store, Transaction
 from lablet_common.store.cache import Caches
 from lablet_common.store.changes import decode, encode
 from lablet_common.terms import SeriesRequested
+from lablet_scheduler import owner
 from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 from lablet_scheduler.state import PoolState
@@ -363,10 +364,16 @@ class World:
                     task.result()
             now = (await self.store.status()).revision
             inboxes = [len(await self._carry_intents(pool)) for pool in self.owners]
-            quiet = quiet + 1 if now == revision and not any(inboxes) and self.caches.revision >= now else 0
+            settled = not any(self.stirs(pool) for pool in self.owners)
+            at_rest = now == revision and not any(inboxes) and settled and self.caches.revision >= now
+            quiet = quiet + 1 if at_rest else 0
             revision = now
             assert time.monotonic() < deadline, f"still not at rest: {inboxes} in the inboxes"
             await asyncio.sleep(0 if quiet < 6 else 0.001)
+
+    def stirs(self, pool: str = "default") -> int:
+        """Places at which the owner has yet to look for power to be saved."""
+        return len(self.owners[pool][0].stirs)
 
     async def settle_over_lost_answers(self) -> None:
         """As `settle`; an owner whose term ends without an answer is followed by the next, as `Ownership` would see to."""
@@ -602,6 +609,12 @@ def _over_at(pool: WorkerPool, there: Iterable[tuple[Stay, datetime]], moment: d
     if allowed is not None and len(holding) > allowed:
         found.append(f"{len(holding)} workers on, {allowed} licences")
     return found
+
+
+@pytest.fixture(autouse=True)
+def soon_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An owner takes a short rest for a quiet moment: `settle` waits until it has used all of them."""
+    monkeypatch.setattr(owner, "QUIET_SECONDS", 0.002)
 
 
 @pytest.fixture

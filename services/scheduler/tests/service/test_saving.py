@@ -16,7 +16,7 @@ from lablet_scheduler.saving import in_order
 @pytest.fixture
 async def wasteful(world: Any) -> Any:
     """Two workers that boot for 20 minutes, each with a half-full hour at the same time: one would do."""
-    await world.pool(workers=2, boot=20)
+    await world.pool(workers=2, boot=20, recourse_moves=0)
     await world.definition()
     await world.own()
     world.names = [await world.ask(60, 120, seats=2)]
@@ -34,7 +34,7 @@ async def wasteful(world: Any) -> Any:
 @pytest.fixture
 async def scattered(world: Any) -> Any:
     """As `wasteful`, made by cancelling: a seat of two on each of the workers is left."""
-    await world.pool(workers=2, boot=20)
+    await world.pool(workers=2, boot=20, recourse_moves=0)
     await world.definition()
     await world.own()
     world.names = [await world.ask(60, 120) for _ in range(4)]

@@ -18,10 +18,16 @@ def by_reservation(moves: Iterable[engine.Move]) -> list[tuple[str, list[engine.
 
 
 def moved(
-    reservation: Reservation, moves: Sequence[engine.Move], context: Context, *, reason: str, gain: str = ""
+    reservation: Reservation,
+    moves: Sequence[engine.Move],
+    context: Context,
+    *,
+    reason: str,
+    gain: str = "",
+    frees: bool = True,
 ) -> Decision:
     """The reservation with some seats elsewhere; the transaction compares that no lab has been made for one of them.
-    `gain`: what it is good for, where that is known of these moves alone."""
+    `gain`: what it is good for, where that is known of these moves alone. `frees`: somebody may find room by it."""
     places = {move.after.seat: move.after for move in moves}
     placement = tuple(
         seat.model_copy(update={"worker": place.worker, "ports": dict(place.ports)})
@@ -44,4 +50,4 @@ def moved(
     else:
         resource = reservation.moved(reservation.status.phase, at=context.now, by=context.by, fact="moved", **changes)
     absent = tuple(INSTANCE.key(seat.instance) for seat in reservation.status.placement if seat.seat in places)
-    return Decision(reason=reason, resource=resource, absent=absent, result="moved", frees=True, saves=True)
+    return Decision(reason=reason, resource=resource, absent=absent, result="moved", frees=frees, saves=True)

@@ -6,8 +6,9 @@ one fenced transaction for all its moves, which compares the gate, the reservati
 seat that moves. So each commit needs less power than what stood before it, and nothing can go round in circles.
 
 Left alone: pools that spread or allow no moves, seats that begin soon, and any stretch of time for which somebody on the
-wait list waits. Not guaranteed: that every stir is looked at. They are forgotten with the owner's term, and the oldest when
-there are too many; what they might have saved, `lablet pool optimise` finds.
+wait list waits: so nobody on it can find room by a move, and it is not tried again for one. Not guaranteed: that every
+stir is looked at. One is forgotten when somebody waits there, all are with the owner's term, and the oldest when there are
+too many; what they might have saved, `lablet pool optimise` finds.
 """
 
 from collections.abc import Callable
@@ -59,10 +60,11 @@ class Settling:
     async def _carry_out(self, found: engine.Replan, context: Context) -> bool:
         """All moves in one transaction, or none."""
         state, writer = self._agenda.state, self._writer
-        steps = [
-            writer.step(moved(state.reservations[name], moves, context, reason=REASON, gain=_gain(found, len(moves))))
-            for name, moves in by_reservation(found.moves)
-        ]
+        steps = []
+        for name, moves in by_reservation(found.moves):
+            gain, frees = _gain(found, len(moves)), bool(state.at_risk)
+            decision = moved(state.reservations[name], moves, context, reason=REASON, gain=gain, frees=frees)
+            steps.append(writer.step(decision))
         if not fits_together(steps):
             return False
         found.apply(state.calendar)

@@ -20,7 +20,7 @@ from .lane import Hold, Lane
 from .licences import LicenceLedger
 from .model import Booking, Demand, Dimension, Filter, Minute, NearestMiss, PoolPolicy, Span, WorkerView
 from .ports import lowest_free
-from .power import GapIndex, added_power, powered, touched
+from .power import GapIndex, added_power, powered
 from .timeline import Amounts, Timeline
 
 DIMENSIONS = tuple(Dimension)
@@ -225,19 +225,19 @@ class Calendar:
         self.worker(name)
         return [hold[4] for hold in self._lanes[name].within(start, end) if hold[4] is not None]
 
+    def crowd(self, name: str, start: Minute, end: Minute) -> int:
+        """An upper bound of the bookings that `on_worker` gives, without looking at each."""
+        self.worker(name)
+        return self._lanes[name].crowd(start, end)
+
     def hold_end(self, booking: Booking) -> Minute:
         """The end of a booking's turnaround."""
         return booking.until + self.policy(self.worker(booking.worker).pool).turnaround
 
-    def duties(self, name: str, start: Minute | None = None, end: Minute | None = None) -> list[Span]:
-        """The spans in which a worker is needed, those through which it stays on joined (idle power included); all of
-        them, or those that touch `[start, end)`."""
+    def duties(self, name: str) -> list[Span]:
+        """The spans in which a worker is needed, those through which it stays on joined (idle power included)."""
         self.worker(name)
-        duties = self._lanes[name].duties
-        if start is None or end is None:
-            return list(duties)
-        first, last = touched(duties, start, end, 0)
-        return duties[first:last]
+        return list(self._lanes[name].duties)
 
     def holds(self, name: str) -> list[tuple[Minute, Minute]]:
         """Start and end of each booking's hold on a worker, by start."""

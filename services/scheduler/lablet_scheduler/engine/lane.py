@@ -78,6 +78,10 @@ class Lane:
         last = bisect_left(self.holds, (end,))
         return [hold for hold in self.holds[first:last] if hold[1] > start]
 
+    def crowd(self, start: Minute, end: Minute) -> int:
+        """How many holds `within` has to look at."""
+        return bisect_left(self.holds, (end,)) - bisect_left(self.holds, (start - self._longest,))
+
     def ports_in_use(self, start: Minute, end: Minute) -> set[int]:
         """The port numbers that somebody holds at some instant of `[start, end)`."""
         return {number for hold in self.within(start, end) if hold[4] is not None for _, number in hold[4].ports}

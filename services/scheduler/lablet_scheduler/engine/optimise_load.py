@@ -30,13 +30,11 @@ class Part:
     span: Span
 
     def bookings(self, calendar: Calendar) -> Iterator[Booking]:
-        """Everything whose power a seat in the span can have to do with: whole duties."""
+        """Everything with whose power a seat in the span can have to do: what it may overlap or be bridged to. Moving seats
+        within the span changes the power of these by as much as it changes that of all."""
         for name in self.workers:
             reach = calendar.bridge(calendar.worker(name)) + 1
-            start, end = self.span.start - reach, self.span.end + reach
-            for duty in calendar.duties(name, start, end):
-                start, end = min(start, duty.start), max(end, duty.end)
-            yield from calendar.on_worker(name, start, end)
+            yield from calendar.on_worker(name, self.span.start - reach, self.span.end + reach)
 
 
 @dataclass(slots=True)

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .calendar import Calendar
-from .duty import power_spans
 from .model import Booking, Minute, PlacementRequest, Span, Spreading
 from .moves import Move
 from .optimise import Replan, steps_of, tried_on
@@ -21,14 +20,18 @@ from .optimise_load import Part, lay_out
 from .place import best_for_a_seat
 from .recourse_search import Recourse
 
-BUDGET = 3_000
-"""Seats tried on a worker, at most, in one look."""
+BUDGET = 40_000
+"""Seats looked at beside those that are tried, at most, in one look: some ten milliseconds."""
+CROWD = 600
+"""Seats that a look takes in, at most: where there are more, it reaches less far."""
 WORKERS = 10
 """Workers looked at, at most."""
 REACH = 12 * 60
 """Minutes before and after the stir in which seats may move."""
 PRICE = 20
 """Minutes of power that each move has to save: nobody is moved for less."""
+_LEAST = 60
+"""Minutes: a look that would have to reach less far than that is not worth it."""
 _ASKED = 4
 """Seats for which the pool is asked who would take them best."""
 
@@ -53,7 +56,8 @@ def settle(
     price: int = PRICE,
     budget: int = BUDGET,
 ) -> Replan:
-    """The moves found around a stir, at most `max_moves` seats, worth more than `price` minutes of power each. Nobody
+    """The moves found around a stir, at most `max_moves` seats, worth more than `price` minutes of power each; the minutes
+    before and after are those of what was looked at. Nobody
     moves who starts less than `quiet` minutes from now, or in a pool that spreads. The calendar is as it was afterwards."""
     known = [name for name in dict.fromkeys(stir.workers) if name in calendar.fleet.columns][: WORKERS // 2]
     span = around(stir)
@@ -61,32 +65,53 @@ def settle(
     if not known or max_moves < 1 or span.end <= span.start or calendar.policy(pool).spreading is Spreading.SPREAD:
         return Replan(pool, (), 0, 0, 0, proven=False)
     names = _around(calendar, pool, now, known, stir)
-    layout = lay_out(calendar, pool, now, Part(tuple(names), span))
-    search = Recourse(layout, max_moves, price, budget)
+    part = _part(calendar, names, span, stir)
+    if part is None:
+        return Replan(pool, (), 0, 0, 0, proven=False)
+    layout = lay_out(calendar, pool, now, part)
+    before = sum(layout.minutes(worker) for worker in range(len(names)))
+    search = Recourse(layout, stir.start, max_moves, price, budget)
     search.run()
-    before = after = _power(calendar, names)
+    after = sum(layout.minutes(worker) for worker in range(len(names)))
     moves: list[Move] | None = None
     steps = steps_of(layout, layout.at)
-    if steps:
+    if steps and before - after > price * len(steps):
         try:
             moves = tried_on(calendar, layout, steps)
-            after = _power(calendar, names)
         finally:
             for booking, _ in steps:
                 calendar.release(*booking.key)
             calendar.book_all((booking for booking, _ in steps), check=False)
-    if not moves or before - after <= price * len(moves):
+    if not moves:
         return Replan(pool, (), before, before, search.steps, proven=False)
     return Replan(pool, tuple(moves), before, after, search.steps, proven=False)
+
+
+def _part(calendar: Calendar, names: Sequence[str], span: Span, stir: Stir) -> Part | None:
+    """What a look takes in: all that lies in the span, or where that is too much, less on both sides; None: there is too
+    much even beside the stir itself."""
+    reach = REACH
+    while reach > _LEAST:
+        close = Span(max(span.start, stir.start - reach), min(span.end, stir.end + reach))
+        if close.start < close.end and _few(calendar, names, close):
+            return Part(tuple(names), close)
+        reach //= 2
+    return None
+
+
+def _few(calendar: Calendar, names: Sequence[str], span: Span) -> bool:
+    seats = 0
+    for name in names:
+        reach = calendar.bridge(calendar.worker(name)) + 1
+        seats += calendar.crowd(name, span.start - reach, span.end + reach)
+        if seats > CROWD:
+            return False
+    return True
 
 
 def around(stir: Stir) -> Span:
     """The stretch of time in which a stir may move seats."""
     return Span(stir.start - REACH, stir.end + REACH)
-
-
-def _power(calendar: Calendar, names: Sequence[str]) -> int:
-    return sum(span.end - span.start for name in names for span in power_spans(calendar, name))
 
 
 def _around(calendar: Calendar, pool: str, now: Minute, known: list[str], stir: Stir) -> list[str]:

@@ -309,18 +309,52 @@ def test_a_look_is_the_same_work_in_a_pool_of_any_size():
     assert work[1] < 2 * work[0]
 
 
-def test_the_work_stays_within_the_budget():
-    calendar = big_pool(20, 1000, random.Random(1))
-    stirs = [Stir((one.worker,), one.start, one.end) for one in sorted(calendar.bookings(), key=lambda one: one.key)]
-    assert max(look(calendar, stir, budget=300).steps for stir in stirs[:40]) < 1500
+def crowded(workers: int, an_hour: int, hours: int) -> Calendar:
+    """So many short labs an hour on each worker, around the clock: everything is one duty."""
+    rng = random.Random(1)
+    names = [f"w-{i:02}" for i in range(workers)]
+    policy = PoolPolicy("default", turnaround=10, grace=30, preparation=10)
+    calendar = Calendar([policy], [WorkerView(name, "default", 64, 640, 20_000, boot_minutes=20) for name in names])
+    for number in range(workers * hours * an_hour):
+        start = 6000 + 60 * (number % hours) + rng.randrange(60)
+        name = names[number % workers]
+        calendar.book(Booking(f"r{number}", 1, name, start, start + rng.randrange(45, 90), HALF), check=False)
+    return calendar
 
 
-def test_a_part_has_whole_duties_of_its_workers(worker):
-    """What lies outside the span but shares power with what is in it is there, and does not move."""
+@pytest.mark.parametrize("budget", [300, 3000, recourse.BUDGET])
+@pytest.mark.parametrize("an_hour", [1, 3, 6])
+def test_the_work_stays_within_the_budget_in_a_crowd_too(budget, an_hour):
+    """What is counted is every seat that is looked at: what a step takes beyond the budget is one worker's crowd."""
+    calendar = crowded(8, an_hour, 47)
+    for start in (6000, 7400, 8700):
+        found = look(calendar, Stir(("w-00", "w-01"), start, start + 60), budget=budget)
+        assert found.steps < budget + recourse.CROWD
+
+
+def test_a_look_takes_in_no_more_than_a_crowd(monkeypatch):
+    """Where there is more, it reaches less far, and where it is too much everywhere it does not begin."""
+    taken = []
+    real = recourse.lay_out
+
+    def lay(calendar, pool, now, part):
+        taken.append((part.span.end - part.span.start, len(list(part.bookings(calendar)))))
+        return real(calendar, pool, now, part)
+
+    monkeypatch.setattr(recourse, "lay_out", lay)
+    for an_hour in (1, 6, 40):
+        look(crowded(8, an_hour, 47), Stir(("w-00",), 7400, 7460), budget=300)
+    (wide, _), (narrow, _) = taken
+    assert wide == 60 + 2 * recourse.REACH > narrow
+    assert max(seats for _, seats in taken) <= recourse.CROWD
+
+
+def test_a_part_has_what_may_share_power_with_what_is_in_it(worker):
+    """What lies outside the span within a bridge is there, and does not move."""
     calendar = Calendar([PoolPolicy("default", grace=60)], [worker("w-1"), worker("w-2")])
     slots = {"long before": 5700, "before": 5800, "in": 5900, "after": 6000, "long after": 6100, "apart": 7000}
     for name, start in slots.items():
         calendar.book(Booking(name, 1, "w-1", start, start + 60, HALF))
     layout = lay_out(calendar, "default", NOW, Part(("w-1",), Span(5900, 5960)))
-    assert [booking.reservation for booking in layout.bookings] == list(slots)[:-1]
-    assert [load.movable for load in layout.loads] == [False, False, True, False, False]
+    assert [booking.reservation for booking in layout.bookings] == ["before", "in", "after"]
+    assert [load.movable for load in layout.loads] == [False, True, False]

@@ -25,6 +25,9 @@ class Limit:
     because: str = ""
     """Why it may grow with the deeds, or is only looked at."""
     judged: bool = True
+    counted: bool = False
+    """It counts what should not happen: every rise of it is added up, from the run's first moment to its last and however
+    short that was. A slope does not see a single step."""
 
     def allowed(self, median: float, deeds: float) -> float:
         return max(self.floor, abs(median) * self.percent / 100, deeds * self.deed)
@@ -56,13 +59,13 @@ LIMITS: tuple[Limit, ...] = (
     Limit("threads/*", "threads of a process", floor=2),
     Limit("tasks/*", "tasks of an event loop", floor=5, percent=1),
     Limit("metrics/*", "series of metrics", floor=20, percent=3),
-    Limit("restarts/*", "processes that died"),
-    Limit("reconcile_failures/*", "failed reconcile steps", deed=0.001),
-    Limit("events_dead_lettered/*", "messages given up on"),
-    Limit("bus_rebuilds/*", "pulls built anew", floor=2),
+    Limit("restarts/*", "processes that died", counted=True),
+    Limit("reconcile_failures/*", "failed reconcile steps", floor=5, deed=0.001, counted=True),
+    Limit("events_dead_lettered/*", "messages given up on", counted=True),
+    Limit("bus_rebuilds/*", "pulls built anew", floor=2, counted=True),
     Limit("nats_connections/*", "connections to NATS", floor=1),
     Limit("nats_subscriptions/*", "subscriptions at NATS", floor=10, percent=5),
-    Limit("nats_slow_consumers/*", "connections that NATS cut"),
+    Limit("nats_slow_consumers/*", "connections that NATS cut", counted=True),
     Limit("nats_streams/*", "streams"),
     Limit("nats_consumers/*", "consumers of streams", floor=3),
     Limit("stream_messages/*", "messages kept by a stream", floor=50, percent=10),

@@ -5,7 +5,7 @@ The slope is Theil and Sen's: the median of the slopes between all pairs of poin
 """
 
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, pairwise
 from statistics import median
 
 Point = tuple[float, float]
@@ -36,6 +36,11 @@ def slope(points: Sequence[Point]) -> float:
         (after - before) / (late - early) for (early, before), (late, after) in combinations(few, 2) if late > early
     ]
     return median(slopes) if slopes else 0.0
+
+
+def risen(points: Sequence[Point]) -> float:
+    """What a counter has counted: its rises added up. Where it falls it has begun anew, and counts on from there."""
+    return sum(max(0.0, after - before) for (_, before), (_, after) in pairwise(points))
 
 
 def growth(points: Sequence[Point]) -> float:

@@ -1,6 +1,7 @@
 """Whether anything grew, from the record of a soak. Pure.
 
 Growth is judged only where enough time is left after the warm-up: in a run of minutes everything still grows into its work.
+What counts things that should not happen is judged always, and from the first sample on.
 """
 
 from collections import Counter
@@ -11,7 +12,7 @@ from statistics import median
 from lablet_local.demo.checks.check import Check
 from lablet_local.soak.limits import LIMITS, Limit, limit_of
 from lablet_local.soak.record import Recorded
-from lablet_local.soak.trend import Point, after_warm_up, growth
+from lablet_local.soak.trend import Point, after_warm_up, growth, risen
 
 WARM_UP = 0.2
 """Part of the run."""
@@ -65,7 +66,7 @@ class Verdict:
     @property
     def too_much(self) -> list[Grown]:
         """What grew beyond its limit, the worst first."""
-        found = [one for one in self.grown if not one.ok] if self.judged else []
+        found = [one for one in self.grown if not one.ok and (self.judged or one.limit.counted)]
         return sorted(found, key=lambda one: -one.strain)
 
     @property
@@ -98,7 +99,7 @@ def judge(recorded: Recorded, limits: tuple[Limit, ...] = LIMITS) -> Verdict:
     return Verdict(
         seconds=last if not recorded.end else planned,
         judged=planned * (1 - WARM_UP) >= JUDGED_SECONDS,
-        grown=tuple(_grown(name, _after(recorded, name, planned), worked, limits) for name in names),
+        grown=tuple(_grown(recorded, name, worked, limits) for name in names),
         checks=tuple(checks),
         requests=int(recorded.end.get("requests", 0)),
         labs=int(recorded.end.get("labs", 0)),
@@ -160,10 +161,22 @@ def _after(recorded: Recorded, name: str, planned: float) -> list[Point]:
     return after_warm_up(points_of(recorded, name), planned, WARM_UP)
 
 
-def _grown(name: str, points: Sequence[Point], deeds: float, limits: tuple[Limit, ...]) -> Grown:
+def _told(recorded: Recorded, name: str) -> list[Point]:
+    """What a counter has said: 0 until it was first there; of a sample that lacks it since then nothing is known."""
+    planned = float(recorded.begin["seconds"])
+    first = next((one.at for one in recorded.samples if name in one.values), 0.0)
+    return [
+        (one.at, one.values.get(name, 0.0))
+        for one in recorded.samples
+        if one.at <= planned and (one.at < first or name in one.values)
+    ]
+
+
+def _grown(recorded: Recorded, name: str, deeds: float, limits: tuple[Limit, ...]) -> Grown:
     limit = limit_of(name, limits)
+    points = _after(recorded, name, float(recorded.begin["seconds"]))
     middle = median(value for _, value in points) if points else 0.0
-    more = growth(points)
+    more = risen(_told(recorded, name)) if limit is not None and limit.counted else growth(points)
     if limit is None:
         return Grown(name, _UNKNOWN, middle, more, 0.0, known=False)
     return Grown(name, limit, middle, more, limit.allowed(middle, deeds))

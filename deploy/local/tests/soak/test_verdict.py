@@ -77,6 +77,38 @@ def test_whatever_leaks_is_named(name: str, leak: Callable[[float], float]) -> N
     assert named(judge(soaked(lambda at: {name: leak(at)}))) == [name]
 
 
+COUNTED = ("restarts/all", "events_dead_lettered/all", "nats_slow_consumers/all")
+
+
+@pytest.mark.parametrize("name", COUNTED)
+@pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
+def test_of_what_may_not_happen_once_is_enough_whenever_it_was(name: str, part: float) -> None:
+    verdict = judge(soaked(lambda at: {name: 3.0 + (at >= part * HOURS)}))
+    assert named(verdict) == [name]
+    assert not verdict.ok
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_it_is_enough_in_a_run_too_short_to_judge_growth_and_its_growth_is_not_judged(name: str) -> None:
+    verdict = judge(soaked(lambda at: {name: float(at >= 75), "fds/etcd": 20 + at}, seconds=90))
+    assert not verdict.judged
+    assert named(verdict) == [name]
+    assert judge(soaked(lambda _: {name: 3.0}, seconds=90)).ok
+
+
+def test_a_burst_of_what_may_happen_now_and_then_is_too_much_and_a_counter_that_begins_anew_is_not() -> None:
+    assert named(judge(soaked(lambda at: {"bus_rebuilds/all": 3.0 * (at >= 6000)}))) == ["bus_rebuilds/all"]
+    assert named(judge(soaked(lambda at: {"reconcile_failures/all": 50.0 * (at >= 6000)}))) == [
+        "reconcile_failures/all"
+    ]
+    assert judge(soaked(lambda at: {"restarts/all": 2.0 * (at < 3000), "bus_rebuilds/all": 2.0 * (at >= 6000)})).ok
+
+
+def test_a_counter_that_a_sample_lacks_has_counted_nothing_and_one_that_comes_later_has() -> None:
+    assert judge(soaked(lambda at: {} if at in (600, 3000) else {"restarts/all": 5.0})).ok
+    assert named(judge(soaked(lambda at: {} if at < 6000 else {"restarts/all": 1.0}))) == ["restarts/all"]
+
+
 def test_the_worst_comes_first() -> None:
     verdict = judge(soaked(lambda at: {"fds/etcd": 20 + at / 1000, "fds/nats": 20 + at / 10}))
     assert named(verdict) == ["fds/nats", "fds/etcd"]

@@ -64,7 +64,7 @@ def wanted_on(worker: Worker, definitions: Iterable[Definition]) -> dict[str, De
     found: dict[str, Definition] = {}
     for one in definitions:
         spec = one.spec
-        fits = worker.spec.license in spec.licenses and spec.requirements.node_count <= worker.spec.max_nodes
+        fits = worker.spec.license in spec.licenses and spec.requirements.node_count <= worker.nodes
         if one.status.phase is not DefinitionPhase.PUBLISHED or spec.topology.format != "cml" or not fits:
             continue
         known = found.get(_stem(one))

@@ -8,17 +8,20 @@ import pytest
 from lablet_common.resources.definition import LicenseKind, Requirements
 from lablet_common.resources.instance import Instance, InstancePhase, InstanceSpec, InstanceStatus, LabRef
 from lablet_common.resources.model import Metadata
-from lablet_common.resources.worker import Capacity, WorkerSpec
+from lablet_common.resources.worker import Capacity, LicenseSeen, Worker, WorkerPhase, WorkerSpec, WorkerStatus
 from lablet_workers.instances.room import Neighbour, holds, in_the_way
 
 NINE = datetime(2027, 3, 1, 9, tzinfo=UTC)
 NEEDS = Requirements(cpu_cores=1, memory_gb=2, node_count=6)
-WORKER = WorkerSpec(
+SPEC = WorkerSpec(
     pool="default",
     template="simulated",
     capacity=Capacity(cpu_cores=8, memory_gb=16, storage_gb=100),
     max_nodes=20,
     license=LicenseKind.ENTERPRISE,
+)
+WORKER = Worker(
+    metadata=Metadata(id="w-1", uid="w", created_at=NINE), spec=SPEC, status=WorkerStatus(phase=WorkerPhase.READY)
 )
 
 
@@ -70,6 +73,13 @@ def test_a_lab_waits_until_one_that_overran_has_left() -> None:
 )
 def test_each_dimension_can_be_what_is_lacking(needs: Requirements, lacking: str) -> None:
     assert _lacking(_instance(1), _running(2), needs=needs) == lacking
+
+
+def test_where_the_licence_allows_fewer_nodes_than_the_shape_there_is_room_for_fewer() -> None:
+    seen = LicenseSeen(status="IN_COMPLIANCE", node_quota=12, seen_at=NINE)
+    fewer = WORKER.model_copy(update={"status": WORKER.status.model_copy(update={"last_license": seen})})
+    assert in_the_way(_instance(1), NEEDS, fewer, [_running(2)], NINE) == ""
+    assert in_the_way(_instance(1), NEEDS, fewer, [_running(2), _running(3)], NINE) == "nodes"
 
 
 def test_a_port_that_is_still_open_is_waited_for() -> None:

@@ -101,6 +101,11 @@ async def test_labs_wait_only_where_they_could_run(fleet: Any) -> None:
     assert list(wanted_on(worker, [fits]).values()) == [fits]
     assert wanted_on(worker, [definition(licenses=["PERSONAL"])]) == {}
     assert wanted_on(worker, [definition(requirements=fits.spec.requirements.to_dict() | {"nodeCount": 10_000})]) == {}
+    allowed = fits.spec.requirements.to_dict() | {"nodeCount": 9}
+    few = worker.status.license.model_copy(update={"node_quota": 8})
+    licensed_for_few = worker.observed(license=few)
+    assert wanted_on(worker, [definition(requirements=allowed)]) != {}
+    assert wanted_on(licensed_for_few, [definition(requirements=allowed)]) == {}, "its licence allows eight nodes"
     assert wanted_on(worker, [definition(topology={"digest": "a" * 64, "bytes": 1, "format": "process"})]) == {}
     cordoned = worker.respecified(unschedulable=Cordon(reason="test", by="ada"))
     assert wanted_on(cordoned, [fits]) == {}

@@ -95,7 +95,7 @@ class _Prices:
         template = self._templates.get(worker.spec.template) if worker is not None else None
         if definition is None or worker is None or template is None:
             return None
-        share = share_of(definition.spec.requirements, worker.spec.capacity, worker.spec.max_nodes)
+        share = share_of(definition.spec.requirements, worker.spec.capacity, worker.nodes)
         return Price(share, template.spec.cost_per_hour_usd)
 
 

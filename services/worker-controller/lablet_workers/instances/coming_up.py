@@ -47,7 +47,7 @@ async def pending(s: Situation) -> Instance | Again | None:
     if early > timedelta(0):
         return Again(early)
     needs = s.definition.spec.requirements if s.definition is not None else None
-    lacking = in_the_way(instance, needs, worker.spec, s.neighbours(), s.now + s.preparation)
+    lacking = in_the_way(instance, needs, worker, s.neighbours(), s.now + s.preparation)
     if lacking:
         log.info("its worker has no room yet", extra={"instance": instance.id, "worker": worker.id, "lacking": lacking})
         return Again(s.times.poll)

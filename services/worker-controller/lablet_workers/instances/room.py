@@ -11,7 +11,7 @@ from datetime import datetime
 
 from lablet_common.resources.definition import Requirements
 from lablet_common.resources.instance import Instance, InstancePhase
-from lablet_common.resources.worker import WorkerSpec
+from lablet_common.resources.worker import Worker
 
 _DUST = 1e-6
 
@@ -33,7 +33,7 @@ def holds(instance: Instance) -> bool:
 
 
 def in_the_way(
-    instance: Instance, needs: Requirements | None, worker: WorkerSpec, others: Iterable[Neighbour], due: datetime
+    instance: Instance, needs: Requirements | None, worker: Worker, others: Iterable[Neighbour], due: datetime
 ) -> str:
     """What the lab would have to share with others and cannot: `nodes`, `memory`, `cpu`, `storage`, a port; empty when it
     may start. Those that wait too and have an earlier slot that begins before `due` are counted as if they were there."""
@@ -58,12 +58,12 @@ def in_the_way(
     if needs is None:
         return ""
     all_of_them = [needs, *(other.needs for other in present if other.needs is not None)]
-    if sum(one.node_count for one in all_of_them) > worker.max_nodes:
+    if sum(one.node_count for one in all_of_them) > worker.nodes:
         return "nodes"
     for word, offered, wanted in (
-        ("memory", worker.capacity.memory_gb, sum(one.memory_gb for one in all_of_them)),
-        ("cpu", worker.capacity.cpu_cores, sum(one.cpu_cores for one in all_of_them)),
-        ("storage", worker.capacity.storage_gb, sum(one.storage_gb for one in all_of_them)),
+        ("memory", worker.spec.capacity.memory_gb, sum(one.memory_gb for one in all_of_them)),
+        ("cpu", worker.spec.capacity.cpu_cores, sum(one.cpu_cores for one in all_of_them)),
+        ("storage", worker.spec.capacity.storage_gb, sum(one.storage_gb for one in all_of_them)),
     ):
         if wanted > offered + _DUST:
             return word

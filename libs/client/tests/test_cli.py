@@ -169,7 +169,7 @@ def test_watching_shows_what_is_then_what_changes_and_ends_with_the_token(lablet
     assert len(scripted.sent("GET", "/events/stream")) == 2
 
 
-def test_a_worker_is_described_with_what_its_machine_uses(lablet, scripted, worker):
+def test_a_worker_is_described_with_what_its_machine_uses(lablet, scripted, worker, problem):
     load = {
         "worker": "default-001", "at": "2027-03-01T07:59:30Z", "nodes": 7, "cpuCores": {"used": 12, "total": 48},
         "memoryGb": {"used": 50, "total": 200}, "storageGb": {"used": 225, "total": 250},
@@ -183,6 +183,8 @@ def test_a_worker_is_described_with_what_its_machine_uses(lablet, scripted, work
     assert json.loads(lablet("describe", "worker", "default-001", "-o", "json"))["load"]["nodes"] == 7
     scripted.on("GET", "/workers/default-001/load", {"worker": "default-001"})
     assert "not known: it is off" in lablet("describe", "worker", "default-001")
+    scripted.on("GET", "/workers/default-001/load", problem(404, "there is no such address"))
+    assert "not known: it is off" in lablet("describe", "worker", "default-001"), "a gateway of an earlier release"
 
 
 def test_the_nodes_of_a_worker_are_those_that_its_licence_allows(lablet, scripted, worker):

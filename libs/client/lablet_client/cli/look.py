@@ -63,7 +63,7 @@ def describe(
     output: Output = Format.TABLE,
 ) -> None:
     """Show everything about one resource: what was wanted, what is, and what happened."""
-    from lablet_client.errors import Refused
+    from lablet_client.errors import NotFound, Refused
 
     run = session(context)
     word = _kind(kind)
@@ -76,7 +76,10 @@ def describe(
             dates.extend(await client.series.dates(document["metadata"]["id"]))
         identity = document["metadata"]["id"]
         if word == "worker":
-            loads.append(await client.workers.load(identity))
+            try:
+                loads.append(await client.workers.load(identity))
+            except NotFound:  # a gateway of an earlier release, or the worker has just been taken away
+                loads.append(None)
         try:
             events = await client.events.history(f"{word}/{identity}")
         except Refused as error:

@@ -12,6 +12,7 @@ whatever has not happened by then never will, and reads all that has.
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 from pydantic import ValidationError
@@ -164,7 +165,9 @@ class PoolOwner:
             if any(one.heals for one in found):
                 await self._rebuild()
                 return
-            await asyncio.sleep(_LONGEST_REST)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_LONGEST_REST):
+                    await self._wake.wait()  # who asks does not wait for the rest to be over
 
     def _is_due(self) -> bool:
         soonest = self._agenda.looks.soonest

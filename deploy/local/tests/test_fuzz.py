@@ -14,7 +14,9 @@ ONCE = (
     ("rule", 37), ("rule", 111), ("rule", 1249), ("http-events", 488), ("http-events", 3160),
     ("label-selector", 1919), ("label-selector", 2585), ("field-selector", 651), ("field-selector", 1244), ("time", 1108),
     ("span", 709), ("lab-file", 1_012_182), ("manifest", 1_001_268),
-    ("cursor", 1_011_610), ("cursor", 1_034_906), ("rule", 1_030_838), ("rule", 1_035_915),
+    ("cursor", 1_011_610), ("cursor", 1_034_906), ("cursor", 1_013_234), ("cursor", 1_018_155),
+    ("cursor", 1_047_461), ("cursor", 1_055_086),
+    ("rule", 1_030_838), ("rule", 1_035_915),
 )  # fmt: skip
 """Target and seed of what found something."""
 

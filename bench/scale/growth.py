@@ -25,7 +25,7 @@ from typing import Any
 from bench_controller import harness, wait_for
 
 from lablet_common.clock import ClockOrigin, ScaledClock
-from lablet_common.resources.kinds import INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER
+from lablet_common.resources.kinds import INSTANCE, POOL, TEMPLATE, WORKER
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.worker import PoolSpec, PoolStatus, SimpleStatus, TemplateSpec, WorkerPool, WorkerTemplate
 from lablet_common.store import EtcdStore
@@ -168,7 +168,7 @@ class _Region:
         fleet = self.fleet.controller.fleet
         pool = fleet._estate.pool_record
         began = time.perf_counter()
-        fleet._planned(pool, fleet._needs_in(pool, self._cache(RESERVATION)))
+        fleet._planned(pool, fleet._workers(pool, fleet._needs(pool)))
         return time.perf_counter() - began
 
     async def _rest(self) -> tuple[float, float]:

@@ -115,10 +115,11 @@ class PoolController:
             self._workers.add(worker)
 
     def _on_reservation(self, old: Reservation | None, new: Reservation | None, _: int) -> None:
-        reservation = new or old
-        if reservation is None or reservation.status.pool != self.estate.pool:
+        if not any(known.status.pool == self.estate.pool for known in (old, new) if known is not None):
             return
-        self.fleet.replan()
+        reservation = new or old
+        assert reservation is not None
+        self.fleet.rebook(reservation.id)
         self._reservations.add(reservation.id)
         for seat in reservation.status.placement:
             if self.estate.instances.get(seat.instance) is not None:
@@ -131,6 +132,7 @@ class PoolController:
         self._instances.add(instance.id)
         now = self.estate.clock.now()
         if old is None or new is None or is_live(old, now) != is_live(new, now) or new.is_final:
+            self.fleet.rebook(instance.spec.reservation)
             self.fleet.replan()
             self._workers.add(instance.spec.worker)
 
@@ -156,6 +158,7 @@ class PoolController:
 def add_indexes(caches: Caches) -> None:
     """What the controllers find by something else than the id."""
     caches[ARTIFACT].add_index("subject", lambda a: [reference.subject for reference in a.status.references])
+    caches[RESERVATION].add_index("worker", lambda r: [seat.worker for seat in r.status.placement])
     caches[INSTANCE].add_index("worker", lambda i: [i.spec.worker])
     caches[INSTANCE].add_index("unended-worker", lambda i: [] if i.is_final else [i.spec.worker])
     caches[INSTANCE].add_index("unended-pool", lambda i: [] if i.is_final else [i.spec.pool])

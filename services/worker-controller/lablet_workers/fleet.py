@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -12,7 +12,7 @@ from lablet_common.reconcile import Again
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, RESERVATION, TEMPLATE, WORKER
 from lablet_common.resources.reservation import Reservation
-from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
+from lablet_common.resources.worker import PoolSpec, Worker, WorkerPhase, WorkerPool
 from lablet_common.store import Conflict, Transaction
 from lablet_common.store.cache import Cache
 from lablet_common.store.changes import update_in
@@ -20,11 +20,12 @@ from lablet_common.store.repository import Repository
 from lablet_common.telemetry.metrics import SCALING, WORKER_HOURS
 from lablet_common.telemetry.spans import Phases
 from lablet_workers.agents.leases import Presence
+from lablet_workers.bookings import Bookings
 from lablet_workers.estate import Estate
 from lablet_workers.handlers import replaced
 from lablet_workers.machines.context import Look, Outcome, Surroundings, with_refusal
 from lablet_workers.machines.steps import step as worker_step
-from lablet_workers.needs import Need, Wanted, WorkerNeeds, is_live, needs_of, plan_power
+from lablet_workers.needs import Need, Wanted, WorkerNeeds, by_calendar, is_live, needs_of, plan_power, seats_of
 from lablet_workers.pools import is_surplus, missing_workers, recordoned
 from lablet_workers.providers.port import ProviderError
 from lablet_workers.rollout import next_turn
@@ -68,8 +69,15 @@ class Fleet:
         self._presence = presence
         self._wake = wake
         self._plan: dict[str, Wanted] = {}
-        self._needs: Mapping[str, tuple[Need, ...]] | None = None
-        """The calendar by worker, as it was planned with last."""
+        self._bookings = Bookings()
+        self._booked_for: PoolSpec | None = None
+        """The pool with whose preparation and turnaround the bookings were entered; None: they have yet to be."""
+        self._rebooked: set[str] = set()
+        """Workers whose needs have changed since the plan was made."""
+        self._outlooks: dict[str, tuple[Wanted, Need | None]] = {}
+        """What each worker's own calendar said when the plan was made."""
+        self._shaken = True
+        """Something else than needs has changed since then."""
         self._latest: dict[str, Wanted] = {}
         self._rest_until = 0.0
         """Until then (monotonic) the latest plan will do."""
@@ -80,7 +88,17 @@ class Fleet:
 
     def replan(self) -> None:
         """Something changed that the wanted power depends on."""
+        self._shaken = True
         self._replan.set()
+
+    def rebook(self, name: str) -> None:
+        """A reservation, or an instance of it, is another now: the needs that came of it are entered anew."""
+        if self._booked_for is None:
+            return
+        changed = self._enter(name, self._estate.caches[RESERVATION].get(name), self._booked_for)
+        if changed:
+            self._rebooked |= changed
+            self._replan.set()
 
     async def keep_planned(self) -> None:
         """Works out every worker's wanted power when something changed, and has those looked at whose answer did."""
@@ -90,19 +108,41 @@ class Fleet:
             pool = self._estate.pool_record
             if pool is None:
                 continue
+            if not self._shaken and not self._moved(pool):
+                continue
+            self._shaken = False
             await self._make_workers(pool)
             await self._fit_workers(pool)
             await self._roll_on(pool)
             began = time.monotonic()
-            self._needs = self._needs_in(pool, self._estate.caches[RESERVATION].items())
-            plan = self._planned(pool, self._needs)
-            seconds = time.monotonic() - began
-            self._remember(plan, seconds)
+            self._rebooked.clear()
+            workers = self._workers(pool, self._needs(pool))
+            plan = self._planned(pool, workers)
+            self._outlooks = {one.worker.id: self._outlook(pool, one) for one in workers}
+            self._remember(plan, time.monotonic() - began)
             for name, wanted in plan.items():
                 if self._plan.get(name) != wanted:
                     self._wake(name)
             self._plan = plan
             await self._rest()
+
+    def _moved(self, pool: WorkerPool) -> bool:
+        """Whether workers whose needs have changed look forward to something else than the plan was made for. Most bookings
+        lie weeks ahead, behind others."""
+        rebooked, self._rebooked = self._rebooked, set()
+        needs, busy = self._needs(pool), self._busy(self._estate.clock.now())
+        for name in rebooked:
+            worker = self._estate.workers.get(name)
+            if worker is None or is_surplus(worker, pool):
+                return True
+            one = WorkerNeeds(worker, needs.get(name, ()), name in busy)
+            if self._outlook(pool, one) != self._outlooks.get(name):
+                return True
+        return False
+
+    def _outlook(self, pool: WorkerPool, one: WorkerNeeds) -> tuple[Wanted, Need | None]:
+        now = self._estate.clock.now()
+        return by_calendar(one, now, self._grace(pool), pool.spec), one.next_need(now)
 
     def _remember(self, plan: dict[str, Wanted], seconds: float) -> None:
         self._latest = plan
@@ -170,27 +210,41 @@ class Fleet:
             return False
         if worker.status.machine is not None or self._estate.is_named(worker.id):
             return False
-        reservations: Repository[Reservation] = Repository(self._estate.store, RESERVATION)
-        booked = (
-            seat.worker for r in (await reservations.list()).items if r.holds_capacity for seat in r.status.placement
-        )
+        booked = (seat.worker for r in await self._reservations() if r.holds_capacity for seat in r.status.placement)
         return worker.id not in booked
 
-    def _needs_in(self, pool: WorkerPool, reservations: list[Reservation]) -> Mapping[str, tuple[Need, ...]]:
-        here = (r for r in reservations if r.status.pool == self._estate.pool)
-        return needs_of(here, pool.spec, _EndedEarly(self._estate.caches[INSTANCE]))
+    def _needs(self, pool: WorkerPool) -> Mapping[str, Sequence[Need]]:
+        """The calendar by worker, as the caches know it."""
+        if self._booked_for is None or _spans(self._booked_for) != _spans(pool.spec):
+            self._booked_for, self._bookings = pool.spec, Bookings()
+            for reservation in self._estate.caches[RESERVATION].items():
+                self._enter(reservation.id, reservation, pool.spec)
+        return self._bookings.needs
 
-    def _planned(self, pool: WorkerPool, needs: Mapping[str, tuple[Need, ...]]) -> dict[str, Wanted]:
-        now = self._estate.clock.now()
-        busy = {instance.spec.worker for instance in self._estate.instances_here() if is_live(instance, now)}
+    def _enter(self, name: str, reservation: Reservation | None, spec: PoolSpec) -> set[str]:
+        if reservation is None or reservation.status.pool != self._estate.pool:
+            return self._bookings.enter(name)
+        return self._bookings.enter(name, seats_of(reservation, spec, _EndedEarly(self._estate.caches[INSTANCE])))
+
+    def _grace(self, pool: WorkerPool) -> timedelta:
         minutes = self._estate.settings.controller_scale_down_grace_period_minutes
-        grace = timedelta(minutes=pool.spec.scale_down_grace_minutes if minutes is None else minutes)
-        workers = [
+        return timedelta(minutes=pool.spec.scale_down_grace_minutes if minutes is None else minutes)
+
+    def _busy(self, now: datetime) -> set[str]:
+        """Workers with instances that hold something on them."""
+        return {instance.spec.worker for instance in self._estate.instances_here() if is_live(instance, now)}
+
+    def _workers(self, pool: WorkerPool, needs: Mapping[str, Sequence[Need]]) -> list[WorkerNeeds]:
+        """Those of the pool, each with its part of the calendar."""
+        busy = self._busy(self._estate.clock.now())
+        return [
             WorkerNeeds(worker, needs.get(worker.id, ()), worker.id in busy)
             for cached in self._estate.caches[WORKER].items()
-            if cached.spec.pool == self._estate.pool and (worker := self._estate.workers.get(cached.id)) is not None
+            if cached.spec.pool == pool.id and (worker := self._estate.workers.get(cached.id)) is not None
         ]
-        return plan_power(pool.spec, workers, now, grace) | {
+
+    def _planned(self, pool: WorkerPool, workers: Sequence[WorkerNeeds]) -> dict[str, Wanted]:
+        return plan_power(pool.spec, workers, self._estate.clock.now(), self._grace(pool)) | {
             one.worker.id: self._wanted_of_agent(one.worker) for one in workers if one.worker.spec.runtime == RUNTIME
         }
 
@@ -244,9 +298,8 @@ class Fleet:
             return
         booked = [
             (slot.start, reservation.metadata.trace_parent)
-            for reservation in self._estate.caches[RESERVATION].items()
+            for reservation in self._estate.caches[RESERVATION].by("worker", worker.id)
             if not reservation.is_final and (slot := reservation.slot) is not None
-            if any(seat.worker == worker.id for seat in reservation.status.placement)
         ]
         first = min((start for start, _ in booked), default=None)
         yield from (origin for start, origin in booked if start == first)
@@ -254,27 +307,24 @@ class Fleet:
     async def _wanted(self, worker: Worker, pool: WorkerPool) -> Wanted:
         """What the plan says of one worker. Where planning is slow, the latest will do: the next one wakes whoever it
         changes. A power-off that has been marked is judged by the calendar as it is now."""
-        powering_off = worker.status.phase is WorkerPhase.DRAINING
-        if powering_off:
-            plan = self._planned(pool, self._needs_in(pool, await self._reservations(worker)))
+        if worker.status.phase is WorkerPhase.DRAINING:
+            here = [r for r in await self._reservations() if r.status.pool == pool.id]
+            needs = needs_of(here, pool.spec, _EndedEarly(self._estate.caches[INSTANCE]))
+            plan = self._planned(pool, self._workers(pool, needs))
         elif time.monotonic() < self._rest_until:
             plan = self._latest
         else:
             began = time.monotonic()
-            if self._needs is None or self._replan.is_set():
-                self._needs = self._needs_in(pool, await self._reservations(worker))
-            plan = self._planned(pool, self._needs)
+            plan = self._planned(pool, self._workers(pool, self._needs(pool)))
             self._remember(plan, time.monotonic() - began)
             if plan != self._plan:
-                self._replan.set()  # the clock has changed what others should do
+                self.replan()  # the clock has changed what others should do
         return plan.get(worker.id, Wanted(False, "no-need"))
 
-    async def _reservations(self, worker: Worker) -> list[Reservation]:
-        """All reservations; read linearizably when a power-off has been marked and is to be carried out or undone."""
-        if worker.status.phase is not WorkerPhase.DRAINING:
-            return self._estate.caches[RESERVATION].items()
-        repository: Repository[Reservation] = Repository(self._estate.store, RESERVATION)
-        return list((await repository.list()).items)
+    async def _reservations(self) -> Sequence[Reservation]:
+        """All reservations, read linearizably."""
+        reservations: Repository[Reservation] = Repository(self._estate.store, RESERVATION)
+        return (await reservations.list()).items
 
     def _surroundings(self, worker: Worker, pool: WorkerPool) -> Surroundings:
         settings = self._estate.settings
@@ -313,7 +363,7 @@ class Fleet:
         if not is_surplus(worker, pool) or worker.status.phase is not WorkerPhase.OFFLINE:
             return False
         now = self._estate.clock.now()
-        if self._needs is None or any(need.end > now for need in self._needs.get(worker.id, ())):
+        if any(need.end > now for need in self._needs(pool).get(worker.id, ())):
             return False
         return all(instance.is_final for instance in self._estate.instances_on(worker.id))
 
@@ -347,3 +397,8 @@ class Fleet:
         if ended and machine is not None:
             hours = (self._estate.clock.now() - machine.launched_at) / timedelta(hours=1)
             WORKER_HOURS.labels(self._estate.pool).inc(max(0.0, hours))
+
+
+def _spans(spec: PoolSpec) -> tuple[int, int]:
+    """What of a pool needs depend on."""
+    return spec.preparation_minutes, spec.turnaround_minutes

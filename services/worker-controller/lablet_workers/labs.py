@@ -63,7 +63,7 @@ class Labs:
             return None
         due = slot.start - timedelta(minutes=self._estate.settings.scheduler_lead_time_minutes)
         if now < due:
-            return self._estate.again(due - now)
+            return Again.at(due)
         seats = [
             seat
             for seat in reservation.status.placement

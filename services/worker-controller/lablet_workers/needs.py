@@ -40,9 +40,13 @@ class WorkerNeeds:
     """One worker's part of the calendar."""
 
     worker: Worker
-    needs: tuple[Need, ...]
+    needs: Sequence[Need]
     busy: bool
     """It has an instance that has not ended."""
+
+    def next_need(self, now: datetime) -> Need | None:
+        """The first that has not ended."""
+        return next((need for need in self.needs if need.end > now), None)
 
 
 def needs_of(
@@ -51,17 +55,25 @@ def needs_of(
     """Worker → its needs, in order. A seat needs its worker from the preparation before its slot to the turnaround after;
     one whose instance is among `ended` (before its slot did) needs nothing any more."""
     found: dict[str, set[Need]] = {}
+    for reservation in reservations:
+        for worker, need in seats_of(reservation, pool, ended):
+            found.setdefault(worker, set()).add(need)
+    return {worker: tuple(sorted(needs)) for worker, needs in found.items()}
+
+
+def seats_of(reservation: Reservation, pool: PoolSpec, ended: Container[str] = ()) -> Sequence[tuple[str, Need]]:
+    """Worker and need of each seat of one reservation, as `needs_of` counts them."""
+    slot = reservation.slot
+    if slot is None or reservation.status.phase not in _PLACED:
+        return ()
     preparation = timedelta(minutes=pool.preparation_minutes)
     turnaround = timedelta(minutes=pool.turnaround_minutes)
-    for reservation in reservations:
-        slot = reservation.slot
-        if slot is None or reservation.status.phase not in _PLACED:
-            continue
-        need = Need(slot.start - preparation, slot.end + turnaround)
-        for seat in reservation.status.placement:
-            if seat.state is SeatState.PLACED and seat.instance not in ended:
-                found.setdefault(seat.worker, set()).add(need)
-    return {worker: tuple(sorted(needs)) for worker, needs in found.items()}
+    need = Need(slot.start - preparation, slot.end + turnaround)
+    return [
+        (seat.worker, need)
+        for seat in reservation.status.placement
+        if seat.state is SeatState.PLACED and seat.instance not in ended
+    ]
 
 
 def is_live(instance: Instance, now: datetime) -> bool:
@@ -79,7 +91,7 @@ def is_live(instance: Instance, now: datetime) -> bool:
 def plan_power(pool: PoolSpec, workers: Sequence[WorkerNeeds], now: datetime, grace: timedelta) -> dict[str, Wanted]:
     """Every worker's wanted power. `min` and `warm` are met with the lowest names; licences allowed to the pool go to
     those that are busy, then on, then needed first; whoever is only cooling down comes last."""
-    wanted = {one.worker.id: _by_calendar(one, now, grace, pool) for one in workers}
+    wanted = {one.worker.id: by_calendar(one, now, grace, pool) for one in workers}
     spare = sorted((one for one in workers if not wanted[one.worker.id].on and _usable(one, now)), key=_name)
     short = pool.min - sum(want.on for want in wanted.values())
     for one in spare[: max(0, short)]:
@@ -97,9 +109,10 @@ def plan_power(pool: PoolSpec, workers: Sequence[WorkerNeeds], now: datetime, gr
     return wanted
 
 
-def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta, pool: PoolSpec) -> Wanted:
-    """The placement engine's rule: a worker that is on stays on when its next slot begins within the grace, or so soon that
-    it would have to be powered on at once."""
+def by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta, pool: PoolSpec) -> Wanted:
+    """What a worker's own calendar says, whatever the others do: with its next need, this is all of the calendar that a plan
+    depends on. The placement engine's rule: a worker that is on stays on when its next slot begins within the grace, or so
+    soon that it would have to be powered on at once."""
     worker = one.worker
     preparation = timedelta(minutes=pool.preparation_minutes)
     lead = timedelta(minutes=pool.lead_of(worker.spec.boot_minutes))
@@ -111,22 +124,20 @@ def _by_calendar(one: WorkerNeeds, now: datetime, grace: timedelta, pool: PoolSp
     for span in worker.spec.maintenance:
         if span.frm <= now < span.to:
             return Wanted(False, "maintenance", span.to)
-    coming = [need for need in one.needs if need.end > now]
-    cooling = _cooling(worker, now, pool)
-    if not coming:
-        return cooling or Wanted(False, "no-need")
-    first = coming[0]
+    first = one.next_need(now)
+    if first is None:
+        return _cooling(worker, now, pool) or Wanted(False, "no-need")
     switch_on = first.start + preparation - lead
     if now >= switch_on:
         end = first.end
-        for need in coming[1:]:
-            if need.start + preparation - end > bridge:
+        for need in one.needs:
+            if need.end > now and need.start + preparation - end > bridge:
                 break
             end = max(end, need.end)
         return Wanted(True, "calendar", end)
     if worker.is_on and first.start + preparation - now <= bridge:
         return Wanted(True, "gap-within-grace", switch_on)
-    return cooling or Wanted(False, "need-later", switch_on)
+    return _cooling(worker, now, pool) or Wanted(False, "need-later", switch_on)
 
 
 def _cooling(worker: Worker, now: datetime, pool: PoolSpec) -> Wanted | None:
@@ -142,7 +153,8 @@ def _ration(allowed: int, workers: Sequence[WorkerNeeds], wanted: dict[str, Want
     """Holds back those that would take a licence more than the pool may have."""
 
     def rank(one: WorkerNeeds) -> tuple[bool, bool, bool, datetime, str]:
-        first = next((need.start for need in one.needs if need.end > now), datetime.max.replace(tzinfo=now.tzinfo))
+        need = one.next_need(now)
+        first = need.start if need is not None else datetime.max.replace(tzinfo=now.tzinfo)
         cooling = wanted[one.worker.id].rule == "cooldown"
         return (not one.busy, cooling, not one.worker.is_on, first, one.worker.id)
 
@@ -167,7 +179,8 @@ def _stand_ins(workers: Sequence[WorkerNeeds], wanted: Mapping[str, Wanted], now
 
 
 def _needed(one: WorkerNeeds, now: datetime) -> bool:
-    return any(need.start <= now < need.end for need in one.needs)
+    need = one.next_need(now)
+    return need is not None and need.start <= now
 
 
 def _name(one: WorkerNeeds) -> str:

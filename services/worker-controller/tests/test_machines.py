@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import lablet_workers.fleet
 from lablet_common.resources.kinds import POOL, WORKER
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_workers.providers.port import (
@@ -118,11 +119,11 @@ async def test_a_booking_that_comes_while_a_worker_goes_down_keeps_it_up(fleet: 
     marked: list[int] = []
     real = fleet.controller.fleet._reservations
 
-    async def booked_in_between(worker: Any) -> Any:
-        if worker.phase == "Draining" and not marked:
+    async def booked_in_between() -> Any:
+        if not marked:
             marked.append(await fleet.gate())
             await fleet.book("b", 135, 160)
-        return await real(worker)
+        return await real()
 
     fleet.controller.fleet._reservations = booked_in_between
     before = await fleet.gate()
@@ -658,3 +659,53 @@ async def test_what_passes_by_itself_is_not_written_at_the_worker(fleet: Any, er
     fleet.provider.launch_refused = error
     await fleet.at(52)
     assert (await fleet.worker()).status.condition("ProviderRefuses") is None
+
+
+async def test_a_booking_behind_others_does_not_plan_the_pool_anew(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a plan costs grows with the pool, and thousands book slots that lie weeks ahead."""
+    plans: list[Any] = []
+    real = lablet_workers.fleet.plan_power
+
+    def counted(*given: Any) -> Any:
+        plans.append(given)
+        return real(*given)
+
+    await fleet.book("first", 600, 660)
+    await fleet.at(1)
+    monkeypatch.setattr(lablet_workers.fleet, "plan_power", counted)
+    await fleet.book("later", 900, 960)
+    await fleet.book("with-the-first", 600, 660)
+    await fleet.settle()
+    assert not plans
+    await fleet.book("before", 300, 360)
+    await fleet.settle()
+    assert plans
+
+
+async def test_a_cancelled_booking_a_moved_seat_and_a_longer_turnaround_all_change_when_workers_are_needed(
+    fleet: Any,
+) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.book("b", 60, 120)
+    await fleet.at(1)
+
+    def needed() -> dict[str, list[int]]:
+        controller = fleet.controller
+        needs = controller.fleet._needs(controller.estate.pool_record)
+        begin = fleet.clock.now() - timedelta(minutes=1)
+        return {name: [(need.end - begin) // timedelta(minutes=1) for need in of] for name, of in needs.items() if of}
+
+    assert needed() == {"default-001": [125]}
+    await fleet.cancel("b")
+    await fleet.settle()
+    assert needed() == {"default-001": [125]}
+    await fleet.move_seat("a", "default-002")
+    await fleet.settle()
+    assert needed() == {"default-002": [125]}
+    pools = fleet.all(POOL)
+    await pools.update((await pools.require("default")).respecified(turnaround_minutes=20))
+    await fleet.settle()
+    assert needed() == {"default-002": [140]}
+    await fleet.rebook("a", lambda r: r.observed(pool="elsewhere"))
+    await fleet.settle()
+    assert needed() == {}

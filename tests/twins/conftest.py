@@ -29,7 +29,6 @@ from lablet_common.resources.kinds import (
     INSTANCE,
     POOL,
     RESERVATION,
-    SERIES,
     TEMPLATE,
     WORKER,
     ownership_key,
@@ -40,6 +39,7 @@ from lablet_common.secrets import SecretBox
 from lablet_common.store import MemoryStore
 from lablet_common.store.cache import Caches
 from lablet_common.store.repository import Repository
+from lablet_scheduler.following import Following
 from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 from lablet_workers.controller import CACHED as WORKER_KINDS
@@ -195,7 +195,9 @@ async def running(
 
 async def _serve(stack: contextlib.AsyncExitStack, made: Mesh) -> None:
     """All services on the mesh's present store, until the stack is closed."""
-    scheduler = await _caches(stack, made, (RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES), lambda _: None)
+    scheduler = Following(made.store)
+    await stack.enter_async_context(scheduler)
+    await scheduler.wait_synced()
     workers = await _caches(stack, made, WORKER_KINDS, add_indexes)
     artifacts = await _caches(stack, made, ARTIFACT_KINDS, add_artifact_indexes)
     settings = {"controller_probe_seconds": 60.0, "resync_seconds": 3600.0} | dict(made.settings)

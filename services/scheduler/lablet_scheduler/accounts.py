@@ -14,7 +14,7 @@ from lablet_common.quotas import LEDGERS, QUOTAS, Ledger, Limits, Quota, Usage, 
 from lablet_common.resources.kinds import RESERVATION, ledger_key, quota_key
 from lablet_common.resources.request import Problem
 from lablet_common.resources.reservation import Reservation
-from lablet_common.store import Get, KeyValue, Store, Transaction
+from lablet_common.store import KeyValue, Store, Transaction
 from lablet_common.store.changes import decode
 from lablet_scheduler.decide import problem
 
@@ -46,11 +46,6 @@ class Accounts:
         self._accounts: dict[str, Account] = {}
         self._entries: dict[str, Entry] = {}
         self._read_at = 0
-
-    @staticmethod
-    def reads() -> list[Get]:
-        """What `take` needs."""
-        return [Get(QUOTAS, prefix=True), Get(LEDGERS, prefix=True)]
 
     async def take(self, quotas: Iterable[KeyValue], ledgers: Iterable[KeyValue], revision: int = 0) -> None:
         """The limits and ledgers as they were at a revision; decisions that were not committed are forgotten."""

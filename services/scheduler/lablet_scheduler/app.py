@@ -1,6 +1,6 @@
 """Wiring of the scheduler: the caches, the ownership of pools and bridges, and what wakes an owner.
 
-An owner is woken by its caches (reservations, instances, workers, its pool) and by the intents on its own durable
+An owner is woken by its caches (its inbox, reservations, instances, workers, its pool) and by the intents on its own durable
 consumer; both only say "look again". What neither brings, the periodic look does.
 """
 
@@ -12,22 +12,12 @@ from lablet_common.events import subjects
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.removal import Removal
 from lablet_common.resources.definition import Definition
-from lablet_common.resources.kinds import (
-    DEFINITION,
-    INSTANCE,
-    KINDS,
-    POOL,
-    RESERVATION,
-    SERIES,
-    WORKER,
-    Service,
-    owned_by,
-)
+from lablet_common.resources.kinds import DEFINITION, KINDS, POOL, RESERVATION, Service, owned_by
 from lablet_common.service import Runtime, run
-from lablet_common.store.cache import Caches
 from lablet_common.tasks import together
 from lablet_common.telemetry.census import keep_census
 from lablet_common.telemetry.metrics import RESERVATIONS
+from lablet_scheduler.following import Following
 from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 
@@ -41,7 +31,7 @@ class Scheduler:
     def __init__(self, runtime: Runtime, settings: SchedulerSettings) -> None:
         self._runtime = runtime
         self._settings = settings
-        self._caches = Caches(runtime.store, [RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES])
+        self._caches = Following(runtime.store)
         self._ownership = Ownership(
             runtime.store,
             Service.SCHEDULER,
@@ -91,8 +81,8 @@ class Scheduler:
             source=self._runtime.source,
         )
 
-        async def wake(_: Received) -> None:
-            owner.wake()
+        async def wake(received: Received) -> None:
+            owner.wake(received.sequence)
 
         intents = self._runtime.bus.consumer(
             intents_stream(Service.SCHEDULER),

@@ -20,17 +20,17 @@ from pydantic import ValidationError
 from lablet_common.clock import Clock
 from lablet_common.intake import deciding
 from lablet_common.ownership import Fence
-from lablet_common.requests import Inbox, Undecided
+from lablet_common.requests import Undecided
 from lablet_common.resources.kinds import INSTANCE, Service
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store import OutcomeUnknown, Store, StoreUnavailable
-from lablet_common.store.cache import Caches
 from lablet_common.telemetry.metrics import DECIDING, INBOX_DEPTH
 from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.answers import Answers, invalid
 from lablet_scheduler.commits import Step, target_of
 from lablet_scheduler.decide import Context, Decision
 from lablet_scheduler.desk import SeriesDesk, is_about_series
+from lablet_scheduler.following import Following
 from lablet_scheduler.heal import heal, make_room, retry_waiting
 from lablet_scheduler.lifecycle import Rules, next_look, next_step
 from lablet_scheduler.neighbours import Neighbours
@@ -66,7 +66,7 @@ class PoolOwner:
         fence: Fence,
         *,
         store: Store,
-        caches: Caches,
+        caches: Following,
         find_definition: FindDefinition,
         clock: Clock,
         settings: SchedulerSettings,
@@ -84,10 +84,11 @@ class PoolOwner:
             lead=timedelta(minutes=settings.scheduler_lead_time_minutes),
         )
         self._wake = asyncio.Event()
-        self._inbox = Inbox(store, Service.SCHEDULER, pool)
+        self._told = 0
+        """Revision of the latest intent that was told."""
         self._neighbours = Neighbours(caches)
         self._agenda = Agenda(pool, caches, find_definition, clock, self.wake, settings.resync_seconds)
-        self._writer = Writer(store, fence, self._agenda, clock, source)
+        self._writer = Writer(store, fence, self._agenda, caches, clock, source)
         self._answers = Answers(store, caches, self._agenda, self._context)
         self._series = SeriesDesk(store, caches, self._agenda, self._writer, clock, self._context)
         self._saving = Saving(self._agenda, self._writer, self._context, self.wake)
@@ -100,8 +101,9 @@ class PoolOwner:
         self._unsettled = False
         """The calendar may hold what was decided in this pass and not committed."""
 
-    def wake(self) -> None:
-        """Look again: something about this pool may have changed."""
+    def wake(self, revision: int = 0) -> None:
+        """Look again, once the caches have reached the revision: something about this pool may have changed."""
+        self._told = max(self._told, revision)
         self._wake.set()
 
     @property
@@ -123,7 +125,7 @@ class PoolOwner:
         except TimeoutError as error:
             raise StoreUnavailable(f"pool {self.pool} cannot be read: {error}") from error
         tell(self.pool, ())
-        unsubscribe = self._agenda.listen()
+        unsubscribe = [*self._agenda.listen(), self._caches.inboxes.subscribe(self.pool, self.wake)]
         try:
             await self._agenda.build()
             log.info("pool taken over", extra={"pool": self.pool, "fence": self._fence.create_revision})
@@ -197,7 +199,8 @@ class PoolOwner:
         """One look at everything that is due; True when there may be more at once."""
         agenda, writer = self._agenda, self._writer
         refusals = writer.refusals
-        await self._caches.reached(await writer.begin(), timeout=_CATCH_UP_SECONDS)
+        await self._caches.reached(max(writer.needed, self._told), timeout=_CATCH_UP_SECONDS)
+        await writer.begin()
         self._unsettled = True
         agenda.take_news()
         await self._step_lives()
@@ -247,8 +250,8 @@ class PoolOwner:
 
     async def _decide_inbox(self) -> int:
         """Decides what waits, in order, and returns how many requests that were."""
-        pending = await self._inbox.pending(self._settings.scheduler_batch_size)
-        INBOX_DEPTH.labels(Service.SCHEDULER, self.pool).set(self._inbox.waiting)
+        pending = await self._caches.inboxes.pending(self.pool, self._settings.scheduler_batch_size)
+        INBOX_DEPTH.labels(Service.SCHEDULER, self.pool).set(self._caches.inboxes.depth(self.pool))
         steps: list[Step] = []
         about: set[str | None] = set()
         writer, refusals, self._waiting = self._writer, self._writer.refusals, 0

@@ -13,13 +13,14 @@ from lablet_common.ownership import Fence
 from lablet_common.requests import Undecided
 from lablet_common.resources.kinds import RESERVATION, gate_key, kind_of
 from lablet_common.resources.reservation import Reservation
-from lablet_common.store import Get, Store
+from lablet_common.store import Store
 from lablet_common.telemetry.metrics import DECISION_LATENCY, DECISIONS
 from lablet_common.telemetry.spans import together
 from lablet_scheduler.accounts import Accounts
 from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.commits import Refused, Step, grouped, step_of, write
 from lablet_scheduler.decide import Decision
+from lablet_scheduler.following import Following
 
 log = logging.getLogger("lablet.scheduler")
 
@@ -27,7 +28,9 @@ log = logging.getLogger("lablet.scheduler")
 class Writer:
     """Of one pool, for one term of ownership."""
 
-    def __init__(self, store: Store, fence: Fence, agenda: Agenda, clock: Clock, source: str) -> None:
+    def __init__(
+        self, store: Store, fence: Fence, agenda: Agenda, caches: Following, clock: Clock, source: str
+    ) -> None:
         self.accounts = Accounts(store)
         self.needed = fence.create_revision
         """The caches must have reached it before anything is decided or built."""
@@ -36,23 +39,23 @@ class Writer:
         self._store = store
         self._fence = fence
         self._agenda = agenda
+        self._caches = caches
         self._clock = clock
         self._source = source
         self.gate = 0
         """Revision of the pool's gate, as this pass has read it."""
         self._gate_key = gate_key(agenda.pool)
 
-    async def begin(self) -> int:
-        """Reads the gate and the ledgers that this pass's decisions are made from, and returns the revision that the caches
-        must have reached for it."""
-        read = await self._store.txn([], [Get(self._gate_key), *Accounts.reads()])
-        gate, quotas, ledgers = read.reads
-        await self.accounts.take(quotas, ledgers, read.revision)
-        revision = gate[0].mod_revision if gate else 0
+    async def begin(self) -> None:
+        """Notes the gate, the limits and the ledgers as the caches hold them: this pass's decisions are made from those, and
+        its transactions compare them."""
+        caches = self._caches
+        gate = caches.gates.get(self._gate_key)
+        await self.accounts.take(list(caches.quotas.values()), list(caches.ledgers.values()), caches.revision)
+        revision = 0 if gate is None else gate.mod_revision
         if revision != self.gate:
             self.gate = revision
             self._agenda.freed = True
-        return max(revision, self.needed)
 
     def step(self, decision: Decision, undecided: Undecided | None = None) -> Step:
         return step_of(decision, undecided, at=self._clock.now(), by=self._source)

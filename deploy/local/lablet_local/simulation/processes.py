@@ -24,7 +24,6 @@ from lablet_common.resources.kinds import (
     INSTANCE,
     POOL,
     RESERVATION,
-    SERIES,
     WORKER,
     Kind,
     Service,
@@ -34,6 +33,7 @@ from lablet_common.store.cache import Caches
 from lablet_common.tasks import together
 from lablet_common.testing.simulation import Line, Port, StorePort
 from lablet_local.simulation.world import World
+from lablet_scheduler.following import Following
 from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 from lablet_workers.controller import CACHED as WORKER_KINDS
@@ -45,12 +45,12 @@ from lablet_workers.runtimes.port import RuntimeUnavailable
 from lablet_workers.settings import WorkerControllerSettings
 
 POOL_NAME = "default"
-_SCHEDULER_KINDS = (RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES)
 _BRIDGED = (RESERVATION, INSTANCE, WORKER)
 _BRIDGE = "bridge-"
 _RESYNC_SECONDS = 10.0
 _KEEPER_RESYNC_SECONDS = 60.0
 """It looks at every instance there ever was; here nothing is archived and deleted."""
+_RELIST_SECONDS = 60.0
 _LEASE_SECONDS = 4.0
 SCHEDULER = SchedulerSettings(resync_seconds=_RESYNC_SECONDS)
 WORKERS = WorkerControllerSettings(resync_seconds=_RESYNC_SECONDS, controller_probe_seconds=5.0)
@@ -118,9 +118,7 @@ class Process:
         self.task.cancel()
 
     async def _live(self) -> None:
-        kinds, prepare, serve = self._anatomy()
-        caches = Caches(self._store, kinds, resync_seconds=60.0)
-        prepare(caches)
+        caches, serve = self._anatomy()
         async with caches:
             await caches.wait_synced()
             ownership = Ownership(
@@ -128,14 +126,20 @@ class Process:
             )
             await ownership.run(lambda shard, fence: self._serve(shard, fence, caches, serve))
 
-    def _anatomy(self) -> tuple[Sequence[Kind], Callable[[Caches], None], Callable[[Fence, Caches], Awaitable[None]]]:
+    def _anatomy(self) -> tuple[Caches, Callable[[Fence, Any], Awaitable[None]]]:
+        """The caches, and what serves a shard from them."""
         match self.service:
             case Service.SCHEDULER:
-                return _SCHEDULER_KINDS, lambda _: None, self._schedule
+                return Following(self._store, resync_seconds=_RELIST_SECONDS), self._schedule
             case Service.WORKERS:
-                return WORKER_KINDS, add_indexes, self._control
+                return self._caches(WORKER_KINDS, add_indexes), self._control
             case _:
-                return ARTIFACT_KINDS, add_artifact_indexes, self._keep
+                return self._caches(ARTIFACT_KINDS, add_artifact_indexes), self._keep
+
+    def _caches(self, kinds: Sequence[Kind], prepare: Callable[[Caches], None]) -> Caches:
+        caches = Caches(self._store, kinds, resync_seconds=_RELIST_SECONDS)
+        prepare(caches)
+        return caches
 
     def _shards(self, caches: Caches) -> list[str]:
         bridged = [kind for kind in _BRIDGED if kind.owner is self.service] if self._publish is not None else []
@@ -164,7 +168,7 @@ class Process:
             raise ConnectionError("the broker's answer was lost")
         await self.line.leave(entered)
 
-    async def _schedule(self, fence: Fence, caches: Caches) -> None:
+    async def _schedule(self, fence: Fence, caches: Following) -> None:
         owner = PoolOwner(
             POOL_NAME,
             fence,

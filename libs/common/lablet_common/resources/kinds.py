@@ -69,11 +69,12 @@ KINDS: Mapping[str, Kind] = {
 
 SUBSCRIPTION = Kind("subscription", Subscription, Service.GATEWAY, "/subscriptions/")
 """Not in the table: no bridge tells of it, or delivering an event would make another one."""
+_OF_MODEL: Mapping[type, Kind] = {kind.model: kind for kind in (*KINDS.values(), SUBSCRIPTION)}
 
 
 def kind_of(resource: Resource[Any, Any]) -> Kind:
     """The row for a resource."""
-    return next(kind for kind in (*KINDS.values(), SUBSCRIPTION) if kind.model is type(resource))
+    return _OF_MODEL[type(resource)]
 
 
 def owned_by(service: Service) -> tuple[Kind, ...]:
@@ -84,9 +85,12 @@ def owned_by(service: Service) -> tuple[Kind, ...]:
 CLOCK_KEY = "/clock"
 
 
+GATES = "/gates/"
+
+
 def gate_key(pool: str) -> str:
     """Put by the worker-controller when a worker's eligibility or capacity changes; compared by every placement."""
-    return f"/gates/{pool}"
+    return f"{GATES}{pool}"
 
 
 def inbox_prefix(service: str, shard: str) -> str:

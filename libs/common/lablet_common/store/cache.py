@@ -9,7 +9,7 @@ transaction. A value that cannot be read ends `run` with `Unreadable`: deciding 
 
 import asyncio
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable, Iterator, KeysView, Sequence
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
@@ -17,7 +17,7 @@ from lablet_common.resources.kinds import Kind
 from lablet_common.resources.model import Resource, lighten
 from lablet_common.store.api import KeyValue, Store
 from lablet_common.store.changes import decode
-from lablet_common.store.mirror import Mirror
+from lablet_common.store.mirror import Mirror, Sink
 
 R = TypeVar("R", bound=Resource[Any, Any])
 Listener = Callable[[R | None, R | None, int], None]
@@ -164,16 +164,28 @@ class _Feed:
 
 
 class Caches:
-    """Caches of several kinds behind one watch, alive inside `async with`; an error in it ends the block."""
+    """Caches of several kinds behind one watch, alive inside `async with`; an error in it ends the block. What is `beside`
+    them (by prefix) stands at the same revision."""
 
-    def __init__(self, store: Store, kinds: Sequence[Kind], *, resync_seconds: float = 300.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        kinds: Sequence[Kind],
+        *,
+        beside: Mapping[str, Sink] | None = None,
+        resync_seconds: float = 300.0,
+    ) -> None:
         self._caches: dict[str, Cache[Any]] = {kind.name: Cache(store, kind) for kind in kinds}
-        feeds = {cache.prefix: _Feed(cache) for cache in self._caches.values()}
+        feeds: dict[str, Sink] = {cache.prefix: _Feed(cache) for cache in self._caches.values()} | dict(beside or {})
         self._mirror = Mirror(store, feeds, watched="/", resync_seconds=resync_seconds)
         for cache in self._caches.values():
             cache._mirror = self._mirror
         self._life = asyncio.TaskGroup()
         self._running: asyncio.Task[None] | None = None
+
+    def overhear(self, prefix: str, ear: Callable[[KeyValue], None]) -> None:
+        """As `Mirror.overhear`, for a kind that is not cached."""
+        self._mirror.overhear(prefix, ear)
 
     def __getitem__(self, kind: Kind) -> Cache[Any]:
         return self._caches[kind.name]

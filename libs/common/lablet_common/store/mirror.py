@@ -12,7 +12,7 @@ import asyncio
 import heapq
 import itertools
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from lablet_common.store.api import Compacted, EventType, KeyValue, Store, StoreUnavailable, WatchBatch
@@ -39,17 +39,51 @@ class Sink(Protocol):
     def keys(self) -> Iterable[str]: ...
 
 
+class Keys:
+    """The keys below a prefix just as they are, for what is no resource."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, KeyValue] = {}
+
+    def get(self, key: str) -> KeyValue | None:
+        return self._kept.get(key)
+
+    def values(self) -> Iterable[KeyValue]:
+        return self._kept.values()
+
+    def put(self, kv: KeyValue) -> None:
+        self._kept[kv.key] = kv
+
+    def drop(self, key: str, revision: int) -> None:  # noqa: ARG002 - a sink
+        self._kept.pop(key, None)
+
+    def revision_of(self, key: str) -> int:
+        kv = self._kept.get(key)
+        return 0 if kv is None else kv.mod_revision
+
+    def keys(self) -> Iterable[str]:
+        return self._kept.keys()
+
+
 class Mirror:
     """Feeds `sinks` (by prefix) from one watch on `watched`, which must be a beginning of every prefix.
 
     `resync_seconds` (real): how often the whole is listed and compared, and the watch opened anew.
     """
 
-    def __init__(self, store: Store, sinks: Mapping[str, Sink], *, watched: str, resync_seconds: float = 300.0) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sinks: Mapping[str, Sink],
+        *,
+        watched: str,
+        resync_seconds: float = 300.0,
+    ) -> None:
         if outside := [prefix for prefix in sinks if not prefix.startswith(watched)]:
             raise ValueError(f"a watch on {watched} does not see {', '.join(outside)}")
         self._store = store
         self._sinks = dict(sinks)
+        self._ears: dict[str, Callable[[KeyValue], None]] = {}
         self._watched = watched
         self._resync_seconds = resync_seconds
         self._revision = 0
@@ -67,6 +101,11 @@ class Mirror:
     @property
     def synced(self) -> bool:
         return self._first.is_set()
+
+    def overhear(self, prefix: str, ear: Callable[[KeyValue], None]) -> None:
+        """Tells what the watch says of other keys that were put below a kind's prefix. Nothing is promised: such keys are
+        never listed, so what happens while the watch is away is not told."""
+        self._ears[prefix] = ear
 
     async def wait_synced(self) -> None:
         await self._first.wait()
@@ -173,18 +212,19 @@ class Mirror:
             kv = event.kv
             if kv.mod_revision <= self._revision:
                 continue  # a list has brought it already
+            is_put = event.type is EventType.PUT
             sink = self._sink_of(kv.key)
             if sink is None:
-                continue
-            if event.type is EventType.PUT:
+                if is_put and (hear := self._ears.get(_first_part(kv.key))) is not None:
+                    hear(kv)
+            elif is_put:
                 sink.put(kv)
             else:
                 sink.drop(kv.key, kv.mod_revision)
         self._advance(batch.events[-1].kv.mod_revision if batch.events else batch.revision)
 
     def _sink_of(self, key: str) -> Sink | None:
-        prefix = key[: key.find("/", 1) + 1]
-        sink = self._sinks.get(prefix)
+        sink = self._sinks.get(_first_part(key))
         if sink is None:
             return next((s for p, s in self._sinks.items() if key.startswith(p)), None)
         return sink
@@ -195,3 +235,8 @@ class Mirror:
             _, _, waiter = heapq.heappop(self._waiters)
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def _first_part(key: str) -> str:
+    """The prefix that a kind's keys have."""
+    return key[: key.find("/", 1) + 1]

@@ -57,10 +57,10 @@ from lablet_common.resources.worker import (
     WorkerStatus,
 )
 from lablet_common.store import MemoryStore, OutcomeUnknown, Store, Transaction
-from lablet_common.store.cache import Caches
 from lablet_common.store.changes import decode, encode
 from lablet_common.terms import SeriesRequested
 from lablet_scheduler import owner
+from lablet_scheduler.following import Following
 from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 from lablet_scheduler.state import PoolState
@@ -104,7 +104,7 @@ class World:
         self.store = store
         self.seen = Counting(store)
         self.clock = ManualClock(AT)
-        self.caches = Caches(self.seen, [RESERVATION, INSTANCE, WORKER, POOL, DEFINITION, SERIES])
+        self.caches = Following(self.seen)
         self.settings = SchedulerSettings(scheduler_lead_time_minutes=35, scheduler_notice_minutes=10)
         self.owners: dict[str, tuple[PoolOwner, asyncio.Task[None]]] = {}
         self.ended: list[asyncio.Task[None]] = []

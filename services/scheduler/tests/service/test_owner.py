@@ -79,6 +79,14 @@ async def test_each_seat_is_booked_once_and_each_reservation_parsed_by_nobody(
     assert not await world.faults()
 
 
+async def test_deciding_asks_the_store_once(pool: Any) -> None:
+    """Its inbox, its gate and its limits come with the watch that it follows anyway."""
+    before = pool.seen.calls
+    await pool.ask()
+    await pool.settle()
+    assert pool.seen.calls == before + 1
+
+
 async def test_a_conflict_of_one_leaves_the_others_committed_and_the_calendar_right(world: Any) -> None:
     """While three are being decided, the second is cleared away by somebody else."""
     await world.pool()
@@ -318,13 +326,13 @@ async def test_an_idle_owner_calls_nobody(pool: Any) -> None:
     assert pool.seen.calls == calls
 
 
-async def test_a_wake_up_without_news_costs_two_reads(pool: Any) -> None:
+async def test_a_wake_up_without_news_asks_nobody(pool: Any) -> None:
     await pool.ask(500, 600)
     await pool.settle()
     calls = pool.seen.calls
     pool.owners["default"][0].wake()
     await asyncio.sleep(0.05)
-    assert pool.seen.calls - calls <= 2
+    assert pool.seen.calls == calls
 
 
 async def test_the_periodic_look_finds_what_nobody_told(world: Any) -> None:

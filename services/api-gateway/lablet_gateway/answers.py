@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypedDict
 from fastapi import Header
 from starlette.responses import Response
 
-from lablet_common.resources.kinds import KINDS
+from lablet_common.resources.kinds import KINDS, Kind
 from lablet_common.resources.model import Model, Resource
 from lablet_common.resources.request import Problem, Request, RequestPhase
 from lablet_gateway import problems, reads
@@ -172,7 +172,8 @@ async def outcome_response(
     if wait is None:
         return accepted_response(request)
     applied = {"Preference-Applied": f"wait={wait:g}"}
-    if not request.is_final:
+    waited = not request.is_final
+    if waited:
         request = await parts.decisions.wait(request, wait)
     if request.status.phase is RequestPhase.ACCEPTED:
         return accepted_response(request, applied)
@@ -180,12 +181,22 @@ async def outcome_response(
         raise refusal_in(request)
     subject = request.status.resource or request.spec.subject
     kind, _, name = subject.partition("/")
-    resource = await reads.get(parts, KINDS[kind], name, request.tenant)
+    resource = _decided_on(parts, request, KINDS[kind], name) if waited else None
+    if resource is None:
+        resource = await reads.get(parts, KINDS[kind], name, request.tenant)
     if resource is None:
         return resource_response(request, 200, applied)
     if address := path_of(subject):
         applied["Location"] = address
     return resource_response(shown(resource), done, applied)
+
+
+def _decided_on(parts: Parts, request: Request, kind: Kind, name: str) -> Resource[Any, Any] | None:
+    """The resource from memory, where that has reached the decision which the caller waited for."""
+    if kind not in parts.caches or parts.caches.revision < request.revision:
+        return None
+    resource: Resource[Any, Any] | None = parts.caches[kind].get(name, request.tenant)
+    return resource
 
 
 def refusal_in(request: Request) -> Refused:

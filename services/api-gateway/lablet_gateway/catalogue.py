@@ -46,6 +46,15 @@ def choose(parts: Parts, wanted: str, found: Iterable[Iterable[KeyValue]]) -> De
     return None
 
 
+def known(parts: Parts, tenant: str, wanted: str) -> Definition | None:
+    """A published version of the tenant's own that is named exactly, from memory; None where only the store can tell."""
+    if "@" not in wanted:
+        return None
+    definition = cast("Definition | None", parts.caches[DEFINITION].get(wanted, tenant))
+    published = definition is not None and definition.status.phase is DefinitionPhase.PUBLISHED
+    return definition if published else None
+
+
 async def find(parts: Parts, tenant: str, wanted: str) -> Definition | None:
     """As `choose`, read linearizably."""
     return choose(parts, wanted, await parts.lookups.ask(tuple(reads_of(tenant, wanted))))

@@ -10,6 +10,7 @@ from lablet_common.bus.line import Line
 from lablet_common.clock import Clock, real_clock
 from lablet_common.objects import ObjectStore
 from lablet_common.requests import Accepted
+from lablet_common.resources.kinds import REQUEST
 from lablet_common.resources.request import Request
 from lablet_common.secrets import SecretBox
 from lablet_common.store import Store
@@ -59,6 +60,7 @@ class Parts:
         object.__setattr__(self, "lookups", lookups(self.store, most))
         object.__setattr__(self, "heads", heads(self.store, most))
         object.__setattr__(self, "decisions", Decisions(self.store))
+        self.caches.overhear(REQUEST.prefix, self.decisions.hear)
         object.__setattr__(self, "key_uses", KeyUses(self.store))
         keys = KeyVerifier(self.caches, self.lookups, self.key_uses)
         object.__setattr__(self, "proof", Chain(keys, self.verifier))

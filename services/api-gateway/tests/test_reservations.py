@@ -106,6 +106,44 @@ async def test_the_same_key_with_another_body_is_refused(world: Any, booking: Bo
     assert (await world.client("bob").post(PATH, json=booking(), headers={"Idempotency-Key": "k-1"})).status_code == 202
 
 
+async def test_booking_what_the_caches_know_is_one_call_of_the_store_and_the_answer_none(
+    world: Any, booking: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its version is exact and in the own tenant, its pool is there: only the acceptance is left."""
+    calls: list[str] = []
+    real = world.store.txn
+
+    async def counted(compares: Any, success: Any, failure: Any = ()) -> Any:
+        calls.append("accept" if success and compares else "look")
+        return await real(compares, success, failure)
+
+    client = world.client("ina")
+    await client.get(f"{PATH}/rsv-none")
+    monkeypatch.setattr(world.store, "txn", counted)
+    wanted = booking(definition="ospf-basics@1.0.0")
+    asking = asyncio.create_task(client.post(PATH, json=wanted, headers={"Prefer": "wait=10"}))
+    while not calls:
+        await asyncio.sleep(0)
+    assert calls == ["accept"]
+    while not await world.inbox():
+        await asyncio.sleep(0)
+    calls.clear()
+    await world.decide(make=made(world))
+    own = len(calls)
+    assert (await asking).status_code == 201
+    assert calls[own:] == []
+
+
+async def test_a_definition_of_another_tenants_is_looked_up_and_the_own_one_comes_first(
+    world: Any, booking: Body
+) -> None:
+    await world.add(world.definition(name="bgp", tenant="public"))
+    wanted = booking(definition="bgp@1.0.0")
+    assert (await world.client("ina").post(PATH, json=wanted)).status_code == 202
+    assert (await world.client("ina").post(PATH, json=booking(definition="bgp@2.0.0"))).status_code == 422
+    assert (await world.client("ina").post(PATH, json=booking(pool="elsewhere"))).status_code == 422
+
+
 async def test_fifty_retries_at_once_are_one_request(world: Any, booking: Body) -> None:
     client = world.client("ina")
     answers = await asyncio.gather(

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from cloudevents.core.v1.event import CloudEvent
 
 from lablet_common.events import subjects
+from lablet_common.events.binding import event_of
 from lablet_common.events.catalogue import EVENTS, WITHOUT_FACT, ScalingData, schema_url, type_of
 from lablet_common.events.reading import SEQUENCE_DIGITS
 from lablet_common.resources.instance import Instance
@@ -245,7 +246,7 @@ def _outgoing(subject: str, attributes: dict[str, Any], body: bytes, tenant: str
     large = len(body) > MAX_DATA_BYTES
     if large:
         attributes["dataref"] = url
-    event = CloudEvent(attributes, None if large else body)
+    event = event_of(attributes, None if large else body)
     return Outgoing(subject, event, message_id(tenant, attributes["source"], attributes["id"]))
 
 

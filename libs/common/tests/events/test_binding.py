@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from cloudevents.core.exceptions import CloudEventValidationError
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
@@ -19,6 +20,7 @@ from lablet_common.events.binding import (
     encode,
     encode_structured,
     encode_value,
+    event_of,
 )
 
 BINARY = {
@@ -268,3 +270,33 @@ def test_raw_data_are_not_read() -> None:
     assert decode(headers, b'{"a": ', raw=True).get_data() == b'{"a": '
     with pytest.raises(InvalidEvent):
         decode(headers, b'{"a": ')
+
+
+_right: dict[str, Any] = {
+    "specversion": "1.0",
+    "id": "1",
+    "source": "/s",
+    "type": "t",
+    "time": datetime(2027, 3, 1, tzinfo=UTC),
+    "subject": "reservation/rsv-1",
+    "sequence": "00012",
+}
+_values = st.one_of(
+    st.sampled_from(["", "1.0", "x", "a b"]), st.booleans(), st.integers(-2, 2), st.none(), st.datetimes()
+)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*_right, "tenant", "dataref", "data", "Mixed", "", "a-b", "x" * 21]), _values),
+    st.sets(st.sampled_from(["source", "type", "subject", "sequence"]), max_size=2),
+)
+def test_what_the_short_check_lets_through_the_official_one_does_too(other: dict[str, Any], left_out: set[str]) -> None:
+    attributes = {name: value for name, value in (_right | other).items() if name not in left_out}
+    try:
+        expected = CloudEvent(dict(attributes), b"{}")
+    except CloudEventValidationError:
+        with pytest.raises(InvalidEvent):
+            event_of(dict(attributes), b"{}")
+    else:
+        event = event_of(dict(attributes), b"{}")
+        assert (event.get_attributes(), event.get_data()) == (expected.get_attributes(), expected.get_data())

@@ -146,8 +146,8 @@ class Bridge:
                 continue
             before = self._read(event.previous) if event.previous is not None else None
             after = self._read(event.kv) if event.type is EventType.PUT else None
-            if after is None:
-                self._remembered.pop(key, None)
+            if after is None or after.is_final:
+                self._remembered.pop(key, None)  # hardly anything comes after that
             self._hand_out(key, revision, derive(self._kind, before, after, revision, source=self._source))
 
     def _read(self, kv: KeyValue) -> Resource[Any, Any]:

@@ -118,7 +118,7 @@ class GatewaySettings(CommonSettings):
     """Event streams open at the same time on this replica; more are answered 429."""
     gateway_stream_patience_seconds: float = Field(default=30.0, gt=0)
     """Real seconds after which an event stream whose client does not read is ended."""
-    gateway_stream_buffer: int = Field(default=5_000, ge=10)
+    gateway_stream_buffer: int = Field(default=2_000, ge=10)
     """Latest events kept in memory for all streams; who falls further behind is served from JetStream."""
     gateway_request_retention_hours: float = Field(default=24.0, gt=0)
     """Real hours that a decided request is kept, and its idempotency key with it."""

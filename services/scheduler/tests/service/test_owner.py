@@ -50,6 +50,24 @@ async def test_decisions_of_one_pass_share_a_transaction(world: Any) -> None:
     assert len({(await world.reservation(name)).revision for name in names}) == 1
 
 
+async def test_a_full_inbox_is_committed_as_it_is_decided_and_leaves_the_event_loop_its_turns(world: Any) -> None:
+    """On a machine that is short of time, a pass that decided all before it committed any outlasted its own lease."""
+    await world.pool(workers=30)
+    await world.definition()
+    written: list[int] = []
+
+    async def count(_: Any, writes: Any) -> bool:
+        written.append(sum(write.key.startswith(RESERVATION.prefix) for write in writes))
+        return False
+
+    world.seen.before_txn.append(count)
+    for _ in range(50):
+        await world.ask()
+    await world.own()
+    await world.settle()
+    assert written == [32, 18]
+
+
 async def test_each_seat_is_booked_once_and_each_reservation_parsed_by_nobody(
     world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

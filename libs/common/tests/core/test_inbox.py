@@ -58,6 +58,7 @@ async def test_what_is_accepted_waits_in_its_order_and_nobody_reads_it_from_the_
         expected = [alone.request.id, *(request.id for request in together), last.request.id]
         assert await names(followed) == expected
         assert await names(followed, limit=1) == expected[:1]
+        assert followed.depth("default") == len(expected), "whatever the limit is"
         assert await names(followed, limit=5) == expected[:61], "what came in one transaction is not divided"
         (waiting, *_) = await followed.pending("default")
         assert waiting.request == alone.request

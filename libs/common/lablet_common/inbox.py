@@ -97,9 +97,14 @@ class FollowedInboxes:
     def put(self, kv: KeyValue) -> None:
         if kv.key in self._waiting:
             self.drop(kv.key, kv.mod_revision)
-        named = json.loads(kv.value)
-        request = REQUEST.key(named["request"], named["tenant"])
-        one = _Waiting(kv.create_revision, named.get("place", 0), kv.key, kv, request)
+        try:
+            named = json.loads(kv.value)
+            request = REQUEST.key(named["request"], named["tenant"])
+            place = int(named.get("place", 0))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.error("an inbox pointer cannot be read: passed over", extra={"pointer": kv.key, "cause": repr(error)})
+            return
+        one = _Waiting(kv.create_revision, place, kv.key, kv, request)
         self._waiting[kv.key] = one
         heard = self._heard.pop(request, None)
         if heard is not None and len(self._requests) < _REMEMBERED:

@@ -53,16 +53,18 @@ class Decisions:
         while (left := ends - time.monotonic()) > 0:
             try:
                 async with asyncio.timeout(min(left, _LOOK_SECONDS)):
-                    return await self._told(REQUEST.key_of(request))
+                    return await self._told(request)
             except TimeoutError:
                 found = await self._requests.require(request.id, request.tenant)
                 if found.is_final:
                     return found
         return await self._requests.require(request.id, request.tenant)
 
-    async def _told(self, key: str) -> Request:
+    async def _told(self, request: Request) -> Request:
+        key = REQUEST.key_of(request)
         known = self._recent.get(key)
-        if known is not None and (seen := _read(known)).is_final:
+        # an older one is of an earlier request under the same key, which has expired since
+        if known is not None and known.mod_revision >= request.revision and (seen := _read(known)).is_final:
             return seen
         future: asyncio.Future[Request] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(key, []).append(future)

@@ -50,6 +50,7 @@ from lablet_common.store import Get, KeyValue
 from lablet_common.store.changes import decode
 from lablet_common.telemetry.traces import current_trace_parent
 from lablet_gateway import archive, catalogue, pending, problems, reads
+from lablet_gateway.admission import Crowded
 from lablet_gateway.answers import check_match
 from lablet_gateway.caller import Caller
 from lablet_gateway.identity.keys import OWNER_PREFIX
@@ -321,7 +322,12 @@ class Intake:
         if self._ask.correlation:
             metadata = request.metadata.model_copy(update={"correlation_id": self._ask.correlation})
             request = request.model_copy(update={"metadata": metadata})
-        return (await self._parts.acceptance.ask(request)).request
+        try:
+            return (await self._parts.acceptance.ask(request)).request
+        except Crowded:  # what was let in before has its answer all the same
+            if (earlier := await self._repeated(intent.kind, digest)) is None:
+                raise
+            return earlier
 
     async def _target(self, kind: Kind, resource_id: str, body: Model | None = None) -> tuple[Resource[Any, Any], str]:
         """The resource that is asked about, if it is the caller's to ask, and the shard of its owner."""

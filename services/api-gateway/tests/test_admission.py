@@ -135,17 +135,21 @@ async def test_a_round_accepts_whom_there_is_room_for_and_tells_the_others() -> 
     assert SHED.labels("inbox")._value.get() == before + 7
 
 
-async def test_a_full_inbox_is_503_with_when_to_come_back_and_a_repeated_key_still_gets_its_answer(world: Any) -> None:
+@pytest.mark.parametrize("definition", ["ospf-basics", "ospf-basics@1.0.0"])  # looked up, or known already
+async def test_a_full_inbox_is_503_with_when_to_come_back_and_a_repeated_key_still_gets_its_answer(
+    world: Any, definition: str
+) -> None:
     async with gateway(world, gateway_max_undecided=2) as client:
         ina = client("ina")
-        first = await ina.post("/reservations", json=BODY, headers={"Idempotency-Key": "one"})
+        one = BODY | {"definition": definition}
+        first = await ina.post("/reservations", json=one, headers={"Idempotency-Key": "one"})
         await ina.post("/reservations", json=BODY)
         shed = await ina.post("/reservations", json=BODY, headers={"Idempotency-Key": "two"})
         assert (shed.status_code, shed.headers["content-type"]) == (503, "application/problem+json")
         assert int(shed.headers["retry-after"]) >= 1
         said = shed.json()
         assert (said["type"], said["service"], said["shard"], said["waiting"]) == (TYPE, "scheduler", "default", 2)
-        again = await ina.post("/reservations", json=BODY, headers={"Idempotency-Key": "one"})
+        again = await ina.post("/reservations", json=one, headers={"Idempotency-Key": "one"})
         assert (again.status_code, again.json()["metadata"]["id"]) == (202, first.json()["metadata"]["id"])
         assert (await ina.get("/reservations")).status_code == 200, "reads go on"
         cancel = await ina.delete(f"/reservations/{first.json()['spec']['subject'].partition('/')[2]}")
@@ -155,7 +159,7 @@ async def test_a_full_inbox_is_503_with_when_to_come_back_and_a_repeated_key_sti
         taken = await patient(lambda: ina.post("/reservations", json=BODY, headers={"Idempotency-Key": "two"}))
         assert taken.status_code == 202
         assert len(await world.inbox()) == 1
-        assert {one.status.phase for one in await world.inbox()} == {RequestPhase.ACCEPTED}
+        assert {waiting.status.phase for waiting in await world.inbox()} == {RequestPhase.ACCEPTED}
 
 
 async def test_events_in_a_batch_beyond_the_depth_are_503_and_may_be_sent_again_as_they_are(world: Any) -> None:

@@ -159,3 +159,15 @@ async def test_a_decision_that_nobody_overheard_is_found_by_a_look_of_ones_own(
     await asyncio.sleep(0.02)
     await decide(store)
     assert (await waiting).is_final
+
+
+async def test_what_a_key_brought_before_it_expired_is_not_what_it_brings_now(store: MemoryStore) -> None:
+    decisions = Decisions(store)
+    request = (await accept(store, ask("r"))).request
+    await decide(store)
+    known = await store.get(REQUEST.key_of(request))
+    assert known is not None
+    decisions.hear(known)
+    await store.delete(known.key)
+    anew = (await accept(store, ask("r"))).request
+    assert (await decisions.wait(anew, 0.05)).status.phase is RequestPhase.ACCEPTED

@@ -46,6 +46,7 @@ log = logging.getLogger("lablet.scheduler")
 
 _CATCH_UP_SECONDS = 10.0
 _FIRST_CATCH_UP_SECONDS = 60.0
+_TOLD_SECONDS = 1.0
 _RETRY_SECONDS = 0.2
 _LONGEST_REST = 0.01
 """Real seconds."""
@@ -202,7 +203,8 @@ class PoolOwner:
         """One look at everything that is due; True when there may be more at once."""
         agenda, writer = self._agenda, self._writer
         refusals = writer.refusals
-        await self._caches.reached(max(writer.needed, self._told), timeout=_CATCH_UP_SECONDS)
+        await self._caches.reached(writer.needed, timeout=_CATCH_UP_SECONDS)
+        await self._reach_what_was_told()
         await writer.begin()
         self._unsettled = True
         agenda.take_news()
@@ -229,6 +231,15 @@ class PoolOwner:
         await self._settling.turn()
         self._unsettled = False
         return True
+
+    async def _reach_what_was_told(self) -> None:
+        """An intent names the revision at which it will be found. One that the store never had (etcd was restored) holds up
+        nobody for long."""
+        told, self._told = self._told, 0
+        try:
+            await self._caches.reached(told, timeout=_TOLD_SECONDS)
+        except TimeoutError:
+            log.warning("an intent tells of a revision that is not there", extra={"pool": self.pool, "revision": told})
 
     def _context(self) -> Context:
         return Context(

@@ -89,7 +89,7 @@ class PoolController:
             self._look_at_everything()
 
     def _look_at_everything(self) -> None:
-        self.fleet.replan()
+        self.fleet.recount()
         for worker in self.estate.caches[WORKER].items():
             if worker.spec.pool == self.estate.pool:
                 self._workers.add(worker.id)

@@ -91,6 +91,11 @@ class Fleet:
         self._shaken = True
         self._replan.set()
 
+    def recount(self) -> None:
+        """All bookings are entered anew, whatever was told of them."""
+        self._booked_for = None
+        self.replan()
+
     def rebook(self, name: str) -> None:
         """A reservation, or an instance of it, is another now: the needs that came of it are entered anew."""
         if self._booked_for is None:
@@ -179,7 +184,7 @@ class Fleet:
                     await self._estate.workers.forget(worker)
             except Conflict as conflict:
                 await self._estate.still_owner(conflict)
-                self._replan.set()
+                self.replan()
 
     async def _roll_on(self, pool: WorkerPool) -> None:
         """Asks the next worker of a rolling replacement, where its budget leaves one, in one transaction with the note that
@@ -202,7 +207,7 @@ class Fleet:
             log.warning("a replacement cannot be booked", extra={"pool": pool.id, "cause": str(error)})
         except Conflict as conflict:
             await self._estate.still_owner(conflict)
-            self._replan.set()
+            self.replan()
 
     async def _is_left_over(self, worker: Worker, pool: WorkerPool) -> bool:
         """A surplus worker that is off and booked by nobody; the bookings are read after its cordon has moved the gate."""

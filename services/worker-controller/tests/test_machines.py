@@ -8,6 +8,7 @@ import pytest
 
 import lablet_workers.fleet
 from lablet_common.resources.kinds import POOL, WORKER
+from lablet_common.store import Conflict
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_workers.providers.port import (
     InsufficientCapacity,
@@ -709,3 +710,45 @@ async def test_a_cancelled_booking_a_moved_seat_and_a_longer_turnaround_all_chan
     await fleet.rebook("a", lambda r: r.observed(pool="elsewhere"))
     await fleet.settle()
     assert needed() == {}
+
+
+async def test_a_cordon_of_a_surplus_worker_that_meets_a_conflict_is_tried_again(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.at(1)
+    workers = fleet.controller.estate.workers
+    real, refused = workers.commit, list[str]()
+
+    async def once(worker: Any, **more: Any) -> Any:
+        if not refused and worker.spec.unschedulable is not None:
+            refused.append(worker.id)
+            raise Conflict([worker.id], (await fleet.store.status()).revision)
+        return await real(worker, **more)
+
+    monkeypatch.setattr(workers, "commit", once)
+    pools = fleet.all(POOL)
+    await pools.update((await pools.require("default")).respecified(max=1))
+    await fleet.settle()
+    assert refused
+    second = await fleet.all(WORKER).get("default-002")
+    assert second is None or second.spec.unschedulable is not None
+
+
+async def test_a_rolling_replacement_that_meets_a_conflict_goes_on(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fleet.book("a", 10, 20)
+    await fleet.at(15)
+    workers = fleet.controller.estate.workers
+    real, refused = workers.commit, list[str]()
+
+    async def once(worker: Any, **more: Any) -> Any:
+        if not refused and more.get("also") is not None:
+            refused.append(worker.id)
+            raise Conflict([worker.id], (await fleet.store.status()).revision)
+        return await real(worker, **more)
+
+    monkeypatch.setattr(workers, "commit", once)
+    await fleet.ask("pool", "replace", "default", {})
+    await fleet.decide()
+    await fleet.settle()
+    assert refused == ["default-001"]
+    assert (await fleet.worker()).spec.replacing is not None

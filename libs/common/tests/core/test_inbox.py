@@ -114,3 +114,13 @@ async def test_whoever_listens_to_a_shard_hears_of_what_is_new_there(store: Stor
         stop()
         await caches.reached((await accept(store, make_request("b"))).request.revision)
         assert heard == ["default"]
+
+
+async def test_a_pointer_that_cannot_be_read_stops_nobody(store: Store, make_request: Make) -> None:
+    async with following(store) as (followed, caches):
+        for number, value in enumerate((b"{", b"[]", b"{}", b'{"tenant": 1}')):
+            await store.put(f"/inbox/scheduler/default/req-broken-{number}", value)
+        accepted = await accept(store, make_request("a"))
+        await caches.reached(accepted.request.revision)
+        assert await names(followed) == [accepted.request.id]
+        await store.delete("/inbox/scheduler/default/req-broken-0")

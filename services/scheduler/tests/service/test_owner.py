@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import lablet_scheduler.owner
 from lablet_common.ownership import Fence, NotOwner, Ownership
 from lablet_common.resources import Metadata, schema
 from lablet_common.resources.kinds import RESERVATION, Service, gate_key
@@ -332,6 +333,17 @@ async def test_when_etcd_goes_between_two_writes_the_calendar_keeps_the_first(po
     assert await pool.phase(first) == "Cancelled"
     assert sorted([await pool.phase(name) for name in others]) == ["Scheduled", "Scheduled", "Waitlisted"]
     assert not await pool.faults()
+
+
+async def test_an_intent_of_a_revision_that_never_was_holds_up_nobody_for_long(
+    pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd was restored from a backup, and NATS still holds what was told before."""
+    monkeypatch.setattr(lablet_scheduler.owner, "_TOLD_SECONDS", 0.02)
+    pool.owners["default"][0].wake(10**9)
+    name = await pool.ask()
+    await pool.settle()
+    assert await pool.phase(name) == "Scheduled"
 
 
 async def test_an_idle_owner_calls_nobody(pool: Any) -> None:

@@ -6,8 +6,11 @@ exit codes) stands in the place of node configurations.
 
 import base64
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 from lablet_common.agents import MOST_ANSWER_BYTES, Answer
 from lablet_common.bus.line import AgentSilent, Line
@@ -22,6 +25,8 @@ from lablet_workers.runtimes.port import (
     Runtimes,
     RuntimeUnavailable,
 )
+
+log = logging.getLogger("lablet.workers.runtimes")
 
 SCHEME = "agent://"
 _UP = ("RUNNING", "EXITED")
@@ -76,11 +81,14 @@ class ProcessRuntime:
 
     async def load(self) -> Load | None:
         try:
-            return Load.model_validate(await self._ask("load", timeout=3.0))
+            return Load.model_validate(await self._ask("load", timeout=3.0), extra="ignore")
         except RuntimeUnavailable:
             raise
         except RuntimeFault:
             return None  # an agent that is older than the mesh
+        except ValidationError as error:
+            log.debug("an agent's load cannot be read", extra={"worker": self._worker, "cause": str(error)})
+            return None
 
     async def secure(self, default_password: str, password: str) -> None:  # noqa: ARG002 - the port's signature
         return None

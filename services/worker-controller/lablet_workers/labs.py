@@ -1,7 +1,7 @@
 """The labs of a pool: instances made when their slot comes near, and one step of one of them at a time."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -19,6 +19,7 @@ from lablet_common.telemetry.spans import Phases
 from lablet_workers.estate import Estate
 from lablet_workers.instances.context import Again as LookAgain
 from lablet_workers.instances.context import Situation, Times
+from lablet_workers.instances.pauses import Pauses, circumstances
 from lablet_workers.instances.room import Neighbour
 from lablet_workers.instances.steps import step as instance_step
 from lablet_workers.probe import closed_ports
@@ -32,8 +33,6 @@ _BY_ITSELF = (InstancePhase.GRADING, InstancePhase.STOPPING)
 _UP = (WorkerPhase.READY, WorkerPhase.DRAINING, WorkerPhase.FAILED, WorkerPhase.TERMINATING)
 _SEATS_AT_ONCE = 50
 """Instances made in one transaction."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 4, 16
-"""Polls after a failed step: doubled with each failure in a row."""
 
 
 class Labs:
@@ -45,10 +44,7 @@ class Labs:
         self._wake = wake
         self._wake_reservation = wake_reservation
         self._phases = Phases()
-        self._pauses: dict[str, datetime] = {}
-        """Instance → not to be stepped before: something has just failed."""
-        self._failures: dict[str, int] = {}
-        """Instance → failed steps in a row."""
+        self._pauses = Pauses()
 
     async def look_at_reservation(self, name: str) -> Again | None:
         reservation = self._estate.caches[RESERVATION].get(name)
@@ -117,23 +113,24 @@ class Labs:
     async def look_at_instance(self, name: str) -> Again | None:
         instance = self._estate.instances.get(name)
         if instance is None or instance.spec.pool != self._estate.pool:
+            self._pauses.forget(name)
             return None
-        pause = self._pauses.get(name)
-        if pause is not None and self._estate.clock.now() < pause:
-            return Again.at(pause)
-        self._pauses.pop(name, None)
         situation = self.situation(instance)
+        asked = circumstances(instance, situation.reservation)
+        pause = self._pauses.until(name, self._estate.clock.now(), asked)
+        if pause is not None:
+            return Again.at(pause)
         try:
             with self._phases.within(*_told(instance)):
                 outcome = await instance_step(situation)
         except (RuntimeFault, ObjectStoreUnavailable) as error:
             # the phase's deadline leads on if this does not end
             log.warning("an instance's step failed", extra={"instance": name, "cause": str(error)})
-            return Again.at(self._pause(name))
+            return Again.at(self._pause(instance, asked))
         if outcome is None or isinstance(outcome, LookAgain) or outcome.status.tries <= instance.status.tries:
-            self._failures.pop(name, None)
+            self._pauses.forget(name)
         else:
-            self._pause(name)
+            self._pause(instance, asked)
         if outcome is None:
             return None
         if isinstance(outcome, LookAgain):
@@ -147,12 +144,10 @@ class Labs:
         self._wake(name)
         return None
 
-    def _pause(self, name: str) -> datetime:
+    def _pause(self, instance: Instance, asked: Hashable) -> datetime:
         """Until when an instance whose step has failed is left alone."""
-        failures = self._failures[name] = self._failures.get(name, 0) + 1
-        polls = min(_FIRST_PAUSE << min(failures - 1, 8), _LONGEST_PAUSE)
-        self._pauses[name] = self._estate.clock.now() + self._estate.poll * polls
-        return self._pauses[name]
+        estate = self._estate
+        return self._pauses.failed(instance.id, estate.clock.now(), estate.poll, asked, instance.spec.end)
 
     def situation(self, instance: Instance) -> Situation:
         """Everything that a step looks at, as it is known now."""

@@ -129,6 +129,27 @@ async def test_between_the_tries_there_are_pauses_that_grow(fleet: Any, monkeypa
     assert timedelta(seconds=5) < first < second, "a refusal is not answered by asking at once"
 
 
+async def test_who_cancels_does_not_wait_for_the_pause_after_a_failure(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.book("a", 60, 120)
+    await fleet.at(48)
+
+    async def refuse(_: Any, __: str) -> None:
+        raise RuntimeFault("no licence")
+
+    runtime = fleet.runtime()
+    monkeypatch.setattr(type(runtime), "start", refuse)
+    seconds = 48 * 60
+    while (await fleet.instance()).status.tries < 2:
+        seconds += 1
+        assert seconds < 60 * 60
+        await fleet.at(seconds / 60, step=1 / 60)
+    await fleet.cancel("a")
+    await fleet.at((seconds + 1) / 60, step=1 / 60)
+    assert await fleet.phase() != "Instantiating", "the pause after a second failure is many times as long"
+
+
 async def test_on_a_worker_that_drains_a_lab_is_tried_three_times_and_then_elsewhere(fleet: Any) -> None:
     await fleet.book("a", 60, 120)
     await fleet.at(48)

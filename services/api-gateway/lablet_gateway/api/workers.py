@@ -86,7 +86,9 @@ async def worker_load(worker: str, parts: WithParts, _: WithCaller) -> Response:
     if await reads.get(parts, WORKER, worker) is None:
         raise problems.unknown(WORKER.name, worker)
     (found,) = await parts.lookups.ask((Get(worker_load_key(worker)),))
-    return model_response(LoadOf(worker=worker, load=WorkerLoad.model_validate_json(found[0].value) if found else None))
+    return model_response(
+        LoadOf(worker=worker, load=WorkerLoad.model_validate_json(found[0].value, extra="ignore") if found else None)
+    )
 
 
 async def _act(

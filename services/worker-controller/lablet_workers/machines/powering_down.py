@@ -135,6 +135,7 @@ async def terminating(worker: Worker, around: Surroundings) -> Outcome | Look:
             address=None,
             host=None,
             license=None,
+            last_license=seen(worker.status.license, now) if worker.status.license else worker.status.last_license,
             deadline=None,
             credentials=worker.status.credentials if around.provider.permanent else None,
             lost_at=worker.status.lost_at or now,

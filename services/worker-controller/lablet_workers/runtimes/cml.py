@@ -6,6 +6,7 @@ here one call (`lab_element_state`) tells a whole lab's progress.
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ from lablet_workers.runtimes.port import (
     RuntimeInfo,
     RuntimeUnavailable,
 )
+
+log = logging.getLogger("lablet.workers.runtimes")
 
 _NOT_READY = (502, 503, 504)
 _RUNNING = ("QUEUED", "STARTED", "BOOTED", "DISCONNECTED")
@@ -81,18 +84,11 @@ class CmlRuntime:
 
     async def load(self) -> Load | None:
         stats = (await self._send("GET", "/system_stats")).json()
-        hosts = [host["stats"] for host in (stats.get("computes") or {}).values()]
-        total = stats.get("all")
-        if total is None or not hosts:
+        try:
+            return _load(stats)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:  # a figure by which nothing is decided
+            log.debug("a controller's statistics cannot be read", extra={"cause": repr(error)})
             return None
-        cpu, memory, disk = total["cpu"], total["memory"], total["disk"]
-        cores = float(cpu.get("count") or 0)
-        return Load(
-            cpu_cores=Used(used=round(cores * float(cpu.get("percent") or 0) / 100, 2), total=cores),
-            memory_gb=Used(used=_gib(memory["used"]), total=_gib(memory["total"])),
-            storage_gb=Used(used=_gib(disk["used"]), total=_gib(disk["total"])),
-            nodes=sum(int((host.get("dominfo") or {}).get("running_nodes") or 0) for host in hosts),
-        )
 
     async def secure(self, default_password: str, password: str) -> None:
         self._password, self._token = password, None
@@ -288,6 +284,22 @@ class CmlRuntime:
                 return await self._http.request(method, path, extensions=self._extensions, **more)
         except httpx.HTTPError as error:
             raise RuntimeUnavailable(f"{method} {path} at {self._http.base_url}: {error!r}") from error
+
+
+def _load(stats: dict[str, Any]) -> Load | None:
+    """Of `/system_stats`. Raises what reading a document of another shape raises."""
+    hosts = [host["stats"] for host in (stats.get("computes") or {}).values()]
+    total = stats.get("all")
+    if total is None or not hosts:
+        return None
+    cpu, memory, disk = total["cpu"], total["memory"], total["disk"]
+    cores = float(cpu.get("count") or 0)
+    return Load(
+        cpu_cores=Used(used=round(cores * float(cpu.get("percent") or 0) / 100, 2), total=cores),
+        memory_gb=Used(used=_gib(memory["used"]), total=_gib(memory["total"])),
+        storage_gb=Used(used=_gib(disk["used"]), total=_gib(disk["total"])),
+        nodes=sum(int((host.get("dominfo") or {}).get("running_nodes") or 0) for host in hosts),
+    )
 
 
 def _gib(count: float) -> float:

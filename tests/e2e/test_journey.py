@@ -189,7 +189,8 @@ async def test_more_than_the_pool_can_hold_waits_and_takes_the_place_that_is_giv
         await door.call("DELETE", f"/reservations/{name}", headers={"if-match": "*"})
 
 
-async def test_seats_left_on_two_workers_are_brought_together_by_the_optimiser(door: Any) -> None:
+async def _two_workers_where_one_would_do(door: Any) -> tuple[str, str]:
+    """A reservation on each of two workers, three days from now: what once filled the first has been cancelled."""
     definition = await door.publish("exam-routing")
     slot = await door.slot(lead=3 * 1440, minutes=120)
     by_worker: dict[str, list[str]] = {}
@@ -200,26 +201,56 @@ async def test_seats_left_on_two_workers_are_brought_together_by_the_optimiser(d
     (kept, *given_up), (alone,) = sorted(by_worker.values(), key=len, reverse=True)
     for name in given_up:
         await door.call("DELETE", f"/reservations/{name}", headers={"prefer": "wait=5", "if-match": "*"})
+    return kept, alone
 
+
+async def _let_move(door: Any, seats: int) -> None:
+    answer = await door.call(
+        "PATCH",
+        "/pools/default",
+        json={"spec": {"recourseMoves": seats}},
+        headers={"prefer": "wait=10", "if-match": "*"},
+    )
+    assert answer.status_code == 200, answer.text
+
+
+async def _workers(door: Any, *names: str) -> list[str]:
+    return [(await door.get(f"/reservations/{name}"))["status"]["placement"][0]["worker"] for name in names]
+
+
+async def test_seats_left_on_two_workers_are_brought_together_by_the_optimiser(door: Any) -> None:
+    await _let_move(door, 0)
+    kept, alone = await _two_workers_where_one_would_do(door)
     dry = json.loads(door.cli("pool", "optimise", "default", "--budget", "1", "--dry-run", "-o", "json").stdout)
     assert dry["workerHoursSaved"] >= 2
     assert not dry.get("committed")
-    assert {
-        (await door.get(f"/reservations/{name}"))["status"]["placement"][0]["worker"] for name in (kept, alone)
-    } == (set(by_worker)), "a dry run moves nobody"
+    assert len(set(await _workers(door, kept, alone))) == 2, "a dry run moves nobody"
 
     done = door.cli("pool", "optimise", "default", "--budget", "1", "-o", "json")
     assert done.returncode == 0, done.stderr
     plan = json.loads(done.stdout)
     assert plan["committed"]
     assert plan["workerHoursSaved"] == dry["workerHoursSaved"]
-    after = [await door.get(f"/reservations/{name}") for name in (kept, alone)]
-    assert len({one["status"]["placement"][0]["worker"] for one in after}) == 1
+    assert len(set(await _workers(door, kept, alone))) == 1
     moved = {move["reservation"] for move in plan["moves"]} & {kept, alone}
     assert len(moved) == 1
-    (told,) = [one for one in after if one["metadata"]["id"] in moved]
+    told = await door.get(f"/reservations/{moved.pop()}")
     assert told["status"]["phase"] == "Scheduled"
     assert told["status"]["history"][-1]["from"] == "Scheduled", "a move is a step of the reservation and an event"
+    for name in (kept, alone):
+        await door.call("DELETE", f"/reservations/{name}", headers={"if-match": "*"})
+    await _let_move(door, 2)
+
+
+async def test_seats_left_on_two_workers_come_together_by_themselves(door: Any) -> None:
+    kept, alone = await _two_workers_where_one_would_do(door)
+    async with asyncio.timeout(30):
+        while len(set(await _workers(door, kept, alone))) > 1:
+            await asyncio.sleep(0.1)
+    steps = [(await door.get(f"/reservations/{name}"))["status"]["history"] for name in (kept, alone)]
+    ((*_, last),) = [one for one in steps if len(one) > 1]
+    assert (last["from"], last["to"], last["reason"]) == ("Scheduled", "Scheduled", "Consolidated")
+    assert "minutes of power" in last["message"]
     for name in (kept, alone):
         await door.call("DELETE", f"/reservations/{name}", headers={"if-match": "*"})
 

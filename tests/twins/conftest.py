@@ -183,8 +183,9 @@ async def running(
     settings: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Mesh]:
     """The three services on one store, with one pool; `template`, `pool` and `settings` (the controller's) win over what
-    the tests usually have."""
-    made = Mesh(MemoryStore(), clock, MemoryObjectStore(), provider, MemoryRuntimes(), settings=settings or {})
+    the tests usually have. The licences are for as many nodes as the template promises."""
+    runtimes = MemoryRuntimes(node_quota=(template or {}).get("max_nodes", 20))
+    made = Mesh(MemoryStore(), clock, MemoryObjectStore(), provider, runtimes, settings=settings or {})
     await _seed(made, template or {}, pool or {})
     await made.start()
     try:

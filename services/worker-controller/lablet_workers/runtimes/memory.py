@@ -200,11 +200,12 @@ class MemoryRuntime:
 
 
 class MemoryRuntimes:
-    """A runtime per address, made when it is first opened."""
+    """A runtime per address, made when it is first opened; each with a licence for `node_quota` nodes."""
 
-    def __init__(self, *, instant: bool = True) -> None:
+    def __init__(self, *, instant: bool = True, node_quota: int | None = 20) -> None:
         self.by_url: dict[str, MemoryRuntime] = {}
         self._instant = instant
+        self._node_quota = node_quota
 
     def open(self, url: str, password: str) -> MemoryRuntime:  # noqa: ARG002 - the port's signature
-        return self.by_url.setdefault(url, MemoryRuntime(instant=self._instant))
+        return self.by_url.setdefault(url, MemoryRuntime(instant=self._instant, node_quota=self._node_quota))

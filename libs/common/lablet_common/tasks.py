@@ -4,7 +4,9 @@ comes out as it is; a cancellation that a library swallows is raised after all."
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -35,3 +37,24 @@ async def together(*work: Coroutine[Any, Any, Any]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`, which is cancelled at most once, however often its caller is.
+
+    For calls by httpx: its pool gives a connection back while it is being cancelled, and a second cancellation in that
+    very moment (a lost lease cancels tasks that cancel theirs) breaks that off. The connection then counts as in use for
+    ever, until the pool is full of such and every call fails with `PoolTimeout`."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.cancel()
+        task.add_done_callback(_nobody_waits)
+        raise
+
+
+def _nobody_waits(task: "asyncio.Future[Any]") -> None:
+    """Its caller has gone: what became of it is read, so that nothing complains that nobody did."""
+    if not task.cancelled():
+        task.exception()

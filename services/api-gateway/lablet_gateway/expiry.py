@@ -22,6 +22,8 @@ _PAGE = 500
 _AT_ONCE = 50
 """Deletions per transaction; each also compares."""
 LOOK_SECONDS = 300.0
+_BEGIN_SECONDS = 1.0
+"""Until the bridge has read how far it has published."""
 
 
 class Expiry:
@@ -38,6 +40,9 @@ class Expiry:
     async def run(self) -> None:
         """Sweeps every few minutes, until it is cancelled."""
         while True:
+            if not self._bridge.cursor:  # nothing would be due, and an owner that is lost often would never sweep
+                await asyncio.sleep(_BEGIN_SECONDS)
+                continue
             try:
                 swept = await self.sweep()
                 if swept:

@@ -1,5 +1,6 @@
 """What is true of every answer: ids, headers, problem documents, health; dead letters; the expiry of requests."""
 
+import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -123,6 +124,29 @@ async def test_a_decided_request_expires_after_a_day_and_an_undecided_one_never(
     assert await expiry().sweep() == 1
     assert (await client.get(decided)).status_code == 404
     assert (await client.get(waiting)).status_code == 200
+
+
+async def test_who_has_just_taken_over_sweeps_as_soon_as_the_bridge_knows_how_far_it_is(
+    world: Any, booking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The soak's find: an owner that is lost every few minutes never swept, as its first look came too early."""
+    monkeypatch.setattr("lablet_gateway.expiry._BEGIN_SECONDS", 0.001)
+    decided = (await world.client("ina").post("/api/v1/reservations", json=booking())).headers["location"]
+    await world.decide()
+    await world.clock.advance(timedelta(hours=25))
+    bridge = _Published(0)
+    owner = Expiry(world.store, world.clock, _Fence(), bridge, timedelta(hours=24))  # type: ignore[arg-type]  # twins
+    sweeping = asyncio.create_task(owner.run())
+    try:
+        await asyncio.sleep(0.02)
+        assert (await world.client("ina").get(decided)).status_code == 200
+        bridge.cursor = 10**9
+        async with asyncio.timeout(5):
+            while (await world.client("ina").get(decided)).status_code != 404:
+                await asyncio.sleep(0.005)
+    finally:
+        sweeping.cancel()
+        await asyncio.wait({sweeping})
 
 
 async def test_every_operation_documents_its_answers(world: Any) -> None:

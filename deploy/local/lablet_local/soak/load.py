@@ -5,6 +5,7 @@ webhooks, and reads of what has been archived. What was asked is remembered, so 
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ _LISTS = (
 _DECIDED = ("Decided", "Refused")
 _OUTCOME_SECONDS = 60.0
 _ASK_AGAIN_SECONDS = 0.25
+_PATIENT_TRIES = 5
 _IDLE_SECONDS = 2.0
 """A gateway closes connections that rest for five: one that is about to be closed must not be taken for the next call."""
 
@@ -179,6 +181,29 @@ class SteadyLoad(Load):
                 await asyncio.sleep(_ASK_AGAIN_SECONDS)
         return asked
 
+    async def _decided_since(self, asked: Asked) -> bool:
+        """Whom its client has not waited for. Only what is decided expires, so one that is gone has been."""
+        path = asked.request.removeprefix("/api/v1")
+        for _ in range(_PATIENT_TRIES):
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await self._once("GET", path)
+                if answer.status_code == 404 or (
+                    answer.status_code == 200 and answer.json()["status"]["phase"] in _DECIDED
+                ):
+                    return True
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        return False
+
+    async def _there(self, path: str) -> bool:
+        """A read that is late is not a reservation that is lost."""
+        for _ in range(_PATIENT_TRIES):
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await self._once("GET", path)
+                if answer.status_code in (200, 404):
+                    return answer.status_code == 200
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        return False
+
     async def _once(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> httpx.Response:
@@ -198,6 +223,9 @@ class SteadyLoad(Load):
 
     async def lost(self) -> list[str]:
         """What was accepted and never decided, and reservations that are nowhere now, neither alive nor archived."""
-        broken = [f"{key} was accepted and never decided" for key, phase in self.outcomes.items() if not phase]
-        missing = [name for name in self.made if await self._want(f"/reservations/{name}") is None]
+        waiting = [
+            one for one in self.seen.asked if self.outcomes.get(one.key) == "" and not await self._decided_since(one)
+        ]
+        broken = [f"{one.key} was accepted and never decided" for one in waiting]
+        missing = [name for name in self.made if not await self._there(f"/reservations/{name}")]
         return broken + [f"reservation {name} was accepted and is nowhere" for name in missing]

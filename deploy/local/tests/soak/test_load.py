@@ -22,6 +22,7 @@ class Door:
     def __init__(self) -> None:
         self.outcome = "Decided"
         self.gone: set[str] = set()
+        self.late = 0
         self.hang = asyncio.Event()
         self.hang.set()
         self.asked: list[str] = []
@@ -31,6 +32,9 @@ class Door:
         path = request.url.path.removeprefix("/api/v1")
         self.asked.append(f"{request.method} {path}")
         await self.hang.wait()
+        if self.late:
+            self.late -= 1
+            raise httpx.ReadTimeout("late")
         if path == "/clock":
             return httpx.Response(200, json={"now": NOW.isoformat()})
         if path.startswith("/requests/"):
@@ -83,6 +87,19 @@ async def test_what_is_never_decided_is_lost(load: SteadyLoad, door: Door) -> No
     await load._reserve(load._rng)
     assert len(await load.lost()) == 1
     assert not kept(load, await load.lost()).ok
+
+
+async def test_what_was_decided_after_its_client_had_gone_is_not_lost(load: SteadyLoad, door: Door) -> None:
+    door.outcome = "Pending"
+    await load._reserve(load._rng)
+    door.outcome = "Decided"
+    assert await load.lost() == []
+
+
+async def test_a_read_that_is_late_is_not_a_reservation_that_is_lost(load: SteadyLoad, door: Door) -> None:
+    await load._reserve(load._rng)
+    door.late = 2
+    assert await load.lost() == []
 
 
 async def test_what_was_made_and_is_nowhere_is_lost_and_what_was_refused_is_not(load: SteadyLoad, door: Door) -> None:

@@ -208,9 +208,12 @@ class Settled:
     """Of power that they saved."""
 
 
-def settled(calendar: Calendar, rng: random.Random, hours: float, offgrid: bool, budget: float) -> Settled:
-    """Up to 1,000 looks, as a pool's owner takes them in quiet moments with the default setting."""
-    out, number = Settled(), 30_000_000
+def settled(
+    calendar: Calendar, live: list[str], rng: random.Random, hours: float, offgrid: bool, budget: float
+) -> Settled:
+    """Up to 1,000 looks, as a pool's owner takes them in quiet moments with the default setting; for each reservation that
+    is placed as many seats of others are cancelled, so that the fill stays."""
+    out, number, owed = Settled(), 30_000_000, 0
     most = PoolSpec.model_fields["recourse_moves"].default
     while len(out.seconds) < 1000 and sum(out.seconds) < budget:
         request = wanted(rng, number, hours, offgrid)
@@ -226,7 +229,18 @@ def settled(calendar: Calendar, rng: random.Random, hours: float, offgrid: bool,
         out.seconds.append(time.process_time() - begun)
         out.moves += len(found.moves)
         out.minutes += found.saved_minutes
+        live.append(request.reservation)
+        owed = cancelled(calendar, live, owed + len(decision.seats), rng)
     return out
+
+
+def cancelled(calendar: Calendar, live: list[str], owed: int, rng: random.Random) -> int:
+    """Cancels reservations until so many seats are free again; what is still owed, negative where the last had more."""
+    while owed > 0 and live:
+        index = rng.randrange(len(live))
+        live[index], live[-1] = live[-1], live[index]
+        owed -= len(calendar.release(live.pop()))
+    return owed
 
 
 def measure(workers: int, seats: int, fill: float, *, offgrid: bool, budget: float, seed: int = 7) -> dict[str, float]:
@@ -259,15 +273,11 @@ def measure(workers: int, seats: int, fill: float, *, offgrid: bool, budget: flo
         if isinstance(decision, Placement):
             placed += len(decision.seats)
             live.append(request.reservation)
-            owed += len(decision.seats)  # what a cancelled reservation has more is owed less next time: the fill stays
-            while owed > 0 and live:
-                index = rng.randrange(len(live))
-                live[index], live[-1] = live[-1], live[index]
-                owed -= len(calendar.release(live.pop()))
+            owed = cancelled(calendar, live, owed + len(decision.seats), rng)
         else:
             refused += 1
     explanations = explained(calendar, rng, hours, offgrid, budget)
-    recourse = settled(calendar, rng, hours, offgrid, min(budget, 3.0))
+    recourse = settled(calendar, live, rng, hours, offgrid, min(budget, 3.0))
     plain, first = (
         baseline(calendar, workers, rng, hours, offgrid, min(budget, 2.0), best=best) for best in (True, False)
     )

@@ -64,6 +64,7 @@ async def _serve(endpoint: str, pools: Sequence[str], clock: ScaledClock) -> Non
     async with caches:
         await caches.wait_synced()
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_clerk(fleet, caches[INSTANCE], pools))  # before anybody makes one
             for pool in pools:
                 key = ownership_key(Service.WORKERS, pool)
                 estate = Estate(
@@ -80,7 +81,6 @@ async def _serve(endpoint: str, pools: Sequence[str], clock: ScaledClock) -> Non
                     source="/lablet/worker-controller",
                 )
                 tasks.create_task(PoolController(estate).run())
-            tasks.create_task(_clerk(fleet, caches[INSTANCE], pools))
 
 
 async def _clerk(fleet: Any, instances: Cache[Any], pools: Sequence[str]) -> None:

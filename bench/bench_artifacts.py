@@ -8,12 +8,12 @@ time of publishing goes.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import cProfile
 import json
 import os
 import pstats
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
+from report import options as common
+from report import report
 
 from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
 from lablet_artifacts.publishing import Publisher
@@ -211,7 +213,10 @@ async def measure(endpoint: str, s3: str) -> dict[str, float]:
 def main() -> None:
     memory = Path("/dev/shm")
     place = str(memory) if memory.is_dir() else None
-    profile = cProfile.Profile() if "--profile" in sys.argv else None
+    parser = common(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))
+    parser.add_argument("--profile", action="store_true", help="also print where the time goes")
+    options = parser.parse_args()
+    profile = cProfile.Profile() if options.profile else None
     with tempfile.TemporaryDirectory(dir=place) as folder, EtcdServer.start(Path(folder) / "etcd") as etcd:
         (Path(folder) / "s3").mkdir()
         with s3_server(Path(folder) / "s3") as s3:
@@ -223,8 +228,8 @@ def main() -> None:
                 profile.disable()
                 pstats.Stats(profile).sort_stats("tottime").print_stats(25)
             cpu = time.process_time() - began
-    line = " ".join(f"{name}={value:.1f}" for name, value in figures.items())
-    print(f"bench artifacts: {line} files={FILES} seats={SEATS} cpu_seconds={cpu:.1f}")
+    told: dict[str, object] = {name: f"{value:.1f}" for name, value in figures.items()}
+    report("artifacts", told | {"files": FILES, "seats": SEATS, "cpu_seconds": f"{cpu:.1f}"}, options.json)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ that, the way over bridge and event stream included. Frames are measured while t
 Not measured: a slow network, a telephone's processor, a graphics card (Chromium draws in software here).
 """
 
+import argparse
 import asyncio
 import os
 import shutil
@@ -24,6 +25,8 @@ from typing import Any
 
 import httpx
 from playwright.async_api import Page, async_playwright
+from report import options as common
+from report import report
 from subject import DEFINITION, WORKERS, measured_mesh
 
 RESERVATIONS = 1_000
@@ -175,7 +178,7 @@ async def measure(url: str, token: str, http: httpx.AsyncClient) -> dict[str, An
     }
 
 
-async def main() -> None:
+async def main(file: Path | None) -> None:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lablet-bench-") as folder:
         async with measured_mesh(Path(folder)) as mesh:
@@ -196,11 +199,11 @@ async def main() -> None:
                     "calendar_kb": len(answer.content) / 1000,
                 }
                 figures |= await measure(mesh.url, token, http)
-    told = " ".join(
-        f"{name}={value:.1f}" if isinstance(value, float) else f"{name}={value}" for name, value in figures.items()
-    )
-    print(f"bench console: workers={WORKERS} days={DAYS} seats={seats} {told} seconds={time.monotonic() - began:.0f}")
+    told = {name: f"{value:.1f}" if isinstance(value, float) else value for name, value in figures.items()}
+    size = {"workers": WORKERS, "days": DAYS, "seats": seats}
+    report("console", size | told | {"seconds": f"{time.monotonic() - began:.0f}"}, file)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    parser = common(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))
+    asyncio.run(main(parser.parse_args().json))

@@ -7,6 +7,7 @@ step makes, over the import and the start of every lab, and the memory of the pr
     .venv/bin/python bench/bench_controller.py
 """
 
+import argparse
 import asyncio
 import importlib.util
 import resource
@@ -17,6 +18,9 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+
+from report import options as common
+from report import report
 
 from lablet_common.clock import ClockOrigin, ScaledClock
 from lablet_common.resources.instance import Instance
@@ -128,12 +132,19 @@ async def _nothing() -> None:
 
 
 def main() -> None:
+    parser = common(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))
+    options = parser.parse_args()
     figures = asyncio.run(measure())
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"bench controller: instances={INSTANCES} workers={WORKERS} step_delay_p50_ms={figures['p50']:.0f} "
-        f"step_delay_p99_ms={figures['p99']:.0f} all_running_seconds={figures['spread']:.1f} memory_mb={memory:.0f}"
-    )
+    told: dict[str, object] = {
+        "instances": INSTANCES,
+        "workers": WORKERS,
+        "step_delay_p50_ms": f"{figures['p50']:.0f}",
+        "step_delay_p99_ms": f"{figures['p99']:.0f}",
+        "all_running_seconds": f"{figures['spread']:.1f}",
+        "memory_mb": f"{memory:.0f}",
+    }
+    report("controller", told, options.json)
 
 
 if __name__ == "__main__":

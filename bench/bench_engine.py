@@ -21,6 +21,9 @@ import time
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field, replace
 
+from report import options as common
+from report import report
+
 from lablet_common.resources.worker import PoolSpec
 from lablet_scheduler.engine import (
     Booking,
@@ -276,6 +279,7 @@ def measure(workers: int, seats: int, fill: float, *, offgrid: bool, budget: flo
             owed = cancelled(calendar, live, owed + len(decision.seats), rng)
         else:
             refused += 1
+    fill_after = utilisation(list(calendar.bookings()), workers)
     explanations = explained(calendar, rng, hours, offgrid, budget)
     recourse = settled(calendar, live, rng, hours, offgrid, min(budget, 3.0))
     plain, first = (
@@ -285,7 +289,7 @@ def measure(workers: int, seats: int, fill: float, *, offgrid: bool, budget: flo
         "workers": workers,
         "seats": len(bookings),
         "fill_pct": round(100 * fill_now, 1),
-        "fill_after_pct": round(100 * utilisation(list(calendar.bookings()), workers), 1),
+        "fill_after_pct": round(100 * fill_after, 1),
         "placements_per_second": round(placed / spent),
         "wall_per_second": round(placed / wall),
         "p50_ms": round(1000 * percentile(decisions, 0.5), 3),
@@ -308,7 +312,7 @@ def measure(workers: int, seats: int, fill: float, *, offgrid: bool, budget: flo
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common(argparse.ArgumentParser(description=__doc__.splitlines()[0]))
     parser.add_argument("--workers", type=int, default=1000)
     parser.add_argument("--seats", type=int, default=50_000)
     parser.add_argument("--fill", type=float, default=0.75)
@@ -323,7 +327,7 @@ def main() -> None:
                 subprocess.run([sys.executable, __file__, *shape, *(["--offgrid"] * options.offgrid)], check=True)
         return
     row = measure(options.workers, options.seats, options.fill, offgrid=options.offgrid, budget=options.seconds)
-    print("bench engine: " + " ".join(f"{name}={value}" for name, value in row.items()))
+    report("engine", row, options.json)
 
 
 if __name__ == "__main__":

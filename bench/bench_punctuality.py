@@ -19,6 +19,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from report import options as common
+from report import report
+
 from lablet_common.clock import ManualClock
 from lablet_common.resources.kinds import INSTANCE, RESERVATION
 from lablet_common.resources.worker import PoolSpec
@@ -222,7 +225,7 @@ def _explained(seat: Any, lab: Any, start: datetime, month: Month) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = common(argparse.ArgumentParser(description=__doc__))
     parser.add_argument("--days", type=int, default=28)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--preparation", type=int, help="minutes; by default what pools have by default")
@@ -238,12 +241,19 @@ def main() -> None:
             print(line)
         exceeded = sum(boot.minutes > BOOT_MINUTES for boot in month.boots)
         failed = sum(boot.fails for boot in month.boots)
-        print(
-            f"bench punctuality: seed={seed} days={given.days} labs={month.labs} boots={len(month.boots)} "
-            f"exceeded={exceeded} failed={failed} late={len(month.late)} on_time_pct={100 * month.on_time:.2f} "
-            f"worker_hours={month.worker_hours:.0f} cpu_seconds={time.process_time() - began:.0f}",
-            flush=True,
-        )
+        told: dict[str, object] = {
+            "seed": seed,
+            "days": given.days,
+            "labs": month.labs,
+            "boots": len(month.boots),
+            "exceeded": exceeded,
+            "failed": failed,
+            "late": len(month.late),
+            "on_time_pct": f"{100 * month.on_time:.2f}",
+            "worker_hours": f"{month.worker_hours:.0f}",
+            "cpu_seconds": f"{time.process_time() - began:.0f}",
+        }
+        report("punctuality", told, given.json)
 
 
 if __name__ == "__main__":

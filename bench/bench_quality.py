@@ -25,6 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from quality import checker, instances, loads, planners, record, rivals
+from report import options as common
+from report import report
 
 SMALL = 200
 LARGE = 50
@@ -196,14 +198,14 @@ def long() -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = common(argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None))
     parser.add_argument("--small", type=int, default=SMALL, help="how many small instances (default: %(default)s)")
     parser.add_argument("--large", type=int, default=LARGE, help="how many large instances (default: %(default)s)")
     options = parser.parse_args()
     begun = time.perf_counter()
     figures = small(options.small) | large(options.large) | long()
     figures["seconds"] = round(time.perf_counter() - begun)
-    print("bench quality: " + " ".join(f"{name}={value}" for name, value in figures.items()))
+    report("quality", figures, options.json)
     return 0
 
 

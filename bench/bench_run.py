@@ -21,7 +21,8 @@ from uuid import uuid4
 
 import uvloop
 from load import Http, expect, for_seconds, saturate
-from report import line
+from report import options as common
+from report import report
 
 from lablet_common.resources.kinds import INSTANCE, RESERVATION
 from lablet_common.resources.reservation import Reservation
@@ -107,14 +108,14 @@ async def run_twice(store: EtcdStore) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common(argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter))
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=20.0, help="for which the ends of jobs are counted")
     options = parser.parse_args()
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         figures = uvloop.run(measure(options, Path(folder)))
-    print(line("run", {**figures, "seconds": f"{time.perf_counter() - began:.0f}"}))
+    report("run", {**figures, "seconds": f"{time.perf_counter() - began:.0f}"}, options.json)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,10 @@ is reason enough. A brief record never takes the place of a full one. Rendering 
 """
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from bounds import Bound, read_floors
 from plot import bars, lines
 from records import Record, read_all, write
 
@@ -37,37 +35,6 @@ bench` runs all in their short form and renders this page; `make bench-NAME` run
 its command and the machine's load before it began: with a load above the number of cores, what is measured by the clock
 says little, what is measured in CPU time and in ratios of one run more. Absolute times drift; compare figures of one run.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What is wished of a figure, or of the ratio of two (`one/other`)."""
-
-    key: str
-    target: float | None
-    floor: float | None
-    lower: bool
-
-    def value(self, record: Record) -> float | None:
-        first, slash, second = self.key.partition("/")
-        value = record.number(first)
-        if not slash or value is None:
-            return value
-        below = record.number(second)
-        return value / below if below else None
-
-    def meets(self, value: float, bound: float) -> bool:
-        return value <= bound if self.lower else value >= bound
-
-
-def read_floors(path: Path) -> dict[str, tuple[Bound, ...]]:
-    read: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        name: tuple(
-            Bound(key, one.get("target"), one.get("floor"), one.get("better") == "lower") for key, one in bounds.items()
-        )
-        for name, bounds in read.items()
-    }
 
 
 # -- rendering: pure -----------------------------------------------------------------------------------------------------
@@ -102,9 +69,7 @@ def row_of(bound: Bound, record: Record) -> str | None:
     value = bound.value(record)
     if value is None or bound.target is None:
         return None
-    sign = "≤" if bound.lower else "≥"
-    told = "met" if bound.meets(value, bound.target) else "not met"
-    return f"| `{bound.key}` | {sign} {bound.target:g} | {value:.4g} | {told} |"
+    return f"| `{bound.key}` | {bound.wish} | {value:.4g} | {bound.verdict(value)} |"
 
 
 def regressions(records: Mapping[str, Record], floors: Mapping[str, Sequence[Bound]]) -> list[str]:

@@ -1,6 +1,7 @@
 """The page of measured figures is what the benchmarks' records and the prose beside them give, and nothing else."""
 
 import importlib
+import re
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -14,14 +15,54 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = ROOT / "bench"
 IN_CONTRACTS = ("engine", "quality", "store", "bus", "mesh", "api", "peers")
-NAMES = ("records", "plot", "page", "run")
+NAMES = ("records", "bounds", "plot", "page", "run", "report")
+WISHED = {
+    "store": (
+        "ours_get/bare_get",
+        "ours_put32/bare_put32",
+        "ours_txn100/bare_txn100",
+        "bare_list_ms/ours_list_ms",
+        "ours_watch/bare_watch",
+    ),
+    "bus": ("ratio", "bridge_changes_per_s", "bridge_delay_p99_ms"),
+    "engine": ("placements_per_second", "p99_ms", "explain_p99_ms", "rebuild_seconds", "memory_mb"),
+    "quality": ("online_gap_pct", "mean_gap_pct", "worst_gap_pct", "large_mean_gap_pct"),
+    "mesh": (
+        "decisions_per_second",
+        "decision_p99_ms",
+        "failover_kill_seconds",
+        "failover_handover_seconds",
+        *(
+            f"rss_mb_{name}"
+            for name in ("api_gateway", "scheduler", "worker_controller", "artifact_service", "etcd", "nats")
+        ),
+    ),
+    "api": (
+        "reads_per_second",
+        "lists_per_second",
+        "posts_per_second",
+        "batch_intents_per_second",
+        "sse_missed",
+        "sse_p99_ms",
+    ),
+    "peers": ("post_over_blazar_100", "post_over_slurm_chooses_100", "post_over_slurm_named_100"),
+    "controller": ("step_delay_p99_ms", "memory_mb"),
+    "artifacts": ("render_300_ms",),
+    "run": ("accepted_per_s", "queued_per_s"),
+    "console": ("open_ms", "update_ms"),
+    "punctuality": ("on_time_pct",),
+    "tracing": ("tenth_cpu_cost_pct",),
+}
+"""Benchmark → figures for which a number was wished."""
 
 
 class Modules(NamedTuple):
     records: Any
+    bounds: Any
     plot: Any
     page: Any
     run: Any
+    report: Any
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +183,48 @@ def test_every_benchmark_of_the_contracts_can_be_run_and_has_a_section(bench: Mo
     assert scripts == set(bench.run.BRIEF)
     assert set(IN_CONTRACTS) <= scripts <= set(bench.page.PAGE)
     assert set(bench.page.read_floors(BENCH / "floors.json")) <= scripts
+
+
+def test_every_benchmark_takes_a_file_for_its_record_and_reports_in_one_way() -> None:
+    for path in BENCH.glob("bench_*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert "from report import" in source, path.name
+        assert re.search(r"\b(common|options)\((parser|argparse\.)", source), f"{path.name}: takes no --json"
+        assert re.search(r"\breport\(\s*\"", source), f"{path.name}: does not report"
+
+
+def test_every_number_of_the_issues_has_its_row(bench: Modules) -> None:
+    rows = {name: {bound.key for bound in of} for name, of in bench.page.read_floors(BENCH / "floors.json").items()}
+    assert set(WISHED) <= set(rows)
+    for name, keys in WISHED.items():
+        assert set(keys) <= rows[name], name
+    recorded = bench.records.read_all(BENCH / "records")
+    for name, of in bench.page.read_floors(BENCH / "floors.json").items():
+        for bound in of:
+            assert bound.value(recorded[name]) is not None, f"{name}: {bound.key} is not told by its record"
+
+
+def test_short_ones_share_a_quarter_of_an_hour(bench: Modules) -> None:
+    assert bench.run.limit(0.0) == bench.run.MOST_SECONDS
+    assert bench.run.limit(bench.run.ALL_SECONDS - 10) == 10
+    with pytest.raises(bench.records.NoResult, match="no time was left"):
+        bench.run.limit(bench.run.ALL_SECONDS)
+
+
+def test_a_run_shows_each_figure_beside_its_target(bench: Modules, tmp_path: Path) -> None:
+    floors = bounds(
+        bench,
+        tmp_path,
+        '{"store": {"get": {"target": 100}, "ms": {"target": 5, "better": "lower"}, "a/b": {"target": 1}}}',
+    )
+    shown = bench.report.table(record(bench, get="99", ms="4", a="1", b="4"), floors["store"]).splitlines()
+    assert [" ".join(row.split()) for row in shown] == [
+        "get 99 ≥ 100 not met",
+        "ms 4 ≤ 5 met",
+        "a 1",
+        "b 4",
+        "a/b 0.25 ≥ 1 not met",
+    ]
 
 
 def test_what_stands_after_the_dashes_is_the_benchmarks_own(bench: Modules) -> None:

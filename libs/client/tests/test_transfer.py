@@ -5,8 +5,15 @@ import json
 
 import pytest
 
+from lablet_common.bus import Bus
+from lablet_common.bus.permissions import NatsUser, Permissions, ServerTls, inbox_prefix, service_user
+from lablet_common.events import CloudEvent, Outgoing, subjects
 from lablet_common.objects import S3ObjectStore
+from lablet_common.resources import Service
+from lablet_common.settings import NatsSettings
+from lablet_common.testing.authority import Authority
 from lablet_common.testing.etcd import EtcdServer, find_etcd
+from lablet_common.testing.nats import NatsServer
 from lablet_common.testing.s3 import ACCESS_KEY, SECRET_KEY, s3_server, settings_for
 
 pytestmark = pytest.mark.integration
@@ -69,7 +76,13 @@ def test_a_backup_is_restored_into_an_empty_store_beside_its_bucket(lablet, addr
         for name, value in (("ENDPOINT", url), ("ACCESS_KEY", ACCESS_KEY), ("SECRET_KEY", SECRET_KEY)):
             monkeypatch.setenv(f"ARTIFACT_STORAGE_{name}", value)
         asyncio.run(change(url, b"content"))
-        assert "1 resources" in lablet("admin", "backup", str(folder), "--endpoint", address)
+        monkeypatch.setenv("NATS_URL", "nats://127.0.0.1:9")
+        lablet("admin", "backup", str(folder), "--endpoint", address, code=3)
+        assert "NATS cannot be reached" in lablet.stderr
+        assert "--without-streams" in lablet.stderr
+        assert not folder.exists(), "what is not whole is not begun"
+        assert "1 resources" in lablet("admin", "backup", str(folder), "--without-streams", "--endpoint", address)
+        assert json.loads((folder / "streams.json").read_text()) == {}
         assert SECRET_KEY not in "".join(file.read_text(errors="replace") for file in folder.iterdir())
         asyncio.run(change(url, None))
         lablet("admin", "restore", str(folder), "--endpoint", empty, code=1)
@@ -78,5 +91,87 @@ def test_a_backup_is_restored_into_an_empty_store_beside_its_bucket(lablet, addr
         assert "1 resources and settings restored" in lablet("admin", "restore", str(folder), "--endpoint", empty)
         lablet("admin", "restore", str(folder), "--endpoint", empty, code=1)
         assert "exists already" in lablet.stderr
-        lablet("admin", "backup", str(folder), "--endpoint", empty, code=2)
+        lablet("admin", "backup", str(folder), "--without-streams", "--endpoint", empty, code=2)
         assert "not empty" in lablet.stderr
+
+
+@pytest.fixture
+def away(address, tmp_path, monkeypatch):
+    """etcd and a bucket, with a mesh nowhere near: everything is where the environment says."""
+    bucket = tmp_path / "s3"
+    bucket.mkdir()
+    with s3_server(bucket) as url:
+        for name, value in (("ENDPOINT", url), ("ACCESS_KEY", ACCESS_KEY), ("SECRET_KEY", SECRET_KEY)):
+            monkeypatch.setenv(f"ARTIFACT_STORAGE_{name}", value)
+        asyncio.run(change(url, b"content"))
+        yield address
+
+
+async def tell(settings, service, count):
+    """Makes the streams that the service uses, and says so many things about reservations."""
+    bus = Bus(settings, service)
+    await bus.connect()
+    for number in range(count):
+        event = CloudEvent({"id": f"e-{number}", "source": "/s", "type": "t", "subject": f"reservation/r-{number}"})
+        await bus.publish(
+            Outgoing(subjects.event_subject("default", "reservation", "-", f"r-{number}"), event, f"e-{number}")
+        )
+    await bus.close()
+
+
+def environment(monkeypatch, settings):
+    for name in ("URL", "USER", "PASSWORD", "CA_CERT"):
+        monkeypatch.delenv(f"NATS_{name}", raising=False)
+    given = settings.model_dump(exclude_none=True) | {"password": settings.password.get_secret_value()}
+    for name in ("url", "user", "password", "ca_cert"):
+        if name in given:
+            monkeypatch.setenv(f"NATS_{name.upper()}", str(given[name]))
+
+
+def test_a_backup_says_how_far_the_streams_of_a_guarded_server_had_come(lablet, away, tmp_path, monkeypatch):
+    authority = Authority(tmp_path, "authority")
+    users = [service_user(service, f"pw-{service}") for service in Service]
+    with NatsServer.start(tmp_path / "nats", users=users, tls=ServerTls(*authority.issue("nats", "127.0.0.1"))) as nats:
+
+        def login(user, **more):
+            given = {"url": nats.url, "user": user, "password": f"pw-{user}", "ca_cert": authority.cert} | more
+            return NatsSettings(**given)
+
+        asyncio.run(tell(login("api-gateway"), Service.GATEWAY, 0))
+        asyncio.run(tell(login("scheduler"), Service.SCHEDULER, 2))
+        faults = [
+            (login("scheduler"), 2, "does not let the user scheduler ask how far the stream INGRESS has come"),
+            (login("api-gateway", password="other"), 2, "refuses the user api-gateway"),
+            (login("api-gateway", ca_cert=None), 3, "NATS_CA_CERT names the authority to trust"),
+        ]
+        for number, (settings, code, words) in enumerate(faults):
+            environment(monkeypatch, settings)
+            folder = tmp_path / f"not-{number}"
+            lablet("admin", "backup", str(folder), "--endpoint", away, code=code)
+            assert words in lablet.stderr
+            assert "--without-streams" in lablet.stderr
+            assert not folder.exists()
+        environment(monkeypatch, login("api-gateway"))
+        lablet("admin", "backup", str(tmp_path / "whole"), "--endpoint", away)
+        streams = json.loads((tmp_path / "whole" / "streams.json").read_text())
+        assert streams["EVENTS"] == {"first": 1, "last": 2}
+        assert {"DLQ", "INGRESS", "INTENTS_SCHEDULER"} <= streams.keys()
+
+
+def test_on_a_mesh_s_machine_the_observer_asks(lablet, away, tmp_path, monkeypatch):
+    watcher = Permissions(("$JS.API.STREAM.INFO.*",), (f"{inbox_prefix('observer')}.>",))
+    users = [service_user(Service.SCHEDULER, "pw"), NatsUser("observer", "seen", watcher)]
+    monkeypatch.delenv("NATS_URL", raising=False)
+    with NatsServer.start(tmp_path / "nats", users=users) as nats:
+        asyncio.run(tell(NatsSettings(url=nats.url, user="scheduler", password="pw"), Service.SCHEDULER, 1))
+        data = tmp_path / "mesh"
+        (data / "secrets").mkdir(parents=True)
+        (data / "secrets" / "nats-observer.password").write_text("seen\n")
+        (data / "mesh.json").write_text(
+            json.dumps({"addresses": {"nats": nats.url, "scheduler-1": "http://127.0.0.1:9"}})
+        )
+        connection = tmp_path / "connection.json"
+        connection.write_text(json.dumps({"url": "http://127.0.0.1:9", "data": str(data), "tokens": {"admin": "t"}}))
+        monkeypatch.setenv("LABLET_CONNECTION", str(connection))
+        lablet("admin", "backup", str(tmp_path / "whole"), "--endpoint", away)
+    assert json.loads((tmp_path / "whole" / "streams.json").read_text())["EVENTS"] == {"first": 1, "last": 1}

@@ -17,6 +17,7 @@ import typer
 from lablet_client.cli.admin import etcd_endpoints, mesh_here
 from lablet_client.cli.failures import WrongUsage
 from lablet_client.cli.session import Session, session
+from lablet_client.cli.streams import positions
 from lablet_client.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -90,6 +91,9 @@ def import_all(
 def backup(
     context: typer.Context,
     folder: Annotated[Path, typer.Argument(file_okay=False, help="A new or empty folder.")],
+    without_streams: Annotated[
+        bool, typer.Option("--without-streams", help="Also when NATS does not say how far its streams have come.")
+    ] = False,
     endpoint: Endpoint = None,
 ) -> None:
     """Save what etcd holds at one revision, the list of stored objects and the streams' positions. The objects' content and
@@ -100,7 +104,7 @@ def backup(
         from lablet_common.backup import write_backup
 
         async with _objects() as objects:
-            return await write_backup(folder, store, objects, await _stream_positions())
+            return await write_backup(folder, store, objects, {} if without_streams else await positions())
 
     try:
         summary = _with_store(etcd_endpoints(run, endpoint), work)
@@ -164,29 +168,6 @@ def _storage() -> "StorageSettings":
     keys = (SecretStr((folder / "secrets" / name).read_text().strip()) for name in ("s3.access-key", "s3.secret-key"))
     access_key, secret_key = keys
     return StorageSettings(endpoint=addresses["s3"], access_key=access_key, secret_key=secret_key)
-
-
-async def _stream_positions() -> "Mapping[str, Any]":
-    """First and last number of each stream, where `NATS_URL` says where NATS is."""
-    if "NATS_URL" not in os.environ:
-        return {}
-    import nats
-
-    from lablet_common.settings import NatsSettings
-
-    settings = NatsSettings()
-    password = settings.password.get_secret_value() if settings.password else None
-    try:
-        connection = await nats.connect(
-            settings.url.split(","), user=settings.user, password=password, max_reconnect_attempts=1
-        )
-    except (OSError, nats.errors.Error) as error:
-        raise Unreachable(settings.url, str(error)) from error
-    try:
-        found = await connection.jetstream().streams_info()
-    finally:
-        await connection.close()
-    return {str(one.config.name): {"first": one.state.first_seq, "last": one.state.last_seq} for one in found}
 
 
 def _told(run: Session, work: Callable[[], T]) -> T:

@@ -143,7 +143,7 @@ class Connection:
         try:
             await broker.connect()
         except nats.errors.Error as error:
-            if not _is_refusal(error):
+            if not is_refusal(error):
                 raise
             raise BusRefused(f"NATS at {self.url} refuses the user {self._user}") from error
         self._broker = broker
@@ -191,7 +191,7 @@ class Connection:
         return broker
 
     async def _on_error(self, error: Exception) -> None:
-        if self._first and _is_refusal(error):
+        if self._first and is_refusal(error):
             raise error  # ends the first connect: a wrong password does not become right
         _log.warning("NATS reports an error", extra={"cause": f"{type(error).__name__}: {error}"})
 
@@ -226,8 +226,8 @@ class Connection:
             listener(reason)
 
 
-def _is_refusal(error: Exception) -> bool:
-    """The client has a class for it, but not at the first connect."""
+def is_refusal(error: Exception) -> bool:
+    """Whether the server does not take the login. The client has a class for it, but not at the first connect."""
     return isinstance(error, nats.errors.AuthorizationError) or "authorization violation" in str(error).lower()
 
 

@@ -37,8 +37,7 @@ def write_nats_config(
     users = [service_user(service, password(service)) for service in Service]
     users.append(external_user(OUTSIDE, "default", password(OUTSIDE)))
     users.append(NatsUser(OBSERVER, password(OBSERVER), observer_permissions()))
-    everything = Permissions(("$JS.API.>",), (f"{inbox_prefix(MAINTENANCE)}.>",))
-    users.append(NatsUser(MAINTENANCE, password(MAINTENANCE), everything))
+    users.append(NatsUser(MAINTENANCE, password(MAINTENANCE), maintenance_permissions()))
     users += more
     name, ports, store = member_name("nats", number), members.ports.of_member(number), "store"
     cluster = None
@@ -73,3 +72,8 @@ def observer_permissions() -> Permissions:
     publish += ["$JS.API.INFO", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.NAMES", "$JS.API.STREAM.LIST"]
     heard = ("lablet.event.>", "lablet.intent.>", "lablet.dlq.>", "_INBOX.>", f"{inbox_prefix(OBSERVER)}.>")
     return Permissions(tuple(publish), heard)
+
+
+def maintenance_permissions() -> Permissions:
+    """Any order to the streams, and no word of a service's."""
+    return Permissions(("$JS.API.>",), (f"{inbox_prefix(MAINTENANCE)}.>",))

@@ -24,6 +24,7 @@ from nats.js import JetStreamContext
 
 from lablet_common.bus.client import StoringClient
 from lablet_common.bus.permissions import inbox_prefix
+from lablet_common.events.subjects import matches
 from lablet_common.settings import NatsSettings
 
 CALL_SECONDS = 5.0
@@ -118,7 +119,8 @@ class Connection:
     async def listen(self, subject: str, listener: Listener, *, queue: str = "") -> None:
         """Hears core messages on a subject for as long as this object lives, also over a new client; what is sent while
         there is no connection is lost. With a `queue`, one of its members hears each message. A listener must not block
-        for long: the next message of its subject waits for it."""
+        for long: the next message of its subject waits for it. What was published under another subject is not heard: a
+        consumer may have its messages delivered to any subject, also to one that its user must not publish to."""
         self._heard.append((subject, queue, listener))
         if self.connected:
             await self._subscribe(self.client, subject, queue, listener)
@@ -133,7 +135,10 @@ class Connection:
     @staticmethod
     async def _subscribe(client: Client, subject: str, queue: str, listener: Listener) -> None:
         async def hear(message: Msg) -> None:
-            await listener(message.subject, message.data)
+            if matches(subject, message.subject):
+                await listener(message.subject, message.data)
+            else:
+                _log.warning("a message came by a way that is not its own", extra={"subject": message.subject})
 
         await client.subscribe(subject, queue=queue, cb=hear)
 

@@ -242,9 +242,8 @@ class Mesh:
         from lablet_common.resources.kinds import DEFINITION, KINDS, RESERVATION, WORKER
         from lablet_common.secrets import SecretBox
         from lablet_common.store import MemoryStore, Transaction
-        from lablet_common.store.cache import Caches
         from lablet_common.telemetry.health import EmbeddedServer, Health
-        from lablet_gateway.app import CACHED, create_app
+        from lablet_gateway.app import caches_of, create_app
         from lablet_gateway.deadletters import MemoryDeadLetters
         from lablet_gateway.eventlog import MemoryEventLog
         from lablet_gateway.identity import Principal, Role
@@ -276,7 +275,7 @@ class Mesh:
             for kind in KINDS.values()
             if kind in (RESERVATION, DEFINITION, WORKER) or kind.name in ("request", "pool", "instance")
         ]
-        caches = Caches(self.store, list(CACHED))
+        caches = caches_of(self.store)
         parts = Parts(
             settings=GatewaySettings(gateway_heartbeat_seconds=0.2, webhook_allow_private=True),
             store=self.store,

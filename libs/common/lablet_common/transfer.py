@@ -1,9 +1,9 @@
 """Everything that Lablet holds, as JSON lines: out of one store at one revision, into another that is empty.
 
 The first line says what the file is; each further line is a resource as the API shows it, or a setting beside the resources
-(quotas, ledgers, the lab's clock). A file from elsewhere needs no more than that: the revision of a resource is not read,
-and a request that has not been decided gets into its owner's inbox again. Secrets are carried as they are stored: sealed,
-without the key.
+(quotas, ledgers, artifacts' older references, the lab's clock). A file from elsewhere needs no more than that: the revision
+of a resource is not read, and a request that has not been decided gets into its owner's inbox again. Secrets are carried as
+they are stored: sealed, without the key.
 
 What is read is checked as a whole before anything is written, and what is there already is never written over. Not carried:
 leases, owners and cursors, which services make anew, so that every resource is published again as a new one; the objects in
@@ -18,8 +18,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from lablet_common.quotas import LEDGERS, QUOTAS, Ledger, Quota
+from lablet_common.references import REFERENCES
 from lablet_common.requests import pointer_of
 from lablet_common.resources import schema
+from lablet_common.resources.artifact import Reference
 from lablet_common.resources.kinds import CLOCK_KEY, KINDS, SUBSCRIPTION, Kind
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.request import Request, RequestPhase
@@ -33,7 +35,12 @@ _PAGE = 500
 _BATCH = 40
 """Resources of one transaction; a request costs up to three operations."""
 _FAULTS_TOLD = 20
-_SETTINGS: tuple[tuple[str, type[Model] | None], ...] = ((QUOTAS, Quota), (LEDGERS, Ledger), (CLOCK_KEY, None))
+_SETTINGS: tuple[tuple[str, type[Model] | None], ...] = (
+    (QUOTAS, Quota),
+    (LEDGERS, Ledger),
+    (REFERENCES, Reference),
+    (CLOCK_KEY, None),
+)
 """Prefix of keys beside the resources → what stands there; None: any JSON."""
 
 

@@ -20,6 +20,7 @@ from lablet_common.bus.line import NatsLine
 from lablet_common.compaction import Compactor
 from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
+from lablet_common.references import follow_uses
 from lablet_common.resources.kinds import (
     ARTIFACT,
     DEFINITION,
@@ -38,6 +39,7 @@ from lablet_common.resources.kinds import (
 )
 from lablet_common.secrets import SecretBox
 from lablet_common.service import Runtime, run
+from lablet_common.store import Store
 from lablet_common.store.cache import Caches
 from lablet_common.telemetry.health import EmbeddedServer
 from lablet_common.version import __version__
@@ -155,6 +157,13 @@ def _describe(app: FastAPI) -> None:
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the schema
 
 
+def caches_of(store: Store) -> Caches:
+    """What a gateway keeps in memory."""
+    caches = Caches(store, list(CACHED))
+    follow_uses(caches)
+    return caches
+
+
 class Gateway:
     """One replica."""
 
@@ -165,7 +174,7 @@ class Gateway:
         self._identities = Identities(settings)
         log = JetStreamLog(runtime.bus)
         self._line = NatsLine(runtime.bus.connection, Service.GATEWAY, runtime.replica)
-        self._caches = Caches(runtime.store, list(CACHED))
+        self._caches = caches_of(runtime.store)
         self._parts = Parts(
             settings=settings,
             store=runtime.store,

@@ -9,12 +9,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
-from lablet_common.resources.artifact import Artifact
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance
-from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE
+from lablet_common.resources.kinds import DEFINITION, INSTANCE
 from lablet_common.resources.model import Instant, Model
-from lablet_gateway import problems, reads, topologies
+from lablet_gateway import problems, reads, topologies, uses
 from lablet_gateway.parts import Parts
 from lablet_gateway.rights import PUBLIC_TENANT
 
@@ -147,13 +146,9 @@ async def _rendered(parts: Parts, instance: Instance) -> str | None:
     """Digest of the file that the present attempt was imported from."""
     subject = f"{INSTANCE.name}/{instance.id}"
 
-    def wanted(artifact: Artifact) -> bool:
-        return any(
-            reference.subject == subject
-            and reference.role == "rendered"
-            and reference.attempt == instance.status.attempt
-            for reference in artifact.status.references
-        )
-
-    found: list[Artifact] = await reads.everything(parts, ARTIFACT, wanted, tenant=instance.tenant)
-    return found[0].spec.digest if found else None
+    found = (
+        use.artifact.id
+        for use in await uses.of_subject(parts, subject, instance.tenant)
+        if use.reference.role == "rendered" and use.reference.attempt == instance.status.attempt
+    )
+    return next(found, None)

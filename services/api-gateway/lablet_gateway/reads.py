@@ -131,12 +131,12 @@ async def get(
     (found,) = await parts.lookups.ask((Get(kind.key(resource_id, tenant)),))
     if not found:
         return None
-    known = _known(parts, kind)
+    known = known_to(parts, kind)
     resource: Resource[Any, Any] | None = known(found[0]) if known is not None else None
     return resource if resource is not None else decode(kind, found[0])
 
 
-def _known(parts: Parts, kind: Kind) -> Callable[[KeyValue], Any] | None:
+def known_to(parts: Parts, kind: Kind) -> Callable[[KeyValue], Any] | None:
     """What is in memory at the very revision that was read need not be decoded again."""
     return parts.caches[kind].known if kind in parts.caches else None
 
@@ -157,11 +157,11 @@ async def page(
     except SelectorError as error:
         raise problems.invalid("fieldSelector", str(error)) from error
     labels = _Seen(query.labels.requirements, visible)
-    in_memory = query.cursor is None and (query.consistency == "cache" or await _caught_up(parts, kind))
+    in_memory = query.cursor is None and (query.consistency == "cache" or await caught_up(parts, kind))
     if in_memory:
         found: ResourcePage[R] = _cached_page(parts, kind, query.limit, labels, fields, tenant)
     else:
-        repository: Repository[R] = Repository(parts.store, kind, _known(parts, kind))
+        repository: Repository[R] = Repository(parts.store, kind, known_to(parts, kind))
         found = await repository.list(tenant, labels, fields, query.limit, query.cursor)
     return found if shown is whole else replace(found, items=tuple(shown(one) for one in found.items))
 
@@ -181,7 +181,7 @@ def _cached_page(
     return ResourcePage(chosen, cache.revision, cursor)
 
 
-async def _caught_up(parts: Parts, kind: Kind) -> bool:
+async def caught_up(parts: Parts, kind: Kind) -> bool:
     """Whether the cache holds everything that stood in the store when this was asked: then an answer from it is as good
     as one from the store. False for what is not cached, and where the cache does not come up at once. Raises
     `StoreUnavailable`."""
@@ -197,10 +197,10 @@ async def _caught_up(parts: Parts, kind: Kind) -> bool:
 
 async def everything(parts: Parts, kind: Kind, visible: Callable[[R], bool], *, tenant: str | None = None) -> list[R]:
     """All that the caller may see, read linearizably: for computations over a kind."""
-    if await _caught_up(parts, kind):
+    if await caught_up(parts, kind):
         known = parts.caches[kind].in_order()
         return [one for one in known if (tenant is None or one.tenant == tenant) and visible(one)]
-    repository: Repository[R] = Repository(parts.store, kind, _known(parts, kind))
+    repository: Repository[R] = Repository(parts.store, kind, known_to(parts, kind))
     found = await repository.list(tenant, _Seen(visible=visible))
     return list(found.items)
 

@@ -63,11 +63,10 @@ from lablet_common.resources.worker import (
     WorkerTemplate,
 )
 from lablet_common.store import MemoryStore, Transaction
-from lablet_common.store.cache import Caches
 from lablet_common.store.changes import create_in
 from lablet_common.store.repository import Repository
 from lablet_common.telemetry.health import Health
-from lablet_gateway.app import CACHED, create_app
+from lablet_gateway.app import caches_of, create_app
 from lablet_gateway.deadletters import MemoryDeadLetters
 from lablet_gateway.eventlog import MemoryEventLog
 from lablet_gateway.identity.token_file import TokenFile
@@ -319,7 +318,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         store=store,
         objects=objects,
         clock=clock,
-        caches=Caches(store, list(CACHED)),
+        caches=caches_of(store),
         verifier=TokenFile(tokens),
         events=log,
         hub=Hub(log, settings.gateway_stream_buffer),

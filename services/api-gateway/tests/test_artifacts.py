@@ -4,6 +4,10 @@ from typing import Any
 
 import pytest
 
+from lablet_common.references import reference_key
+from lablet_common.resources.artifact import Reference
+from lablet_gateway import reads
+
 PATH = "/api/v1/artifacts"
 ARTIFACTS = ("artifact-service", "-")
 
@@ -75,3 +79,27 @@ async def test_a_deletion_may_be_asked_for_as_an_event_by_those_who_may_delete(w
     assert (await world.client("ina").post("/api/v1/events", json=event, headers=headers)).status_code == 202
     (asked,) = await world.inbox(*ARTIFACTS)
     assert asked.spec.data["reason"] == "asked by the learner"
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+async def test_a_use_that_newer_ones_have_pushed_out_of_its_artifact_is_found(
+    world: Any, in_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands have left the same file: the artifact carries the latest of them."""
+    booked = world.reservation("rsv-a", owner="ann", roster={1: "ann"})
+    work = await world.artifact(b"hostname Switch", "instance/ins-z-1")
+    work = work.observed(older_references=1)
+    mine = Reference(subject="instance/ins-a-1", role="rendered", name="sw1.cfg", attempt=1)
+    await world.store.put(reference_key("default", work.id, mine), mine.to_json())
+    await world.add(booked, world.instance(booked), work)
+    if not in_memory:
+
+        async def behind(*_: Any) -> bool:
+            return False
+
+        monkeypatch.setattr(reads, "caught_up", behind)
+    ann = world.client("ann")
+    (file,) = (await ann.get("/api/v1/instances/ins-a-1/artifacts")).json()["items"]
+    assert (file["name"], file["digest"]) == ("sw1.cfg", work.id)
+    assert (await ann.get(f"{PATH}/{work.id}")).content == b"hostname Switch"
+    assert (await world.client("bob").get(f"{PATH}/{work.id}")).status_code == 404

@@ -20,6 +20,7 @@ from lablet_common.events import subjects
 from lablet_common.intake import Decision, Intake, verb_of
 from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
+from lablet_common.references import uses_of
 from lablet_common.requests import Undecided
 from lablet_common.resources.artifact import Artifact, ArtifactPhase
 from lablet_common.resources.kinds import ARTIFACT, KINDS, Service, owned_by
@@ -85,7 +86,7 @@ class ArtifactService:
         deleter = Deleter(
             runtime.store,
             References(runtime.store, fence),
-            lambda subject: artifacts.by("subject", subject),
+            lambda subject: uses_of(self._caches, subject),
             runtime.source,
         )
 

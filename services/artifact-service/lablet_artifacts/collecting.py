@@ -10,7 +10,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from lablet_artifacts.references import References, keep
 from lablet_common.objects import ObjectMissing, ObjectStore, digest_of
-from lablet_common.resources.artifact import Artifact, Reference
+from lablet_common.references import Use
+from lablet_common.resources.artifact import Reference
 from lablet_common.resources.instance import Instance, Staged
 from lablet_common.resources.model import Model
 
@@ -35,7 +36,7 @@ async def take_over(
     references: References,
     instance: Instance,
     staged: Staged,
-    known: Sequence[Artifact],
+    known: Sequence[Use],
     now: datetime,
 ) -> bool:
     """Stores every file of the manifest and then clears the staging; False when there is no manifest any more (it has been
@@ -62,9 +63,9 @@ async def take_over(
             subject=f"instance/{instance.id}", role=staged.role, name=file.name, attempt=staged.attempt
         )
         await keep(objects, references, instance.tenant, data, file.media_type, reference, now)
-        for artifact in known:
-            if artifact.id != file.digest and reference in artifact.status.references:
-                await references.drop(artifact, [reference])
+        for use in known:
+            if use.artifact.id != file.digest and use.reference == reference:
+                await references.drop(instance.tenant, use.artifact.id, [reference])
     for file in manifest:
         await objects.delete(file.key)
     await objects.delete(staged.manifest)

@@ -18,7 +18,8 @@ from lablet_common.clock import Clock
 from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, ObjectStoreUnavailable
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.reconcile import Again, Reconciler
-from lablet_common.resources.artifact import Artifact, ArtifactRole, Reference, manifest_key
+from lablet_common.references import Use, follow_uses, uses_of
+from lablet_common.resources.artifact import ArtifactRole, Reference, manifest_key
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance, InstancePhase, Staged
 from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, Kind
@@ -29,7 +30,6 @@ from lablet_common.telemetry import spans
 
 log = logging.getLogger("lablet.artifacts")
 
-_MADE: tuple[ArtifactRole, ...] = ("rendered", "report")
 CACHED: tuple[Kind, ...] = (INSTANCE, DEFINITION, ARTIFACT)
 _PUBLIC = "public"
 _PAUSE_SECONDS = 0.5
@@ -103,7 +103,7 @@ class Keeper:
         return None
 
     async def _take_over(self, instance: Instance, staged: Staged) -> None:
-        known = self._caches[ARTIFACT].by("subject", f"instance/{instance.id}")
+        known = uses_of(self._caches, _subject(instance))
         if await take_over(self._objects, self._references, instance, staged, known, self._clock.now()):
             words = {"instance": instance.id, "role": staged.role, "trace_parent": instance.metadata.trace_parent}
             log.info("files taken over", extra=words)
@@ -140,34 +140,30 @@ class Keeper:
 
     async def _store(self, instance: Instance, role: ArtifactRole, name: str, data: bytes, media_type: str) -> str:
         attempt = instance.status.attempt
-        reference = Reference(subject=f"instance/{instance.id}", role=role, name=name, attempt=attempt)
+        reference = Reference(subject=_subject(instance), role=role, name=name, attempt=attempt)
         now = self._clock.now()
         return await keep(self._objects, self._references, instance.tenant, data, media_type, reference, now)
 
     def _has(self, instance: Instance, role: ArtifactRole) -> bool:
         attempt = instance.status.attempt
-        return any(r.attempt == attempt for _, r in self._in_role(instance, role))
+        return any(use.reference.attempt == attempt for use in self._in_role(instance, role))
 
-    def _in_role(self, instance: Instance, role: ArtifactRole) -> list[tuple[Artifact, Reference]]:
-        """What was made for it, role of `_MADE`. What it has collected may be shared with hundreds, whose references are
-        not walked through at every look at every instance."""
-        subject = f"instance/{instance.id}"
-        return [
-            (artifact, reference)
-            for artifact in self._caches[ARTIFACT].by("made", subject)
-            for reference in artifact.status.references
-            if reference.role == role and reference.subject == subject
-        ]
+    def _in_role(self, instance: Instance, role: ArtifactRole) -> list[Use]:
+        return [use for use in uses_of(self._caches, _subject(instance)) if use.reference.role == role]
 
     async def _forget_rendered(self, instance: Instance) -> None:
-        for artifact, reference in self._in_role(instance, "rendered"):
-            await self._references.drop(artifact, [reference])
+        for use in self._in_role(instance, "rendered"):
+            await self._references.drop(use.artifact.tenant, use.artifact.id, [use.reference])
 
     def _definition(self, instance: Instance) -> Definition | None:
         cache = self._caches[DEFINITION]
         name = instance.spec.definition
         found: Definition | None = cache.get(name, instance.tenant) or cache.get(name, _PUBLIC)
         return found
+
+
+def _subject(instance: Instance) -> str:
+    return f"{INSTANCE.name}/{instance.id}"
 
 
 def _telling(what: str, instance: Instance) -> AbstractContextManager[None]:
@@ -178,5 +174,4 @@ def _telling(what: str, instance: Instance) -> AbstractContextManager[None]:
 
 def add_indexes(caches: Caches) -> None:
     """What the keeper finds by something else than the id."""
-    caches[ARTIFACT].add_index("subject", lambda a: [reference.subject for reference in a.status.references])
-    caches[ARTIFACT].add_index("made", lambda a: [one.subject for one in a.status.references if one.role in _MADE])
+    follow_uses(caches)

@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from lablet_artifacts import manifests, topology
-from lablet_artifacts.references import with_reference
+from lablet_artifacts.references import add_in, look
 from lablet_artifacts.rendering import SEAT_VALUES
 from lablet_artifacts.retiring import Retirement
 from lablet_common.intake import PROBLEMS, Decision, refused, target_of, verb_of
@@ -22,7 +22,7 @@ from lablet_common.intents import DefinitionPublish
 from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, digest_of, get_content
 from lablet_common.process_lab import RUNTIME
 from lablet_common.requests import Undecided
-from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference, object_key
+from lablet_common.resources.artifact import ArtifactSpec, Reference, object_key
 from lablet_common.resources.definition import (
     Approval,
     Definition,
@@ -31,11 +31,10 @@ from lablet_common.resources.definition import (
     DefinitionStatus,
     TopologyRef,
 )
-from lablet_common.resources.kinds import ARTIFACT, DEFINITION
+from lablet_common.resources.kinds import DEFINITION
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.request import Problem
 from lablet_common.store import Store, Transaction
-from lablet_common.store.changes import create_in, update_in
 from lablet_common.store.repository import Repository
 
 _FIXED = frozenset({"name", "version", "topology", "untilCompleted"})
@@ -127,7 +126,7 @@ class Publisher:
     ) -> None:
         self._objects = objects
         self._node_types = node_types
-        self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
+        self._store = store
         self._definitions: Repository[Definition] = Repository(store, DEFINITION)
         self._retirement = Retirement(store)
 
@@ -197,12 +196,7 @@ class Publisher:
         file = made.spec.topology
         reference = Reference(subject=f"{DEFINITION.name}/{made.id}", role="topology", name=f"{made.spec.name}.yaml")
         spec = ArtifactSpec(digest=file.digest, bytes=file.bytes, media_type=MEDIA_TYPE)
-        known = await self._artifacts.get(file.digest, made.tenant)
-        wanted = with_reference(known, made.tenant, spec, reference, now)
-        if wanted is not None and wanted.revision:
-            update_in(txn, wanted)
-        elif wanted is not None:
-            create_in(txn, wanted)
+        add_in(txn, await look(self._store, made.tenant, file.digest, (reference,)), made.tenant, spec, reference, now)
         return txn
 
     async def _deprecate(self, undecided: Undecided, now: datetime, by: str) -> Decision:

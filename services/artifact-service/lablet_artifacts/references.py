@@ -1,27 +1,57 @@
-"""Artifacts and who refers to them: content is stored once, and each use is a reference under its own name.
+"""Writing artifacts and who refers to them: content is stored once, and each use is a reference under its own name.
 
 An object is put before its Artifact is written, so a reference never points at nothing; a crash in between leaves an object
 that nobody refers to, which is harmless and is put again under the same key.
+
+An artifact carries its latest references; those that newer ones push out get keys of their own in the same transaction
+(`lablet_common.references`), so that one more use costs the same whether ten or ten thousand have left that content. What
+an earlier release has stored in one piece is carried out in portions.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from itertools import islice
+from typing import TypeVar, cast
 from uuid import NAMESPACE_URL, uuid5
 
 from lablet_common.objects import ObjectStore, ObjectStoreUnavailable, put_content
 from lablet_common.ownership import Fence, NotOwner
+from lablet_common.references import CARRIED, read_reference, reference_key
 from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactSpec, ArtifactStatus, Reference
 from lablet_common.resources.kinds import ARTIFACT
 from lablet_common.resources.model import Metadata
-from lablet_common.store import Conflict, Store, Transaction
-from lablet_common.store.changes import create_in, update_in
-from lablet_common.store.repository import Repository
+from lablet_common.store import Conflict, Get, Store, Transaction
+from lablet_common.store.changes import create_in, decode, update_in
 
 _TRIES = 20
+PORTION = 100
+"""References that one transaction moves, drops or looks up: with what else belongs to it, less than etcd takes."""
+
+T = TypeVar("T")
+Emptied = Callable[[Artifact], Artifact]
+"""What becomes of an artifact whose last reference is dropped, in the same transaction."""
 
 
 class BeingDeleted(ObjectStoreUnavailable):
     """The content is on its way out. It can be put anew in a moment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An artifact, and which of the references that were asked about stand beside it, all at one revision."""
+
+    artifact: Artifact | None
+    older: frozenset[Reference] = frozenset()
+
+
+async def look(store: Store, tenant: str, digest: str, about: Sequence[Reference]) -> Standing:
+    """How the artifact stands; `about`: up to `PORTION` references."""
+    keys = [ARTIFACT.key(digest, tenant), *(reference_key(tenant, digest, one) for one in about)]
+    found, *older = (await store.txn([], [Get(key) for key in keys])).reads
+    artifact = cast("Artifact", decode(ARTIFACT, found[0])) if found else None
+    return Standing(artifact, frozenset(read_reference(kv) for read in older for kv in read))
 
 
 def fact_of(reference: Reference) -> str:
@@ -29,27 +59,68 @@ def fact_of(reference: Reference) -> str:
     return {"rendered": "rendered", "collected": "collected", "exported": "exported"}.get(reference.role, "stored")
 
 
-def with_reference(
-    known: Artifact | None, tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime
-) -> Artifact | None:
-    """The artifact with the reference, new or changed; None when it has it already. Raises `BeingDeleted`."""
+def add_in(
+    txn: Transaction, standing: Standing, tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime
+) -> bool:
+    """Adds the reference, to a new artifact or to the one that stands; False when it is known already. Raises
+    `BeingDeleted`."""
     reference = reference.model_copy(update={"at": now})
+    known = standing.artifact
     if known is None:
-        metadata = Metadata(
-            id=spec.digest,
-            uid=str(uuid5(NAMESPACE_URL, f"{tenant}/{spec.digest}")),
-            tenant=tenant,
-            created_at=now,
-        )
-        status = ArtifactStatus(phase=ArtifactPhase.STORED, references=(reference,), verified_at=now)
-        return Artifact(metadata=metadata, spec=spec, status=status).observed(fact_of(reference))
+        create_in(txn, _new(tenant, spec, reference, now))
+        return True
     if known.status.phase is ArtifactPhase.DELETING:
         raise BeingDeleted(f"the object {spec.digest} of tenant {tenant} is being deleted: it is put again after that")
-    if reference in known.status.references:
-        return None
+    if reference in known.status.references or reference in standing.older:
+        return False
     before = known.status.verified_at or known.metadata.created_at
     dated = (one if one.at else one.model_copy(update={"at": before}) for one in known.status.references)
-    return known.observed(fact_of(reference), references=(*dated, reference), verified_at=now)
+    added = known.observed(fact_of(reference), references=(*dated, reference), verified_at=now)
+    update_in(txn, _lightened_in(txn, added))
+    return True
+
+
+def _new(tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime) -> Artifact:
+    uid = str(uuid5(NAMESPACE_URL, f"{tenant}/{spec.digest}"))
+    metadata = Metadata(id=spec.digest, uid=uid, tenant=tenant, created_at=now)
+    status = ArtifactStatus(phase=ArtifactPhase.STORED, references=(reference,), verified_at=now)
+    return Artifact(metadata=metadata, spec=spec, status=status).observed(fact_of(reference))
+
+
+def _lightened_in(txn: Transaction, artifact: Artifact) -> Artifact:
+    """The artifact without the oldest references beyond what it carries, a portion at most; they get keys of their own."""
+    status = artifact.status
+    surplus = min(max(len(status.references) - CARRIED, 0), PORTION)
+    for one in status.references[:surplus]:
+        txn.put(reference_key(artifact.tenant, artifact.id, one), one.to_json())
+    older = status.older_references + surplus
+    carried = status.model_copy(update={"references": status.references[surplus:], "older_references": older})
+    return artifact.model_copy(update={"status": carried})
+
+
+def _drop_in(txn: Transaction, standing: Standing, gone: Sequence[Reference], emptied: Emptied | None) -> bool:
+    """Takes references off; False when none of them is there."""
+    artifact = standing.artifact
+    if artifact is None or artifact.status.phase is ArtifactPhase.DELETING:
+        return False
+    left = tuple(one for one in artifact.status.references if one not in gone)
+    older = [one for one in gone if one in standing.older]
+    if left == artifact.status.references and not older:
+        return False
+    for one in older:
+        txn.delete(reference_key(artifact.tenant, artifact.id, one))
+    wanted = artifact.observed(references=left, older_references=artifact.status.older_references - len(older))
+    if emptied is not None and not wanted.is_referred_to:
+        wanted = emptied(wanted)
+    update_in(txn, wanted)
+    return True
+
+
+def portions(items: Iterable[T]) -> Iterator[tuple[T, ...]]:
+    """As many at a time as fit into a transaction."""
+    left = iter(items)
+    while part := tuple(islice(left, PORTION)):
+        yield part
 
 
 async def keep(
@@ -76,52 +147,54 @@ class References:
     def __init__(self, store: Store, fence: Fence) -> None:
         self._store = store
         self._fence = fence
-        self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
 
     async def add(self, tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime) -> bool:
         """Makes the reference stand; content and reference that are known already change nothing. True: the artifact is
         new. Raises `BeingDeleted`."""
-        for _ in range(_TRIES):
-            wanted = with_reference(await self._artifacts.get(spec.digest, tenant), tenant, spec, reference, now)
-            if wanted is None or await self._written(wanted):
-                return wanted is not None and not wanted.revision
-        raise Conflict([ARTIFACT.key(spec.digest, tenant)], 0)
+        standing, _ = await self._change(
+            tenant, spec.digest, (reference,), lambda txn, found: add_in(txn, found, tenant, spec, reference, now)
+        )
+        return standing.artifact is None
 
-    async def drop(self, artifact: Artifact, gone: Sequence[Reference]) -> None:
-        """Takes references off; the object itself is swept when nobody refers to it any more."""
+    async def drop(
+        self, tenant: str, digest: str, gone: Iterable[Reference], *, emptied: Emptied | None = None
+    ) -> bool:
+        """Takes references off, however many; what is not there, or belongs to content on its way out, is passed over. The
+        object itself is swept when nobody refers to it any more. True: something was taken off."""
+        dropped = False
+        for part in portions(dict.fromkeys(gone)):
+            change = partial(_drop_in, gone=part, emptied=emptied)
+            dropped = (await self._change(tenant, digest, part, change))[1] or dropped
+        return dropped
 
-        def without(present: Artifact) -> Artifact:
-            left = tuple(reference for reference in present.status.references if reference not in gone)
-            return present if left == present.status.references else present.observed(references=left)
+    async def lighten(self, tenant: str, digest: str) -> None:
+        """Carries out what an artifact of an earlier release has too much of."""
 
-        await self.change(artifact, without)
-
-    async def change(self, artifact: Artifact, wanted: Callable[[Artifact], Artifact]) -> bool:
-        """Writes the artifact as it is wanted, worked out anew from what stands for as long as others change it too.
-        False: it stands like that already, or is gone."""
-        present: Artifact | None = artifact
-        for _ in range(_TRIES):
-            if present is None:
+        def lighter(txn: Transaction, found: Standing) -> bool:
+            if found.artifact is None or len(found.artifact.status.references) <= CARRIED:
                 return False
-            changed = wanted(present)
-            if changed is present:
-                return False
-            if await self._written(changed):
-                return True
-            present = await self._artifacts.get(artifact.id, artifact.tenant)
-        raise Conflict([ARTIFACT.key(artifact.id, artifact.tenant)], 0)
+            update_in(txn, _lightened_in(txn, found.artifact.observed()))
+            return True
 
-    async def _written(self, artifact: Artifact) -> bool:
-        txn = Transaction()
-        self._fence.guard(txn)
-        if artifact.revision:
-            update_in(txn, artifact)
-        else:
-            create_in(txn, artifact)
-        try:
-            await txn.commit(self._store)
-        except Conflict as conflict:
-            if not await self._fence.stands(self._store):
-                raise NotOwner("the artifact-service has another decider") from conflict
-            return False
-        return True
+        while (await self._change(tenant, digest, (), lighter))[1]:
+            continue
+
+    async def _change(
+        self, tenant: str, digest: str, about: Sequence[Reference], change: Callable[[Transaction, Standing], bool]
+    ) -> tuple[Standing, bool]:
+        """Commits what `change` makes of the artifact as it stands, worked out anew for as long as others change it too.
+        Returns how it stood, and whether there was something to change."""
+        for _ in range(_TRIES):
+            standing = await look(self._store, tenant, digest, about)
+            txn = Transaction()
+            self._fence.guard(txn)
+            if not change(txn, standing):
+                return standing, False
+            try:
+                await txn.commit(self._store)
+            except Conflict as conflict:
+                if not await self._fence.stands(self._store):
+                    raise NotOwner("the artifact-service has another decider") from conflict
+                continue
+            return standing, True
+        raise Conflict([ARTIFACT.key(digest, tenant)], 0)

@@ -19,10 +19,12 @@ from datetime import UTC, datetime, timedelta
 from uuid import NAMESPACE_URL, uuid5
 
 from lablet_artifacts.deleting import ASKED
+from lablet_artifacts.references import References
 from lablet_common.clock import Clock
 from lablet_common.objects import ObjectInfo, ObjectStore, ObjectStoreError
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.quotas import QUOTAS, Quota
+from lablet_common.references import all_references, references_prefix
 from lablet_common.resources.artifact import (
     STAGING,
     Artifact,
@@ -81,6 +83,7 @@ class Sweeper:
         self._leaving: dict[tuple[str, str], Artifact] = {}
         self._alone: dict[tuple[str, str], float] = {}
         """Tenant and digest of artifacts without a reference → since when this sweeper knows them."""
+        self._references = References(store, fence)
         self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
         self._instances: Repository[Instance] = Repository(store, INSTANCE)
         self._definitions: Repository[Definition] = Repository(store, DEFINITION)
@@ -126,9 +129,10 @@ class Sweeper:
         retention = await self._retention_by_tenant()
         swept = 0
         for artifact in artifacts:
-            if object_key(artifact.tenant, artifact.id) not in needed:
-                retained = self._retained(artifact, instances, retention.get(artifact.tenant, self._retention))
-                swept += await self._look_at(artifact, retained)
+            until = self._clock.now() - retention.get(artifact.tenant, self._retention)
+            over = await self._over(artifact, instances, until)
+            is_needed = object_key(artifact.tenant, artifact.id) in needed
+            swept += await self._look_at(artifact, over, is_needed=is_needed)
         known = {object_key(artifact.tenant, artifact.id) for artifact in artifacts}
         self._alone = {k: since for k, since in self._alone.items() if object_key(*k) in known}
         for info in stored:
@@ -138,18 +142,20 @@ class Sweeper:
 
     # -- artifacts -------------------------------------------------------------------------------------------------
 
-    async def _look_at(self, artifact: Artifact, left: tuple[Reference, ...]) -> int:
-        """`left`: the references that still hold the content."""
+    async def _look_at(self, artifact: Artifact, over: list[Reference], *, is_needed: bool) -> int:
+        """`over`: its references that have outlived their retention. What a definition needs stays without any, too."""
         if artifact.status.phase is ArtifactPhase.DELETING:
             return await self._delete(artifact)
         key = (artifact.tenant, artifact.id)
-        if left:
+        if artifact.is_referred_to:
             self._alone.pop(key, None)
-            if left != artifact.status.references:
-                await self._written(artifact.observed(references=left))
+            await self._references.drop(*key, over, emptied=None if is_needed else self._condemned)
+            await self._references.lighten(*key)
+            left = await self._artifacts.get(artifact.id, artifact.tenant) if over else None
+            gone = left is not None and left.status.phase is ArtifactPhase.DELETING
+            return await self._delete(left) if left is not None and gone else 0
+        if is_needed:
             return 0
-        if artifact.status.references:
-            return await self._condemn(artifact.observed(references=()), "RetentionOver")
         since = self._alone.setdefault(key, self._monotonic())
         if self._monotonic() - since < self._grace.total_seconds():
             return 0
@@ -165,21 +171,20 @@ class Sweeper:
                 found[kv.key.removeprefix(QUOTAS)] = timedelta(days=days)
         return found
 
-    def _retained(
-        self, artifact: Artifact, instances: dict[str, Instance], retention: timedelta
-    ) -> tuple[Reference, ...]:
-        """The references that still hold the content."""
+    async def _over(self, artifact: Artifact, instances: dict[str, Instance], until: datetime) -> list[Reference]:
+        """Its references that were made until then and hold the content no more."""
         known = artifact.status.verified_at or artifact.metadata.created_at
-        ended = self._clock.now() - retention
-        return tuple(
+        return [
             one
-            for one in artifact.status.references
-            if one.role not in _KEPT or (one.at or known) > ended or _is_live(one, instances)
-        )
+            async for one in all_references(self._store, artifact)
+            if one.role in _KEPT and (one.at or known) <= until and not _is_live(one, instances)
+        ]
+
+    def _condemned(self, artifact: Artifact, reason: str = "RetentionOver") -> Artifact:
+        return artifact.moved(ArtifactPhase.DELETING, at=self._clock.now(), by=self._by, reason=reason, fact="changed")
 
     async def _condemn(self, artifact: Artifact, reason: str) -> int:
-        gone = artifact.moved(ArtifactPhase.DELETING, at=self._clock.now(), by=self._by, reason=reason, fact="changed")
-        written = await self._written(gone)
+        written = await self._written(self._condemned(artifact, reason))
         return 0 if written is None else await self._delete(written)
 
     async def _delete(self, artifact: Artifact) -> int:
@@ -192,6 +197,7 @@ class Sweeper:
         txn = Transaction()
         self._fence.guard(txn)
         delete_in(txn, artifact)
+        txn.delete_below(references_prefix(artifact.tenant, artifact.id))
         self._alone.pop((artifact.tenant, artifact.id), None)
         return int(await self._committed(txn) is not None)
 

@@ -21,6 +21,7 @@ from lablet_common.intake import Intake
 from lablet_common.intents import INTENTS
 from lablet_common.objects import MemoryObjectStore, digest_of
 from lablet_common.ownership import Fence
+from lablet_common.references import Use, all_references
 from lablet_common.requests import accept, build_request, request_key
 from lablet_common.requests import digest_of as body_digest
 from lablet_common.resources.artifact import manifest_key, staging_key
@@ -99,11 +100,11 @@ class Shelf:
     async def decided(self, request: Any) -> Any:
         publisher = Publisher(self.store, self.objects)
         fence = await self.fence()
-        artifacts = (await self.all(ARTIFACT).list()).items
+        uses = await self.uses()
         deleter = Deleter(
             self.store,
             References(self.store, fence),
-            lambda subject: [one for one in artifacts if any(r.subject == subject for r in one.status.references)],
+            lambda subject: [use for use in uses if use.reference.subject == subject],
             SOURCE,
         )
 
@@ -193,11 +194,18 @@ class Shelf:
     async def files(self, subject: str = "instance/ins-a-1") -> dict[tuple[str, str], str]:
         """(role, name) → digest of everything that the subject refers to."""
         return {
-            (reference.role, reference.name): artifact.id
-            for artifact in (await self.all(ARTIFACT).list()).items
-            for reference in artifact.status.references
-            if reference.subject == subject
+            (use.reference.role, use.reference.name): use.artifact.id
+            for use in await self.uses()
+            if use.reference.subject == subject
         }
+
+    async def uses(self) -> list[Use]:
+        """All uses of everything, as the store has them."""
+        return [
+            Use(artifact, reference)
+            for artifact in (await self.all(ARTIFACT).list()).items
+            async for reference in all_references(self.store, artifact)
+        ]
 
     async def has(self, role: str, name: str, count: int = 1, *, seconds: float = 5) -> None:
         async def there() -> bool:
@@ -235,6 +243,15 @@ class Shelf:
         self._life.push_async_callback(_end, task)
         await self.settle()
         return task
+
+    @contextlib.asynccontextmanager
+    async def running(self, work: Any) -> AsyncIterator[None]:
+        """With this going on beside."""
+        task = asyncio.ensure_future(work)
+        try:
+            yield
+        finally:
+            await _end(task)
 
     async def close(self) -> None:
         await self._life.aclose()

@@ -38,8 +38,7 @@ async def kept(shelf: Any, data: bytes = b"hostname r1", reference: Reference = 
 
 
 async def dropped(shelf: Any, digest: str) -> None:
-    artifact = await shelf.all(ARTIFACT).require(digest)
-    await References(shelf.store, await shelf.fence()).drop(artifact, [WORK])
+    await References(shelf.store, await shelf.fence()).drop("default", digest, [WORK])
 
 
 async def swept(shelf: Any, sweeping: Sweeper | None = None) -> None:

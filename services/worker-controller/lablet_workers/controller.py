@@ -11,6 +11,7 @@ import logging
 from lablet_common.ownership import NotOwner
 from lablet_common.process_lab import RUNTIME
 from lablet_common.reconcile import Reconciler
+from lablet_common.references import follow_uses
 from lablet_common.resources.artifact import Artifact
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER, Kind
@@ -157,7 +158,7 @@ class PoolController:
 
 def add_indexes(caches: Caches) -> None:
     """What the controllers find by something else than the id."""
-    caches[ARTIFACT].add_index("subject", lambda a: [reference.subject for reference in a.status.references])
+    follow_uses(caches)
     caches[RESERVATION].add_index("worker", lambda r: [seat.worker for seat in r.status.placement])
     caches[INSTANCE].add_index("worker", lambda i: [i.spec.worker])
     caches[INSTANCE].add_index("unended-worker", lambda i: [] if i.is_final else [i.spec.worker])

@@ -7,8 +7,9 @@ from uuid import uuid4
 
 from lablet_common.objects import ObjectStoreUnavailable
 from lablet_common.reconcile import Again
+from lablet_common.references import uses_of
 from lablet_common.resources.instance import Instance, InstancePhase, InstanceSpec, InstanceStatus
-from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
+from lablet_common.resources.kinds import INSTANCE, RESERVATION
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatPlacement, SeatState, Slot
 from lablet_common.resources.worker import WorkerPhase
@@ -159,7 +160,7 @@ class Labs:
             reservation=self._estate.caches[RESERVATION].get(instance.spec.reservation),
             worker=worker,
             definition=self._estate.definition_of(instance),
-            artifacts=self._estate.caches[ARTIFACT].by("subject", f"{INSTANCE.name}/{instance.id}"),
+            uses=uses_of(self._estate.caches, f"{INSTANCE.name}/{instance.id}"),
             runtime=self._estate.runtime_of(worker) if worker is not None and reachable else None,
             objects=self._estate.objects,
             clock=self._estate.clock,

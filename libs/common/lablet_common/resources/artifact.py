@@ -1,7 +1,9 @@
 """Artifact: a content-addressed object in the object store, and who refers to it."""
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from lablet_common.resources.machine import table
 from lablet_common.resources.model import Instant, Model, Resource, Status
@@ -46,6 +48,9 @@ class ArtifactPhase(StrEnum):
 class ArtifactStatus(Status):
     phase: ArtifactPhase
     references: tuple[Reference, ...] = ()
+    """Its latest uses, the newest last."""
+    older_references: int = 0
+    """How many uses there are beyond those: each stands under a key of its own (`lablet_common.references`)."""
     verified_at: Instant | None = None
 
 
@@ -58,6 +63,13 @@ class Artifact(Resource[ArtifactSpec, ArtifactStatus]):
         {ArtifactPhase.STORED: {ArtifactPhase.DELETING}, ArtifactPhase.DELETING: set()},
     )
     kind: Literal["Artifact"] = "Artifact"
+    schema_version: Annotated[int, Field(ge=1, strict=True)] = 2
+    """2: not all references need stand in the artifact. Who knows only 1 would delete content that is still referred to.
+    What was written as 1 (an event, the answer of an older gateway) means here what it meant there."""
+
+    @property
+    def is_referred_to(self) -> bool:
+        return bool(self.status.references or self.status.older_references)
 
 
 def object_key(tenant: str, digest: str) -> str:

@@ -180,8 +180,18 @@ class Caches:
         self._mirror = Mirror(store, feeds, watched="/", resync_seconds=resync_seconds)
         for cache in self._caches.values():
             cache._mirror = self._mirror
+        self._beside = dict(beside or {})
         self._life = asyncio.TaskGroup()
         self._running: asyncio.Task[None] | None = None
+
+    def follow(self, prefix: str, sink: Sink) -> None:
+        """Has the sink fed with what lies below the prefix, beside the caches; before they are entered."""
+        self._beside[prefix] = sink
+        self._mirror.follow(prefix, sink)
+
+    def beside(self, prefix: str) -> Sink:
+        """The sink that is fed with the prefix. Raises `KeyError`."""
+        return self._beside[prefix]
 
     def overhear(self, prefix: str, ear: Callable[[KeyValue], None]) -> None:
         """As `Mirror.overhear`, for a kind that is not cached."""

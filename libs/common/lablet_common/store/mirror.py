@@ -102,6 +102,12 @@ class Mirror:
     def synced(self) -> bool:
         return self._first.is_set()
 
+    def follow(self, prefix: str, sink: Sink) -> None:
+        """Feeds one more sink; before `run`."""
+        if not prefix.startswith(self._watched):
+            raise ValueError(f"a watch on {self._watched} does not see {prefix}")
+        self._sinks[prefix] = sink
+
     def overhear(self, prefix: str, ear: Callable[[KeyValue], None]) -> None:
         """Tells what the watch says of other keys that were put below a kind's prefix. Nothing is promised: such keys are
         never listed, so what happens while the watch is away is not told."""

@@ -66,6 +66,10 @@ class Transaction:
     def delete(self, key: str) -> "Transaction":
         return self._operate(Delete(key))
 
+    def delete_below(self, prefix: str) -> "Transaction":
+        """Everything whose key begins so, as one operation."""
+        return self._operate(Delete(prefix, prefix=True))
+
     def merge(self, other: "Transaction") -> "Transaction":
         """Takes over the other's parts. Raises `InvalidRequest` where the two contradict each other."""
         for compare in other._compares.values():

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from lablet_common.intents import ArtifactDelete
 from lablet_common.objects import get_content
+from lablet_common.references import all_references
 from lablet_common.resources.artifact import Artifact, ArtifactRole, object_key
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
@@ -52,7 +53,7 @@ class Link(Model):
 
 @router.get("", response_model=ListOf[Artifact], responses=refusals(410))
 async def list_artifacts(parts: WithParts, caller: WithCaller, query: WithListQuery) -> Response:
-    """The tenant's stored objects by digest, each with who refers to it."""
+    """The tenant's stored objects by digest, each with its latest uses and how many older ones there are."""
     found: ResourcePage[Artifact] = await reads.page(parts, ARTIFACT, query, caller.sees, tenant=caller.tenant)
     return reads.list_response(found)
 
@@ -77,7 +78,7 @@ async def download_artifact(digest: Digest, parts: WithParts, caller: WithCaller
     """The object's bytes. A learner gets what belongs to own seats."""
     artifact = await _find(parts, caller, digest)
     data = await get_content(parts.objects, artifact.tenant, digest)
-    name = next((reference.name for reference in artifact.status.references), digest[:12])
+    name = next((reference.name for reference in reversed(artifact.status.references)), digest[:12])
     headers = {
         "ETag": f'"{digest}"',
         "Cache-Control": "private, max-age=86400, immutable",
@@ -136,7 +137,7 @@ async def _find(parts: Parts, caller: Caller, digest: str) -> Artifact:
 
 async def _is_own(parts: Parts, caller: Caller, artifact: Artifact) -> bool:
     """A seat's work stays its user's after the seat has left etcd."""
-    for reference in artifact.status.references:
+    async for reference in all_references(parts.store, artifact):
         kind, _, name = reference.subject.partition("/")
         if kind != INSTANCE.name:
             continue

@@ -6,14 +6,14 @@ from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
 from lablet_common.intents import ArtifactDelete, Nothing
-from lablet_common.resources.artifact import Artifact, ArtifactRole
+from lablet_common.resources.artifact import ArtifactRole
 from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
 from lablet_common.resources.model import Instant, Model
 from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store.repository import ResourcePage
-from lablet_gateway import archive, outputs, pending, reads
+from lablet_gateway import archive, outputs, pending, reads, uses
 from lablet_gateway.answers import (
     IdempotencyKey,
     IfMatch,
@@ -202,22 +202,16 @@ async def artifacts(instance_id: InstanceId, parts: WithParts, caller: WithCalle
     instance, _ = await archive.instance(parts, caller, instance_id)
     subject = f"{INSTANCE.name}/{instance.id}"
 
-    def belongs(artifact: Artifact) -> bool:
-        return any(reference.subject == subject for reference in artifact.status.references)
-
-    found = await reads.everything(parts, ARTIFACT, belongs, tenant=instance.tenant)
     items = [
         InstanceArtifact(
-            name=reference.name,
-            role=reference.role,
-            digest=artifact.spec.digest,
-            bytes=artifact.spec.bytes,
-            media_type=artifact.spec.media_type,
-            attempt=reference.attempt,
+            name=use.reference.name,
+            role=use.reference.role,
+            digest=use.artifact.spec.digest,
+            bytes=use.artifact.spec.bytes,
+            media_type=use.artifact.spec.media_type,
+            attempt=use.reference.attempt,
         )
-        for artifact in found
-        for reference in artifact.status.references
-        if reference.subject == subject
+        for use in await uses.of_subject(parts, subject, instance.tenant)
     ]
     items.sort(key=lambda item: (item.attempt, item.role, item.name))
     return model_response(InstanceArtifacts(items=tuple(items)))

@@ -8,9 +8,8 @@ from lablet_common.clock import ManualClock
 from lablet_common.events import schemas
 from lablet_common.objects import MemoryObjectStore
 from lablet_common.store import MemoryStore
-from lablet_common.store.cache import Caches
 from lablet_common.telemetry.health import Health
-from lablet_gateway.app import CACHED, create_app
+from lablet_gateway.app import caches_of, create_app
 from lablet_gateway.deadletters import MemoryDeadLetters
 from lablet_gateway.eventlog import MemoryEventLog
 from lablet_gateway.identity.token_file import TokenFile
@@ -35,7 +34,7 @@ def _openapi() -> dict[str, object]:
         store=store,
         objects=MemoryObjectStore(),
         clock=ManualClock(datetime(2027, 3, 1, tzinfo=UTC)),
-        caches=Caches(store, list(CACHED)),
+        caches=caches_of(store),
         verifier=TokenFile(None),
         events=log,
         hub=Hub(log, 1),

@@ -8,7 +8,8 @@ from typing import Any
 from lablet_common.clock import Clock
 from lablet_common.drains import evicted_at, in_the_way
 from lablet_common.objects import ObjectStore
-from lablet_common.resources.artifact import Artifact, ArtifactRole
+from lablet_common.references import Use
+from lablet_common.resources.artifact import ArtifactRole
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import ArtifactRef, Attempt, Instance, InstancePhase
 from lablet_common.resources.model import format_time
@@ -48,8 +49,8 @@ class Situation:
     reservation: Reservation | None
     worker: Worker | None
     definition: Definition | None
-    artifacts: Sequence[Artifact]
-    """Those that refer to this instance."""
+    uses: Sequence[Use]
+    """What is stored for this instance."""
     runtime: Runtime | None
     """Of its worker, while that is up."""
     objects: ObjectStore
@@ -132,14 +133,10 @@ class Situation:
 
     def files(self, role: ArtifactRole) -> list[ArtifactRef]:
         """What the artifact-service keeps for this attempt in that role."""
-        subject = f"instance/{self.instance.id}"
         return [
-            ArtifactRef.model_validate({"role": reference.role, "name": reference.name, "digest": artifact.id})
-            for artifact in self.artifacts
-            for reference in artifact.status.references
-            if reference.subject == subject
-            and reference.role == role
-            and reference.attempt == self.instance.status.attempt
+            ArtifactRef.model_validate({"role": role, "name": use.reference.name, "digest": use.artifact.id})
+            for use in self.uses
+            if use.reference.role == role and use.reference.attempt == self.instance.status.attempt
         ]
 
     def overdue(self) -> bool:

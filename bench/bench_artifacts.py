@@ -28,6 +28,7 @@ from report import options as common
 from report import report
 
 from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
+from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.publishing import Publisher
 from lablet_artifacts.rendering import Renderer
 from lablet_artifacts.topology import render
@@ -140,7 +141,7 @@ class Bench:
             await caches.wait_synced()
             yield Keeper(
                 self.fence, store=self.store, caches=caches, objects=self.objects, renderer=Renderer(self.objects),
-                clock=self.clock, resync_seconds=3600,
+                leftovers=Leftovers(),                clock=self.clock, resync_seconds=3600,
             )  # fmt: skip
 
 

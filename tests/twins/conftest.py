@@ -16,6 +16,7 @@ import pytest
 from lablet_artifacts.keeper import CACHED as ARTIFACT_KINDS
 from lablet_artifacts.keeper import Keeper
 from lablet_artifacts.keeper import add_indexes as add_artifact_indexes
+from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.publishing import infer_spec
 from lablet_artifacts.rendering import Renderer
 from lablet_common.clock import ManualClock
@@ -233,6 +234,7 @@ async def _serve(stack: contextlib.AsyncExitStack, made: Mesh) -> None:
         caches=artifacts,
         objects=made.objects,
         renderer=Renderer(made.objects),
+        leftovers=Leftovers(),
         clock=made.clock,
         resync_seconds=3600.0,
     )

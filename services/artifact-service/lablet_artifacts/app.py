@@ -7,6 +7,7 @@ from pathlib import Path
 from lablet_artifacts.archive import Archiver
 from lablet_artifacts.deleting import Deleter
 from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
+from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.patience import with_patience
 from lablet_artifacts.publishing import Publisher
 from lablet_artifacts.references import References
@@ -42,6 +43,7 @@ class ArtifactService:
         self._caches = Caches(runtime.store, list(CACHED))
         add_indexes(self._caches)
         self._objects = S3ObjectStore(settings.storage)
+        self._leftovers = Leftovers()
         self._publisher = Publisher(runtime.store, self._objects, _node_types(settings.artifact_node_types_path))
         self._renderer = Renderer(
             self._objects, concurrency=settings.artifact_render_concurrency, cached=settings.artifact_topology_cache
@@ -79,6 +81,7 @@ class ArtifactService:
             caches=self._caches,
             objects=self._objects,
             renderer=self._renderer,
+            leftovers=self._leftovers,
             clock=runtime.clock,
             resync_seconds=resync,
         )

@@ -10,12 +10,13 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 from lablet_artifacts.collecting import take_over
+from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.publishing import MEDIA_TYPE
 from lablet_artifacts.references import References, keep
 from lablet_artifacts.rendering import Renderer
 from lablet_artifacts.topology import LabFileError
 from lablet_common.clock import Clock
-from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, ObjectStoreUnavailable
+from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, ObjectStoreError, ObjectStoreUnavailable
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.reconcile import Again, Reconciler
 from lablet_common.references import Use, follow_uses, uses_of
@@ -46,6 +47,7 @@ class Keeper:
         caches: Caches,
         objects: ObjectStore,
         renderer: Renderer,
+        leftovers: Leftovers,
         clock: Clock,
         resync_seconds: float,
     ) -> None:
@@ -56,7 +58,7 @@ class Keeper:
         self._clock = clock
         self._resync = resync_seconds
         self._references = References(store, fence)
-        self._swept: set[str] = set()
+        self._leftovers = leftovers
         self._queue: Reconciler[str] = Reconciler("artifacts", self._look_at, clock=clock, concurrency=8)
 
     async def run(self) -> None:
@@ -72,7 +74,17 @@ class Keeper:
 
     async def _look_at_all(self) -> None:
         while True:
-            for instance in self._caches[INSTANCE].items():
+            instances = self._caches[INSTANCE].items()
+            self._leftovers.keep_only({instance.id for instance in instances})
+            ended = [instance for instance in instances if _has_ended(instance)]
+            for instance in instances:
+                if not _has_ended(instance):
+                    self._queue.add(instance.id)
+            try:
+                await self._leftovers.look(self._objects, ended)
+            except ObjectStoreError as error:
+                log.warning("each ended instance is asked for by itself", extra={"cause": str(error)})
+            for instance in ended:
                 self._queue.add(instance.id)
             await asyncio.sleep(self._resync)
 
@@ -83,7 +95,6 @@ class Keeper:
     async def _look_at(self, name: str) -> Again | None:
         instance: Instance | None = self._caches[INSTANCE].get(name)
         if instance is None:
-            self._swept.discard(name)
             return None
         try:
             if instance.status.phase is InstancePhase.PENDING:
@@ -94,7 +105,7 @@ class Keeper:
             if instance.status.staged is not None:
                 with _telling("take over files", instance):
                     await self._take_over(instance, instance.status.staged)
-            if instance.status.phase is InstancePhase.TERMINATED:
+            if _has_ended(instance):
                 await self._sweep(instance)
                 await self._forget_rendered(instance)
         except ObjectStoreUnavailable as error:
@@ -111,13 +122,13 @@ class Keeper:
     async def _sweep(self, instance: Instance) -> None:
         """What was staged and could not be taken over before its instance's deadlines led on is not lost. Once a process
         and instance: a manifest that is not there costs a read."""
-        if instance.id in self._swept:
+        if not self._leftovers.may_be_left(instance):
             return
         role: Literal["collected", "exported"]
         for role in ("collected", "exported"):
             key = manifest_key(instance.tenant, instance.id, instance.status.attempt, role)
             await self._take_over(instance, Staged(manifest=key, attempt=instance.status.attempt, role=role))
-        self._swept.add(instance.id)
+        self._leftovers.looked_through(instance)
 
     async def _render(self, instance: Instance) -> Again | None:
         definition = self._definition(instance)
@@ -160,6 +171,10 @@ class Keeper:
         name = instance.spec.definition
         found: Definition | None = cache.get(name, instance.tenant) or cache.get(name, _PUBLIC)
         return found
+
+
+def _has_ended(instance: Instance) -> bool:
+    return instance.status.phase is InstancePhase.TERMINATED
 
 
 def _subject(instance: Instance) -> str:

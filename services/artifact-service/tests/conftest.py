@@ -12,6 +12,7 @@ import pytest
 
 from lablet_artifacts.deleting import Deleter
 from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
+from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.patience import with_patience
 from lablet_artifacts.publishing import Publisher
 from lablet_artifacts.references import References
@@ -223,8 +224,10 @@ class Shelf:
         found = await self.store.get(key)
         return Fence(key, found.create_revision if found else await self.store.put(key, b"test"))
 
-    async def keep(self, objects: Any = None, fence: Fence | None = None) -> asyncio.Task[None]:
-        """A keeper that has just taken over."""
+    async def keep(
+        self, objects: Any = None, fence: Fence | None = None, leftovers: Leftovers | None = None
+    ) -> asyncio.Task[None]:
+        """A keeper that has just taken over; with the `leftovers` of an earlier one, in the same process."""
         caches = Caches(self.store, list(CACHED))
         add_indexes(caches)
         await self._life.enter_async_context(caches)
@@ -236,6 +239,7 @@ class Shelf:
             caches=caches,
             objects=files,
             renderer=Renderer(files),
+            leftovers=leftovers or Leftovers(),
             clock=self.clock,
             resync_seconds=3600,
         )

@@ -1,13 +1,15 @@
 """The files of instances: rendered, taken over, referred to and let go, through crashes and a store that is down."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from lablet_artifacts.keeper import CACHED, add_indexes
+from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.references import References, keep
-from lablet_common.objects import MemoryObjectStore, digest_of
+from lablet_common.objects import MemoryObjectStore, ObjectStoreError, digest_of
 from lablet_common.ownership import NotOwner
 from lablet_common.references import uses_of
 from lablet_common.resources.artifact import ArtifactSpec, Reference, object_key
@@ -119,6 +121,57 @@ async def test_what_was_staged_while_nobody_looked_is_not_lost_when_the_instance
     assert set(await shelf.files()) == {("collected", "r1.cfg"), ("exported", "lab.yaml")}
     await shelf.settle()
     assert shelf.left_in_staging() == []
+
+
+class Asked(MemoryObjectStore):
+    """Notes what is asked for."""
+
+    def __init__(self, inner: MemoryObjectStore) -> None:
+        super().__init__()
+        self.objects, self.calls = inner.objects, Counter[str]()
+
+    async def get(self, key: str) -> bytes:
+        self.calls["get"] += 1
+        return await super().get(key)
+
+    async def list(self, prefix: str) -> list[Any]:
+        self.calls["list"] += 1
+        return await super().list(prefix)
+
+
+async def test_a_take_over_asks_the_object_store_once_for_all_that_have_ended_and_the_next_one_not_at_all(
+    shelf: Any,
+) -> None:
+    """The soak's find: two reads for each ended instance at each take-over, and take-overs came in rows."""
+    for number in range(30):
+        await shelf.instance(f"ins-{number}-1", phase="Terminated")
+    await shelf.stage("ins-7-1", "collected", {"r1.cfg": b"work"})
+    objects, leftovers = Asked(shelf.objects), Leftovers()
+    first = await shelf.keep(objects, leftovers=leftovers)
+    assert objects.calls == {"list": 1, "get": 3}, (
+        "the manifests of both roles, and the file, of the one that left some"
+    )
+    assert ("collected", "r1.cfg") in await shelf.files("instance/ins-7-1")
+    await shelf.change("ins-7-1")
+    await shelf.settle()
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await shelf.keep(objects, leftovers=leftovers)
+    assert objects.calls == {"list": 1, "get": 3}
+    await shelf.all(INSTANCE).delete(await shelf.all(INSTANCE).require("ins-8-1"))
+    await shelf.keep(objects, leftovers=leftovers)
+    assert len(leftovers._clear) == 29, "who has left etcd is forgotten"
+
+
+async def test_where_staging_cannot_be_listed_each_is_asked_for_by_itself(shelf: Any) -> None:
+    class Unlisted(Asked):
+        async def list(self, prefix: str) -> Any:
+            raise ObjectStoreError("no right to list")
+
+    await shelf.stage("ins-a-1", "collected", {"r1.cfg": b"work"})
+    await shelf.instance(phase="Terminated")
+    await shelf.keep(Unlisted(shelf.objects))
+    await shelf.has("collected", "r1.cfg")
 
 
 async def test_a_rendered_file_is_let_go_when_its_instance_has_ended(shelf: Any, small: bytes) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from lablet_artifacts.keeper import CACHED as ARTIFACT_KINDS
 from lablet_artifacts.keeper import Keeper
 from lablet_artifacts.keeper import add_indexes as add_artifact_indexes
+from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.rendering import Renderer
 from lablet_common.bridge import Bridge
 from lablet_common.events import Outgoing
@@ -220,6 +221,7 @@ class Process:
             store=self._store,
             caches=caches,
             objects=self._objects,
+            leftovers=Leftovers(),
             renderer=Renderer(self._objects),
             clock=self._world.clock,
             resync_seconds=_KEEPER_RESYNC_SECONDS,

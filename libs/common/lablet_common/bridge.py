@@ -26,6 +26,7 @@ from lablet_common.resources.model import Resource
 from lablet_common.store.api import Compacted, EventType, KeyValue, Store, StoreUnavailable, WatchEvent
 from lablet_common.store.changes import decode
 from lablet_common.store.transaction import Conflict, Transaction
+from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import BRIDGE_LAG_REVISIONS, BRIDGE_LAG_SECONDS
 
 _log = logging.getLogger(__name__)
@@ -100,13 +101,8 @@ class Bridge:
         """Publishes until cancelled. Raises `NotOwner` when the fence has fallen, and `Unreadable`."""
         self._seen = self._done = self._stored = await self._patiently(self._read_cursor)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow())
-                tasks.create_task(self._keep_cursor())
-                for _ in range(_IN_FLIGHT):
-                    tasks.create_task(self._publish_for_ever())
-        except ExceptionGroup as crash:
-            raise crash.exceptions[0] from crash
+            publishers = (self._publish_for_ever() for _ in range(_IN_FLIGHT))
+            await together(self._follow(), self._keep_cursor(), *publishers)
         finally:
             BRIDGE_LAG_REVISIONS.labels(self._kind.name).set(0)
             BRIDGE_LAG_SECONDS.labels(self._kind.name).set(0)

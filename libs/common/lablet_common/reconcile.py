@@ -22,6 +22,7 @@ from lablet_common.clock import Clock
 from lablet_common.ownership import NotOwner
 from lablet_common.store.api import StoreUnavailable
 from lablet_common.store.transaction import Conflict
+from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import STEP_FAILURES
 
 K = TypeVar("K", bound=Hashable)
@@ -228,12 +229,8 @@ class Reconciler(Generic[K]):
     async def run(self) -> None:
         """Steps for ever. A step's failure never ends it, but for `NotOwner`: then nothing here may be stepped any more."""
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for _ in range(self._concurrency):
-                    tasks.create_task(self._work())
-                tasks.create_task(self._alarms.ring_for_ever(self._lab_clock, self.queue.add))
-        except ExceptionGroup as crash:
-            raise crash.exceptions[0] from crash
+            alarms = self._alarms.ring_for_ever(self._lab_clock, self.queue.add)
+            await together(alarms, *(self._work() for _ in range(self._concurrency)))
         finally:
             self.queue.close()
 

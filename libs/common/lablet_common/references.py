@@ -133,11 +133,10 @@ def uses_of(caches: Caches, subject: str) -> list[Use]:
         for reference in artifact.status.references
         if reference.subject == subject
     ]
-    older = cast("Older", caches.beside(REFERENCES)).of_subject(subject)
-    found = ((caches[ARTIFACT].get(digest, tenant), reference) for tenant, digest, reference in older)
-    return carried + [Use(artifact, reference) for artifact, reference in found if _stands(artifact)]
-
-
-def _stands(artifact: Artifact | None) -> bool:
-    """Who is on the way out is referred to by nobody; the keys go with it."""
-    return artifact is not None and artifact.status.phase is not ArtifactPhase.DELETING
+    older = []
+    for tenant, digest, reference in cast("Older", caches.beside(REFERENCES)).of_subject(subject):
+        artifact: Artifact | None = caches[ARTIFACT].get(digest, tenant)
+        # nobody refers to what is on its way out; the keys go with it
+        if artifact is not None and artifact.status.phase is not ArtifactPhase.DELETING:
+            older.append(Use(artifact, reference))
+    return carried + older

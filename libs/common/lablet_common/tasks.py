@@ -27,16 +27,21 @@ def heeding_cancellation() -> Iterator[None]:
 
 async def together(*work: Coroutine[Any, Any, Any]) -> None:
     """Runs all until one of them ends. Its exception is raised bare (not in a group), after all others were cancelled and
-    have ended; cancellation cancels all."""
+    have ended; cancellation cancels all.
+
+    For what ends and begins anew with a lease. A `TaskGroup` leaves itself, its exception and the frames of all who await it
+    in a circle, which holds them until Python looks for such, and services have it look seldom."""
     tasks = [asyncio.ensure_future(one) for one in work]
+    done: set[asyncio.Future[Any]] = set()
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        while done:
+            done.pop().result()
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        del task, tasks, done  # one holds the error that is being raised, which holds this frame
 
 
 async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:

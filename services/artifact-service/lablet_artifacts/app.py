@@ -19,7 +19,7 @@ from lablet_common.bridge import Bridge
 from lablet_common.bus import Received, intents_stream
 from lablet_common.events import subjects
 from lablet_common.intake import Decision, Intake, verb_of
-from lablet_common.objects import S3ObjectStore
+from lablet_common.objects import ObjectStore, S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.references import uses_of
 from lablet_common.requests import Undecided
@@ -37,12 +37,12 @@ _BRIDGE = "bridge-"
 class ArtifactService:
     """What this replica owns, and what all of it shares."""
 
-    def __init__(self, runtime: Runtime, settings: ArtifactSettings) -> None:
+    def __init__(self, runtime: Runtime, settings: ArtifactSettings, objects: ObjectStore | None = None) -> None:
         self._runtime = runtime
         self._settings = settings
         self._caches = Caches(runtime.store, list(CACHED))
         add_indexes(self._caches)
-        self._objects = S3ObjectStore(settings.storage)
+        self._objects = objects or S3ObjectStore(settings.storage)
         self._leftovers = Leftovers()
         self._publisher = Publisher(runtime.store, self._objects, _node_types(settings.artifact_node_types_path))
         self._renderer = Renderer(

@@ -17,7 +17,7 @@ from lablet_artifacts.rendering import Renderer
 from lablet_artifacts.topology import LabFileError
 from lablet_common.clock import Clock
 from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, ObjectStoreError, ObjectStoreUnavailable
-from lablet_common.ownership import Fence, NotOwner
+from lablet_common.ownership import Fence
 from lablet_common.reconcile import Again, Reconciler
 from lablet_common.references import Use, follow_uses, uses_of
 from lablet_common.resources.artifact import ArtifactRole, Reference, manifest_key
@@ -59,38 +59,37 @@ class Keeper:
         self._resync = resync_seconds
         self._references = References(store, fence)
         self._leftovers = leftovers
-        self._queue: Reconciler[str] = Reconciler("artifacts", self._look_at, clock=clock, concurrency=8)
 
     async def run(self) -> None:
         """Until cancelled. Raises `NotOwner` when the fence no longer stands."""
         await self._caches.reached(self._fence.create_revision, timeout=60)
-        unsubscribe = self._caches[INSTANCE].subscribe(self._on_instance)
+        queue: Reconciler[str] = Reconciler("artifacts", self._look_at, clock=self._clock, concurrency=8)
+
+        def on_instance(_: Instance | None, new: Instance | None, __: int) -> None:
+            if new is not None:
+                queue.add(new.id)
+
+        unsubscribe = self._caches[INSTANCE].subscribe(on_instance)
         try:
-            await together(self._queue.run(), self._look_at_all())
-        except* NotOwner as lost:
-            raise lost.exceptions[0] from lost
+            await together(queue.run(), self._look_at_all(queue))
         finally:
             unsubscribe()
 
-    async def _look_at_all(self) -> None:
+    async def _look_at_all(self, queue: Reconciler[str]) -> None:
         while True:
             instances = self._caches[INSTANCE].items()
             self._leftovers.keep_only({instance.id for instance in instances})
             ended = [instance for instance in instances if _has_ended(instance)]
             for instance in instances:
                 if not _has_ended(instance):
-                    self._queue.add(instance.id)
+                    queue.add(instance.id)
             try:
                 await self._leftovers.look(self._objects, ended)
             except ObjectStoreError as error:
                 log.warning("each ended instance is asked for by itself", extra={"cause": str(error)})
             for instance in ended:
-                self._queue.add(instance.id)
+                queue.add(instance.id)
             await asyncio.sleep(self._resync)
-
-    def _on_instance(self, old: Instance | None, new: Instance | None, _: int) -> None:  # noqa: ARG002 - a listener
-        if new is not None:
-            self._queue.add(new.id)
 
     async def _look_at(self, name: str) -> Again | None:
         instance: Instance | None = self._caches[INSTANCE].get(name)

@@ -16,6 +16,8 @@ from lablet_common.store.api import InvalidRequest, KeyValue, StoreError
 from lablet_common.store.transaction import Transaction
 
 _REMEMBERED = 1024
+_REMEMBERED_BYTES = 8 * 1024 * 1024
+"""Of values. What they stand for takes about eight times as much; a thousand of the largest would be gigabytes."""
 _METADATA = b'"metadata":{'
 _BEGINNING = 96
 """Bytes of a stored value in which its metadata begin."""
@@ -34,7 +36,7 @@ def encode(resource: Resource[Any, Any]) -> bytes:
     """The value to store: JSON without the revision, which etcd itself knows. Whoever reads that value next in this process
     (a cache, a bridge) gets this resource instead of decoding it."""
     value = _encoded(resource)
-    _remember(value, resource)
+    _latest.keep(value, resource)
     return value
 
 
@@ -62,24 +64,37 @@ def _encoded(resource: Resource[Any, Any]) -> bytes:
     return resource.model_dump_json(by_alias=True, exclude_none=True, exclude=_WITHOUT_VERSION).encode()
 
 
-_latest: OrderedDict[tuple[type[Resource[Any, Any]], bytes], Resource[Any, Any]] = OrderedDict()
-"""The latest values that this process has written or read. The same value at the same revision is the same resource:
-caches and bridges read each change in turn, and resources never change."""
+class _Latest:
+    """The latest values that this process has written or read, up to a number and a size. The same value at the same revision
+    is the same resource: caches and bridges read each change in turn, and resources never change."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[type[Resource[Any, Any]], bytes], Resource[Any, Any]] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, model: type[Resource[Any, Any]], value: bytes) -> Resource[Any, Any] | None:
+        return self._known.get((model, value))
+
+    def keep(self, value: bytes, resource: Resource[Any, Any]) -> None:
+        key = type(resource), value
+        if key not in self._known:
+            self._bytes += len(value)
+        self._known[key] = resource
+        while len(self._known) > _REMEMBERED or self._bytes > _REMEMBERED_BYTES:
+            (_, forgotten), _ = self._known.popitem(last=False)
+            self._bytes -= len(forgotten)
+
+
+_latest = _Latest()
 
 
 def _at(model: type[Resource[Any, Any]], value: bytes, revision: int) -> Resource[Any, Any]:
-    known = _latest.get((model, value))
+    known = _latest.get(model, value)
     if known is not None and known.revision == revision:
         return known
     found = _decoded(model, value, revision) if known is None else known.at_revision(revision)
-    _remember(value, found)
+    _latest.keep(value, found)
     return found
-
-
-def _remember(value: bytes, resource: Resource[Any, Any]) -> None:
-    _latest[type(resource), value] = resource
-    if len(_latest) > _REMEMBERED:
-        _latest.popitem(last=False)
 
 
 def _decoded(model: type[Resource[Any, Any]], value: bytes, revision: int) -> Resource[Any, Any]:

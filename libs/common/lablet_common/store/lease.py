@@ -96,6 +96,7 @@ class LeaseKeeper:
         for task in self._tasks:
             task.cancel()
         results = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
         self.lost.set()
         try:
             async with asyncio.timeout(self._ttl / _RENEWALS_PER_TTL):
@@ -139,6 +140,7 @@ class LeaseKeeper:
         finally:
             renewal.cancel()
             patience.cancel()
+            del renewal  # it may hold the error that is being raised, which holds this frame
 
     async def _watch_deadline(self) -> None:
         while self.alive:

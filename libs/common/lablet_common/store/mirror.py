@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from lablet_common.store.api import Compacted, EventType, KeyValue, Store, StoreUnavailable, WatchBatch
+from lablet_common.tasks import together
 
 _log = logging.getLogger(__name__)
 _PAGE = 1000
@@ -133,12 +134,7 @@ class Mirror:
 
     async def run(self) -> None:
         """Follows the store for ever. Ends only by an error of a sink, such as `Unreadable`."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow())
-                tasks.create_task(self._serve_waiters())
-        except ExceptionGroup as crash:
-            raise crash.exceptions[0] from crash
+        await together(self._follow(), self._serve_waiters())
 
     async def _follow(self) -> None:
         pause = _RETRY_SECONDS

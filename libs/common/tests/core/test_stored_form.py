@@ -47,6 +47,19 @@ def test_a_value_is_parsed_once_however_many_read_it(make_template: MakeTemplate
     assert len(parsed) == 1
 
 
+def test_what_is_remembered_has_a_bound_in_bytes_too(make_template: MakeTemplate, parsed: list[bytes]) -> None:
+    """A thousand values of half a megabyte each would fill the memory with what they stand for."""
+    first = encode(make_template("first"))
+    large = [encode(make_template(f"t{n}").relabelled({f"k{i}": "x" * 250 for i in range(1800)})) for n in range(24)]
+    assert sum(map(len, large)) > 9 * 1024 * 1024
+    for value in (large[-1], large[-2]):
+        decode(TEMPLATE, stored(value, 0))
+    assert not parsed, "the latest are at hand"
+    for value in (first, large[0]):
+        decode(TEMPLATE, stored(value, 1))
+    assert len(parsed) == 2, "what came before them is not"
+
+
 def test_what_was_written_is_not_parsed_and_is_what_would_be_read(
     make_template: MakeTemplate, parsed: list[bytes]
 ) -> None:

@@ -1,15 +1,18 @@
 """Hostile input: some thousand cases at every reader, and the runner that would tell."""
 
 import itertools
+import resource
 from collections.abc import Callable
 
 import pytest
 
 from lablet_common.recurrence import InvalidRecurrence
+from lablet_local.fuzz import run as fuzzing
 from lablet_local.fuzz.run import Report as FuzzReport
 from lablet_local.fuzz.run import case_of, give, main, run
 from lablet_local.fuzz.targets import TARGETS, Target
 
+MB = 1024 * 1024
 ONCE = (
     ("rule", 37), ("rule", 111), ("rule", 1249), ("http-events", 488), ("http-events", 3160),
     ("label-selector", 1919), ("label-selector", 2585), ("field-selector", 651), ("field-selector", 1244), ("time", 1108),
@@ -65,6 +68,59 @@ def test_an_unforeseen_error_an_empty_refusal_and_a_hang_are_findings(
     report = FuzzReport()
     give(_target(read), 1, report)
     assert [told in finding.what for finding in report.findings] == [True]
+
+
+def _hog(_: bytes) -> None:
+    assert len([bytearray(MB) for _ in range(80)]) == 80
+
+
+def _greedy(_: bytes) -> None:
+    bytearray(10**12)
+
+
+@pytest.mark.parametrize("read", [_hog, _greedy], ids=["bit by bit", "at once"])
+@pytest.mark.parametrize("high_water", [False, True], ids=["", "below an earlier high water"])
+def test_a_case_that_takes_too_much_memory_is_a_finding(
+    read: Callable[[bytes], object], high_water: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fuzzing, "MOST_GROWTH_MB", 40)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if high_water:
+        _hog(b"")
+    report = FuzzReport()
+    give(_target(read), 1, report)
+    assert [finding.what for finding in report.findings] == ["took more than 40 MB"]
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_the_limit_is_200_mb_and_a_case_may_take_less() -> None:
+    assert fuzzing.MOST_GROWTH_MB == 200
+    report = FuzzReport()
+    give(_target(_hog), 1, report)
+    assert report.findings == []
+
+
+def test_the_runner_fails_for_findings_and_for_memory_that_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = []
+
+    def leaking(_: bytes) -> None:
+        left.append(bytearray(30_000))
+
+    def good(_: bytes) -> None:
+        left.clear()
+
+    monkeypatch.setattr(fuzzing, "MOST_GROWTH_MB", 8)
+    for read, code, told in (
+        (good, 0, "fuzz: ok cases=400 "),
+        (lambda _: {}["x"], 1, "fuzz: FAILED cases=400 refused=0 findings=400"),
+        (leaking, 1, "fuzz: FAILED cases=400 refused=0 findings=0"),
+    ):
+        monkeypatch.setattr(fuzzing, "TARGETS", (_target(read),))
+        assert main(["--cases", "400"]) == code
+        assert told in capsys.readouterr().out
+    left.clear()
 
 
 def test_a_case_is_made_again_from_its_name(capfdbinary: pytest.CaptureFixture[bytes]) -> None:

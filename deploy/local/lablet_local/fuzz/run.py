@@ -1,7 +1,9 @@
 """Cases given to their targets, each held to its limits: no error but a refusal with words, one second, so much memory.
 
 A case is named by target and seed, so that it can be made again alone. A reader that hangs is interrupted by an alarm (this
-runs in the main thread); one that hangs inside C code is seen when it comes back, by the clock.
+runs in the main thread); one that hangs inside C code is seen when it comes back, by the clock. What a case may take of
+memory is a limit of the kernel's on the address space, so that it is held below an earlier high water too; what the cases
+leave behind is seen by how much the process has grown in the end.
 """
 
 import argparse
@@ -14,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 
 from lablet_local.fuzz.mutate import spoilt
@@ -22,6 +25,8 @@ from lablet_local.fuzz.targets import TARGETS, Target
 MOST_SECONDS = 1.0
 """For one case, in CPU time of this process: a busy machine is no defect."""
 MOST_GROWTH_MB = 200
+"""That one case may take beyond what the process has, and that all of them may leave behind."""
+_MB = 1024 * 1024
 
 
 class Hung(BaseException):
@@ -54,8 +59,10 @@ def give(target: Target, seed: int, report: Report) -> None:
     case = case_of(target, seed)
     began = time.process_time()
     try:
-        with _alarm():
+        with _alarm(), _bounded():
             target.read(case)
+    except MemoryError:
+        report.findings.append(Finding(target.name, seed, f"took more than {MOST_GROWTH_MB} MB"))
     except target.refusals as refusal:
         report.refused += 1
         if not str(refusal).strip():
@@ -94,8 +101,23 @@ def _alarm() -> Iterator[None]:
         signal.signal(signal.SIGVTALRM, before)
 
 
-def _memory_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+@contextmanager
+def _bounded() -> Iterator[None]:
+    """Inside, `MOST_GROWTH_MB` more of memory is a `MemoryError`."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    most = int((_memory_mb()[0] + MOST_GROWTH_MB) * _MB)
+    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def _memory_mb() -> tuple[float, float]:
+    """Address space, and what of it is in memory now."""
+    space, resident = Path("/proc/self/statm").read_text().split()[:2]
+    page = resource.getpagesize() / _MB
+    return int(space) * page, int(resident) * page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,9 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.buffer.write(case_of(chosen[0], options.show))
         return 0
     run(chosen, 2_000, first=10**9)  # what is loaded once is no growth
-    before, began = _memory_mb(), time.monotonic()
+    before, began = _memory_mb()[1], time.monotonic()
     report = run(chosen, options.cases, options.first)
-    grown = _memory_mb() - before
+    grown = _memory_mb()[1] - before
     for finding in report.findings:
         print(f"{finding.target} seed {finding.seed}: {finding.what}")
     for name, count in sorted(report.by_target.items()):

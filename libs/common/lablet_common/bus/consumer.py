@@ -134,6 +134,9 @@ class Consumer:
 
     async def run(self) -> None:
         """Consumes until cancelled."""
+        DEAD_LETTERED.labels(
+            consumer=self.durable
+        )  # from 0 on: a first one that appears as 1 is no increase to an alert
         forget = self._connection.on_loss(self._on_loss)
         self._stood = time.monotonic()
         try:

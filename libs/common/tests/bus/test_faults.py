@@ -14,6 +14,7 @@ from lablet_common.bus.permissions import NatsUser, Permissions
 from lablet_common.events import Outgoing, subjects
 from lablet_common.resources import Service
 from lablet_common.settings import NatsSettings
+from lablet_common.telemetry.metrics import REGISTRY
 from lablet_common.testing.nats import NatsServer
 
 pytestmark = pytest.mark.integration
@@ -373,6 +374,20 @@ async def test_a_dead_letter_can_be_replayed(connect: Connect, make: Make, until
         subject, headers, payload = DeadLetter.parse(message.headers, message.data).original()
         await bus.connection.js.publish(subject, payload, headers=headers)
         await until(lambda: got == [out.event.get_id()])
+
+
+async def test_dead_letters_are_counted_from_zero_on(connect: Connect, until: Until, running: Any) -> None:
+    """A series that appears with its first dead letter is no increase to the alert."""
+
+    def counted() -> float | None:
+        return REGISTRY.get_sample_value("lablet_events_dead_lettered_total", {"consumer": "from-zero"})
+
+    async def handler(message: Received) -> None:
+        raise AssertionError(message)
+
+    async with running((await connect()).consumer(STREAM, "from-zero", FILTER, handler)):
+        await until(lambda: counted() is not None)
+    assert counted() == 0.0
 
 
 async def test_an_idle_bus_leaves_no_connection_behind(server: NatsServer) -> None:

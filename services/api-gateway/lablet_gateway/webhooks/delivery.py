@@ -1,8 +1,8 @@
-"""One event on its way to one sink: tried until it is taken, for a day, in the order of its subject.
+"""One event on its way to one sink: tried until it is taken, for as long as the settings say, in the order of its subject.
 
 Two kinds of pause: an event's own, which grows with its failures, and the sink's, which holds everybody back while the
-sink itself is down, so that an outage costs it a few calls and not one for each waiting event. Pauses and the day are
-real time, and the day begins with the first try: what waits behind a long outage, or in a paused subscription, is not
+sink itself is down, so that an outage costs it a few calls and not one for each waiting event. Pauses and this time
+are real, and it begins with the first try: what waits behind a long outage, or in a paused subscription, is not
 older for it.
 """
 
@@ -22,7 +22,7 @@ from lablet_common.store.selectors import LabelSelector
 from lablet_gateway.webhooks import signing
 from lablet_gateway.webhooks.sender import Answer, Sender
 
-PATIENCE = timedelta(days=1)
+_HOUR = timedelta(hours=1)
 BACKOFF = Backoff(initial=1.0, maximum=300.0)
 
 
@@ -115,6 +115,7 @@ class Sink:
         report: Report,
         *,
         allow_private: bool,
+        patience: timedelta,
         backoff: Backoff = BACKOFF,
     ) -> None:
         self._sender = sender
@@ -123,6 +124,7 @@ class Sink:
         self._clock = clock
         self._report = report
         self._allow_private = allow_private
+        self._patience = patience
         self._backoff = backoff
         self._failures = 0
         self._resume: datetime | None = None
@@ -146,8 +148,9 @@ class Sink:
             tried = Try(received, answer, attempts)
             if answer.gone:
                 await self._report.gone(tried)
-            if self._clock.now() - first >= PATIENCE:
-                reason = f"the sink did not take it in {attempts} tries over a day; the last: {answer.message}"
+            if self._clock.now() - first >= self._patience:
+                hours = self._patience / _HOUR
+                reason = f"the sink did not take it in {attempts} tries over {hours:g} h; the last: {answer.message}"
                 await self._report.given_up(tried, reason)
                 return
             await self._report.failed(tried)

@@ -127,7 +127,8 @@ class _Server:
         wanted = Wanted.of(spec)
         operators = subscription.id == PRESET
         allow_private = operators or self._parts.settings.webhook_allow_private
-        sink = Sink(self._sender, spec, secrets, self._clock, self, allow_private=allow_private)
+        patience = timedelta(hours=self._parts.settings.webhook_patience_hours)
+        sink = Sink(self._sender, spec, secrets, self._clock, self, allow_private=allow_private, patience=patience)
 
         async def handle(received: Received) -> None:
             if wanted.takes(received.event):

@@ -103,6 +103,12 @@ class Intake:
 
     async def run(self) -> None:
         """Until cancelled. Raises `NotOwner` when the fence no longer stands."""
+        try:
+            await self._decide_for_ever()
+        finally:
+            INBOX_DEPTH.remove(self._service, self._shard)  # whoever owns it next tells
+
+    async def _decide_for_ever(self) -> None:
         while True:
             self._wake.clear()
             try:

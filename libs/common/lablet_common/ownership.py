@@ -80,6 +80,8 @@ class Ownership:
         self._shards = shards
         self._changed = asyncio.Event()
         self._owned: dict[str, Fence] = {}
+        self._shown: set[str] = set()
+        """Shards that have a series among the metrics."""
 
     @property
     def owned(self) -> Mapping[str, Fence]:
@@ -144,6 +146,7 @@ class _Term:
         self._replica = ownership._replica
         self._shards = ownership._shards
         self._owned = ownership._owned
+        self._shown = ownership._shown
         self._changed = ownership._changed
         self._lease = lease
         self._serve = serve
@@ -202,8 +205,8 @@ class _Term:
         """Gives up what is another's and takes what is free and its own; False when some of it is to be tried again."""
         if self._replica not in self._members.held:
             await self._enrol()
-        members = self._members.held.keys()
-        mine = {shard for shard in self._shards() if rightful_owner(shard, members) == self._replica}
+        members, shards = self._members.held.keys(), set(self._shards())
+        mine = {shard for shard in shards if rightful_owner(shard, members) == self._replica}
         for shard, holding in self._holdings.items():
             if shard not in mine or self._was_taken_away(holding):
                 holding.leave.set()
@@ -213,10 +216,17 @@ class _Term:
             for shard, kv in self._taken.held.items()
             if kv.lease == self._lease.lease and shard not in self._holdings
         ]
+        self._forget(self._shown - shards - self._holdings.keys())
         free = mine - self._holdings.keys() - self._taken.held.keys() - self._paused
         taken = await asyncio.gather(*(self._take(shard) for shard in sorted(free)))
         given = await asyncio.gather(*(self._give_up(fence) for fence in stray))
         return all(taken) and all(given)
+
+    def _forget(self, gone: Collection[str]) -> None:
+        """Takes shards that there are no more out of the metrics: subscriptions come and go."""
+        for shard in gone:
+            IS_OWNER.remove(self._service, shard)
+        self._shown.difference_update(gone)
 
     def _was_taken_away(self, holding: _Holding) -> bool:
         if self._taken_mirror.revision < holding.fence.create_revision:
@@ -243,6 +253,7 @@ class _Term:
         """Serves until it is to be left, and gives the shard up when the work has really ended."""
         shard, fence = holding.shard, holding.fence
         self._owned[shard] = fence
+        self._shown.add(shard)
         IS_OWNER.labels(self._service, shard).set(1)
         _log.info("shard taken", extra={"service": self._service, "shard": shard, "fence": fence.create_revision})
         work: asyncio.Future[Any] = asyncio.ensure_future(self._serve(shard, fence))

@@ -27,6 +27,8 @@ _SECURITY = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER, _UNMATCHED = "other", "unmatched"
 _REQUEST, _POLICY, _CACHING = b"x-request-id", b"content-security-policy", b"cache-control"
 _OURS = frozenset({_REQUEST, *(name for name, _ in _SECURITY)})
 _API_POLICY = "default-src 'none'; frame-ancestors 'none'"
@@ -86,8 +88,14 @@ class RequestContext:
         try:
             await self._app(scope, receive, annotate)
         finally:
-            route = getattr(scope.get("route"), "path", "unmatched")
-            API_REQUEST.labels(scope["method"], route, str(status)).observe(time.perf_counter() - began)
+            API_REQUEST.labels(*_series(scope, status)).observe(time.perf_counter() - began)
+
+
+def _series(scope: Scope, status: int) -> tuple[str, str, str]:
+    """Method, route and status as the metric names them: whatever strangers send, there are only so many. A method that the
+    address does not take, or that HTTP hardly knows, is `other`."""
+    method = scope["method"] if scope["method"] in _METHODS and status != 405 else _OTHER
+    return method, getattr(scope.get("route"), "path", _UNMATCHED), str(status)
 
 
 class Authentication:

@@ -50,6 +50,28 @@ async def test_durations_are_counted_by_route_and_status(world: Any) -> None:
     assert REGISTRY.get_sample_value("lablet_api_request_duration_seconds_count", labels) == before + 1
 
 
+def _api_series() -> set[tuple[str, ...]]:
+    (family,) = (one for one in REGISTRY.collect() if one.name == "lablet_api_request_duration_seconds")
+    return {tuple(sample.labels[name] for name in ("method", "route", "status")) for sample in family.samples}
+
+
+async def test_the_number_of_series_is_bounded_whatever_is_asked(world: Any) -> None:
+    async def ask(turn: int) -> None:
+        for method in ("GET", "PUT", "PROPFIND", f"M{turn}", "TRACE"):
+            for path in (f"/api/v1/reservations/rsv-{turn}", f"/api/v1/nowhere-{turn}", f"/{turn}", "/api/v1/whoami"):
+                for name in ("ann", "admin@acme", None):
+                    await clients[name].request(method, path, params={"limit": turn})
+
+    clients = {name: world.client(name) for name in ("ann", "admin@acme", None)}
+    await ask(0)
+    first = _api_series()
+    for turn in range(1, 4):
+        await ask(turn)
+    assert _api_series() == first
+    assert {method for method, _, _ in first} <= {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "other"}
+    assert ("other", "/api/v1/whoami", "405") in first
+
+
 async def test_readiness_names_what_is_missing(world: Any) -> None:
     async def away() -> None:
         raise ConnectionError("nobody there")

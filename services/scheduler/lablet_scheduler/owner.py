@@ -154,6 +154,7 @@ class PoolOwner:
                     # a pass costs the same for many as for one: what comes right behind one shares the next
                     await asyncio.sleep(max(0.0, ended + min(ended - began, _LONGEST_REST) - time.monotonic()))
         finally:
+            INBOX_DEPTH.remove(Service.SCHEDULER, self.pool)  # whoever owns it next tells
             self._saving.close()
             for stop in unsubscribe:
                 stop()

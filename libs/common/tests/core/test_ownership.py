@@ -12,6 +12,7 @@ import pytest
 
 from lablet_common.ownership import Fence, Ownership, rightful_owner
 from lablet_common.store import Conflict, EtcdStore, MemoryStore, Store, StoreUnavailable, Transaction
+from lablet_common.telemetry.metrics import REGISTRY
 from lablet_common.testing.etcd import EtcdServer
 
 SHARDS = [f"pool-{n}" for n in range(12)]
@@ -196,6 +197,22 @@ async def test_new_shards_are_taken_and_vanished_ones_given_up(
     replica.ownership.refresh()
     await eventually(lambda: replica.owned == {"b", "c"})
     await eventually(lambda: owner_keys(store, 2))
+
+
+async def test_a_shard_that_is_gone_leaves_no_series_behind(
+    store: Store, background: Background, eventually: Eventually
+) -> None:
+    def shown(shard: str) -> float | None:
+        return REGISTRY.get_sample_value("lablet_is_owner", {"service": "scheduler", "shard": shard})
+
+    shards = ["pool-stays", "pool-goes"]
+    replica = Replica(store, "a", Counter(), shards)
+    background(replica.run())
+    await eventually(lambda: shown("pool-goes") == 1)
+    shards.remove("pool-goes")
+    replica.ownership.refresh()
+    await eventually(lambda: shown("pool-goes") is None)
+    assert shown("pool-stays") == 1
 
 
 async def test_an_ownership_key_deleted_by_hand_ends_the_work_and_is_taken_anew(

@@ -19,6 +19,7 @@ import uvloop
 
 from lablet_common.bus import Bus
 from lablet_common.clock import ScaledClock, follow_clock, load_clock
+from lablet_common.memory import few_arenas, give_back_for_ever
 from lablet_common.resources.kinds import Service
 from lablet_common.settings import CommonSettings, EtcdSettings
 from lablet_common.store import EtcdStore, Store, StoreUnavailable
@@ -103,6 +104,7 @@ def run(
     `drain_seconds` (real): once asked to stop it says that it is not ready and goes on serving for so long, so that a
     proxy sends what comes next elsewhere.
     """
+    few_arenas()
     configure_logging(settings.telemetry, service, settings.replica_id)
     collect_seldom()
     log = logging.getLogger(f"lablet.{service}")
@@ -135,6 +137,7 @@ async def _live(
                 server = health_server(health, settings.health_host, settings.health_port)
                 background.create_task(server.serve(), name="health")
             background.create_task(_measure_lag(), name="loop-lag")
+            background.create_task(give_back_for_ever(), name="memory")
             life = background.create_task(_serve(service, settings, main, log, store, bus, health, background))
             waiting = background.create_task(stop.wait(), name="stop")
             await asyncio.wait({life, waiting}, return_when=asyncio.FIRST_COMPLETED)

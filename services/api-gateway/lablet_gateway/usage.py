@@ -9,6 +9,7 @@ that is not known any more has seat-hours and no price: `unpricedSeatHours`.
 
 import csv
 import io
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from datetime import datetime, timedelta
 
 from lablet_common.resources.definition import Requirements
 from lablet_common.resources.model import Instant, Model, format_time
-from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatState, Slot
+from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatState
 from lablet_common.resources.worker import Capacity
 
 _COUNTED = frozenset(
@@ -65,6 +66,31 @@ class Usage(Model):
     definitions: tuple[DefinitionUsage, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """What counts of a reservation, at a twentieth of its memory: a report may be of all that were made in a year."""
+
+    phase: ReservationPhase
+    start: datetime
+    end: datetime
+    definition: str
+    seats: int
+    workers: tuple[str, ...]
+    """Of its seats that are not lost."""
+
+    @classmethod
+    def of(cls, reservation: Reservation) -> "Booked":
+        slot, made = reservation.slot, reservation.metadata.created_at
+        return cls(
+            reservation.status.phase,
+            made if slot is None else slot.start,
+            made + timedelta(minutes=1) if slot is None else slot.end,
+            sys.intern(reservation.spec.definition),
+            reservation.spec.seats,
+            tuple(sys.intern(seat.worker) for seat in reservation.status.placement if seat.state is not SeatState.LOST),
+        )
+
+
 @dataclass(slots=True)
 class _Sum:
     reservations: int = 0
@@ -87,20 +113,17 @@ def share_of(needs: Requirements, capacity: Capacity, max_nodes: int) -> float:
     return min(1.0, max((wanted / there for wanted, there in parts if there), default=0.0))
 
 
-def usage(tenant: str, reservations: Iterable[Reservation], start: datetime, end: datetime, pricing: Pricing) -> Usage:
+def usage(tenant: str, reservations: Iterable[Booked], start: datetime, end: datetime, pricing: Pricing) -> Usage:
     """Of the reservations whose slot (or, without one, whose making) lies in `[start, end)`."""
     phases: Counter[str] = Counter()
     by_definition: dict[str, _Sum] = defaultdict(_Sum)
     for reservation in reservations:
-        slot = reservation.slot or Slot.model_construct(
-            start=reservation.metadata.created_at, end=reservation.metadata.created_at + timedelta(minutes=1)
-        )
-        if slot.end <= start or slot.start >= end:
+        if reservation.end <= start or reservation.start >= end:
             continue
         phases[str(reservation.phase)] += 1
-        if reservation.status.phase in _COUNTED:
-            hours = (min(slot.end, end) - max(slot.start, start)) / timedelta(hours=1)
-            _add(by_definition[reservation.spec.definition], reservation, hours, pricing)
+        if reservation.phase in _COUNTED:
+            hours = (min(reservation.end, end) - max(reservation.start, start)) / timedelta(hours=1)
+            _add(by_definition[reservation.definition], reservation, hours, pricing)
     definitions = tuple(
         DefinitionUsage(
             definition=name,
@@ -127,17 +150,14 @@ def usage(tenant: str, reservations: Iterable[Reservation], start: datetime, end
     )
 
 
-def _add(total: _Sum, reservation: Reservation, hours: float, pricing: Pricing) -> None:
-    seats = reservation.spec.seats
+def _add(total: _Sum, reservation: Booked, hours: float, pricing: Pricing) -> None:
     total.reservations += 1
-    total.seats += seats
-    total.seat_hours += seats * hours
-    for seat in reservation.status.placement:
-        if seat.state is SeatState.LOST:
-            continue
-        if seat.worker not in total.prices:
-            total.prices[seat.worker] = pricing(reservation.spec.definition, seat.worker)
-        price = total.prices[seat.worker]
+    total.seats += reservation.seats
+    total.seat_hours += reservation.seats * hours
+    for worker in reservation.workers:
+        if worker not in total.prices:
+            total.prices[worker] = pricing(reservation.definition, worker)
+        price = total.prices[worker]
         if price is None:
             total.unpriced += hours
             continue

@@ -10,7 +10,8 @@ from typing import Any
 
 from lablet_common.resources.model import Resource
 
-_KEPT = 2000
+_KEPT = 1000
+"""As many as the longest page has, so that one that is asked for again and again is written once."""
 _kept: OrderedDict[int, tuple[Resource[Any, Any], bytes]] = OrderedDict()
 """By the object's address; holding the object keeps another from taking it."""
 

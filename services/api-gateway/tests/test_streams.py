@@ -82,7 +82,7 @@ async def test_three_hundred_listeners_each_hear_every_event_that_is_encoded_onc
         return encode_structured(event)
 
     monkeypatch.setattr(streams, "encode_structured", counted)
-    count = 2 * world.parts.settings.gateway_stream_buffer  # who lags behind by more reads the log, and encodes anew
+    count = world.parts.settings.gateway_stream_buffer  # who lags behind by more reads the log, and encodes anew
     async with asyncio.TaskGroup() as tasks:
         ready = asyncio.Semaphore(0)
 

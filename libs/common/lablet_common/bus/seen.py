@@ -4,13 +4,15 @@ Holds for state events, whose sequences are revisions of the store. An intent or
 dropped. Bounded: what has not been heard of for longest is forgotten first, and then taken as new once more.
 """
 
+import sys
 from collections import OrderedDict
 
 from cloudevents.core.v1.event import CloudEvent
 
 from lablet_common.events.reading import is_intent, sequence_of
 
-_LIMIT = 100_000
+_LIMIT = 10_000
+"""Subjects of one consumer: what a bridge may at most publish again (its backlog), at 250 bytes each."""
 Place = tuple[tuple[str, str], int]
 
 
@@ -48,5 +50,5 @@ def place_of(event: CloudEvent) -> Place:
     and the event's sequence in it; 0 for one that is never dropped. Raises `InvalidEvent` for a sequence that is none."""
     sequence = sequence_of(event)
     parts = event.get_type().split(".")
-    key = event.get_subject() or "", parts[2] if len(parts) > 2 else ""
+    key = event.get_subject() or "", sys.intern(parts[2]) if len(parts) > 2 else ""
     return key, 0 if is_intent(event) else sequence

@@ -13,6 +13,7 @@ import heapq
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from lablet_common.store.api import Compacted, EventType, KeyValue, Store, StoreUnavailable, WatchBatch
@@ -64,6 +65,15 @@ class Keys:
 
     def keys(self) -> Iterable[str]:
         return self._kept.keys()
+
+
+@dataclass(slots=True)
+class _Listed:
+    """What a list has found below a prefix. Of all values only the new ones are kept: a list of what is known already takes
+    no memory but for its keys."""
+
+    keys: set[str] = field(default_factory=set)
+    news: list[KeyValue] = field(default_factory=list)
 
 
 class Mirror:
@@ -181,15 +191,15 @@ class Mirror:
         """Lists at one revision and applies the difference, unless the watch has overtaken the list."""
         async with self._listing:
             revision = 0
-            listed: dict[str, list[KeyValue]] = {}
-            for prefix in self._sinks:
-                items: list[KeyValue] = []
-                listed[prefix] = items
+            listed: dict[str, _Listed] = {}
+            for prefix, sink in self._sinks.items():
+                found = listed[prefix] = _Listed()
                 after = ""
                 while True:
                     page = await self._store.range(prefix, limit=_PAGE, start_after=after, revision=revision)
                     revision = revision or page.revision
-                    items.extend(page.items)
+                    found.keys.update([kv.key for kv in page.items])
+                    found.news += [kv for kv in page.items if sink.revision_of(kv.key) != kv.mod_revision]
                     if not page.more:
                         break
                     after = page.items[-1].key
@@ -197,13 +207,13 @@ class Mirror:
                 self._apply(listed, revision)
             self._first.set()
 
-    def _apply(self, listed: Mapping[str, list[KeyValue]], revision: int) -> None:
+    def _apply(self, listed: Mapping[str, _Listed], revision: int) -> None:
         changes: list[tuple[KeyValue, Sink]] = []
-        for prefix, items in listed.items():
+        for prefix, found in listed.items():
             sink = self._sinks[prefix]
-            for gone in set(sink.keys()) - {kv.key for kv in items}:
+            for gone in set(sink.keys()) - found.keys:
                 sink.drop(gone, revision)
-            changes += [(kv, sink) for kv in items if sink.revision_of(kv.key) != kv.mod_revision]
+            changes += [(kv, sink) for kv in found.news if sink.revision_of(kv.key) != kv.mod_revision]
         changes.sort(key=lambda change: change[0].mod_revision)
         for kv, sink in changes:
             sink.put(kv)

@@ -1,6 +1,6 @@
 """Usage: what a tenant has booked and used, and what that came to, as JSON or as a table for a spreadsheet."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Annotated, Literal, cast
 
@@ -18,7 +18,7 @@ from lablet_gateway.answers import model_response, refusals
 from lablet_gateway.caller import Caller, WithCaller
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.rights import PREFIX, PUBLIC_TENANT
-from lablet_gateway.usage import Price, Usage, as_csv, share_of, usage
+from lablet_gateway.usage import Booked, Price, Usage, as_csv, share_of, usage
 
 router = APIRouter(prefix=PREFIX, tags=["usage"])
 _MONTH = timedelta(days=30)
@@ -63,18 +63,19 @@ async def get_usage(
     return model_response(report)
 
 
-async def _reservations(parts: Parts, caller: Caller, start: datetime, end: datetime) -> list[Reservation]:
-    """Those in the store and those in the archive, each once; the store knows better."""
+async def _reservations(parts: Parts, caller: Caller, start: datetime, end: datetime) -> Collection[Booked]:
+    """Those in the store and those in the archive, each once; the store knows better. Of the archive, one day's at a time are
+    in memory."""
 
     def in_tenant(reservation: Reservation) -> bool:
         return reservation.tenant == caller.tenant
 
-    found: dict[str, Reservation] = {}
+    found: dict[str, Booked] = {}
     first, last = (start - timedelta(days=1)).date(), min(end + _LATER, parts.clock.now()).date()
     async for _, old in archive.days(parts.objects, RESERVATION, caller.tenant, first, last):
-        found |= {one.id: cast("Reservation", one) for one in old}
+        found |= {one.id: Booked.of(cast("Reservation", one)) for one in old}
     here: list[Reservation] = await reads.everything(parts, RESERVATION, in_tenant)
-    return list((found | {one.id: one for one in here}).values())
+    return (found | {one.id: Booked.of(one) for one in here}).values()
 
 
 class _Prices:

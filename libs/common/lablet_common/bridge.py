@@ -7,8 +7,9 @@ same ids. When the history after the cursor was compacted by somebody else, the 
 the cursor is published instead, marked `replayed`.
 
 Not guaranteed: an order between resources, and (after such a compaction) an event for every change in between or for
-deletions; consumers find those in their own caches. A publisher's failure is never final: it is tried again for ever,
-holds back its own resource and the cursor, and shows in the lag.
+deletions; consumers find those in their own caches. A publisher's failure is hardly ever final: it is tried again for ever,
+holds back its own resource and the cursor, and shows in the lag. Only what NATS can never take is left out, told in the log
+and counted (`lablet_events_left_out_total`): `derive` sees to it that there is no such event.
 """
 
 import asyncio
@@ -19,7 +20,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lablet_common.bus.connection import TooLarge
 from lablet_common.events import Outgoing, derive
+from lablet_common.events.binding import InvalidEvent
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.resources.kinds import Kind, cursor_key
 from lablet_common.resources.model import Resource
@@ -27,7 +30,7 @@ from lablet_common.store.api import Compacted, EventType, KeyValue, Store, Store
 from lablet_common.store.changes import decode
 from lablet_common.store.transaction import Conflict, Transaction
 from lablet_common.tasks import together
-from lablet_common.telemetry.metrics import BRIDGE_LAG_REVISIONS, BRIDGE_LAG_SECONDS
+from lablet_common.telemetry.metrics import BRIDGE_LAG_REVISIONS, BRIDGE_LAG_SECONDS, EVENTS_LEFT_OUT
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +102,7 @@ class Bridge:
 
     async def run(self) -> None:
         """Publishes until cancelled. Raises `NotOwner` when the fence has fallen, and `Unreadable`."""
+        EVENTS_LEFT_OUT.labels(self._kind.name)  # from zero on: an increase can be seen of what was there before
         self._seen = self._done = self._stored = await self._patiently(self._read_cursor)
         try:
             publishers = (self._publish_for_ever() for _ in range(_IN_FLIGHT))
@@ -206,6 +210,14 @@ class Bridge:
         while True:
             try:
                 await self._publish(outgoing)
+            except (TooLarge, InvalidEvent) as error:
+                # waiting for it would hold back everything behind it for ever; consumers find its commit by themselves
+                EVENTS_LEFT_OUT.labels(self._kind.name).inc()
+                _log.error(
+                    "an event can never be published and is left out",
+                    extra={"kind": self._kind.name, "event": outgoing.event.get_id(), "cause": str(error)},
+                )
+                return
             except Exception as error:  # noqa: BLE001 - whatever the publisher raises, the event must not be lost
                 if not self._failing:
                     self._failing = True

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError
 
 from lablet_common.events import CloudEvent, InvalidEvent, data_of, kind_and_id
+from lablet_common.events.derive import MAX_OPTIONAL_LENGTH
 from lablet_common.intents import (
     INTENTS,
     AssessmentCompleted,
@@ -107,6 +108,8 @@ async def _accept(parts: Parts, caller: Caller, event: CloudEvent) -> Request | 
     if tenant not in (None, caller.tenant):
         raise problems.FORBIDDEN(f"the event is for tenant {tenant}; the token is of {caller.tenant}")
     correlation = event.get_extension("correlationid")
+    if correlation is not None and len(str(correlation)) > MAX_OPTIONAL_LENGTH:
+        raise problems.invalid("correlationid", f"it is longer than {MAX_OPTIONAL_LENGTH} characters")
     ask = Ask(
         _ROUTE,
         f"{event.get_source()} {event.get_id()}",

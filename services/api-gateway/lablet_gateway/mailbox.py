@@ -18,7 +18,7 @@ from lablet_common.bus.messages import DeadLetter, Received
 from lablet_common.events import InvalidEvent
 from lablet_common.events.binding import decode_value
 from lablet_common.events.catalogue import IngressRefused, schema_url, type_of
-from lablet_common.events.derive import Outgoing, message_id
+from lablet_common.events.derive import MAX_OPTIONAL_LENGTH, Outgoing, message_id
 from lablet_common.events.subjects import ingress_result_subject, unescape
 from lablet_common.requests import request_key
 from lablet_common.resources.request import Problem
@@ -85,7 +85,7 @@ class NatsIngress:
         headers = {name.lower(): decode_value(value) for name, value in letter.headers.items()}
         event_id = headers.get("ce-id", "")
         problem = problems.INVALID(letter.reason, deadLetter=letter.id).problem
-        told = IngressRefused(event_id=event_id, type=headers.get("ce-type", ""), problem=problem)
+        told = IngressRefused(event_id=_short(event_id), type=headers.get("ce-type", ""), problem=problem)
         extra = {"tenant": tenant, "event": event_id, "reason": letter.reason}
         _log.info("what came in has been given up on", extra=extra)
         await self._bus.tell(self._answer(tenant, told, letter.id))
@@ -94,7 +94,7 @@ class NatsIngress:
         body = dict(result.problem or {})
         more = {name: body.pop(name) for name in set(body) - _MEMBERS}
         problem = Problem.model_validate(body | ({"extensions": more} if more else {}))
-        told = IngressRefused(event_id=event.get_id(), type=event.get_type(), problem=problem)
+        told = IngressRefused(event_id=_short(event.get_id()), type=event.get_type(), problem=problem)
         answer = f"{event.get_source()} {event.get_id()}"
         return self._answer(tenant, told, answer, event)
 
@@ -106,7 +106,7 @@ class NatsIngress:
             "id": answer_id,
             "source": self._source,
             "type": refused,
-            "subject": (event and event.get_subject()) or f"event/{told.event_id or 'unreadable'}",
+            "subject": _short((event and event.get_subject()) or f"event/{told.event_id or 'unreadable'}"),
             "time": self._parts.clock.now(),
             "datacontenttype": "application/json",
             "dataschema": schema_url(refused),
@@ -116,6 +116,11 @@ class NatsIngress:
             attributes["causationid"] = told.event_id
         correlation = event.get_extension("correlationid") if event is not None else None
         if correlation:
-            attributes["correlationid"] = str(correlation)
+            attributes["correlationid"] = _short(str(correlation))
         out = CloudEvent(attributes, told.to_json())
         return Outgoing(ingress_result_subject(tenant), out, message_id(tenant, self._source, answer_id))
+
+
+def _short(text: str) -> str:
+    """An answer repeats what the sender wrote, and must not become larger than a message may be."""
+    return text if len(text) <= MAX_OPTIONAL_LENGTH else f"{text[:MAX_OPTIONAL_LENGTH]}…"

@@ -185,3 +185,12 @@ async def test_an_unknown_type_is_ignored_where_the_settings_say_so(world: Any) 
     answer = await world.client("ina").post(PATH, content=message.body, headers=message.headers)
     assert (answer.status_code, answer.json()["result"]) == (202, "ignored")
     assert await world.inbox() == []
+
+
+async def test_a_correlation_that_no_event_could_carry_on_is_refused(world: Any) -> None:
+    client = world.client("ina")
+    message = to_structured_event(event(correlationid="x" * 1025))
+    answer = await client.post(PATH, content=message.body, headers=message.headers)
+    assert answer.status_code == 422
+    assert "correlationid" in answer.text
+    assert await world.inbox() == []

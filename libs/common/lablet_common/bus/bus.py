@@ -7,6 +7,7 @@ go while the process runs, one slow message must not hold a batch, and a lost pu
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from weakref import WeakSet
 
 import nats.errors
@@ -14,7 +15,7 @@ from faststream.exceptions import IncorrectState
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from lablet_common.bus import streams
-from lablet_common.bus.connection import CALL_SECONDS, BusUnavailable, Connection
+from lablet_common.bus.connection import CALL_SECONDS, BusUnavailable, Connection, TooLarge
 from lablet_common.bus.consumer import ACK_WAIT_SECONDS, Consumer, Start
 from lablet_common.bus.follower import Follower
 from lablet_common.bus.handling import Buried, Handler, RetryPolicy
@@ -86,8 +87,8 @@ class Bus:
         await streams.ensure(connection.js, wanted, server=connection.server, replicas=self._replicas)
 
     async def publish(self, outgoing: Outgoing) -> None:
-        """Stores the event in its stream; returns once the server has acknowledged it. Raises `BusUnavailable` (then it
-        may or may not have been stored; publishing again is safe), `InvalidEvent` for one that cannot be encoded."""
+        """Stores the event in its stream; returns once the server has acknowledged it. Raises `BusUnavailable` (then it may
+        or may not have been stored; publishing again is safe), and `TooLarge` or `InvalidEvent` for one that never can be."""
         stream = streams.stream_of(outgoing.subject)
         with publishing(outgoing) as parent:
             headers, payload = publishable(outgoing, parent)
@@ -102,10 +103,17 @@ class Bus:
             raise BusUnavailable(f"NATS did not take {outgoing.subject}: {error}") from error
 
     async def bury(self, letter: DeadLetter) -> None:
-        """Writes a dead letter; the same one twice is one. Raises `BusUnavailable`."""
-        headers, payload = letter.message()
+        """Writes a dead letter; the same one twice is one. Where what is known of its end makes the message larger than NATS
+        takes, its payload is left out, and the reason says so. Raises `BusUnavailable`."""
         subject = subjects.dlq_subject(self._service, letter.consumer)
-        await self._store(subject, headers, payload, streams.DLQ_STREAM)
+        try:
+            await self._store(subject, *letter.message(), streams.DLQ_STREAM)
+        except TooLarge:
+            reason = (
+                f"(without its {len(letter.payload)} bytes of payload, which leave no room for this) {letter.reason}"
+            )
+            left = replace(letter, payload=b"", reason=reason)
+            await self._store(subject, *left.message(), streams.DLQ_STREAM)
 
     def consumer(
         self,
@@ -173,6 +181,9 @@ class Bus:
             except NoStreamResponseError:
                 await self._restore(stream)
                 await self._connection.client.store(subject, headers, payload, stream=stream, within=CALL_SECONDS)
+        except nats.errors.MaxPayloadError as error:
+            most = self._connection.client.max_payload
+            raise TooLarge(f"{subject}: headers and {len(payload)} bytes of payload, of {most} in all") from error
         except (nats.errors.Error, IncorrectState, TimeoutError, OSError) as error:
             raise BusUnavailable(f"NATS did not store {subject}: {type(error).__name__} {error}") from error
 

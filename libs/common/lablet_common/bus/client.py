@@ -47,7 +47,8 @@ class StoringClient(Client):
         self, subject: str, headers: Mapping[str, str], payload: bytes, *, stream: str, within: float
     ) -> None:
         """Publishes and waits up to `within` seconds for the acknowledgement of `stream`. Raises `TimeoutError`,
-        `NoStreamResponseError` where no stream takes the subject, `APIError` for a refusal, `nats.errors.Error` without a
+        `NoStreamResponseError` where no stream takes the subject, `APIError` for a refusal, `MaxPayloadError` for more than
+        the server takes (headers count: sent all the same, it would close the connection), `nats.errors.Error` without a
         connection, and `ValueError` for a header that holds the end of a line."""
         if not self._acknowledgements:
             await self._subscribe_acknowledgements()
@@ -56,7 +57,7 @@ class StoringClient(Client):
         if self.is_draining_pubs:
             raise nats.errors.ConnectionDrainingError
         block = _block(headers, stream)
-        if len(payload) > self.max_payload:
+        if len(block) + len(payload) > self.max_payload:
             raise nats.errors.MaxPayloadError
         token = b"%d" % next(self._numbers)
         future = self._unacknowledged[token] = asyncio.get_running_loop().create_future()

@@ -44,6 +44,10 @@ class BusUnavailable(Exception):
     """NATS did not take it (not connected, no answer, stream refused it): try again later; answer 503 naming NATS."""
 
 
+class TooLarge(BusUnavailable):
+    """NATS will never take it: headers and payload are more than one message may have."""
+
+
 class BusRefused(Exception):
     """NATS refused the login. Trying again does not help; the settings must change."""
 

@@ -122,8 +122,9 @@ class DeadLetter:
         return self.subject, dict(self.headers), self.payload
 
     @classmethod
-    def parse(cls, headers: Mapping[str, str], payload: bytes) -> Self:
-        """The dead letter in a message of the queue. Raises `KeyError` or `ValueError` for one that is none."""
+    def parse(cls, headers: Mapping[str, str], payload: bytes | None) -> Self:
+        """The dead letter in a message of the queue (nats-py has None for no payload). Raises `KeyError` or `ValueError` for
+        one that is none."""
         told = {name[len(_DEAD) :]: decode_value(value) for name, value in headers.items() if name.startswith(_DEAD)}
         kept = {
             name: value
@@ -133,7 +134,7 @@ class DeadLetter:
         return cls(
             subject=told["Subject"],
             headers=kept,
-            payload=payload,
+            payload=payload or b"",
             stream=told["Stream"],
             stream_sequence=int(told["Sequence"]),
             consumer=told["Consumer"],

@@ -30,6 +30,9 @@ from lablet_common.resources.worker import Scaling, Worker, WorkerPool
 
 MAX_DATA_BYTES = 64 * 1024
 """A larger body stays behind; `dataref` says where to read what it told of."""
+MAX_OPTIONAL_LENGTH = 1024
+"""Characters. Outside systems name causes and correlations by words of their own; a longer one is left out of the event and
+stands in the resource alone. With that no event comes near to what NATS takes."""
 
 _log = logging.getLogger(__name__)
 
@@ -238,7 +241,7 @@ def _attributes(
         attributes["partitionkey"] = pool
     if replayed:
         attributes["replayed"] = "true"
-    attributes |= {name: value for name, value in optional.items() if value}
+    attributes |= {name: value for name, value in optional.items() if value and len(value) <= MAX_OPTIONAL_LENGTH}
     return attributes
 
 

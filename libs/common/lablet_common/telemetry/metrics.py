@@ -31,6 +31,7 @@ DECISION_LATENCY = Histogram(
 INBOX_DEPTH = Gauge("lablet_inbox_depth", "Undecided requests", ["service", "shard"], registry=REGISTRY)
 BRIDGE_LAG_REVISIONS = Gauge("lablet_bridge_lag_revisions", "Revisions not yet published", ["kind"], registry=REGISTRY)
 BRIDGE_LAG_SECONDS = Gauge("lablet_bridge_lag_seconds", "Age of the oldest unpublished", ["kind"], registry=REGISTRY)
+EVENTS_LEFT_OUT = Counter("lablet_events_left_out", "Events that NATS can never take", ["kind"], registry=REGISTRY)
 INSTANTIATION = Histogram(
     "lablet_instantiation_duration_seconds", "Pending until Running, lab time", buckets=_MINUTES, registry=REGISTRY
 )

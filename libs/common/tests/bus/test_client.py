@@ -1,17 +1,20 @@
 """The client's own loops do what nats-py's do."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
+import nats.errors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.js.errors import APIError, NoStreamResponseError
 
-from lablet_common.bus import EVENTS_STREAM, Bus, client, intents_stream
+from lablet_common.bus import EVENTS_STREAM, Bus, client, intents_stream, streams
 from lablet_common.bus.client import StoringClient
-from lablet_common.bus.messages import publishable
+from lablet_common.bus.connection import TooLarge
+from lablet_common.bus.messages import DeadLetter, publishable
 from lablet_common.events import Outgoing
 from lablet_common.resources import Service
 
@@ -63,3 +66,31 @@ async def test_no_value_becomes_another_header(gateway_bus: Bus, value: Any) -> 
         await gateway_bus.connection.client.store(
             "lablet.intent.scheduler.-.x.y", {"ce-id": value}, b"{}", stream=STREAM, within=5
         )
+
+
+@pytest.mark.integration
+async def test_headers_count_for_what_the_server_takes_and_the_connection_stays(gateway_bus: Bus, make: Make) -> None:
+    """The server would close the connection on it, again at each try."""
+    large = make("r", 3, correlationid="x" * 900_000)
+    headers, _ = publishable(large, None)
+    connected = gateway_bus.connection.client
+    with pytest.raises(nats.errors.MaxPayloadError):
+        await connected.store("lablet.intent.scheduler.-.x.y", headers, b"x" * 200_000, stream=STREAM, within=5)
+    with pytest.raises(TooLarge):
+        await gateway_bus.publish(make("r", 4, correlationid="x" * 1_100_000))
+    await gateway_bus.publish(make("r", 5))
+    assert connected.stats["reconnects"] == 0
+
+
+@pytest.mark.integration
+async def test_a_dead_letter_that_has_no_room_for_its_end_leaves_its_payload_out(gateway_bus: Bus) -> None:
+    letter = DeadLetter(
+        subject="lablet.ingress.acme.x", headers={"ce-id": "e"}, payload=b"x" * 1_048_300, stream="INGRESS",
+        stream_sequence=7, consumer="api-gateway", reason="no event", attempts=5, at=datetime(2027, 3, 1, tzinfo=UTC),
+    )  # fmt: skip
+    await gateway_bus.bury(letter)
+    found = await gateway_bus.connection.js.get_last_msg(streams.DLQ_STREAM, "lablet.dlq.api-gateway.api-gateway")
+    kept = DeadLetter.parse(found.headers, found.data)
+    assert (kept.payload, kept.subject) == (b"", letter.subject)
+    assert kept.reason.startswith("(without its 1048300 bytes of payload")
+    assert kept.reason.endswith("no event")

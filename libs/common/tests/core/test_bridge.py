@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from lablet_common.bridge import Bridge
+from lablet_common.bus.connection import TooLarge
 from lablet_common.events import Outgoing, sequence_of
+from lablet_common.events.binding import InvalidEvent
 from lablet_common.ownership import NotOwner
 from lablet_common.requests import Inbox, accept, decide_in, hand_on_in
 from lablet_common.resources import Request, WorkerTemplate
@@ -17,6 +19,7 @@ from lablet_common.resources.kinds import REQUEST, TEMPLATE
 from lablet_common.store import MemoryStore, Store, StoreUnavailable, Transaction
 from lablet_common.store.changes import create_in
 from lablet_common.store.repository import Repository
+from lablet_common.telemetry.metrics import REGISTRY
 
 SOURCE = "/lablet/worker-controller"
 Make = Callable[..., WorkerTemplate]
@@ -354,3 +357,40 @@ async def test_a_request_goes_out_as_its_state_and_its_intent_also_when_handed_o
     facts = [fact for subject, fact in broker.facts if subject.startswith("request/")]
     assert facts == ["accepted", "changed", "decided"]
     assert len({o.msg_id for o in broker.events}) == 5
+
+
+@pytest.mark.parametrize(
+    "error", [TooLarge("1.2 MB of 1 MB"), InvalidEvent("no Unicode")], ids=["too large", "no event"]
+)
+async def test_an_event_that_can_never_be_published_holds_up_nothing_and_is_counted(
+    memory: MemoryStore,
+    broker: Broker,
+    make_template: Make,
+    make_fence: Any,
+    background: Background,
+    eventually: Any,
+    error: Exception,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It was tried for ever, and nothing of its kind came out any more."""
+
+    async def publish(outgoing: Outgoing) -> None:
+        if outgoing.event.get_subject() == "template/odd":
+            raise error
+        await broker.publish(outgoing)
+
+    def left_out() -> float | None:
+        return REGISTRY.get_sample_value("lablet_events_left_out_total", {"kind": "template"})
+
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), publish, source=SOURCE)
+    background(bridge.run())
+    await eventually(lambda: left_out() is not None)
+    before = left_out() or 0.0
+    odd = await templates.create(make_template("odd"))
+    after = await templates.create(make_template("after"))
+    await eventually(lambda: bridge.cursor >= after.revision)
+    assert [subject for subject, _ in broker.facts] == ["template/after"]
+    assert left_out() == before + 1
+    (record,) = [one for one in caplog.records if "left out" in one.message]
+    assert record.__dict__["event"] == f"template/{odd.metadata.uid}/{odd.revision}"

@@ -205,3 +205,21 @@ def test_a_request_handed_on_wakes_the_next_shard(make_request: Callable[..., Re
     assert again.subject == "lablet.intent.scheduler.west.reservation.rsv-1"
     assert again.event.get_id() == first.event.get_id()
     assert again.msg_id != first.msg_id
+
+
+@pytest.mark.parametrize("word", ["correlation_id", "cause"])
+def test_a_word_of_an_outside_system_that_is_too_long_is_left_out_of_the_event(
+    reservation: Reservation, word: str
+) -> None:
+    """It may be anything, is written with up to three bytes for one in a header, and would keep the event out of NATS."""
+    long = "ü" * 200_000
+    cause = long if word == "cause" else "req-1"
+    if word == "correlation_id":
+        metadata = reservation.metadata.model_copy(update={"correlation_id": long})
+        reservation = reservation.model_copy(update={"metadata": metadata})
+    moved = reservation.moved("Scheduled", at=AT, by=SOURCE, reason="Placed", cause=cause)
+    (out,) = derive(RESERVATION, reservation, moved, 42, source=SOURCE)
+    headers, payload = encode(out.event)
+    assert out.event.get_extension("correlationid" if word == "correlation_id" else "causationid") is None
+    assert sum(len(name) + len(value) for name, value in headers.items()) + len(payload) < 100_000
+    assert out.event.get_extension("sequence")

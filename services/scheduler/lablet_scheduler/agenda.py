@@ -24,8 +24,10 @@ from lablet_scheduler.state import FindDefinition, PoolState
 from lablet_scheduler.stirs import Stirs
 from lablet_scheduler.views import occupies
 
-_AT_ONCE = 200
-"""Reservations of a round that are looked at in one pass: some milliseconds."""
+_AT_ONCE = 25
+"""Reservations of a round that are looked at in one pass: about a millisecond, which whoever asks meanwhile has to wait."""
+_BUILT_AT_ONCE = 200
+"""Reservations that are looked at without a rest while the calendar is built, when nobody can be answered yet."""
 
 
 def urgency(reservation: Reservation) -> tuple[float, int, str]:
@@ -113,7 +115,7 @@ class Agenda:
         for number, reservation in enumerate(list(state.reservations.values()), 1):
             if state.troubled(reservation, now):
                 self.dirty.add(reservation.id)  # who has lost a place comes before those who wait or ask for one
-            if number % _AT_ONCE == 0:
+            if number % _BUILT_AT_ONCE == 0:
                 await asyncio.sleep(0)
 
     def look_at_everything(self) -> None:

@@ -147,7 +147,10 @@ class PoolOwner:
                     if self._unsettled:
                         await self._rebuild()
                     continue
-                if not more:
+                if more:
+                    # a pass that only looks waits for nothing, and the lease is kept on the same loop
+                    await asyncio.sleep(0)
+                else:
                     ended = time.monotonic()
                     await self._look_over()
                     await self._until_due()

@@ -1,6 +1,7 @@
 """The owner's loop: order, conflicts, fencing, lost answers, new terms, and rest."""
 
 import asyncio
+import itertools
 from datetime import timedelta
 from typing import Any
 
@@ -448,6 +449,21 @@ async def test_a_new_owner_answers_who_asks_before_it_has_looked_at_everything(w
     assert await world.phase(asked) == "Scheduled"
     assert left[0] > 0
     assert not owner._agenda.rest, "and then it looks at the rest"
+
+
+async def test_looking_at_everything_leaves_the_event_loop_its_turns(world: Any) -> None:
+    """The lease is kept, and news come in, on the same loop; who asks meanwhile waits for one slice and not for the round."""
+    await _booked(world, 500)
+    owner = await world.own()
+    await world.settle()
+    owner._agenda.look_at_everything()
+    owner.wake()
+    left = [len(owner._agenda.rest)]
+    while left[-1]:
+        await asyncio.sleep(0)
+        left.append(len(owner._agenda.rest))
+    assert left[0] == 500
+    assert max(before - after for before, after in itertools.pairwise(left)) <= 25
 
 
 async def test_the_calendar_is_built_with_rests_in_between_and_misses_no_news_meanwhile(world: Any) -> None:

@@ -3,7 +3,8 @@
 The hub keeps the latest events in a ring. A client is nothing but a place in the log: what the ring still holds it gets
 from there, what is older from the log itself, so that a slow or returning client neither misses nor repeats an event
 and costs no memory of its own. An id is `<epoch>-<number>`; one of another epoch, or older than the log reaches, is
-answered with a `reset` event: what follows begins anew, and the client lists again.
+answered with a `reset` event: what follows begins anew, and the client lists again. While nobody listens, the log is not
+followed: to read four events of each reservation for nobody would be a fifth of what the gateway does for it.
 """
 
 import asyncio
@@ -24,8 +25,8 @@ from lablet_common.store.selectors import LabelSelector
 from lablet_gateway.eventlog import Bounds, EventLog, EventLogUnavailable, Logged
 
 _log = logging.getLogger(__name__)
-_EPOCH_SECONDS = 5.0
-"""Real seconds between two looks whether the stream is still the same."""
+_LOOK_SECONDS = 5.0
+"""Real seconds between two looks whether the stream is still the same, and whether anybody listens."""
 _RETRY_SECONDS = 0.5
 _CATCH_UP = 500
 _REMEMBERED = 2_000
@@ -158,6 +159,8 @@ class Hub:
         """Everything above it is in the ring."""
         self._news = asyncio.Event()
         self._started = asyncio.Event()
+        self._wanted = asyncio.Event()
+        """Somebody listens or is about to, or did since the last look."""
         self._closed = False
         self._telling: asyncio.TimerHandle | None = None
         self.clients = 0
@@ -167,7 +170,16 @@ class Hub:
         return self._epoch
 
     async def run(self) -> None:
-        """Follows the log for ever; while NATS is away, the clients hear heartbeats only."""
+        """Follows the log whenever somebody listens, for ever; while NATS is away, the clients hear heartbeats only."""
+        while True:
+            await self._wanted.wait()
+            await self._begin()
+            async with asyncio.TaskGroup() as tasks:
+                following = tasks.create_task(self._log.follow(self._position, self._take))
+                await self._watch_while_wanted()
+                following.cancel()
+
+    async def _begin(self) -> None:
         pause = 0.05
         while not self._started.is_set():
             try:
@@ -176,15 +188,18 @@ class Hub:
                 _log.info("the event log cannot be read yet", extra={"cause": str(error)})
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, _RETRY_SECONDS)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._log.follow(self._position, self._take))
-            tasks.create_task(self._watch_epoch())
 
-    async def _watch_epoch(self) -> None:
-        """Notices a stream that was made anew, also when its numbers have overtaken the old ones."""
-        while True:
-            await asyncio.sleep(_EPOCH_SECONDS)
+    async def _watch_while_wanted(self) -> None:
+        """Notices a stream that was made anew, also when its numbers have overtaken the old ones; ends when nobody has
+        listened between two looks."""
+        while self._wanted.is_set():
+            if not self.clients:
+                self._wanted.clear()
+            await asyncio.sleep(_LOOK_SECONDS)
             await self._check_epoch()
+        self._started.clear()
+        self._ring.clear()
+        self._floor = self._position
 
     async def _check_epoch(self) -> None:
         try:
@@ -239,12 +254,14 @@ class Hub:
         self._tell()
 
     async def ready(self, timeout: float) -> None:
-        """Waits for the first sight of the log. Raises `EventLogUnavailable`: without it there is no "from now on"."""
+        """Has the log followed, and waits for the first sight of it. Raises `EventLogUnavailable`: without it there is no
+        "from now on"."""
+        self._wanted.set()
         try:
             async with asyncio.timeout(timeout):
                 await self._started.wait()
         except TimeoutError:
-            raise EventLogUnavailable("the event log has not been reached yet") from None
+            raise EventLogUnavailable("the event log cannot be reached") from None
 
     async def place(self, last_id: str | None) -> Place:
         """Where a client begins: after the id it names, else from now on."""
@@ -269,6 +286,7 @@ class Hub:
         """What one client is sent from `place` on, until it goes or the hub closes; several events in one piece where there
         are several."""
         self.clients += 1
+        self._wanted.set()  # it may have been a while since `ready`
         try:
             yield HEARTBEAT
             async for frame in self._frames(place, wanted, sight, heartbeat_seconds):

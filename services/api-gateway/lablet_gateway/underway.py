@@ -3,8 +3,8 @@
 A gateway that is asked for more than its processor can do would take every call and answer all of them late. So beyond a
 number of calls, new ones are sent away at once, which costs little; and no caller may have more than half of them, so that
 one with a thousand slow connections does not shut out the others. A call counts from the proof of who asks until its answer
-begins. Not counted: calls that wait for a decision (the inboxes are bounded by themselves, see `admission`), answers that
-are still being sent, event streams among them, and probes.
+begins. Not counted: calls that wait for a decision (the inboxes are bounded by themselves, see `admission`) or for the first
+sight of the event log, answers that are still being sent, event streams among them, and probes.
 """
 
 from collections import Counter
@@ -79,7 +79,7 @@ _ticket: ContextVar[_Ticket | None] = ContextVar("ticket", default=None)
 
 @contextmanager
 def aside() -> Iterator[None]:
-    """While the call does nothing but wait for somebody else's decision, it is not counted."""
+    """While the call does nothing but wait for somebody else, it is not counted."""
     ticket = _ticket.get()
     if ticket is None:
         yield

@@ -187,6 +187,60 @@ async def test_while_nats_is_away_listeners_wait_and_miss_nothing(world: Any, li
         assert [number_of(await stream.next()) for _ in range(49)] == list(range(2, 51))
 
 
+async def test_the_log_is_followed_only_while_somebody_listens(
+    world: Any, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And who comes back finds no gap, although nobody has heard what came in between."""
+    monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.01)
+    following: list[int] = []
+    follow = world.log.follow
+
+    async def followed(after: int, handler: Any) -> None:
+        following.append(after)
+        try:
+            await follow(after, handler)
+        finally:
+            following.remove(after)
+
+    monkeypatch.setattr(world.log, "follow", followed)
+
+    async def until(count: int) -> None:
+        async with asyncio.timeout(5):
+            while len(following) != count:
+                await asyncio.sleep(0.001)
+
+    await asyncio.sleep(0.03)
+    assert not following
+    async with listen() as stream:
+        world.log.append(published(world.reservation("rsv-1"), 1))
+        last = (await stream.next())["id"]
+        await asyncio.sleep(0.05)
+        assert len(following) == 1, "for as long as somebody listens"
+    await until(0)
+    world.log.append(published(world.reservation("rsv-2"), 2))
+    async with listen(last=last) as stream, listen() as new:
+        assert number_of(await stream.next()) == 2
+        world.log.append(published(world.reservation("rsv-3"), 3))
+        assert [number_of(await one.next()) for one in (stream, new)] == [3, 3]
+    await until(0)
+
+
+async def test_who_begins_to_listen_while_the_hub_rests_wakes_it(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the question for its place and its first frame a client may be slow."""
+    monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.001)
+    hub = Hub(world.log, 100)
+    async with running(hub.run()), asyncio.timeout(5):
+        await hub.ready(5)
+        place = await hub.place(None)
+        while hub._started.is_set():
+            await asyncio.sleep(0.001)
+        world.log.append(published(world.reservation("rsv-1"), 1))
+        frames = hub.frames(place, Filter(), lambda entry: entry, 30.0)
+        assert await anext(frames) == HEARTBEAT
+        assert b"rsv-1" in await anext(frames)
+        await frames.aclose()
+
+
 @pytest.mark.parametrize(
     ("name", "heard"),
     [

@@ -19,12 +19,13 @@ from lablet_gateway.parts import WithParts
 from lablet_gateway.rights import FLEET_TENANT, PREFIX, PUBLIC_TENANT
 from lablet_gateway.sight import FLEET, CallersSight
 from lablet_gateway.streams import Entry, Filter, entry_of
+from lablet_gateway.underway import aside
 
 router = APIRouter(prefix=f"{PREFIX}/events", tags=["events"])
 _TENANT_OF = {"definition": PUBLIC_TENANT}
 _STORY_LIMIT = 10_000
 _PATIENCE_SECONDS = 2.0
-"""How long a listener waits for a replica that has just started to see the log."""
+"""How long a listener waits for a replica to see the log that it has not followed while nobody listened."""
 _TEXT = {"type": "string", "minLength": 1}
 _EVENT = {
     "type": "object",
@@ -176,7 +177,8 @@ async def stream(
         raise problems.invalid("label", str(error)) from error
     wanted = Filter(kinds, frozenset(part for value in ids or [] for part in value.split(",") if part),
                     correlation, labels)  # fmt: skip
-    await parts.hub.ready(_PATIENCE_SECONDS)
+    with aside():
+        await parts.hub.ready(_PATIENCE_SECONDS)
     place = await parts.hub.place(last_event_id)
     frames = parts.hub.frames(place, wanted, CallersSight(parts, caller), parts.settings.gateway_heartbeat_seconds)
     return EventStreamResponse(frames, parts.settings.gateway_stream_patience_seconds)

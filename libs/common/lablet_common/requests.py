@@ -17,8 +17,11 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, cast
 from uuid import UUID, uuid4, uuid5
+
+from pydantic_core import to_json
 
 from lablet_common.intents import Intent
 from lablet_common.resources.kinds import REQUEST, Kind, inbox_key, inbox_prefix, kind_of
@@ -62,6 +65,7 @@ def request_key(tenant: str, principal: str, route: str, idempotency_key: str) -
     return uuid5(_NAMESPACE, json.dumps([tenant, principal, route, idempotency_key]))
 
 
+@lru_cache(maxsize=256)
 def new_ids(kind: Kind, key: UUID) -> tuple[str, str]:
     """Ids of the request and of the resource it would make: `req-…` and, for a reservation, `rsv-…` with the same 26
     characters."""
@@ -130,7 +134,7 @@ class Accepted:
 def pointer_of(request: Request, place: int = 0) -> Put:
     """What puts the request into its owner's inbox; `place`: among those of the same transaction."""
     named = {"tenant": request.tenant, "request": request.id} | ({"place": place} if place else {})
-    return Put(inbox_key(request.spec.service, request.spec.shard, request.id), json.dumps(named).encode())
+    return Put(inbox_key(request.spec.service, request.spec.shard, request.id), to_json(named))
 
 
 async def accept(store: Store, request: Request) -> Accepted:

@@ -60,16 +60,18 @@ class StoringClient(Client):
         if len(block) + len(payload) > self.max_payload:
             raise nats.errors.MaxPayloadError
         token = b"%d" % next(self._numbers)
-        future = self._unacknowledged[token] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = self._unacknowledged[token] = loop.create_future()
+        deadline = loop.call_later(within, _give_up, future)  # what `asyncio.timeout` does, at a third of its price
         try:
             reply, size = f"{self._prefix}{token.decode()}", len(block)
             command = f"HPUB {subject} {reply} {size} {size + len(payload)}\r\n".encode()
             await self._send_command(b"%b%b%b\r\n" % (command, block, payload))
             if self._flush_queue is not None and self._flush_queue.empty():
                 await self._flush_pending()
-            async with asyncio.timeout(within):
-                answer = await future
+            answer = await future
         finally:
+            deadline.cancel()
             del self._unacknowledged[token]
         _check(answer)
 
@@ -102,6 +104,11 @@ class StoringClient(Client):
             if key is not _NO_NAME:
                 found[key] = value.strip().decode("utf-8", "replace")
         return found
+
+
+def _give_up(future: asyncio.Future[bytes]) -> None:
+    if not future.done():
+        future.set_exception(TimeoutError("the server has not acknowledged it"))
 
 
 def _name(name: bytes) -> str:

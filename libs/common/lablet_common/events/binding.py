@@ -44,7 +44,9 @@ class InvalidEvent(ValueError):
 def encode(event: CloudEvent) -> tuple[dict[str, str], bytes]:
     """The event in binary mode: headers and payload. Raises `InvalidEvent` for data that cannot be written as its
     `datacontenttype` says, or text that is not Unicode."""
-    headers = {f"{PREFIX}{name}": encode_value(value) for name, value in event.get_attributes().items()}
+    headers = {f"{PREFIX}{name}": _canonical(value) for name, value in event.get_attributes().items()}
+    if not _is_plain("".join(headers.values())):
+        headers = {name: encode_value(text) for name, text in headers.items()}
     return headers, _payload(event)
 
 
@@ -162,9 +164,8 @@ def decode_value(value: str) -> str:
 def _decode_binary(attributes: dict[str, Any], payload: bytes, raw: bool) -> CloudEvent:
     if not attributes:
         raise InvalidEvent("not a CloudEvent: no header begins with ce-")
-    for name, value in attributes.items():
-        if not value.isalnum():  # most values need no second look
-            attributes[name] = decode_value(value)
+    if not _is_plain("".join(attributes.values())):
+        attributes = {name: decode_value(value) for name, value in attributes.items()}
     data: Any = None
     if payload:
         data = payload if raw else _read(payload, attributes.get("datacontenttype"))
@@ -220,6 +221,11 @@ def _canonical(value: Any) -> str:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return str(value)
+
+
+def _is_plain(text: str) -> bool:
+    """Visible ASCII without quotes and percent signs: as a header's value it stands for itself."""
+    return text.isascii() and text.isprintable() and " " not in text and '"' not in text and "%" not in text
 
 
 def _payload(event: CloudEvent) -> bytes:

@@ -7,7 +7,6 @@ of a commit in the middle (only the latest is known by then).
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cloudevents.core.v1.event import CloudEvent
+from pydantic_core import to_json
 
 from lablet_common.events import subjects
 from lablet_common.events.binding import event_of
@@ -206,7 +206,7 @@ def _intent(request: Request, revision: int, source: str, replayed: bool, *, han
         causationid=f"request/{request.metadata.uid}/{revision}",
     )
     subject = subjects.intent_subject(spec.service, spec.shard, target_kind, target_id or subjects.NO_POOL)
-    out = _outgoing(subject, attributes, _json(spec.data), request.tenant, data_url(REQUEST, request))
+    out = _outgoing(subject, attributes, to_json(spec.data), request.tenant, data_url(REQUEST, request))
     if handed_on:
         return Outgoing(out.subject, out.event, message_id(request.tenant, source, f"{spec.event_id}\0{spec.shard}"))
     return out
@@ -275,7 +275,3 @@ def _decision(scaling: Scaling | None) -> tuple[str, str, str] | None:
 
 def _address(request: Request) -> tuple[str, str]:
     return request.spec.service, request.spec.shard
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()

@@ -6,6 +6,7 @@ the number of callers. A round that fails as a whole fails for all in it; an out
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 from lablet_common.acceptance import accept_all
@@ -17,6 +18,7 @@ from lablet_gateway.admission import DEEPEST, Admission
 
 T = TypeVar("T")
 U = TypeVar("U")
+_Asked = tuple[Sequence[T], asyncio.Future[Sequence[U | Exception]]]
 MANY = 5000
 """Calls that wait together unless the settings say otherwise."""
 _ANYTHING = "/clock"
@@ -40,45 +42,56 @@ class Gathering(Generic[T, U]):
     def __init__(self, work: Callable[[Sequence[T]], Awaitable[Sequence[U | Exception]]], most: int = MANY) -> None:
         self._work = work
         self._most = most
-        self._waiting: list[tuple[T, asyncio.Future[U]]] = []
+        self._waiting: list[_Asked[T, U]] = []
+        self._count = 0
+        """Items in `_waiting`."""
         self._rounds: asyncio.Task[None] | None = None
 
     async def ask(self, item: T) -> U:
         """The outcome of the item. Raises the error that stands for it, or that the whole round met, and `Overloaded`
         at once when too many wait."""
-        if len(self._waiting) >= self._most:
+        (outcome,) = await self.ask_all((item,))
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def ask_all(self, items: Sequence[T]) -> Sequence[U | Exception]:
+        """As `ask` for several that belong together: their outcomes, the errors that stand for single ones among them."""
+        if not items:
+            return ()
+        if self._count + len(items) > self._most:
             SHED.labels("etcd").inc()
             raise Overloaded(f"{self._most} calls wait for an answer already")
-        future: asyncio.Future[U] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
+        future: asyncio.Future[Sequence[U | Exception]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((items, future))
+        self._count += len(items)
         if self._rounds is None:
             self._rounds = asyncio.create_task(self._run(), name="gathering")
         return await future
 
     async def _run(self) -> None:
-        taken: list[tuple[T, asyncio.Future[U]]] = []
+        taken: list[_Asked[T, U]] = []
         try:
             while self._waiting:
-                taken, self._waiting = self._waiting, []
+                taken, self._waiting, self._count = self._waiting, [], 0
                 await self._round(taken)
         finally:
             self._rounds = None
             for _, future in taken:  # none is left open, unless the round was cancelled
                 future.cancel()
 
-    async def _round(self, taken: Sequence[tuple[T, asyncio.Future[U]]]) -> None:
-        outcomes: Sequence[U | Exception]
+    async def _round(self, taken: Sequence[_Asked[T, U]]) -> None:
         try:
-            outcomes = await self._work([item for item, _ in taken])
+            outcomes = iter(await self._work([item for items, _ in taken for item in items]))
         except Exception as error:  # noqa: BLE001 - whatever it is, those who asked are told
-            outcomes = [error] * len(taken)
-        for (_, future), outcome in zip(taken, outcomes, strict=True):
-            if future.done():
-                continue  # whoever asked has gone
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            for _, future in taken:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for items, future in taken:
+            own = list(islice(outcomes, len(items)))
+            if not future.done():  # else whoever asked has gone
+                future.set_result(own)
 
 
 def acceptance(store: Store, most: int = MANY, deepest: int = DEEPEST) -> Gathering[Request, Accepted]:

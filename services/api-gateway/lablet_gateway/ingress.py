@@ -28,6 +28,7 @@ from lablet_common.intents import (
     TemplateApply,
     WorkerRegister,
 )
+from lablet_common.requests import Accepted
 from lablet_common.resources.kinds import DEFINITION, POOL, RESERVATION, SERIES, TEMPLATE
 from lablet_common.resources.model import Model
 from lablet_common.resources.request import Problem, Request
@@ -75,10 +76,7 @@ async def take(parts: Parts, caller: Caller, inbound: Inbound) -> EventResult:
         if known is None or known.problem.status >= _DEPENDENCY_DOWN:
             raise
         return EventResult(result="refused", problem=problem_body(known.problem), **named)
-    if request is None:
-        return EventResult(result="ignored", **named)
-    subject = request.status.resource or request.spec.subject
-    return EventResult(result="accepted", request=f"{PREFIX}/requests/{request.id}", resource=subject, **named)
+    return EventResult(result="ignored", **named) if request is None else _accepted(inbound, request)
 
 
 async def take_all(parts: Parts, caller: Caller, batch: Sequence[Inbound]) -> list[EventResult]:
@@ -87,10 +85,40 @@ async def take_all(parts: Parts, caller: Caller, batch: Sequence[Inbound]) -> li
     results: list[EventResult] = []
     for together, run in itertools.groupby(batch, _is_new_reservation):
         if together:
-            results += await asyncio.gather(*(take(parts, caller, inbound) for inbound in run))
+            results += await _take_new(parts, caller, list(run))
         else:
             results += [await take(parts, caller, inbound) for inbound in run]
     return results
+
+
+async def _take_new(parts: Parts, caller: Caller, run: Sequence[Inbound]) -> list[EventResult]:
+    """What needs no look at the store before it is accepted goes in one piece; the rest, and whatever is to be said about
+    an acceptance, as if each had come alone."""
+    plain = {at: request for at, one in enumerate(run) if (request := _plain(parts, caller, one)) is not None}
+    outcomes = zip(plain, await parts.acceptance.ask_all(tuple(plain.values())), strict=True)
+    done = {at: _accepted(run[at], found.request) for at, found in outcomes if isinstance(found, Accepted)}
+    rest = [at for at in range(len(run)) if at not in done]
+    done |= zip(rest, await asyncio.gather(*(take(parts, caller, run[at]) for at in rest)), strict=True)
+    return [done[at] for at in range(len(run))]
+
+
+def _plain(parts: Parts, caller: Caller, inbound: Inbound) -> Request | None:
+    assert inbound.event is not None
+    try:
+        ask, data = _envelope(caller, inbound.event)
+        return Intake(parts, caller.asking(_RESERVE), ask).plain(_body(ReservationCreate, data))
+    except Refused:
+        return None  # `take` tells it
+
+
+def _accepted(inbound: Inbound, request: Request) -> EventResult:
+    return EventResult(
+        id=inbound.id,
+        source=inbound.source,
+        result="accepted",
+        request=f"{PREFIX}/requests/{request.id}",
+        resource=request.status.resource or request.spec.subject,
+    )
 
 
 def _is_new_reservation(inbound: Inbound) -> bool:
@@ -104,21 +132,7 @@ async def _accept(parts: Parts, caller: Caller, event: CloudEvent) -> Request | 
             return None
         near = problems.nearest(event.get_type(), INTENTS)
         raise problems.invalid("type", f"{event.get_type()} is nothing that can be asked", near)
-    tenant = event.get_extension("tenant")
-    if tenant not in (None, caller.tenant):
-        raise problems.FORBIDDEN(f"the event is for tenant {tenant}; the token is of {caller.tenant}")
-    correlation = event.get_extension("correlationid")
-    if correlation is not None and len(str(correlation)) > MAX_OPTIONAL_LENGTH:
-        raise problems.invalid("correlationid", f"it is longer than {MAX_OPTIONAL_LENGTH} characters")
-    ask = Ask(
-        _ROUTE,
-        f"{event.get_source()} {event.get_id()}",
-        correlation=str(correlation) if correlation else None,
-    )
-    try:
-        data = data_of(event)
-    except InvalidEvent as error:
-        raise problems.invalid("data", str(error)) from error
+    ask, data = _envelope(caller, event)
     if intent.body is SimulateRequested:
         return await simulation.ask(parts, caller.asking(intent.type), ask, _body(SimulationCreate, data))
     if intent.body is OptimiseRequested:
@@ -127,6 +141,21 @@ async def _accept(parts: Parts, caller: Caller, event: CloudEvent) -> Request | 
     if intent.kind is SERIES:
         return await _ask_series(SeriesIntake(parts, caller.asking(intent.type), ask), intent, event, data)
     return await _ask(Intake(parts, caller.asking(intent.type), ask), intent, event, data)
+
+
+def _envelope(caller: Caller, event: CloudEvent) -> tuple[Ask, dict[str, Any]]:
+    """Under which key it asks, and its data. Raises 403 for another tenant's, 422."""
+    tenant = event.get_extension("tenant")
+    if tenant not in (None, caller.tenant):
+        raise problems.FORBIDDEN(f"the event is for tenant {tenant}; the token is of {caller.tenant}")
+    correlation = event.get_extension("correlationid")
+    if correlation is not None and len(str(correlation)) > MAX_OPTIONAL_LENGTH:
+        raise problems.invalid("correlationid", f"it is longer than {MAX_OPTIONAL_LENGTH} characters")
+    key = f"{event.get_source()} {event.get_id()}"
+    try:
+        return Ask(_ROUTE, key, correlation=str(correlation) if correlation else None), data_of(event)
+    except InvalidEvent as error:
+        raise problems.invalid("data", str(error)) from error
 
 
 async def _ask_series(intake: SeriesIntake, intent: Intent, event: CloudEvent, data: dict[str, Any]) -> Request:

@@ -93,14 +93,26 @@ class Intake:
 
     async def reserve(self, body: ReservationCreate) -> Request:
         """A new reservation. Raises 422 for an unknown definition or pool and for a slot that has passed."""
-        intent = intent_of(RESERVATION, "requested")
-        digest = digest_of(body.to_dict())
-        pools = body.pools or (body.pool or DEFAULT_POOL,)
-        expired = body.hold.expires_at if body.hold is not None else None
-        errors = self._slot_errors(body.start, expired)
-        definition = await self._resolve(intent.kind, digest, body.definition, pools, errors, listed=bool(body.pools))
-        if isinstance(definition, Request):
-            return definition
+        request = self.plain(body)
+        if request is None:
+            digest = digest_of(body.to_dict())
+            found = await self._resolve(
+                RESERVATION, digest, body.definition, _pools_of(body), self._errors_of(body), listed=bool(body.pools)
+            )
+            if isinstance(found, Request):
+                return found
+            request = self._reservation(body, found, digest)
+        return await self._accepted(RESERVATION, request)
+
+    def plain(self, body: ReservationCreate) -> Request | None:
+        """What asks for a new reservation, ready to be accepted; None where the store has to be asked about it first, or
+        where something is wrong with it. A repeated key shows when the request is accepted."""
+        if self._errors_of(body) or (definition := self._known(body.definition, _pools_of(body))) is None:
+            return None
+        return self._reservation(body, definition, digest_of(body.to_dict()))
+
+    def _reservation(self, body: ReservationCreate, definition: Definition, digest: str) -> Request:
+        pools = _pools_of(body)
         _, reservation_id = new_ids(RESERVATION, self._key)
         data = ReservationRequested(
             id=reservation_id,
@@ -119,7 +131,10 @@ class Intake:
             extendable_minutes=body.extendable_minutes,
             hold=body.hold,
         )
-        return await self._accept(intent, reservation_id, data, pools[0], digest)
+        return self._request(intent_of(RESERVATION, "requested"), reservation_id, data, pools[0], digest)
+
+    def _errors_of(self, body: ReservationCreate) -> list[dict[str, str]]:
+        return self._slot_errors(body.start, body.hold.expires_at if body.hold is not None else None)
 
     async def _resolve(
         self,
@@ -306,6 +321,9 @@ class Intake:
         return Get(REQUEST.key(request_id, self._caller.tenant))
 
     async def _accept(self, intent: Intent, resource_id: str, body: Model, shard: str, digest: str) -> Request:
+        return await self._accepted(intent.kind, self._request(intent, resource_id, body, shard, digest))
+
+    def _request(self, intent: Intent, resource_id: str, body: Model, shard: str, digest: str) -> Request:
         request = build_request(
             intent,
             resource_id,
@@ -322,10 +340,13 @@ class Intake:
         if self._ask.correlation:
             metadata = request.metadata.model_copy(update={"correlation_id": self._ask.correlation})
             request = request.model_copy(update={"metadata": metadata})
+        return request
+
+    async def _accepted(self, kind: Kind, request: Request) -> Request:
         try:
             return (await self._parts.acceptance.ask(request)).request
         except Crowded:  # what was let in before has its answer all the same
-            if (earlier := await self._repeated(intent.kind, digest)) is None:
+            if (earlier := await self._repeated(kind, request.spec.digest)) is None:
                 raise
             return earlier
 
@@ -412,6 +433,10 @@ class Intake:
 async def _names_of(parts: Parts, kind: Kind) -> set[str]:
     found = await parts.store.range(kind.prefix, keys_only=True)
     return {kv.key.removeprefix(kind.prefix) for kv in found.items}
+
+
+def _pools_of(body: ReservationCreate) -> tuple[str, ...]:
+    return body.pools or (body.pool or DEFAULT_POOL,)
 
 
 def merged(present: WorkerPool | WorkerTemplate, patch: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from cloudevents.core.v1.event import CloudEvent
 
 from lablet_common.store import StoreUnavailable
 from lablet_gateway.envelopes import BATCH, MAX_BATCH
+from lablet_gateway.intake import Intake
 
 PATH = "/api/v1/events"
 BODY = {"definition": "ospf-basics", "start": "2027-03-01T09:00:00Z", "durationMinutes": 60}
@@ -65,6 +66,40 @@ async def test_a_good_event_in_a_bad_batch_is_not_lost(world: Any) -> None:
     assert results[1]["problem"]["errors"][0]["path"] == "type"
     assert results[2]["problem"]["errors"][0]["path"] == "data.seats"
     assert len(await world.inbox()) == 1
+
+
+async def test_new_reservations_of_a_batch_that_need_no_look_go_in_one_piece(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others, and what is refused, have the result that each would have alone, at its place."""
+    alone: list[Any] = []
+    real = Intake.reserve
+
+    async def counted(intake: Intake, body: Any) -> Any:
+        alone.append((body.definition, body.seats))
+        return await real(intake, body)
+
+    monkeypatch.setattr(Intake, "reserve", counted)
+    await world.caught_up()
+    exact = BODY | {"definition": "ospf-basics@1.0.0"}
+
+    async def send(*bodies: Any) -> list[Any]:
+        batch = [
+            {"id": str(at), "source": "/lms", "type": "io.lablet.reservation.requested.v1", "specversion": "1.0",
+             "data": body} for at, body in enumerate(bodies)
+        ]  # fmt: skip
+        answer = await world.client("ina").post(PATH, content=json.dumps(batch), headers={"Content-Type": BATCH})
+        assert [result["id"] for result in answer.json()["results"]] == [str(at) for at in range(len(bodies))]
+        return list(answer.json()["results"])
+
+    first = await send(exact, exact)
+    assert alone == []
+    again = await send(exact, exact | {"seats": 2}, BODY, exact | {"seats": 0}, exact)
+    assert again[0] == first[0], "the same event again has the same answer"
+    assert [one["result"] for one in again] == ["accepted", "refused", "accepted", "refused", "accepted"]
+    assert again[1]["problem"]["type"].endswith("/idempotency-key-reused")
+    assert alone == [("ospf-basics@1.0.0", 2), ("ospf-basics", 1)]
+    assert len(await world.inbox()) == 4
 
 
 async def test_single_events_that_are_wrong_are_answered_with_their_problem(world: Any) -> None:

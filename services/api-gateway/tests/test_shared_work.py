@@ -15,7 +15,7 @@ from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.store import Get, InvalidRequest, MemoryStore, StoreUnavailable, Transaction
 from lablet_common.store.cache import Caches
 from lablet_gateway.decisions import Decisions
-from lablet_gateway.gathering import Gathering, acceptance, lookups
+from lablet_gateway.gathering import Gathering, Overloaded, acceptance, lookups
 
 AT = datetime(2027, 3, 1, 8, 0, tzinfo=UTC)
 PATIENCE = 5.0
@@ -80,6 +80,17 @@ async def test_an_item_at_fault_is_told_alone_and_a_broken_round_tells_all() -> 
     outcomes = await asyncio.gather(*map(gathering.ask, (1, 0)), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, StoreUnavailable]
     assert await gathering.ask(3) == 3
+
+
+async def test_several_that_belong_together_are_asked_in_one_piece_and_each_has_its_outcome() -> None:
+    async def work(items: Sequence[int]) -> Sequence[int | Exception]:
+        return [ValueError(item) if item < 0 else item * 2 for item in items]
+
+    gathering: Gathering[int, int] = Gathering(work, 4)
+    alone, together, none = await asyncio.gather(gathering.ask(5), gathering.ask_all((1, -2, 3)), gathering.ask_all(()))
+    assert (alone, together[0], str(together[1]), together[2], none) == (10, 2, "-2", 6, ())
+    with pytest.raises(Overloaded):
+        await gathering.ask_all(range(5))
 
 
 async def test_one_who_goes_takes_nothing_from_the_others(store: MemoryStore) -> None:

@@ -27,7 +27,7 @@ from lablet_common.ownership import Fence, NotOwner
 from lablet_common.resources.kinds import Kind, cursor_key
 from lablet_common.resources.model import Resource
 from lablet_common.store.api import Compacted, EventType, KeyValue, Store, StoreUnavailable, WatchEvent
-from lablet_common.store.changes import decode
+from lablet_common.store.changes import as_told, decode
 from lablet_common.store.transaction import Conflict, Transaction
 from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import BRIDGE_LAG_REVISIONS, BRIDGE_LAG_SECONDS, EVENTS_LEFT_OUT
@@ -148,7 +148,7 @@ class Bridge:
             after = self._read(event.kv) if event.type is EventType.PUT else None
             if after is None or after.is_final:
                 self._remembered.pop(key, None)  # hardly anything comes after that
-            self._hand_out(key, revision, derive(self._kind, before, after, revision, source=self._source))
+            self._hand_out(key, revision, self._events(before, after, event.kv))
 
     def _read(self, kv: KeyValue) -> Resource[Any, Any]:
         """The resource, decoded once: what it was before a change is what the change before made it."""
@@ -159,6 +159,13 @@ class Bridge:
         if len(self._remembered) > _REMEMBERED:
             self._remembered.popitem(last=False)
         return resource
+
+    def _events(
+        self, before: Resource[Any, Any] | None, after: Resource[Any, Any] | None, kv: KeyValue, replayed: bool = False
+    ) -> list[Outgoing]:
+        """Of the change that left `kv`, which is as it is told already."""
+        text = None if after is None else as_told(after, kv)
+        return derive(self._kind, before, after, kv.mod_revision, source=self._source, replayed=replayed, text=text)
 
     async def _replay(self) -> None:
         """Publishes the present state of everything newer than what has been seen."""
@@ -172,8 +179,7 @@ class Bridge:
                 break
             after = page.items[-1].key
         for kv in sorted(newer, key=lambda kv: kv.mod_revision):
-            events = derive(self._kind, None, self._read(kv), kv.mod_revision, source=self._source, replayed=True)
-            self._hand_out(kv.key, kv.mod_revision, events)
+            self._hand_out(kv.key, kv.mod_revision, self._events(None, self._read(kv), kv, replayed=True))
         self._saw(revision)
 
     # -- publishing ------------------------------------------------------------------------------------------------

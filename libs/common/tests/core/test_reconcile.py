@@ -121,6 +121,26 @@ async def test_one_long_step_holds_up_nobody_else(background: Background) -> Non
     await reconciler.drained()
 
 
+async def test_thousands_of_steps_that_wait_for_nothing_leave_the_event_loop_its_turns(background: Background) -> None:
+    """The lease is kept on the same loop."""
+    stepped = 0
+
+    async def step(_: str) -> None:
+        nonlocal stepped
+        stepped += 1
+
+    reconciler: Reconciler[str] = Reconciler("test", step, concurrency=4)
+    background(reconciler.run())
+    await reconciler.drained()
+    for number in range(100):
+        reconciler.add(str(number))
+    before = stepped
+    while stepped < 100:
+        await asyncio.sleep(0)
+        assert stepped - before <= 8
+        before = stepped
+
+
 async def test_what_changes_during_a_step_is_looked_at_again(background: Background) -> None:
     seen: list[int] = []
     level = 0

@@ -79,6 +79,14 @@ def test_an_instances_files_land_in_a_folder_by_attempt_and_role(lablet, scripte
     assert written == ["work/1/collected/r1.cfg", "work/1/exported/lab.yaml"]
 
 
+def test_the_list_of_everything_says_how_many_older_uses_it_leaves_out(lablet, scripted):
+    shared = artifact()
+    shared["status"]["olderReferences"] = 40
+    scripted.on("GET", "/artifacts", page(shared, artifact(OTHER)))
+    assert "ins-a-1" in lablet("artifact", "list")
+    assert "40 older uses are not listed" in lablet.stderr
+
+
 def test_one_object_goes_to_standard_output_by_the_beginning_of_its_digest(lablet, scripted):
     scripted.on("GET", "/artifacts", page(artifact(), artifact(OTHER)))
     scripted.on("GET", f"/artifacts/{DIGEST}", httpx.Response(200, content=WORK))

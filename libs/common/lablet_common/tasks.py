@@ -2,7 +2,7 @@
 comes out as it is; a cancellation that a library swallows is raised after all."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -38,10 +38,26 @@ async def together(*work: Coroutine[Any, Any, Any]) -> None:
         while done:
             done.pop().result()
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        del task, tasks, done  # one holds the error that is being raised, which holds this frame
+        try:
+            await _ended(tasks)
+        finally:
+            del tasks, done  # one holds the error that is being raised, which holds this frame
+
+
+async def _ended(tasks: Sequence["asyncio.Future[Any]"]) -> None:
+    """Cancels all and waits for their ends, also when cancelled meanwhile: what comes next must not begin beside them."""
+    again = False
+    for task in tasks:
+        task.cancel()
+    while not all(task.done() for task in tasks):
+        try:
+            await asyncio.wait(tasks)
+        except asyncio.CancelledError:
+            again = True
+    for task in tasks:
+        _nobody_waits(task)
+    if again:
+        raise asyncio.CancelledError
 
 
 async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:

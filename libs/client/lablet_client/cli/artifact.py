@@ -29,11 +29,13 @@ def list_artifacts(
     """List what is stored, and what each file is called."""
     run = session(context)
     wanted = _role(role)
-    rows = run.run(lambda client: _rows(client, instance))
+    rows, older = run.run(lambda client: _rows(client, instance))
     shown = [row for row in rows if wanted in (None, row["role"])]
     if output in (Format.JSON, Format.YAML):
         write_data(run.console, shown, output)
         return
+    if older:
+        run.aside.print(f"{older} older uses are not listed: a file shows its latest, an instance all that it has")
     if not shown:
         run.aside.print("nothing is stored")
         return
@@ -105,11 +107,13 @@ def delete(
     run.console.print(f"what {run.run(work)} had is deleted", highlight=False)
 
 
-async def _rows(client: "Client", instance: str | None) -> Sequence[Mapping[str, Any]]:
+async def _rows(client: "Client", instance: str | None) -> tuple[Sequence[Mapping[str, Any]], int]:
+    """A row for each use, and how many older uses there are that no list has."""
     if instance is not None:
         subject = f"instance/{instance}"
-        return [{"subject": subject, **file.to_dict()} for file in await client.instances.artifacts(instance)]
-    return [
+        return [{"subject": subject, **file.to_dict()} for file in await client.instances.artifacts(instance)], 0
+    artifacts = [artifact async for artifact in client.artifacts.list(page_size=500)]
+    rows = [
         {
             "subject": reference.subject,
             "role": reference.role,
@@ -119,9 +123,10 @@ async def _rows(client: "Client", instance: str | None) -> Sequence[Mapping[str,
             "mediaType": artifact.spec.media_type,
             "digest": artifact.id,
         }
-        async for artifact in client.artifacts.list(page_size=500)
+        for artifact in artifacts
         for reference in artifact.status.references
     ]
+    return rows, sum(artifact.status.older_references for artifact in artifacts)
 
 
 async def _digest(client: "Client", beginning: str) -> str:

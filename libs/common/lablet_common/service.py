@@ -85,6 +85,7 @@ def open_store(settings: EtcdSettings) -> EtcdStore:
         ca_cert=settings.ca_cert,
         cert=settings.cert_cert,
         key=settings.cert_key,
+        commit_log=settings.commit_log,
     )
 
 

@@ -71,6 +71,9 @@ class EtcdSettings(Settings):
     ca_cert: Path | None = None
     cert_cert: Path | None = None
     cert_key: Path | None = None
+    commit_log: Path | None = None
+    """For fault runs: a file that gets a line for each write that was confirmed, with its revision and the ownership it
+    rested on."""
 
     @property
     def addresses(self) -> list[str]:

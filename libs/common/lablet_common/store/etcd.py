@@ -18,6 +18,7 @@ from lablet_common.store import errors
 from lablet_common.store.api import (
     Compacted,
     Compare,
+    Get,
     InvalidRequest,
     KeyValue,
     LeaseLost,
@@ -31,6 +32,7 @@ from lablet_common.store.api import (
 )
 from lablet_common.store.calls import Calls
 from lablet_common.store.channels import Endpoint, tls
+from lablet_common.store.journal import Journal
 from lablet_common.store.limits import check_key, check_put, check_range, check_transaction
 from lablet_common.store.proto import etcd_pb2 as pb
 from lablet_common.store.watch import Watch
@@ -47,8 +49,9 @@ class EtcdStore:
     `endpoints` are `host:port`, or URLs; `https` asks for TLS. Keys are put below `prefix`. `timeout` in seconds bounds each
     call; a write without an answer in that time is `OutcomeUnknown`. With `ca_cert` (PEM; else the system's authorities)
     the server is checked, with `cert` and `key` the client shows a certificate; `server_name` is expected in the server's
-    certificate instead of the address. Make it inside of the running event loop. Raises `InvalidRequest` without endpoints
-    or with half of a login, `OSError` for unreadable files.
+    certificate instead of the address; `commit_log` is a file that gets a line for each confirmed write (see `journal`).
+    Make it inside of the running event loop. Raises `InvalidRequest` without endpoints or with half of a login, `OSError`
+    for unreadable files.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class EtcdStore:
         key: Path | None = None,
         *,
         server_name: str | None = None,
+        commit_log: Path | None = None,
         watch_silence_seconds: float = _SILENCE_SECONDS,
     ) -> None:
         if not endpoints:
@@ -78,6 +82,7 @@ class EtcdStore:
         self._names = Names(prefix)
         self._calls = Calls(members, timeout, login)
         self._silence = watch_silence_seconds
+        self._journal = Journal(commit_log) if commit_log is not None else None
 
     # -- reads -----------------------------------------------------------------------------------------------------
 
@@ -126,12 +131,16 @@ class EtcdStore:
     async def put(self, key: str, value: bytes, *, lease: int = 0) -> int:
         check_put(key, value)
         answer = await self._calls.unary("Put", pb.PutRequest(key=self._names.key(key), value=value, lease=lease))
+        if self._journal is not None:
+            self._journal.note(answer.header.revision)
         return int(answer.header.revision)
 
     async def delete(self, key: str, *, prefix: bool = False) -> int:
         check_key(key)
         first, end = self._names.below(key) if prefix else (self._names.key(key), b"")
         answer = await self._calls.unary("DeleteRange", pb.DeleteRangeRequest(key=first, range_end=end))
+        if self._journal is not None and answer.deleted:
+            self._journal.note(answer.header.revision)
         return int(answer.deleted)
 
     async def txn(
@@ -146,6 +155,8 @@ class EtcdStore:
         answer = await self._calls.unary("Txn", request)
         if not answer.succeeded:
             STORE_CONFLICTS.inc()
+        elif self._journal is not None and any(not isinstance(one, Get) for one in success):
+            self._journal.note(answer.header.revision, compares)
         reads = tuple(
             self._names.key_values(response.response_range.kvs)
             for response in answer.responses
@@ -208,6 +219,8 @@ class EtcdStore:
     async def close(self) -> None:
         """Ends the connections; calls and watches that are under way raise `StoreUnavailable`."""
         await self._calls.close()
+        if self._journal is not None:
+            self._journal.close()
 
     async def _compacted(self, error: InvalidRequest, revision: int, at_least: int) -> StoreError:
         """`Compacted` with the oldest revision left, which only a watch is told; any other error as it is."""

@@ -35,8 +35,8 @@ test: $(READY) ## every test but the long tier (under ten minutes)
 test-all: $(READY) ## the long tier too
 	$(BIN)/python -m pytest $(SPREAD)
 
-chaos: $(READY) ## fault runs: four seeds under load, everything killed, paused and cut off (SEEDS=n for more, RECORD=file to go on where it stopped)
-	@$(BIN)/lablet chaos --seeds $(or $(SEEDS),4) $(if $(RECORD),--record $(RECORD))
+chaos: $(READY) ## fault runs: four seeds under load, everything killed, paused and cut off (SEEDS=n for more, AGENTS=n hosts that run jobs, HA=1 for three of etcd and NATS, RECORD=file to go on where it stopped)
+	@$(BIN)/lablet chaos --seeds $(or $(SEEDS),4) --agents $(or $(AGENTS),2) $(if $(filter 1,$(HA)),--ha) $(if $(RECORD),--record $(RECORD))
 
 soak: $(READY) ## two hours under a steady load: nothing is lost, nothing grows (HOURS=n); the report is out/soak-report.html
 	@$(BIN)/lablet soak --hours $(or $(HOURS),2)

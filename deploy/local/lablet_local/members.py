@@ -6,7 +6,7 @@ into a cluster's, nor the other way.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 import httpx
@@ -82,19 +82,28 @@ class Members:
 
     async def stream_leader(self, client: httpx.AsyncClient, stream: str) -> str | None:
         """The NATS process that leads a stream, as the first server says that knows one; None while none does."""
+        async for one in self._streams(client):
+            leader = str((one.get("cluster") or {}).get("leader", ""))
+            if one["name"] == stream and leader in self.names("nats"):
+                return leader
+        return None
+
+    async def stream_replicas(self, client: httpx.AsyncClient) -> dict[str, int]:
+        """Stream → how many servers keep it, by its configuration as the servers tell it."""
+        return {str(one["name"]): int(one["config"]["num_replicas"]) async for one in self._streams(client)}
+
+    async def _streams(self, client: httpx.AsyncClient) -> AsyncIterator[Json]:
+        """What each server that answers says of each stream that it keeps."""
         for number in self.numbers:
             monitor = f"http://127.0.0.1:{self.ports.of_member(number).nats_monitor}"
             try:
-                answer = await client.get(f"{monitor}/jsz?streams=true")
+                answer = await client.get(f"{monitor}/jsz?streams=true&config=true")
                 told: Json = answer.raise_for_status().json()
             except httpx.HTTPError:
                 continue
             for account in told.get("account_details") or ():
                 for one in account.get("stream_detail") or ():
-                    leader = str((one.get("cluster") or {}).get("leader", ""))
-                    if one["name"] == stream and leader in self.names("nats"):
-                        return leader
-        return None
+                    yield one
 
 
 async def leaders(state: Json, client: httpx.AsyncClient) -> dict[str, str | None]:

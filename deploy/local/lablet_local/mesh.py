@@ -62,12 +62,13 @@ class LocalMesh:
     """One mesh. `async with LocalMesh(folder) as mesh:` starts it, waits until it is ready, and ends it in order.
 
     `speed` (lab seconds per real second) and `port_base` are taken from the folder's last start when not given.
-    `replicas` names services (`scheduler`, `gateway`, `workers`, `artifacts`); `environment` is added to every
-    service's, `environments` to those of the services that it names. `lead_minutes` is the lab time before a slot at
-    which instances are made; `start` sets the lab clock of a fresh folder; `spans` keeps recent spans for `lablet
+    `replicas` names services (`scheduler`, `gateway`, `workers`, `artifacts`); `environment` is added to every service's,
+    `environments` to those of the services, or single processes, that it names. `lead_minutes` is the lab time before a
+    slot at which instances are made; `start` sets the lab clock of a fresh folder; `spans` keeps recent spans for `lablet
     trace`; `agents` join the pool `agents` from this machine; `ha`: three of etcd and three of NATS (a folder stays with
-    what it was begun with), which call each other `called_at` (see `members`). Raises `AlreadyRunning`, `PortsBusy`,
-    `TooFast`, `BinaryMissing`, `NotReady`, `OtherShape`, `TemplatesMissing`.
+    what it was begun with), which call each other `called_at` (see `members`); `etcd_quota`: bytes that etcd's file may
+    grow to, where that is not etcd's own limit. Raises `AlreadyRunning`, `PortsBusy`, `TooFast`, `BinaryMissing`,
+    `NotReady`, `OtherShape`, `TemplatesMissing`.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class LocalMesh:
         agents: int = 0,
         ha: bool = False,
         called_at: Mapping[str, str] | None = None,
+        etcd_quota: int | None = None,
     ) -> None:
         self.folder = DataFolder(data.expanduser().resolve())
         self.keys = KeyRing(self.folder)
@@ -99,6 +101,7 @@ class LocalMesh:
         self._agents = agents_module.workers(agents)
         self._member_count = choose_count(self.folder, asked=ha, chosen=self._choices)
         self._called_at = dict(called_at or {})
+        self._etcd_quota = etcd_quota
         self._port_base = port_base
         self._clock_start = start
         self._environment = dict(environment or {})
@@ -200,6 +203,10 @@ class LocalMesh:
     async def stream_leader(self, stream: str) -> str | None:
         """The process that leads a stream of NATS; None while none does, or where there is one server alone."""
         return await self.members.stream_leader(self._http, stream)
+
+    async def stream_replicas(self) -> dict[str, int]:
+        """Stream of NATS → how many servers keep it."""
+        return await self.members.stream_replicas(self._http)
 
     def nats_login(self, user: str) -> tuple[str, str]:
         """User and password; users are the four services' names, `observer` (reads all) and `outside` (see `messaging`)."""
@@ -308,7 +315,7 @@ class LocalMesh:
         choices = {"portBase": self.ports.base, "speed": self.pace.speed, "members": self._member_count}
         write_private(self.folder.choices, json.dumps(choices))
         self._client = new_client()
-        site = Site(self.folder, self.ports, self.keys, self._client, self.members)
+        site = Site(self.folder, self.ports, self.keys, self._client, self.members, self._etcd_quota)
         etcd, nats, rclone = await asyncio.gather(*map(asyncio.to_thread, (find_etcd, find_nats, find_rclone)))
         self.etcd_binary = etcd
         self._announce(f"etcd {etcd.version} ({etcd.path}): {etcd.remark}")
@@ -346,10 +353,11 @@ class LocalMesh:
         finally:
             await store.close()
 
-    def _environment_of(self, service: str) -> dict[str, str]:
+    def _environment_of(self, service: str, process: str) -> dict[str, str]:
         traced = f"http://127.0.0.1:{self.ports.spans}"
         spans = {"OTEL_EXPORTER_OTLP_ENDPOINT": traced, "TRACE_STORE_URL": traced} if self._spans else {}
-        return {**spans, **self._environment, **self._environments.get(service, {})}
+        named = self._environments
+        return {**spans, **self._environment, **named.get(service, {}), **named.get(process, {})}
 
     def addresses(self) -> dict[str, str]:
         """Process → the address at which it answers."""

@@ -30,6 +30,8 @@ class Site:
     client: httpx.AsyncClient
     members: Members
     """Of etcd and of NATS."""
+    etcd_quota: int | None = None
+    """Bytes that etcd's file may grow to; None: etcd's own limit (2 GiB)."""
 
 
 def plain_environment(**more: str) -> dict[str, str]:
@@ -64,6 +66,8 @@ def etcd_process(site: Site, binary: Binary, number: int = 1) -> Process:
         "logger": "zap",
         "log-level": "warn",
     }
+    if site.etcd_quota is not None:
+        options["quota-backend-bytes"] = str(site.etcd_quota)
     return Process(
         name=name,
         argv=(str(binary.path), *(f"--{name}={value}" for name, value in options.items())),

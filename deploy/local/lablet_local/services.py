@@ -65,11 +65,11 @@ def replica_counts(wanted: Mapping[str, int]) -> dict[str, int]:
 
 
 def service_processes(
-    site: Site, pace: Pace, counts: Mapping[str, int], secrets: Secrets, more: Callable[[str], Mapping[str, str]]
+    site: Site, pace: Pace, counts: Mapping[str, int], secrets: Secrets, more: Callable[[str, str], Mapping[str, str]]
 ) -> list[Process]:
-    """Every replica of every service. What `more` gives for a service wins over what the mesh sets."""
+    """Every replica of every service. What `more` gives for a service and its process wins over what the mesh sets."""
     return [
-        _process(site, pace, service, number, secrets, more(service))
+        _process(site, pace, service, number, secrets, more(service, f"{service}-{number}"))
         for service in Service
         for number in range(1, counts[service] + 1)
     ]

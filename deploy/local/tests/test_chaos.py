@@ -14,8 +14,20 @@ from lablet_common.resources.kinds import Service
 from lablet_local.chaos import checks
 from lablet_local.chaos.jobs import Ledger, lives, never_twice
 from lablet_local.chaos.load import Asked, Seen
+from lablet_local.chaos.machines import one_machine_a_worker
 from lablet_local.chaos.network import Network
-from lablet_local.chaos.schedule import LEADER_OF, OF_MANY, SERVERS, STREAMS, Fault, Kind, plan
+from lablet_local.chaos.run import kept_by_all
+from lablet_local.chaos.schedule import (
+    A_MACHINE,
+    FORGETFUL,
+    LEADER_OF,
+    OF_MANY,
+    SERVERS,
+    STREAMS,
+    Fault,
+    Kind,
+    plan,
+)
 from lablet_local.chaos.seats import none_given_up
 from lablet_local.chaos.terms import kept_series
 from lablet_local.demo.checks.store import never_double_booked
@@ -34,10 +46,13 @@ def test_a_seed_gives_the_same_faults_each_time_and_another_seed_others() -> Non
 
 def test_over_many_seeds_every_kind_comes_and_every_process_and_pair_is_hit() -> None:
     faults = [fault for seed in range(60) for fault in plan(seed, 60, REPLICAS, 2.0, sound_etcd=True)]
-    assert {fault.kind for fault in faults} == set(Kind) - set(OF_MANY)
-    assert {fault.target for fault in faults if fault.kind is Kind.KILL} == {*REPLICAS, *SERVERS}
-    cut = {fault.target for fault in faults if fault.kind is Kind.CUT}
-    assert cut == {f"{service}→{server}" for service in Service for server in SERVERS} - {"scheduler→s3"}
+    targets = {kind: {fault.target for fault in faults if fault.kind is kind} for kind in Kind}
+    assert {kind for kind in Kind if targets[kind]} == set(Kind) - set(OF_MANY)
+    assert targets[Kind.KILL] == targets[Kind.RESTART] == {*REPLICAS, *SERVERS}
+    assert targets[Kind.PAUSE] == {*REPLICAS, *SERVERS, A_MACHINE}
+    without = {f"{caller}→s3" for caller in ("scheduler", "scheduler-1", "scheduler-2")}
+    pairs = {f"{caller}→{server}" for caller in (*Service, *REPLICAS) for server in SERVERS} - without
+    assert targets[Kind.CUT] | targets[Kind.SWALLOW] | targets[Kind.DELAY] == pairs
 
 
 def test_a_paused_process_sleeps_past_its_lease() -> None:
@@ -58,7 +73,7 @@ def test_an_etcd_that_may_lose_writes_is_not_killed() -> None:
 
 def test_odd_seeds_forget_nothing_so_that_every_event_can_be_asked_for() -> None:
     faults = [fault for seed in range(1, 60, 2) for fault in plan(seed, 60, REPLICAS, 2.0, sound_etcd=True)]
-    assert not [fault for fault in faults if fault.kind in (Kind.COMPACT, Kind.PURGE)]
+    assert not [fault for fault in faults if fault.kind in FORGETFUL]
 
 
 def of_three() -> list[list[Fault]]:
@@ -87,26 +102,27 @@ def test_nothing_is_compacted_while_the_one_who_writes_history_down_may_be_away(
     compacted = 0
     for faults in of_three():
         shaken = [fault for fault in faults if fault.shakes == "etcd"]
-        for fault in (one for one in faults if one.kind is Kind.COMPACT):
+        for fault in (one for one in faults if one.kind in (Kind.COMPACT, Kind.FULL)):
             compacted += 1
             assert not [one for one in shaken if one.at <= fault.at < one.at + one.seconds + 4]
     assert compacted
 
 
-async def test_with_three_members_each_service_has_a_proxy_to_each_and_all_are_cut_together() -> None:
-    async with Network(PortBlock(20_000), 3) as network:
-        led = network.environments["scheduler"]
-        assert len(network.between("scheduler→nats")) == 3
-        assert led["NATS_URL"] == ",".join(f"nats://{proxy.endpoint}" for proxy in network.between("scheduler→nats"))
-        assert led["ETCD_ENDPOINTS"] == ",".join(proxy.endpoint for proxy in network.between("scheduler→etcd"))
+async def test_with_three_members_each_replica_has_a_proxy_to_each_and_all_are_cut_together() -> None:
+    async with Network(PortBlock(20_000), 3, REPLICAS) as network:
+        led = network.environments["scheduler-1"]
+        assert len(network.between("scheduler→nats")) == 6
+        assert led["NATS_URL"] == ",".join(f"nats://{proxy.endpoint}" for proxy in network.between("scheduler-1→nats"))
+        assert led["ETCD_ENDPOINTS"] == ",".join(proxy.endpoint for proxy in network.between("scheduler-1→etcd"))
 
 
-async def test_services_are_led_through_their_own_proxies_and_healing_lets_everything_through() -> None:
-    async with Network(PortBlock(20_000)) as network:
+async def test_replicas_are_led_through_their_own_proxies_and_healing_lets_everything_through() -> None:
+    async with Network(PortBlock(20_000), replicas=REPLICAS) as network:
         led = network.environments
-        assert len({endpoint for settings in led.values() for endpoint in settings.values()}) == 11
-        (proxy,) = network.between("scheduler→etcd")
-        assert led["scheduler"]["ETCD_ENDPOINTS"] == proxy.endpoint
+        assert len({endpoint for settings in led.values() for endpoint in settings.values()}) == 22
+        (proxy,) = network.between("scheduler-1→etcd")
+        assert led["scheduler-1"]["ETCD_ENDPOINTS"] == proxy.endpoint
+        assert network.between("scheduler→etcd") == (proxy, *network.between("scheduler-2→etcd"))
         proxy.refuse, proxy.delay_seconds = True, 1.0
         network.heal()
         assert (proxy.refuse, proxy.delay_seconds) == (False, 0.0)
@@ -119,8 +135,8 @@ async def test_a_slow_connection_brings_everything_late() -> None:
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with Network(PortBlock(port - 4)) as network:
-        (proxy,) = network.between("scheduler→nats")
+    async with Network(PortBlock(port - 4), replicas=REPLICAS) as network:
+        (proxy,) = network.between("scheduler-2→nats")
         proxy.delay_seconds = 0.05
         host, _, number = proxy.endpoint.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(number))
@@ -154,6 +170,9 @@ def test_a_lost_and_a_doubled_reservation_are_seen() -> None:
     seen = Seen([Asked("reserve", "k", 201, resource="rsv-1")])
     made = ("/reservations/rsv-1", {"status": {"phase": "Scheduled"}})
     assert checks.kept(Evidence(history=history(made, made)), seen).ok
+    gone = history(made, ("/reservations/rsv-1", None))
+    assert "is gone" in checks.kept(Evidence(history=gone), seen).detail
+    assert checks.kept(Evidence(history=gone, archived=("rsv-1",)), seen).ok
     assert "never made" in checks.kept(Evidence(history=()), seen).detail
     twice = history(made, ("/reservations/rsv-1", None), made)
     assert "made 2 times" in checks.kept(Evidence(history=twice), seen).detail
@@ -188,7 +207,7 @@ def test_two_machines_of_one_worker_at_a_time_are_seen(begin: float, ok: bool) -
         return {"name": "default-001", "id": name, "facts": facts}
 
     evidence = Evidence(machines=(machine("m-1", 1, 3), machine("m-2", begin, 9)))
-    assert checks.one_machine_a_worker(evidence).ok is ok
+    assert one_machine_a_worker(evidence).ok is ok
 
 
 def test_a_killed_machine_ends_with_what_the_cloud_saw() -> None:
@@ -241,7 +260,7 @@ def test_a_series_that_is_lost_or_decided_twice_and_a_date_with_two_reservations
 
 def test_series_are_asked_about_only_where_some_were_booked() -> None:
     def claims(*seen: Asked) -> list[str]:
-        return [check.claim for check in checks.judge(Evidence(), Seen(list(seen)), every_event=False)]
+        return [check.claim for check in checks.judge(Evidence(), Seen(list(seen)))]
 
     assert not [claim for claim in claims(Asked("series", "k", 0)) if "series" in claim]
     assert [claim for claim in claims(Asked("series", "k", 202, resource="ser-1")) if "series" in claim]
@@ -394,3 +413,10 @@ def test_a_seat_that_has_a_place_is_not_given_up_inside_its_slot(
     }
     history = (Change(2, "/reservations/rsv-a", reservation), Change(3, "/instances/ins-a-1", ended))
     assert none_given_up(Evidence(history=history)).ok == ok
+
+
+def test_a_stream_that_too_few_servers_keep_is_seen() -> None:
+    kept = dict.fromkeys(STREAMS, 3)
+    assert kept_by_all({**kept, "DLQ": 3}, 3).ok
+    assert "EVENTS by 1" in kept_by_all({**kept, "EVENTS": 1}, 3).detail
+    assert "EVENTS by 0" in kept_by_all({name: 3 for name in STREAMS if name != "EVENTS"}, 3).detail

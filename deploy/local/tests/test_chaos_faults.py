@@ -1,12 +1,17 @@
 """Faults of members are carried out on who leads at that moment, and ended."""
 
+import asyncio
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from lablet_local.chaos.chronicle import Chronicle
 from lablet_local.chaos.faults import Injector
 from lablet_local.chaos.network import Network
-from lablet_local.chaos.schedule import Fault, Kind
+from lablet_local.chaos.schedule import A_MACHINE, Fault, Kind
 from lablet_local.members import MANY, Members
 from lablet_local.mesh import LocalMesh
 from lablet_local.ports import PortBlock
@@ -18,6 +23,7 @@ class Mesh:
     def __init__(self, etcd: str | None = "etcd-3", stream: str | None = "nats-2") -> None:
         self.members = Members(PortBlock(7400), MANY)
         self.done: list[tuple[str, str]] = []
+        self.running: list[dict[str, Any]] = []
         self._etcd, self._stream = etcd, stream
 
     async def etcd_leader(self) -> str | None:
@@ -32,6 +38,9 @@ class Mesh:
 
     async def restart(self, name: str) -> None:
         self.done.append(("restart", name))
+
+    async def machines(self) -> list[dict[str, Any]]:
+        return self.running
 
 
 class Peers:
@@ -49,7 +58,7 @@ async def carried_out(mesh: Mesh, *faults: Fault) -> tuple[Injector, Peers]:
     network = Network(PortBlock(7400), MANY)
     peers = Peers()
     network.peers = cast("Any", peers)
-    injector = Injector(cast("LocalMesh", mesh), network, 1)
+    injector = Injector(cast("LocalMesh", mesh), network, Chronicle(["127.0.0.1:1"]), 1)
     await injector.run(faults)
     return injector, peers
 
@@ -79,3 +88,34 @@ async def test_members_are_restarted_in_turn() -> None:
     mesh = Mesh()
     await carried_out(mesh, Fault(0, Kind.ROLLING, "nats"))
     assert mesh.done == [("restart", "nats"), ("restart", "nats-2"), ("restart", "nats-3")]
+
+
+async def test_a_simulated_worker_that_runs_stands_still_and_goes_on() -> None:
+    mesh = Mesh()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        mesh.running = [
+            {"id": "m-1", "state": "stopped", "pid": None},
+            {"id": "m-2", "state": "running", "pid": process.pid},
+        ]
+        pausing = asyncio.create_task(carried_out(mesh, Fault(0, Kind.PAUSE, A_MACHINE, 1.0)))
+        await until(lambda: state_of(process.pid) == "T")
+        injector, _ = await pausing
+        await until(lambda: state_of(process.pid) == "S")
+        process.kill()
+    assert injector.hit == {A_MACHINE: 1}
+
+
+async def test_where_no_worker_runs_none_is_killed_or_paused() -> None:
+    mesh = Mesh()
+    injector, _ = await carried_out(mesh, Fault(0, Kind.MACHINE), Fault(0, Kind.PAUSE, A_MACHINE, 1.0))
+    assert (injector.missed, injector.done.total()) == (2, 0)
+
+
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not holds():
+            await asyncio.sleep(0.01)

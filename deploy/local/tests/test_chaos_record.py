@@ -6,16 +6,19 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lablet_local.binaries import BinaryMissing
+from lablet_local.chaos import command
 from lablet_local.chaos.command import ChaosOptions, run_chaos, run_sum, summary
 from lablet_local.chaos.load import Asked, Seen
 from lablet_local.chaos.record import BadRecord, Record, append, read, record_of, summed
 from lablet_local.chaos.run import Verdict
-from lablet_local.demo.checks.check import Check
+from lablet_local.demo.checks.check import Check, Harm
+from lablet_local.supervisor import NotReady
 
 
-def record(seed: int, *broken: str, claim: str = "every request was answered in the end", members: int = 1) -> Record:
+def record(seed: int, *broken: str, harm: Harm = Harm.LOST, members: int = 1) -> Record:
     seen = Seen([Asked("reserve", "k", 201), Asked("cancel", "l", 202)], longest_unavailable=1.26)
-    checks = (Check("etcd", claim, 4, broken),)
+    checks = (Check("etcd", "every request was answered in the end", 4, broken, harm),)
     verdict = Verdict(seed, checks, Counter({"kill": 3, "cut": 1}), seen, 31.4, outcomes=Counter({"Completed": 1}))
     return record_of(verdict, members=members, seconds=25, took=70.04)
 
@@ -47,24 +50,16 @@ def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
     assert run_sum([file]) == 2
 
 
-@pytest.mark.parametrize(
-    ("claim", "counted"),
-    [
-        ("every accepted reservation was made exactly once", "lost"),
-        ("no lab ran in two places at a time", "doubled"),
-        ("no worker was booked beyond its capacity", "overcommitted"),
-    ],
-)
-def test_each_kind_of_harm_is_counted_where_it_belongs(claim: str, counted: str) -> None:
-    found = record(1, "a", "b", claim=claim)
-    figures = {name: getattr(found, name) for name in ("lost", "doubled", "overcommitted")}
-    assert figures == {"lost": 0, "doubled": 0, "overcommitted": 0, counted: 2}
+@pytest.mark.parametrize("harm", list(Harm))
+def test_each_kind_of_harm_is_counted_where_it_belongs(harm: Harm) -> None:
+    found = record(1, "a", "b", harm=harm)
+    assert {name: getattr(found, name) for name in Harm} == dict.fromkeys(Harm, 0) | {harm: 2}
 
 
 def test_the_sum_counts_every_run_and_names_a_seed_that_failed_once() -> None:
     table = summed([record(1), record(2, "k"), record(2), record(5, members=3)]).splitlines()
-    assert table[2] == "| 1 etcd, 1 NATS | 3 | 2 | 2 | 12 | 6 | 1 | 0 | 0 | 1.3 s | 31 s |"
-    assert table[3] == "| 3 etcd, 3 NATS | 1 | 1 | 1 | 4 | 2 | 0 | 0 | 0 | 1.3 s | 31 s |"
+    assert table[2] == "| 1 etcd, 1 NATS | 3 | 2 | 2 | 12 | 6 | 1 | 0 | 0 | 0 | 1.3 s | 31 s |"
+    assert table[3] == "| 3 etcd, 3 NATS | 1 | 1 | 1 | 4 | 2 | 0 | 0 | 0 | 0 | 1.3 s | 31 s |"
     assert "12 kill, 4 cut" in table[5]
     assert table[6].startswith("Seed 2 (1 etcd, 1 NATS) failed: etcd: every request")
 
@@ -83,3 +78,33 @@ def test_seeds_that_stand_in_the_record_are_not_run_again(tmp_path: Path, capsys
     assert run_chaos(ChaosOptions(first=4, seeds=2, seconds=25, record=file)) == 0
     assert "chaos: ok seeds=2 faults=8" in capsys.readouterr().out
     assert run_sum([file]) == 0
+
+
+def test_a_seed_whose_mesh_does_not_come_back_is_a_failed_one_and_the_next_is_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run_seed(seed: int, *_: object, **__: object) -> Verdict:
+        if seed == 7:
+            raise NotReady("not ready after 60 s: scheduler-1 (its log:\n gone)")
+        return Verdict(seed, (Check("etcd", "all is well", 1),), Counter({"kill": 3}), Seen(), 9.0)
+
+    monkeypatch.setattr(command, "run_seed", run_seed)
+    file = tmp_path / "runs.jsonl"
+    assert run_chaos(ChaosOptions(first=6, seeds=3, keep=tmp_path, record=file)) == 1
+    said = "mesh: it came back and could be judged: NotReady: not ready after 60 s: scheduler-1 (its log: gone)"
+    assert [(one.seed, one.unsettled, one.broken) for one in read(file)] == [(6, 0, []), (7, 1, [said]), (8, 0, [])]
+    told = capsys.readouterr().out
+    assert f"BROKEN {said}" in told
+    assert "again: lablet chaos --seed 7" in told
+    assert "chaos: failed seeds: 7\nchaos: FAILED seeds=3 faults=6" in told
+    assert run_chaos(ChaosOptions(first=6, seeds=3, keep=tmp_path, record=file)) == 1, "it is not tried again"
+
+
+def test_where_no_mesh_can_be_started_no_seed_is_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run_seed(*_: object, **__: object) -> Verdict:
+        raise BinaryMissing("no etcd")
+
+    monkeypatch.setattr(command, "run_seed", run_seed)
+    file = tmp_path / "runs.jsonl"
+    assert run_chaos(ChaosOptions(keep=tmp_path, record=file)) == 2
+    assert not file.exists()

@@ -6,14 +6,19 @@ compared: one that compared nothing has failed.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
+from lablet_local.chaos import licences
 from lablet_local.chaos.jobs import Ran, never_twice
 from lablet_local.chaos.load import Seen
+from lablet_local.chaos.machines import one_machine_a_worker
+from lablet_local.chaos.outcomes import every_kind_decided
+from lablet_local.chaos.owners import Commit, no_stale_owner
 from lablet_local.chaos.seats import none_given_up
 from lablet_local.chaos.terms import kept_series
 from lablet_local.demo.books import FINAL, Json, below, is_agent, phase
 from lablet_local.demo.checks import ground, stream
-from lablet_local.demo.checks.check import Check
+from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.checks.store import never_double_booked
 from lablet_local.demo.evidence import Evidence
 
@@ -25,30 +30,52 @@ _ENDS: Mapping[str, tuple[str, ...]] = {
 _DECIDED = ("Decided", "Refused")
 
 
-def judge(evidence: Evidence, seen: Seen, *, every_event: bool, jobs: Iterable[Ran] = ()) -> list[Check]:
-    """`every_event`: neither history nor stream was made to forget, so each change must have been told. `jobs`: the lives
-    that they had."""
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What a run made etcd and the stream of events forget, so that less can be asked of them."""
+
+    compacted: bool = False
+    """History was compacted behind the bridges: what came before is told by its last state alone."""
+    purged_at: int = 0
+    """The stream was emptied last at that revision: what is older need not stand in it."""
+    gap: str = ""
+    """What is missing in the history that the verdict rests on."""
+
+
+def judge(
+    evidence: Evidence,
+    seen: Seen,
+    *,
+    forgotten: Forgotten = Forgotten(),
+    jobs: Iterable[Ran] = (),
+    commits: Iterable[Commit] = (),
+) -> list[Check]:
+    """`jobs`: the lives that they had; `commits`: what the services say that they have written."""
     found = ground.read(evidence)
     drawn = {one.what for one in seen.accepted}
+    every = not (forgotten.compacted or forgotten.gap)
     return [
         answered(seen),
         one_outcome(evidence),
+        every_kind_decided(evidence, seen),
         kept(evidence, seen),
         *([kept_series(evidence, seen)] if "series" in drawn else []),
         *([never_twice(evidence, seen, jobs)] if "run" in drawn else []),
         at_rest(evidence),
         none_given_up(evidence),
+        *([] if forgotten.gap else [no_stale_owner(evidence, commits)]),
         never_double_booked(evidence),
         *ground.never_doubled(evidence, found),
         one_machine_a_worker(evidence),
-        *(stream.checks(evidence) if every_event else [stream.in_order(evidence), stream.nothing_invented(evidence)]),
+        *licences.checks(evidence),
+        *stream.checks(evidence, since=forgotten.purged_at, every=every, whole=not forgotten.gap),
     ]
 
 
 def answered(seen: Seen) -> Check:
     """A patient client got an answer to everything."""
     broken = [f"{one.what} {one.key} after {one.tries} tries" for one in seen.asked if not one.status]
-    return Check("clients", "every request was answered in the end", len(seen.asked), tuple(broken))
+    return Check("clients", "every request was answered in the end", len(seen.asked), tuple(broken), Harm.UNSETTLED)
 
 
 def one_outcome(evidence: Evidence) -> Check:
@@ -64,11 +91,11 @@ def one_outcome(evidence: Evidence) -> Check:
     broken = [f"{key} came to {len(found)} outcomes" for key, found in outcomes.items() if len(found) > 1]
     broken += [f"{key} was never decided" for key in sorted(asked - outcomes.keys())]
     broken += [f"{key} still waits" for key in evidence.present if key.startswith("/inbox/")]
-    return Check("etcd", "every accepted request has exactly one outcome", len(asked), tuple(broken))
+    return Check("etcd", "every accepted request has exactly one outcome", len(asked), tuple(broken), Harm.LOST)
 
 
 def kept(evidence: Evidence, seen: Seen) -> Check:
-    """What clients were told was made was made, once."""
+    """What clients were told was made was made, once, and is still there or in the archive."""
     made: Counter[str] = Counter()
     there: set[str] = set()
     refused = {_subject(one) for one in below(evidence, "/requests/").values() if phase(one) == "Refused"}
@@ -84,7 +111,9 @@ def kept(evidence: Evidence, seen: Seen) -> Check:
     wanted = [one.resource for one in seen.accepted if one.what in ("reserve", "run") and one.resource]
     broken = [f"{name} was accepted and never made" for name in wanted if not made[name] and name not in refused]
     broken += [f"{name} was made {count} times" for name, count in made.items() if count > 1]
-    return Check("clients", "every accepted reservation was made exactly once", len(wanted), tuple(broken))
+    broken += [f"{name} was made and is gone" for name in sorted(made.keys() - there - set(evidence.archived))]
+    claim = "every accepted reservation was made exactly once, and is there or in the archive"
+    return Check("clients", claim, len(wanted), tuple(broken), Harm.LOST)
 
 
 def _subject(request: Json) -> str:
@@ -94,7 +123,8 @@ def _subject(request: Json) -> str:
 def at_rest(evidence: Evidence) -> Check:
     """When all is over nothing is under way."""
     looked_at = sum(len(below(evidence, prefix)) for prefix in _ENDS)
-    return Check("etcd", "after the last fault everything comes to its end", looked_at, tuple(under_way(evidence)))
+    claim = "after the last fault everything comes to its end"
+    return Check("etcd", claim, looked_at, tuple(under_way(evidence)), Harm.UNSETTLED)
 
 
 def under_way(evidence: Evidence) -> Iterator[str]:
@@ -107,32 +137,3 @@ def under_way(evidence: Evidence) -> Iterator[str]:
     for name, series in below(evidence, "/series/").items():
         if phase(series) == "Pending" or series["status"].get("work"):
             yield f"/series/{name} is {phase(series)} and still worked off"
-
-
-def one_machine_a_worker(evidence: Evidence) -> Check:
-    """By the simulators' own logs: no two machines of one worker were up at a time."""
-    spans: dict[str, list[tuple[float, float, str]]] = defaultdict(list)
-    for machine in evidence.machines:
-        for begin, end in _up(ground.facts_of(machine)):
-            spans[str(machine["name"])].append((begin, end, str(machine["id"])))
-    broken = []
-    for worker, found in spans.items():
-        found.sort()
-        for at, (_, end, one) in enumerate(found):
-            broken += [
-                f"{worker}: {one} and {other}" for begin, _, other in found[at + 1 :] if begin < end and other != one
-            ]
-    return Check("simulators", "no worker had two machines at a time", sum(map(len, spans.values())), tuple(broken))
-
-
-def _up(facts: Iterable[Json]) -> Iterable[tuple[float, float]]:
-    begun: float | None = None
-    for fact in facts:
-        at = float(fact["at"])
-        if begun is not None and fact["fact"] in ("controller.started", "controller.stopped", "machine.lost"):
-            yield begun, at
-            begun = None
-        if fact["fact"] == "controller.started":
-            begun = at
-    if begun is not None:
-        yield begun, float("inf")

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from lablet_local.chaos.record import BadRecord, Record, append, read, record_of, summed
-from lablet_local.chaos.run import Verdict, run_seed
+from lablet_local.chaos.run import NOT_HERE, Verdict, failed, run_seed
 from lablet_local.demo.command import LabsMissing, sample_labs
 from lablet_local.members import MANY
 
@@ -45,7 +45,8 @@ class ChaosOptions:
 
 
 def run_chaos(options: ChaosOptions) -> int:
-    """0 when every check of every seed held."""
+    """0 when every check of every seed held; 2 where nothing can be run here. A seed without a verdict, because its mesh did
+    not come back or something of the run itself broke, has failed, and the next one is run."""
     console = Console(highlight=False, soft_wrap=True)
     try:
         lab_file = (sample_labs() / f"{_LAB}.yaml").read_bytes()
@@ -57,7 +58,11 @@ def run_chaos(options: ChaosOptions) -> int:
     for seed in range(options.first, options.first + options.seeds):
         if seed in before:
             continue
-        record = _one(seed, options, lab_file, console)
+        try:
+            record = _one(seed, options, lab_file, console)
+        except NOT_HERE as error:
+            console.print(f"chaos: no mesh can be started here: {error}", markup=False)
+            return 2
         if options.record is not None:
             append(options.record, record)
         records.append(record)
@@ -87,17 +92,21 @@ def _run_before(options: ChaosOptions) -> list[Record]:
 def _one(seed: int, options: ChaosOptions, lab_file: bytes, console: Console) -> Record:
     folder = Path(tempfile.mkdtemp(prefix=f"lablet-chaos-{seed}-", dir=options.keep))
     began = time.monotonic()
-    verdict = asyncio.run(
-        run_seed(
-            seed,
-            options.seconds,
-            folder / "mesh",
-            lab_file,
-            lambda words: console.print(f"  {words}", markup=False),
-            ha=options.ha,
-            agents=options.agents,
-        )
+    living = run_seed(
+        seed,
+        options.seconds,
+        folder / "mesh",
+        lab_file,
+        lambda words: console.print(f"  {words}", markup=False),
+        ha=options.ha,
+        agents=options.agents,
     )
+    try:
+        verdict = asyncio.run(living)
+    except NOT_HERE:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever ends a seed without a verdict is the worst verdict
+        verdict = failed(seed, error)
     took = time.monotonic() - began
     show(verdict, console, took)
     if verdict.ok:

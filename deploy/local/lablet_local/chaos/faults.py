@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import httpx
 import nats
@@ -14,27 +16,38 @@ from nats.errors import Error as NatsError
 
 from lablet_common.bus.permissions import inbox_prefix
 from lablet_common.bus.streams import EVENTS_STREAM
+from lablet_local.chaos.chronicle import Chronicle
 from lablet_local.chaos.network import Network
-from lablet_local.chaos.schedule import LEADER_OF, Fault, Kind
+from lablet_local.chaos.quota import Quota, alarm, head
+from lablet_local.chaos.schedule import A_MACHINE, LEADER_OF, Fault, Kind
 from lablet_local.mesh import LocalMesh
 from lablet_local.messaging import MAINTENANCE
 from lablet_local.supervisor import NotReady
 
 _log = logging.getLogger("lablet.chaos")
-_NO_SPACE = "NOSPACE"
 _LATE_SECONDS = 0.15
+_CATCH_UP_SECONDS = 3.0
+_ROOM_SECONDS = 0.2
 
 
 class Injector:
-    """Counts what it has done by kind; `missed` are faults whose target was down at that moment."""
+    """Counts what it has done by kind; `missed` are faults whose target was down at that moment. Nothing is compacted before
+    `chronicle` has it."""
 
-    def __init__(self, mesh: LocalMesh, network: Network, seed: int) -> None:
+    def __init__(self, mesh: LocalMesh, network: Network, chronicle: Chronicle, seed: int) -> None:
         self._mesh = mesh
         self._network = network
+        self._chronicle = chronicle
+        self._quota = Quota(mesh.members.etcd_endpoints, chronicle)
         self._rng = random.Random(seed ^ 0x5EED)
         self._paused: set[int] = set()
         self.done: Counter[str] = Counter()
+        self.hit: Counter[str] = Counter()
+        """By target."""
         self.missed = 0
+        self.compacted = False
+        self.purged_at = 0
+        """etcd's revision when the stream of events was emptied last: what was committed later must stand in it."""
 
     async def run(self, faults: Sequence[Fault]) -> None:
         """Returns when the last fault has ended and everything is let go."""
@@ -53,11 +66,12 @@ class Injector:
     async def _inject(self, fault: Fault) -> None:
         try:
             await self._carry_out(fault)
-        except (NotReady, httpx.HTTPError, NatsError, TimeoutError, ProcessLookupError, OSError) as error:
+        except (NotReady, httpx.HTTPError, NatsError, TimeoutError, OSError) as error:
             self.missed += 1
             _log.info("a fault found nothing to break", extra={"fault": str(fault), "cause": str(error)})
         else:
             self.done[fault.kind] += 1
+            self.hit[fault.target] += 1
 
     async def _carry_out(self, fault: Fault) -> None:
         match fault.kind:
@@ -66,7 +80,7 @@ class Injector:
             case Kind.RESTART:
                 await self._mesh.restart(fault.target)
             case Kind.PAUSE:
-                await self._pause(await self._process(fault.target), fault.seconds)
+                await self._pause(await self._pid(fault.target), fault.seconds)
             case Kind.MINORITY:
                 await self._cut_off(await self._process(fault.target), fault.seconds)
             case Kind.ROLLING:
@@ -77,10 +91,12 @@ class Injector:
             case Kind.MACHINE:
                 await self._kill_a_machine()
             case Kind.COMPACT:
-                await compact(self._mesh.etcd_endpoint)
+                await self._compact()
             case Kind.PURGE:
                 await self._purge()
             case Kind.NO_SPACE:
+                await self._refuse(fault)
+            case Kind.FULL:
                 await self._fill(fault)
 
     async def _process(self, target: str) -> str:
@@ -100,18 +116,24 @@ class Injector:
         finally:
             self._network.peers.join(member)
 
-    async def _pause(self, process: str, seconds: float) -> None:
-        pid = self._mesh.kill(process, signal.SIGSTOP)
+    async def _pid(self, target: str) -> int:
+        if target == A_MACHINE:
+            return int((await self._a_machine())["pid"])
+        pid = self._mesh.process(await self._process(target)).pid
+        if pid is None:
+            raise NotReady(f"{target} does not run")
+        return pid
+
+    async def _pause(self, pid: int, seconds: float) -> None:
         self._paused.add(pid)
         try:
+            os.kill(pid, signal.SIGSTOP)
             await asyncio.sleep(seconds)
         finally:
             self._paused.discard(pid)
             self._signal(pid, signal.SIGCONT)
 
     def _signal(self, pid: int, number: int) -> None:
-        import os
-
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
@@ -138,10 +160,20 @@ class Injector:
                     proxy.delay_seconds = 0.0
 
     async def _kill_a_machine(self) -> None:
-        running = [machine for machine in await self._mesh.machines() if machine["state"] == "running"]
+        machine = await self._a_machine()
+        await self._mesh.kill_machine(str(machine["id"]))
+
+    async def _a_machine(self) -> dict[str, Any]:
+        running = [one for one in await self._mesh.machines() if one["state"] == "running" and one["pid"] is not None]
         if not running:
             raise NotReady("no machine runs")
-        await self._mesh.kill_machine(str(self._rng.choice(running)["id"]))
+        return self._rng.choice(running)
+
+    async def _compact(self) -> None:
+        """Forgets everything before now."""
+        revision = await self._chronicle.catch_up(_CATCH_UP_SECONDS)
+        self.compacted = True
+        await self._quota.compact(revision)
 
     async def _purge(self) -> None:
         user, password = self._mesh.nats_login(MAINTENANCE)
@@ -151,45 +183,34 @@ class Injector:
         )  # fmt: skip
         try:
             await connection.jetstream().purge_stream(EVENTS_STREAM)
+            self.purged_at = await head(self._mesh.etcd_endpoint)
         finally:
             await connection.close()
 
-    async def _fill(self, fault: Fault) -> None:
+    async def _refuse(self, fault: Fault) -> None:
+        """Raises the alarm that etcd raises by itself when its quota is full."""
         await alarm(self._mesh.etcd_endpoint, raised=True)
         try:
             await asyncio.sleep(fault.seconds)
         finally:
-            await self._until_there_is_room()
+            await self._until(lambda: alarm(self._mesh.etcd_endpoint, raised=False))
 
-    async def _until_there_is_room(self) -> None:
-        """etcd may be down at that very moment, and keeps the alarm over a restart."""
+    async def _fill(self, fault: Fault) -> None:
+        await self._chronicle.catch_up(_CATCH_UP_SECONDS)
+        try:
+            await self._quota.fill()
+            await asyncio.sleep(fault.seconds)
+        finally:
+            self.compacted = True
+            await self._until(self._quota.make_room)
+
+    async def _until(self, done: Callable[[], Awaitable[None]]) -> None:
+        """etcd may be down at that very moment, and keeps its alarms over a restart."""
         while True:
             try:
-                await alarm(self._mesh.etcd_endpoint, raised=False)
-            except httpx.HTTPError:
-                await asyncio.sleep(0.2)
+                await done()
+            except (httpx.HTTPError, TimeoutError) as error:
+                _log.info("no room was made yet", extra={"cause": str(error)})
+                await asyncio.sleep(_ROOM_SECONDS)
             else:
                 return
-
-
-async def compact(endpoint: str) -> None:
-    """Forgets everything before now."""
-    async with _etcd(endpoint) as http:
-        head = (await http.post("/v3/kv/range", json={"key": "AA==", "limit": "1"})).raise_for_status().json()["header"]
-        (await http.post("/v3/kv/compaction", json={"revision": head["revision"]})).raise_for_status()
-
-
-async def alarm(endpoint: str, *, raised: bool) -> None:
-    """Raises or clears the alarm that etcd raises by itself when its quota is full."""
-    async with _etcd(endpoint) as http:
-        status = (await http.post("/v3/maintenance/status", json={})).raise_for_status().json()
-        body = {
-            "action": "ACTIVATE" if raised else "DEACTIVATE",
-            "memberID": status["header"]["member_id"],
-            "alarm": _NO_SPACE,
-        }
-        (await http.post("/v3/maintenance/alarm", json=body)).raise_for_status()
-
-
-def _etcd(endpoint: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://{endpoint}", timeout=2, trust_env=False)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lablet_local.chaos.load import Seen
 from lablet_local.demo.books import below
-from lablet_local.demo.checks.check import Check
+from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.evidence import Evidence
 
 _TICKS = 15
@@ -87,4 +87,4 @@ def never_twice(evidence: Evidence, seen: Seen, ran: Iterable[Ran]) -> Check:
         if len(found) > attempts[job]:
             broken.append(f"{job} was run {len(found)} times in {attempts[job]} attempts")
     asked = sum(one.what == "run" for one in seen.accepted)
-    return Check("processes", "no job ran twice", min(asked, len(of_job)), tuple(broken))
+    return Check("processes", "no job ran twice", min(asked, len(of_job)), tuple(broken), Harm.DOUBLED)

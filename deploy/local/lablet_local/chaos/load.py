@@ -20,7 +20,7 @@ _AGAIN_SECONDS = 0.15
 _UNANSWERED = (429, 500, 502, 503, 504)
 _WORKERS = 4
 """Clients at once."""
-_SOON_MINUTES = 15
+_SOON_MINUTES = 10
 _ENOUGH_RAN = 4
 
 
@@ -37,6 +37,8 @@ class Asked:
     resource: str = ""
     """Id of what was made."""
     tries: int = 0
+    route: str = ""
+    """`METHOD /path`, to which the key belongs."""
 
 
 @dataclass(slots=True)
@@ -144,10 +146,10 @@ class Load:
         now = await self._now()
         if now is None:
             return
-        start = (now + timedelta(minutes=rng.randint(40, 60))).replace(second=0, microsecond=0)
+        start = (now + timedelta(minutes=rng.randint(30, 50))).replace(second=0, microsecond=0)
         body = {
             "definition": self.name, "seats": rng.choice((1, 1, 2, 3)), "start": start.isoformat(),
-            "durationMinutes": rng.choice((15, 20, 30)),
+            "durationMinutes": rng.choice((10, 15, 20)),
         }  # fmt: skip
         asked = await self._ask("reserve", "POST", "/reservations", body)
         if asked is not None and asked.status in (200, 201, 202):
@@ -170,7 +172,9 @@ class Load:
     async def _drain(self, rng: random.Random) -> None:
         worker = f"default-{rng.randint(1, 6):03d}"
         await self._ask("drain", "POST", f"/workers/{worker}/drain", {"message": "chaos", "deadlineMinutes": 30})
-        await self._ask("cancel-drain", "POST", f"/workers/{worker}/cancel-drain", {})
+        await self._ask(
+            "cancel-drain", "POST", f"/workers/{worker}/cancel-drain", {}, route=f"POST /workers/{worker}/drain-cancel"
+        )
 
     async def _publish(self, rng: random.Random) -> None:
         text = self._lab_file + f"# {rng.random()}\n".encode()
@@ -187,7 +191,7 @@ class Load:
         now = await self._now()
         if now is None:
             return
-        start = (now + timedelta(minutes=rng.randint(40, 50))).replace(second=0, microsecond=0)
+        start = (now + timedelta(minutes=rng.randint(30, 45))).replace(second=0, microsecond=0)
         body = {
             "definition": self.name, "seats": rng.choice((1, 2)), "start": start.isoformat(), "durationMinutes": 15,
             "rule": f"FREQ=DAILY;COUNT={rng.choice(self.dates)}", "mode": rng.choice(("all", "fits")),
@@ -231,10 +235,18 @@ class Load:
         return answer.json() if answer.status_code == 200 else None
 
     async def _ask(
-        self, what: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        route: str = "",
     ) -> Asked | None:
-        """Until there is an answer that is one; None where none came for a minute."""
-        asked = Asked(what, f"{self.name}-{self._seed}-{next(self._numbers)}")
+        """Until there is an answer that is one; None where none came for a minute. `route`: what the key belongs to, where
+        that is not the method and the path."""
+        key = f"{self.name}-{self._seed}-{next(self._numbers)}"
+        asked = Asked(what, key, route=route or f"{method} {path.partition('?')[0]}")
         self.seen.asked.append(asked)
         sent = {"Idempotency-Key": asked.key, "Prefer": "wait=2", **(headers or {})}
         deadline = time.monotonic() + 60

@@ -1,6 +1,7 @@
-"""A proxy between each service and each server that it talks to, so that a connection can be cut, starved or slowed."""
+"""A proxy between each replica of a service and each server that it talks to, so that a connection can be cut, starved or
+slowed: of one replica alone, or of all that its service has."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -16,9 +17,10 @@ _WITHOUT_S3 = frozenset({Service.SCHEDULER})
 
 
 class Network:
-    """The proxies of a mesh whose ports are `block`. Use it as a context around the mesh."""
+    """The proxies of a mesh whose ports are `block` and whose services run as the processes `replicas`. Use it as a context
+    around the mesh."""
 
-    def __init__(self, block: PortBlock, count: int = 1) -> None:
+    def __init__(self, block: PortBlock, count: int = 1, replicas: Sequence[str] = ()) -> None:
         members = Members(block, count)
         targets = {
             "etcd": members.etcd_endpoints,
@@ -26,10 +28,10 @@ class Network:
             "s3": (f"127.0.0.1:{block.s3}",),
         }
         self._proxies = {
-            (service, server): tuple(map(FaultyProxy, targets[server]))
-            for service in Service
+            (replica, server): tuple(map(FaultyProxy, targets[server]))
+            for replica in replicas
             for server in SERVERS
-            if server != "s3" or service not in _WITHOUT_S3
+            if server != "s3" or service_of(replica) not in _WITHOUT_S3
         }
         self.peers = PeerNetwork(members)
         """Between members."""
@@ -50,21 +52,26 @@ class Network:
         return (proxy for proxies in self._proxies.values() for proxy in proxies)
 
     def between(self, pair: str) -> tuple[FaultyProxy, ...]:
-        """The proxies of `service→server`: one for each member."""
-        service, _, server = pair.partition("→")
-        return self._proxies[Service(service), server]
+        """The proxies of `service→server`, or of `replica→server` alone: one for each member."""
+        caller, _, server = pair.partition("→")
+        return tuple(
+            proxy
+            for (replica, name), proxies in self._proxies.items()
+            if name == server and caller in (replica, service_of(replica))
+            for proxy in proxies
+        )
 
     @property
-    def environments(self) -> Mapping[str, Mapping[str, str]]:
-        """Service → the settings that lead it through its proxies."""
-        found: dict[str, dict[str, str]] = {service: {} for service in Service}
-        for (service, server), proxies in self._proxies.items():
+    def environments(self) -> dict[str, dict[str, str]]:
+        """Replica → the settings that lead it through its proxies."""
+        found: dict[str, dict[str, str]] = {}
+        for (replica, server), proxies in self._proxies.items():
             name, scheme = {
                 "etcd": ("ETCD_ENDPOINTS", ""),
                 "nats": ("NATS_URL", "nats://"),
                 "s3": ("ARTIFACT_STORAGE_ENDPOINT", "http://"),
             }[server]
-            found[service][name] = ",".join(f"{scheme}{proxy.endpoint}" for proxy in proxies)
+            found.setdefault(replica, {})[name] = ",".join(f"{scheme}{proxy.endpoint}" for proxy in proxies)
         return found
 
     def heal(self) -> None:
@@ -74,3 +81,8 @@ class Network:
                 proxy.break_off()
             proxy.refuse = proxy.swallow_answers = proxy.swallow_requests = False
             proxy.delay_seconds = 0.0
+
+
+def service_of(replica: str) -> str:
+    """`scheduler` for `scheduler-1`."""
+    return replica.rpartition("-")[0]

@@ -15,15 +15,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lablet_common.version import __version__
 from lablet_local.chaos.run import Verdict
-
-_LOST = ("answered in the end", "exactly one outcome", "made exactly once", "was published", "exactly one reservation")
-_DOUBLED = ("two places", "two machines", "left over", "ran twice")
-_OVERCOMMITTED = ("beyond its capacity", "never needed more", "more nodes than its licence")
-"""Words of the checks' claims."""
+from lablet_local.demo.checks.check import Harm
 
 _COLUMNS = (
-    "mesh", "runs", "seeds", "ok", "faults", "requests", "lost", "doubled", "over-committed", "longest unavailable",
-    "slowest to rest",
+    "mesh", "runs", "seeds", "ok", "faults", "requests", "lost", "doubled", "over-committed", "unsettled",
+    "longest unavailable", "slowest to rest",
 )  # fmt: skip
 
 
@@ -51,6 +47,8 @@ class Record(BaseModel):
     lost: int
     doubled: int
     overcommitted: int
+    unsettled: int = 0
+    """Not answered, not at its end in time, or a mesh that did not come back."""
     longest_unavailable: float
     at_rest_after: float
     broken: list[str]
@@ -78,8 +76,9 @@ class Record(BaseModel):
 def record_of(verdict: Verdict, *, members: int, agents: int = 0, seconds: float, took: float) -> Record:
     """The line of a verdict, as of now."""
 
-    def broken(words: Sequence[str]) -> int:
-        return sum(len(check.broken) for check in verdict.checks if any(word in check.claim for word in words))
+    def broken(harm: Harm) -> int:
+        """A check without anything to compare has found none, and fails by itself."""
+        return sum(len(check.broken) for check in verdict.checks if check.harm is harm)
 
     return Record(
         seed=verdict.seed,
@@ -91,9 +90,10 @@ def record_of(verdict: Verdict, *, members: int, agents: int = 0, seconds: float
         answers=dict(sorted(verdict.seen.outcomes.items())),
         reservations=dict(sorted(verdict.outcomes.items())),
         requests=len(verdict.seen.asked),
-        lost=broken(_LOST),
-        doubled=broken(_DOUBLED),
-        overcommitted=broken(_OVERCOMMITTED),
+        lost=broken(Harm.LOST),
+        doubled=broken(Harm.DOUBLED),
+        overcommitted=broken(Harm.OVERCOMMITTED),
+        unsettled=broken(Harm.UNSETTLED),
         longest_unavailable=round(verdict.seen.longest_unavailable, 1),
         at_rest_after=round(verdict.converged_seconds, 1),
         broken=[f"{check.source}: {check.claim}: {check.detail}" for check in verdict.checks if not check.ok],
@@ -157,6 +157,7 @@ def _row(mesh: str, found: Sequence[Record]) -> str:
         sum(record.lost for record in found),
         sum(record.doubled for record in found),
         sum(record.overcommitted for record in found),
+        sum(record.unsettled for record in found),
         f"{max(record.longest_unavailable for record in found):.1f} s",
         f"{max(record.at_rest_after for record in found):.0f} s",
     ]

@@ -10,25 +10,38 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+import httpx
+import yaml
+
 from lablet_common.resources.kinds import Service
-from lablet_local.binaries import find_etcd
-from lablet_local.chaos.checks import judge, under_way
+from lablet_local.binaries import BinaryMissing, find_etcd
+from lablet_local.chaos.checks import Forgotten, judge, under_way
 from lablet_local.chaos.chronicle import Chronicle
 from lablet_local.chaos.faults import Injector
 from lablet_local.chaos.jobs import Ledger
 from lablet_local.chaos.load import Load, Seen
 from lablet_local.chaos.network import Network
-from lablet_local.chaos.schedule import Kind, plan
-from lablet_local.demo.checks.check import Check
+from lablet_local.chaos.owners import commits_in
+from lablet_local.chaos.quota import QUOTA_BYTES
+from lablet_local.chaos.schedule import STREAMS, plan
+from lablet_local.demo.checks.check import Check, Harm
+from lablet_local.demo.checks.stream import kind_at
 from lablet_local.demo.evidence import Evidence, Json, read_events, read_present
 from lablet_local.members import MANY, member_of
-from lablet_local.mesh import LocalMesh
+from lablet_local.mesh import LocalMesh, TemplatesMissing, worker_templates
 from lablet_local.ports import PortBlock, PortsBusy
+from lablet_local.services import replica_counts
 
 SPEED = 150.0
 LEASE_TTL = 3.0
 CONVERGE_SECONDS = 60.0
 REPLICAS = {"gateway": 2, "scheduler": 2, "workers": 2, "artifacts": 2}
+_LICENCES = 4
+"""Workers of the pool that may be on at a time, of six."""
+_GRACE_MINUTES = 10
+"""Lab minutes that an idle worker is kept on: at the end of a run everybody waits for them."""
+NOT_HERE = (BinaryMissing, TemplatesMissing, PortsBusy)
+"""What says that no mesh can be started on this machine: no verdict on any seed."""
 _BLOCKS = range(12_000, 30_000, 100)
 _TRIES = 20
 _STOP_SECONDS = 0.5
@@ -36,6 +49,7 @@ _STOP_SECONDS = 0.5
 _AGENTS_STOP_SECONDS = 5.0
 """Agents end what they run."""
 AGENT_LEASE_SECONDS = 6
+_RESERVATIONS = "/reservations/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +67,19 @@ class Verdict:
     outcomes: Counter[str] = field(default_factory=Counter)
     """Reservations by the phase in which they ended."""
 
+    hit: Counter[str] = field(default_factory=Counter)
+    """Faults by what they were of: a process, a pair, or nothing where the kind says it."""
+
     @property
     def ok(self) -> bool:
-        return all(check.ok for check in self.checks)
+        return bool(self.checks) and all(check.ok for check in self.checks)
+
+
+def failed(seed: int, error: BaseException, faults: Counter[str] | None = None, seen: Seen | None = None) -> Verdict:
+    """The verdict on a seed whose mesh did not come back, or could not be looked at: nothing of it is proven."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    check = Check("mesh", "it came back and could be judged", 1, (said,), Harm.UNSETTLED)
+    return Verdict(seed, (check,), faults or Counter(), seen or Seen(), 0.0)
 
 
 async def run_seed(
@@ -73,11 +97,12 @@ async def run_seed(
     rng = random.Random(seed)
     for _ in range(_TRIES):
         block = PortBlock(rng.choice(_BLOCKS))
-        async with Network(block, MANY if ha else 1) as network:
+        async with Network(block, MANY if ha else 1, service_replicas()) as network:
             mesh = LocalMesh(
                 folder, speed=SPEED, replicas=REPLICAS, port_base=block.base, lease_ttl=LEASE_TTL,
-                environments=_environments(network), ready_seconds=120, ha=ha, agents=agents,
-                called_at=network.peers.addresses,
+                environments=_environments(network, folder), ready_seconds=120, ha=ha, agents=agents,
+                called_at=network.peers.addresses, etcd_quota=QUOTA_BYTES,
+                environment={"WORKER_TEMPLATES_CONFIG_PATH": str(_templates(folder))},
             )  # fmt: skip
             network.peers.pids = partial(_pids, mesh)
             try:
@@ -97,10 +122,36 @@ def _pids(mesh: LocalMesh) -> dict[int, str]:
     return {pid: name for pid, name in members.items() if pid is not None}
 
 
-def _environments(network: Network) -> dict[str, Mapping[str, str]]:
-    """Agents are missed sooner than usual, so that their labs are healed within a run."""
-    workers = {**network.environments[Service.WORKERS], "AGENT_LEASE_SECONDS": str(AGENT_LEASE_SECONDS)}
-    return {**network.environments, Service.WORKERS: workers}
+def service_replicas() -> list[str]:
+    """The services' processes."""
+    counts = replica_counts(REPLICAS)
+    return [f"{service}-{number}" for service in Service for number in range(1, counts[service] + 1)]
+
+
+def _environments(network: Network, folder: Path) -> dict[str, Mapping[str, str]]:
+    """Each replica goes through its own proxies and keeps an account of what it commits. Agents are missed sooner than usual,
+    so that their labs are healed within a run."""
+    found: dict[str, Mapping[str, str]] = {Service.WORKERS: {"AGENT_LEASE_SECONDS": str(AGENT_LEASE_SECONDS)}}
+    for replica, settings in network.environments.items():
+        found[replica] = {**settings, "ETCD_COMMIT_LOG": str(_accounts(folder) / f"{replica}.commits")}
+    return found
+
+
+def _accounts(folder: Path) -> Path:
+    path = folder.with_name(f"{folder.name}-accounts")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _templates(folder: Path) -> Path:
+    """The usual templates and pools, with licences that are counted and workers that go off sooner."""
+    known = yaml.safe_load(worker_templates().read_text(encoding="utf-8"))
+    for pool in known["pools"]:
+        if pool["name"] == "default":
+            pool |= {"allowed_licenses": _LICENCES, "scale_down_grace_minutes": _GRACE_MINUTES}
+    path = _accounts(folder) / "worker-templates.yaml"
+    path.write_text(yaml.safe_dump(known), encoding="utf-8")
+    return path
 
 
 async def _live(
@@ -117,7 +168,7 @@ async def _live(
     gateways = [mesh.gateway_url(one) for one in (1, 2)]
     load = Load(gateways, mesh.token("admin"), seed, SPEED, lab_file, ledger.manifest if ledger else None)
     chronicle = Chronicle(mesh.members.etcd_endpoints)
-    injector = Injector(mesh, network, seed)
+    injector = Injector(mesh, network, chronicle, seed)
     writing = asyncio.create_task(chronicle.run())
     try:
         await load.publish_first()
@@ -131,29 +182,39 @@ async def _live(
         await mesh.wait_ready(timeout=CONVERGE_SECONDS)
         converged = await _until_at_rest(mesh, ended)
         evidence = await _gather(mesh, chronicle)
+        replicas = await mesh.stream_replicas()
         jobs = ledger.read() if ledger else ()
+        commits = tuple(commits_in(_accounts(mesh.folder.root)))
+    except Exception as error:  # noqa: BLE001 - the seed is named with it, and the next one is run
+        return failed(seed, error, injector.done, load.seen)
     finally:
         if ledger is not None:
             ledger.remove()
         writing.cancel()
         await asyncio.wait({writing})
-    forgetful = injector.done[Kind.COMPACT] + injector.done[Kind.PURGE] > 0 or chronicle.gap
-    checks = judge(evidence, load.seen, every_event=not forgetful, jobs=jobs)
-    checks.append(
-        Check(
-            "clock",
-            f"it came to rest within {CONVERGE_SECONDS:g} s",
-            1,
-            () if converged <= CONVERGE_SECONDS else (f"{converged:.0f} s",),
-        )
-    )
+    forgotten = Forgotten(injector.compacted, injector.purged_at, chronicle.gap)
+    checks = judge(evidence, load.seen, forgotten=forgotten, jobs=jobs, commits=commits)
+    late = () if converged <= CONVERGE_SECONDS else (f"{converged:.0f} s",)
+    if mesh.members.count > 1:
+        checks.append(kept_by_all(replicas, mesh.members.count))
+    checks.append(Check("clock", f"it came to rest within {CONVERGE_SECONDS:g} s", 1, late, Harm.UNSETTLED))
     phases = Counter(
         str(value["status"]["phase"])
         for key, value in evidence.present.items()
         if key.startswith("/reservations/") and isinstance(value, dict)
     )
-    reduced = "" if sound else "this etcd may lose writes in a crash: it was not killed"
-    return Verdict(seed, tuple(checks), injector.done, load.seen, converged, reduced, phases)
+    reduced = [] if sound else ["this etcd may lose writes in a crash: it was not killed"]
+    reduced += [f"the history has a gap, so owners and single events were not asked for: {chronicle.gap}"] * bool(
+        chronicle.gap
+    )
+    told = "; ".join(reduced)
+    return Verdict(seed, tuple(checks), injector.done, load.seen, converged, told, phases, injector.hit)
+
+
+def kept_by_all(replicas: Mapping[str, int], servers: int) -> Check:
+    """Each of the streams whose leaders are looked for is kept by every server, so that any one may be lost."""
+    broken = [f"{name} by {replicas.get(name, 0)}" for name in STREAMS if replicas.get(name) != servers]
+    return Check("nats", f"{servers} servers keep every stream", len(replicas), tuple(broken), Harm.LOST)
 
 
 async def _until_at_rest(mesh: LocalMesh, since: float) -> float:
@@ -173,10 +234,21 @@ def _rests(present: dict[str, Json | str]) -> bool:
 
 
 async def _gather(mesh: LocalMesh, chronicle: Chronicle) -> Evidence:
+    newest = await chronicle.catch_up(CONVERGE_SECONDS)
     present = await read_present(mesh.etcd_endpoint)
-    newest = max(
-        (change.revision for change in chronicle.changes if change.key.startswith(("/reservations/", "/instances/"))),
-        default=0,
+    changed = [change for change in chronicle.changes if change.revision <= newest]
+    last = max((change.revision for change in changed if kind_at(change.key)), default=0)
+    events, machines = await asyncio.gather(read_events(mesh, last), mesh.witness())
+    gone = sorted({change.key for change in changed if change.key.startswith(_RESERVATIONS)} - present.keys())
+    archived = [name for key in gone if await _archived(mesh, name := key.removeprefix(_RESERVATIONS))]
+    return Evidence(
+        present=present, history=tuple(changed), events=events, machines=tuple(machines), archived=tuple(archived)
     )
-    events, machines = await asyncio.gather(read_events(mesh, newest), mesh.witness())
-    return Evidence(present=present, history=tuple(chronicle.changes), events=events, machines=tuple(machines))
+
+
+async def _archived(mesh: LocalMesh, name: str) -> bool:
+    """Whether a reservation that has left etcd is told from the archive."""
+    headers = {"Authorization": f"Bearer {mesh.token('admin')}"}
+    async with httpx.AsyncClient(base_url=mesh.gateway_url(1), timeout=10, trust_env=False, headers=headers) as http:
+        answer = await http.get(f"/api/v1/reservations/{name}")
+    return answer.status_code == httpx.codes.OK

@@ -17,11 +17,12 @@ class Kind(StrEnum):
     KILL = "kill"
     """SIGKILL; the supervisor starts it again."""
     PAUSE = "pause"
-    """SIGSTOP beyond the lease's time to live, then SIGCONT: it wakes up and believes that it still owns."""
+    """SIGSTOP beyond the lease's time to live, then SIGCONT: a service's replica wakes up and believes that it still owns; a
+    server or a simulated worker is there and says nothing."""
     RESTART = "restart"
-    """An orderly stop and start."""
+    """An orderly stop and start, of a replica or a server."""
     CUT = "cut"
-    """Connections between one service and one server are broken, new ones refused for a while."""
+    """Connections between one service, or one replica of it, and one server are broken, new ones refused for a while."""
     SWALLOW = "swallow"
     """What the server answers does not arrive: the work is done and nobody knows."""
     DELAY = "delay"
@@ -34,6 +35,8 @@ class Kind(StrEnum):
     """The stream of events is emptied."""
     NO_SPACE = "no-space"
     """etcd says that its quota is full, and refuses to write."""
+    FULL = "full"
+    """etcd's file is filled up to its quota, and emptied again, which takes a compaction."""
     LEADER = "leader"
     """Of three members, SIGKILL for the one that leads etcd, or a stream of NATS."""
     MINORITY = "minority"
@@ -44,8 +47,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`target` is a process (`scheduler-1`, `nats`), or `service→server` for the network, or `leader of etcd` (or of a
-    stream), or a server whose members are meant; real seconds."""
+    """`target` is a process (`scheduler-1`, `nats`), or `service→server` or `replica→server` for the network, or `leader of
+    etcd` (or of a stream), or a server whose members are meant, or a simulated worker; real seconds."""
 
     at: float
     kind: Kind
@@ -64,9 +67,13 @@ class Fault:
 
 
 LEADER_OF = "leader of "
+A_MACHINE = "a machine"
+"""One of the simulated workers that run at that moment."""
 SERVERS = ("etcd", "nats", "s3")
 STREAMS = ("EVENTS", "INTENTS_SCHEDULER", "INTENTS_WORKER_CONTROLLER")
 """Whose leaders are looked for."""
+FORGETFUL = (Kind.COMPACT, Kind.PURGE, Kind.FULL)
+"""After which history or the stream of events is not whole."""
 OF_MANY = (Kind.LEADER, Kind.MINORITY, Kind.ROLLING)
 _ON_MEMBERS = (Kind.KILL, Kind.RESTART, Kind.PAUSE, *OF_MANY)
 _CATCH_UP_SECONDS = 4.0
@@ -74,7 +81,7 @@ _CATCH_UP_SECONDS = 4.0
 _ROLLING_SECONDS = 8.0
 _WEIGHTS = {
     Kind.KILL: 8, Kind.PAUSE: 4, Kind.RESTART: 2, Kind.CUT: 4, Kind.SWALLOW: 2, Kind.DELAY: 2, Kind.MACHINE: 2,
-    Kind.COMPACT: 1, Kind.PURGE: 1, Kind.NO_SPACE: 1, Kind.LEADER: 6, Kind.MINORITY: 4, Kind.ROLLING: 2,
+    Kind.COMPACT: 1, Kind.PURGE: 1, Kind.NO_SPACE: 1, Kind.FULL: 1, Kind.LEADER: 6, Kind.MINORITY: 4, Kind.ROLLING: 2,
 }  # fmt: skip
 
 
@@ -95,22 +102,22 @@ def plan(
     no two of one server are hit at a time."""
     rng = random.Random(seed)
     forgetful = seed % 2 == 0
-    left_out = (() if forgetful else (Kind.COMPACT, Kind.PURGE)) + (() if members > 1 else OF_MANY)
+    left_out = (() if forgetful else FORGETFUL) + (() if members > 1 else OF_MANY)
     kinds = [kind for kind in Kind if kind not in left_out]
-    services = sorted({name.rpartition("-")[0] for name in replicas})
+    callers = sorted({*replicas, *(name.rpartition("-")[0] for name in replicas)})
     faults: list[Fault] = []
     calm_until = 0.0
     whole_from = dict.fromkeys(SERVERS, 0.0)
     at = FIRST_SECONDS
     while at < seconds:
         kind = rng.choices(kinds, weights=[_WEIGHTS[one] for one in kinds])[0]
-        fault = _draw(rng, at, kind, [*replicas, *agents], services, lease_ttl, members, sound_etcd=sound_etcd)
+        fault = _draw(rng, at, kind, [*replicas, *agents], callers, lease_ttl, members, sound_etcd=sound_etcd)
         if fault.target in agents and kind is Kind.PAUSE:
             fault = replace(fault, seconds=round(fault.seconds * agent_ttl / lease_ttl, 2))
         if fault.target in agents and kind is Kind.RESTART:  # it would end its labs first
             fault = replace(fault, kind=Kind.KILL)
         server = fault.shakes
-        wanted = kind is not Kind.COMPACT or at >= calm_until
+        wanted = kind not in (Kind.COMPACT, Kind.FULL) or at >= calm_until
         if server is not None and members > 1:
             wanted = at >= whole_from[server]
             if wanted:
@@ -128,7 +135,7 @@ def _draw(
     at: float,
     kind: Kind,
     replicas: list[str],
-    services: list[str],
+    callers: list[str],
     ttl: float,
     members: int,
     *,
@@ -140,10 +147,9 @@ def _draw(
         case Kind.KILL:
             return Fault(at, kind, rng.choice(replicas + servers))
         case Kind.RESTART:
-            return Fault(at, kind, rng.choice(replicas))
+            return Fault(at, kind, rng.choice(replicas + servers))
         case Kind.PAUSE:
-            members_of_many = [*etcd, *nats] if members > 1 else nats
-            return Fault(at, kind, rng.choice([*replicas, *members_of_many]), _past(rng, ttl))
+            return Fault(at, kind, rng.choice([*replicas, *etcd, *nats, "s3", A_MACHINE]), _past(rng, ttl))
         case Kind.LEADER:
             led = ["etcd", *STREAMS] if sound_etcd else list(STREAMS)
             return Fault(at, kind, LEADER_OF + rng.choice(led))
@@ -153,12 +159,12 @@ def _draw(
         case Kind.ROLLING:
             return Fault(at, kind, rng.choice(("etcd", "nats") if sound_etcd else ("nats",)), _ROLLING_SECONDS)
         case Kind.CUT:
-            return Fault(at, kind, _pair(rng, services), round(rng.uniform(0.2, 3.0), 2))
+            return Fault(at, kind, _pair(rng, callers), round(rng.uniform(0.2, 3.0), 2))
         case Kind.SWALLOW:
-            return Fault(at, kind, _pair(rng, services), round(rng.uniform(0.2, 1.5), 2))
+            return Fault(at, kind, _pair(rng, callers), round(rng.uniform(0.2, 1.5), 2))
         case Kind.DELAY:
-            return Fault(at, kind, _pair(rng, services), round(rng.uniform(1.0, 4.0), 2))
-        case Kind.NO_SPACE:
+            return Fault(at, kind, _pair(rng, callers), round(rng.uniform(1.0, 4.0), 2))
+        case Kind.NO_SPACE | Kind.FULL:
             return Fault(at, kind, "etcd", round(rng.uniform(0.5, 2.0), 2))
         case Kind.COMPACT | Kind.PURGE | Kind.MACHINE:
             return Fault(at, kind)
@@ -169,7 +175,7 @@ def _past(rng: random.Random, ttl: float) -> float:
     return round(ttl * rng.uniform(1.2, 2.2), 2)
 
 
-def _pair(rng: random.Random, services: list[str]) -> str:
-    service = rng.choice(services)
-    reached = [one for one in SERVERS if one != "s3" or service != "scheduler"]
-    return f"{service}→{rng.choice(reached)}"
+def _pair(rng: random.Random, callers: list[str]) -> str:
+    caller = rng.choice(callers)
+    reached = [one for one in SERVERS if one != "s3" or not caller.startswith("scheduler")]
+    return f"{caller}→{rng.choice(reached)}"

@@ -1,7 +1,7 @@
 """Seats that were given a place and given up all the same. Pure: etcd's history in, cases out."""
 
 from lablet_local.demo.books import HOLDING, Json, instant, phase, seats_of
-from lablet_local.demo.checks.check import Check
+from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.evidence import Evidence
 
 
@@ -35,4 +35,4 @@ def none_given_up(evidence: Evidence) -> Check:
             for seat in seats_of(reservation)
             if seat.instance == name and (failed or seat.attempt > attempt) and at < seat.end
         ]
-    return Check("etcd", "no seat that had a place was given up inside its slot", looked_at, tuple(broken))
+    return Check("etcd", "no seat that had a place was given up inside its slot", looked_at, tuple(broken), Harm.LOST)

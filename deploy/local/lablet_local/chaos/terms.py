@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from lablet_local.chaos.load import Seen
 from lablet_local.demo.books import Json, below, phase
-from lablet_local.demo.checks.check import Check
+from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.evidence import Evidence
 
 _OUTCOMES = ("Placed", "Refused")
@@ -29,7 +29,7 @@ def kept_series(evidence: Evidence, seen: Seen) -> Check:
     broken = [f"{name} was accepted and never booked" for name in wanted if not outcomes[name] and name not in refused]
     broken += [f"{name} came to {' and '.join(found)}" for name, found in outcomes.items() if len(found) > 1]
     broken += _dates(evidence)
-    return Check("etcd", "every date of a series has exactly one reservation", len(wanted), tuple(broken))
+    return Check("etcd", "every date of a series has exactly one reservation", len(wanted), tuple(broken), Harm.LOST)
 
 
 def _dates(evidence: Evidence) -> list[str]:

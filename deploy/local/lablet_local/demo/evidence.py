@@ -45,6 +45,8 @@ class Told:
     """etcd revision of the change that it tells of."""
     id: str
     data: Json
+    apart: bool = False
+    """Its data are too large for a message and stay where `dataref` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,8 @@ class Evidence:
     typed: Typed = Typed()
     submitted: dict[str, str] = field(default_factory=dict)
     """Booking → reservation id, as the API answered."""
+    archived: tuple[str, ...] = ()
+    """Ids of reservations that were found in the archive."""
 
 
 async def read_present(endpoint: str) -> dict[str, Json | str]:
@@ -218,6 +222,7 @@ def read_event(headers: dict[str, str], payload: bytes, place: int) -> Told:
         sequence=int(lower.get("ce-sequence", "0")),
         id=lower.get("ce-id", ""),
         data=body if isinstance(body, dict) else {},
+        apart="ce-dataref" in lower,
     )
 
 

@@ -32,7 +32,7 @@ from lablet_common.resources.kinds import (
 from lablet_common.secrets import SecretBox
 from lablet_common.store.cache import Caches
 from lablet_common.tasks import together
-from lablet_common.testing.simulation import Line, Port, StorePort
+from lablet_common.testing.simulation import Line, Note, Port, StorePort
 from lablet_local.simulation.world import World
 from lablet_scheduler.following import Following
 from lablet_scheduler.owner import PoolOwner
@@ -46,7 +46,7 @@ from lablet_workers.runtimes.port import RuntimeUnavailable
 from lablet_workers.settings import WorkerControllerSettings
 
 POOL_NAME = "default"
-_BRIDGED = (RESERVATION, INSTANCE, WORKER)
+BRIDGED = (RESERVATION, INSTANCE, WORKER)
 _BRIDGE = "bridge-"
 _RESYNC_SECONDS = 10.0
 _KEEPER_RESYNC_SECONDS = 60.0
@@ -86,7 +86,8 @@ class Mail:
 
 
 class Process:
-    """One replica of a service. `publish` takes what its bridges send; None: it has no bridges."""
+    """One replica of a service. `publish` takes what its bridges send; None: it has no bridges. `note` is told what it
+    commits."""
 
     def __init__(
         self,
@@ -96,6 +97,7 @@ class Process:
         line: Line,
         mail: Mail,
         publish: Callable[[Outgoing], Awaitable[None]] | None = None,
+        note: Note = lambda *_: None,
     ) -> None:
         self.service = service
         self.name = name
@@ -103,7 +105,7 @@ class Process:
         self._world = world
         self._mail = mail
         self._publish = publish
-        self._store = StorePort(world.store, line)
+        self._store = StorePort(world.store, line, note)
         self._objects: Any = Port(world.objects, line, ObjectStoreUnavailable)
         self.task: asyncio.Task[None] = asyncio.get_running_loop().create_task(self._live(), name=name)
         line.on_death = self._die
@@ -143,7 +145,7 @@ class Process:
         return caches
 
     def _shards(self, caches: Caches) -> list[str]:
-        bridged = [kind for kind in _BRIDGED if kind.owner is self.service] if self._publish is not None else []
+        bridged = [kind for kind in BRIDGED if kind.owner is self.service] if self._publish is not None else []
         shard = POOL_NAME if POOL not in caches or caches[POOL].get(POOL_NAME) is not None else None
         return [*([shard] if shard else []), *(f"{_BRIDGE}{kind.name}" for kind in bridged)]
 
@@ -154,7 +156,7 @@ class Process:
             await serve(fence, caches)
             return
         assert self._publish is not None
-        (kind,) = (kind for kind in _BRIDGED if kind.name == shard.removeprefix(_BRIDGE))
+        (kind,) = (kind for kind in BRIDGED if kind.name == shard.removeprefix(_BRIDGE))
         await Bridge(self._store, kind, fence, self._send, source=f"/lablet/{self.service}").run()
 
     async def _send(self, out: Outgoing) -> None:

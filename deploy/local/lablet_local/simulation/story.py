@@ -6,9 +6,10 @@ People are patient: what is not answered is asked again, with the same key, unti
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -22,10 +23,11 @@ from lablet_common.resources.definition import Definition, DefinitionPhase, Defi
 from lablet_common.resources.kinds import DEFINITION, POOL, RESERVATION, TEMPLATE, Service
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.worker import PoolSpec, PoolStatus, SimpleStatus, TemplateSpec, WorkerPool, WorkerTemplate
-from lablet_common.store import Compacted, StoreError, StoreUnavailable
+from lablet_common.store import Compacted, Compare, StoreError, StoreUnavailable
 from lablet_common.store.repository import Repository
 from lablet_common.testing.simulation import Line, StorePort, Weather
 from lablet_local.chaos.load import Asked, Seen
+from lablet_local.chaos.owners import OWNERSHIP, Commit
 from lablet_local.demo.evidence import Told
 from lablet_local.simulation.processes import POOL_NAME, Mail, Process
 from lablet_local.simulation.world import MORNING, World
@@ -139,6 +141,8 @@ class Story:
         self.shape = shape
         self.seen = Seen()
         self.told: list[Told] = []
+        self.commits: list[Commit] = []
+        """Of the services, by the twin of etcd itself."""
         self._known: set[str] = set()
         self.crashes: list[str] = []
         self.faults = 0
@@ -202,9 +206,13 @@ class Story:
         if self._calm:
             line.weather = Weather()
         publish = self._publish if self.shape.bridges else None
-        process = Process(service, name, self.world, line, self._mail, publish)
+        process = Process(service, name, self.world, line, self._mail, publish, partial(self._committed, name))
         self._processes.append(process)
         return process
+
+    def _committed(self, replica: str, revision: int, compares: Sequence[Compare]) -> None:
+        fences = [(one.key, int(one.operand)) for one in compares if one.key.startswith(OWNERSHIP)]
+        self.commits.append(Commit(replica, revision, tuple(fences)))
 
     async def _publish(self, out: Outgoing) -> None:
         """The broker has it; what comes again has its place already."""

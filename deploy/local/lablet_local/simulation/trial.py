@@ -20,12 +20,15 @@ from unittest.mock import patch
 
 from lablet_common.store.api import EventType, WatchBatch
 from lablet_common.testing.simulation import simulated
-from lablet_local.chaos.checks import answered, at_rest, kept, one_machine_a_worker, one_outcome
+from lablet_local.chaos.checks import answered, at_rest, kept, one_outcome
+from lablet_local.chaos.machines import one_machine_a_worker
+from lablet_local.chaos.owners import no_stale_owner
 from lablet_local.chaos.seats import none_given_up
 from lablet_local.demo.checks import ground, stream
 from lablet_local.demo.checks.check import Check
 from lablet_local.demo.checks.store import never_double_booked
 from lablet_local.demo.evidence import Change, Evidence
+from lablet_local.simulation.processes import BRIDGED
 from lablet_local.simulation.story import Shape, Story, drawn
 from lablet_local.simulation.world import MORNING, Fate, World, all_ports_answer
 
@@ -169,6 +172,7 @@ def judge(evidence: Evidence, story: Story) -> Iterable[Check]:
     yield never_double_booked(evidence)
     yield from ground.never_doubled(evidence, seen)
     yield one_machine_a_worker(evidence)
+    yield no_stale_owner(evidence, story.commits)
     yield from _told(evidence, story)
 
 
@@ -176,11 +180,7 @@ def _told(evidence: Evidence, story: Story) -> Iterable[Check]:
     """What the bridges have made of it, where there are any."""
     if not story.shape.bridges:
         return
-    if not story.shape.compactions:
-        yield from stream.checks(evidence)
-    else:
-        yield stream.in_order(evidence)
-        yield stream.nothing_invented(evidence)
+    yield from stream.checks(evidence, every=not story.shape.compactions, kinds=[kind.name for kind in BRIDGED])
 
 
 def _trace(batches: Iterable[WatchBatch], evidence: Evidence, steps: int) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import httpx
 
-from lablet_local.chaos.checks import answered, one_machine_a_worker, under_way
+from lablet_local.chaos.checks import answered, under_way
+from lablet_local.chaos.machines import one_machine_a_worker
 from lablet_local.demo.checks import ground
 from lablet_local.demo.checks.check import Check
 from lablet_local.demo.evidence import Evidence, read_present

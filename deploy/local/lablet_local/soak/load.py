@@ -166,10 +166,16 @@ class SteadyLoad(Load):
         return answer.json()
 
     async def _ask(
-        self, what: str, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+        self,
+        what: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        route: str = "",
     ) -> Asked | None:
         """As the fault runs do; what was accepted for later is followed to its outcome."""
-        asked = await super()._ask(what, method, path, body, headers)
+        asked = await super()._ask(what, method, path, body, headers, route)
         if asked is not None and asked.status == 202 and asked.request:
             self.outcomes[asked.key] = ""
             deadline = time.monotonic() + _OUTCOME_SECONDS

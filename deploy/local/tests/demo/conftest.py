@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lablet_local.demo.checks import Check, judge
+from lablet_local.demo.checks.stream import committed
 from lablet_local.demo.evidence import Change, Evidence, Ran, TakeOver, Told, Typed, Visit
 from lablet_local.demo.scenario import Morning, morning
 
@@ -20,7 +21,7 @@ def _move(frm: str, to: str, at: str) -> dict[str, str]:
 
 def _resource(name: str, spec: dict[str, Any], phase: str, *moves: dict[str, str], **status: Any) -> dict[str, Any]:
     return {
-        "metadata": {"id": name, "labels": status.pop("labels", {})},
+        "metadata": {"id": name, "uid": f"uid-{name}", "labels": status.pop("labels", {})},
         "spec": spec,
         "status": {"phase": phase, "history": list(moves), **status},
     }
@@ -49,13 +50,17 @@ class Story:
         history = [Change(n, key, copy.deepcopy(value)) for n, (key, value) in enumerate(self.earlier, start=1)]
         for key, value in self.documents.items():
             history.append(Change(len(history) + 1, key, copy.deepcopy(value)))
-        kinds = {"reservations": "reservation", "instances": "instance", "workers": "worker"}
         told = [
             Told(
-                place, kind, f"{kind}/{name}", f"io.lablet.{kind}.changed.v1", change.revision, str(place), change.value
+                place,
+                one.kind,
+                one.subject,
+                f"io.lablet.{one.kind}.changed.v1",
+                one.revision,
+                f"{one.kind}/{one.uid}/{one.revision}",
+                history[one.revision - 1].value,
             )
-            for place, change in enumerate(history, start=1)
-            if (kind := kinds.get(change.key.split("/")[1])) and (name := change.key.split("/")[2])
+            for place, one in enumerate(committed(Evidence(history=tuple(history))), start=1)
         ]
         return Evidence(
             present=copy.deepcopy(self.documents),
@@ -93,7 +98,8 @@ def story_fixture() -> Story:
     """Forty-one seats on one large worker, two of which have simulators' facts; one waited, one was rejected."""
     story = Story()
     story.put(
-        "/definitions/default/lab/1.0.0", {"metadata": {"id": "lab@1.0.0"}, "spec": {"requirements": LAB}, "status": {}}
+        "/definitions/default/lab/1.0.0",
+        {"metadata": {"id": "lab@1.0.0", "uid": "uid-lab"}, "spec": {"requirements": LAB}, "status": {}},
     )
     capacity = {"cpuCores": 200, "memoryGb": 400, "storageGb": 100}
     on = (

@@ -86,6 +86,33 @@ def test_a_change_that_was_not_published_is_noticed(story: Any, broken: Any) -> 
     _only(found, "was published", f"reservation/a at revision {first.sequence}")
 
 
+@pytest.mark.parametrize("kind", ["definition", "request"])
+def test_a_change_of_any_kind_that_was_not_published_is_noticed(story: Any, broken: Any, kind: str) -> None:
+    evidence = story.evidence()
+    (untold,) = (told for told in evidence.events if told.kind == kind)
+    found = broken(replace(evidence, events=tuple(told for told in evidence.events if told is not untold)))
+    assert set(found) == {
+        "every committed change was published, under the same id each time",
+        "the last event of each resource says what etcd holds",
+    }
+
+
+def test_a_repeat_under_another_id_is_noticed(story: Any, broken: Any) -> None:
+    evidence = story.evidence()
+    again = replace(evidence.events[-1], id="request/uid-req-1/another", place=999)
+    _only(broken(replace(evidence, events=(*evidence.events, again))), "was committed", again.id)
+
+
+def test_a_change_that_was_told_under_another_id_alone_is_noticed(story: Any, broken: Any) -> None:
+    evidence = story.evidence()
+    other = replace(evidence.events[-1], id="request/uid-req-1/1")
+    found = broken(replace(evidence, events=(*evidence.events[:-1], other)))
+    assert set(found) == {
+        "every committed change was published, under the same id each time",
+        "every event tells of a change that was committed",
+    }
+
+
 def test_an_event_of_a_change_that_never_was_is_noticed(story: Any, broken: Any) -> None:
     evidence = story.evidence()
     ghost = replace(evidence.events[0], sequence=999, place=999, subject="reservation/zzz")

@@ -1,8 +1,22 @@
 """One thing that must hold, and every case in which it did not."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 _SHOWN = 3
+
+
+class Harm(StrEnum):
+    """What it means for people when a check does not hold."""
+
+    LOST = "lost"
+    """Something that was promised, done or told is not there, or not so."""
+    DOUBLED = "doubled"
+    """Something was done, made or told that was to be once, or by nobody."""
+    OVERCOMMITTED = "overcommitted"
+    """More was given away than there is."""
+    UNSETTLED = "unsettled"
+    """Something is not answered or not at its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +28,7 @@ class Check:
     looked_at: int
     """How many cases were compared; none at all is a failure too."""
     broken: tuple[str, ...] = ()
+    harm: Harm = Harm.UNSETTLED
 
     @property
     def ok(self) -> bool:

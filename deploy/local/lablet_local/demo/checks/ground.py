@@ -7,12 +7,13 @@ from itertools import combinations
 from typing import Any
 
 from lablet_local.demo.books import DIMENSIONS, Json, below, capacities, demands, is_agent, was
-from lablet_local.demo.checks.check import Check
+from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.evidence import Evidence
 
 _SOURCE = "simulators"
 _DUST = 1e-6
 _LOST = "machine.lost"
+_LEFT = "nothing was left over: no lab, no running machine"
 
 
 @dataclass(slots=True)
@@ -56,8 +57,8 @@ def by_machines_alone(evidence: Evidence, seen: Ground) -> list[Check]:
     crowded = "no machine ran more nodes than its licence, or opened a port twice"
     return [
         _never_twice_at_a_time(seen),
-        Check(_SOURCE, "nothing was left over: no lab, no running machine", len(evidence.machines), tuple(seen.left)),
-        Check(_SOURCE, crowded, seen.starts, tuple(seen.crowded)),
+        Check(_SOURCE, _LEFT, len(evidence.machines), tuple(seen.left), Harm.DOUBLED),
+        Check(_SOURCE, crowded, seen.starts, tuple(seen.crowded), Harm.OVERCOMMITTED),
     ]
 
 
@@ -189,7 +190,7 @@ def _never_twice_at_a_time(seen: Ground) -> Check:
         for one, other in combinations(seen.runs, 2)
         if one.title == other.title and _overlap(one, other)
     ]
-    return Check(_SOURCE, "no lab ran in two places at a time", len(seen.runs), tuple(broken))
+    return Check(_SOURCE, "no lab ran in two places at a time", len(seen.runs), tuple(broken), Harm.DOUBLED)
 
 
 def _overlap(one: Run, other: Run) -> bool:
@@ -210,9 +211,8 @@ def _within_capacity(evidence: Evidence, seen: Ground) -> Check:
             and other.title in definition
         ]
         broken += [f"{run.worker}: {what}" for what in _beyond(together, offered.get(run.worker, {}))]
-    return Check(
-        _SOURCE, "labs that ran together never needed more than their worker has", len(seen.runs), tuple(broken)
-    )
+    claim = "labs that ran together never needed more than their worker has"
+    return Check(_SOURCE, claim, len(seen.runs), tuple(broken), Harm.OVERCOMMITTED)
 
 
 def _beyond(together: list[Json], offered: dict[str, float]) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What etcd itself says: nothing undecided, nothing unfinished, and at no revision a worker booked beyond what it has."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 
@@ -18,7 +19,7 @@ from lablet_local.demo.books import (
     phase,
     seats_of,
 )
-from lablet_local.demo.checks.check import Check
+from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.evidence import Change, Evidence
 
 _SOURCE = "etcd"
@@ -61,13 +62,30 @@ def _finished(evidence: Evidence) -> Check:
 
 
 def never_double_booked(evidence: Evidence) -> Check:
-    """Replays the history: after each commit of a reservation no worker it uses may be booked beyond its capacity. A seat
-    takes nothing before it came to its worker (a healed one comes inside its slot), and nothing any more once its lab is
-    proven gone: its instance is Terminated, or has failed and was released."""
+    """Replays the history: after each commit of a reservation no worker it uses may be booked beyond its capacity."""
     needs, offered = demands(evidence), capacities(evidence)
-    held: dict[str, list[Seat]] = {}
     broken: dict[tuple[str, datetime, str], str] = {}
     commits = 0
+    for revision, changed, held in books(evidence):
+        commits += 1
+        for worker in {seat.worker for seat in changed}:
+            there = [seat for seat in held if seat.worker == worker]
+            if not there:
+                continue
+            if worker not in offered:
+                broken[worker, there[0].start, "unknown"] = f"{worker} is no worker of the pool"
+                continue
+            for at, what in overbooked(there, needs, offered[worker]):
+                broken.setdefault((worker, at, what), f"{worker} at {at:%H:%M}: {what} (revision {revision})")
+    claim = "at no revision was a worker booked beyond its capacity or a port given twice"
+    return Check(_SOURCE, claim, commits, tuple(broken.values()), Harm.OVERCOMMITTED)
+
+
+def books(evidence: Evidence) -> Iterator[tuple[int, list[Seat], list[Seat]]]:
+    """After each commit of reservations its revision, the seats of those that it changed, and all that are held. A seat takes
+    nothing before it came to its worker (a healed one comes inside its slot), and nothing any more once its lab is proven
+    gone: its instance is Terminated, or has failed and was released."""
+    held: dict[str, list[Seat]] = {}
     by_revision: dict[int, list[tuple[str, list[Seat]]]] = {}
     gone, arrivals = _Gone(), _Arrivals()
     ended: dict[int, list[Change]] = {}
@@ -85,23 +103,9 @@ def never_double_booked(evidence: Evidence) -> Check:
         if revision not in by_revision:
             continue
         changed = by_revision[revision]
-        commits += 1
         held |= dict(changed)
-        for worker in {seat.worker for _, seats in changed for seat in seats}:
-            there = [seat for seats in held.values() for seat in seats if seat.worker == worker and not gone.has(seat)]
-            if not there:
-                continue
-            if worker not in offered:
-                broken[worker, there[0].start, "unknown"] = f"{worker} is no worker of the pool"
-                continue
-            for at, what in overbooked(there, needs, offered[worker]):
-                broken.setdefault((worker, at, what), f"{worker} at {at:%H:%M}: {what} (revision {revision})")
-    return Check(
-        _SOURCE,
-        "at no revision was a worker booked beyond its capacity or a port given twice",
-        commits,
-        tuple(broken.values()),
-    )
+        present = [seat for seats in held.values() for seat in seats if not gone.has(seat)]
+        yield revision, [seat for _, seats in changed for seat in seats], present
 
 
 class _Arrivals:

@@ -1,43 +1,92 @@
-"""What the event stream says, compared with etcd's history: nothing unsaid, nothing out of order, the same end."""
+"""What the event stream says, compared with etcd's history: nothing unsaid, nothing out of order, the same end.
 
+Every kind that the table of kinds has is compared, by the documented id of a change's event: `<kind>/<uid>/<revision>`, the
+same however often it is sent. A worker's scaling decision has an event of its own, `scaling/<uid>/<revision>`.
+"""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Any
 
-from lablet_local.demo.checks.check import Check
-from lablet_local.demo.evidence import Change, Evidence, Told
+from lablet_common.resources.kinds import KINDS as _TABLE
+from lablet_local.demo.checks.check import Check, Harm
+from lablet_local.demo.evidence import Evidence, Told
 
 _SOURCE = "events"
-KINDS = {"/reservations/": "reservation", "/instances/": "instance", "/workers/": "worker"}
-_NOT_COMPARED = ("previousPhase",)
+KINDS = {kind.prefix: kind.name for kind in _TABLE.values()}
+ALL = frozenset(KINDS.values())
+_SECRET = {("spec", "sha256"), ("spec", "claims"), ("status", "credentials")}
+"""Fields that are left out of events on purpose, or shown in part."""
 
 
-def checks(evidence: Evidence) -> list[Check]:
-    return [_all_said(evidence), nothing_invented(evidence), in_order(evidence), _same_end(evidence)]
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """One change of etcd's history, as its event must name it."""
+
+    key: str
+    kind: str
+    subject: str
+    revision: int
+    uid: str
 
 
-def _subject(change: Change) -> str | None:
-    for prefix, kind in KINDS.items():
-        if change.key.startswith(prefix):
-            return f"{kind}/{change.key.removeprefix(prefix)}"
-    return None
+def checks(
+    evidence: Evidence, *, since: int = 0, every: bool = True, whole: bool = True, kinds: Collection[str] = ALL
+) -> list[Check]:
+    """`since`: the stream was emptied at that revision, and what is older need not stand in it. `every`: nothing was
+    compacted behind the bridges, so each single change must have been told, else the last of each resource. `whole`: no
+    change is missing in the history. `kinds`: those that have bridges."""
+    changes = [one for one in committed(evidence) if one.kind in kinds]
+    found = [in_order(evidence), same_end(evidence, changes, since=since, kinds=kinds)]
+    if every:
+        found.append(all_said(evidence, changes, since=since))
+    if whole:
+        found.append(nothing_invented(evidence, changes, kinds=kinds))
+    return found
 
 
-def _all_said(evidence: Evidence) -> Check:
-    said = {(told.subject, told.sequence) for told in evidence.events}
-    wanted = [(subject, change) for change in evidence.history if (subject := _subject(change)) is not None]
+def committed(evidence: Evidence) -> Iterator[Committed]:
+    """The changes that events tell of. A deletion is named by what stood there before."""
+    known: dict[str, tuple[str, str]] = {}
+    for change in evidence.history:
+        kind = kind_at(change.key)
+        if kind is None:
+            continue
+        if isinstance(change.value, dict):
+            metadata = change.value["metadata"]
+            known[change.key] = str(metadata["id"]), str(metadata["uid"])
+        if change.key in known:
+            name, uid = known[change.key]
+            yield Committed(change.key, kind, f"{kind}/{name}", change.revision, uid)
+
+
+def kind_at(key: str) -> str | None:
+    """The kind whose resources lie there."""
+    prefix = key[: key.index("/", 1) + 1] if key.count("/") > 1 else ""
+    return KINDS.get(prefix)
+
+
+def all_said(evidence: Evidence, changes: Collection[Committed], *, since: int = 0) -> Check:
+    """At least once, under its own id."""
+    said = {(told.subject, told.sequence, told.id) for told in evidence.events}
+    wanted = [one for one in changes if one.revision > since]
     broken = [
-        f"{subject} at revision {change.revision}"
-        for subject, change in wanted
-        if (subject, change.revision) not in said
+        f"{one.subject} at revision {one.revision}"
+        for one in wanted
+        if (one.subject, one.revision, f"{one.kind}/{one.uid}/{one.revision}") not in said
     ]
-    claim = "every committed change of a reservation, instance or worker was published"
-    return Check(_SOURCE, claim, len(wanted), tuple(broken))
+    claim = "every committed change was published, under the same id each time"
+    return Check(_SOURCE, claim, len(wanted), tuple(broken), Harm.LOST)
 
 
-def nothing_invented(evidence: Evidence) -> Check:
-    committed = {(_subject(change), change.revision) for change in evidence.history}
-    ours = [told for told in evidence.events if told.kind in KINDS.values()]
-    broken = [f"{told.type} {told.id}" for told in ours if (told.subject, told.sequence) not in committed]
-    return Check(_SOURCE, "every event tells of a change that was committed", len(ours), tuple(broken))
+def nothing_invented(evidence: Evidence, changes: Collection[Committed], *, kinds: Collection[str] = ALL) -> Check:
+    """Nothing under another id, or about another change than there was."""
+    ids = {(one.subject, one.revision, f"{one.kind}/{one.uid}/{one.revision}") for one in changes}
+    ids |= {(one.subject, one.revision, f"scaling/{one.uid}/{one.revision}") for one in changes if one.kind == "worker"}
+    ours = [told for told in evidence.events if told.kind in kinds]
+    broken = [f"{told.type} {told.id}" for told in ours if (told.subject, told.sequence, told.id) not in ids]
+    claim = "every event tells of a change that was committed"
+    return Check(_SOURCE, claim, len(ours), tuple(broken), Harm.DOUBLED)
 
 
 def in_order(evidence: Evidence) -> Check:
@@ -48,38 +97,41 @@ def in_order(evidence: Evidence) -> Check:
         if before is not None and told.sequence < before.sequence:
             broken.append(f"{told.subject}: {told.sequence} after {before.sequence}")
         last[told.subject] = told
-    return Check(_SOURCE, "the events of each resource stand in the order of its commits", len(last), tuple(broken))
+    claim = "the events of each resource stand in the order of its commits"
+    return Check(_SOURCE, claim, len(last), tuple(broken), Harm.LOST)
 
 
-def _same_end(evidence: Evidence) -> Check:
-    last: dict[str, Told] = {}
-    for told in evidence.events:
-        if told.kind in KINDS.values() and ".scaling." not in told.type:
-            before = last.get(told.subject)
-            if before is None or told.sequence >= before.sequence:
-                last[told.subject] = told
+def same_end(
+    evidence: Evidence, changes: Collection[Committed], *, since: int = 0, kinds: Collection[str] = ALL
+) -> Check:
+    """The final state of everything that has changed since then."""
+    heard: dict[str, Told] = {}
+    for told in sorted(evidence.events, key=lambda one: (one.sequence, one.place)):
+        if told.kind in kinds and ".scaling." not in told.type:
+            heard[told.subject] = told
+    latest = {one.key: one for one in changes}
     broken = []
     compared = 0
-    for prefix, kind in KINDS.items():
-        for key, value in evidence.present.items():
-            if not key.startswith(prefix) or not isinstance(value, dict):
-                continue
-            compared += 1
-            subject = f"{kind}/{key.removeprefix(prefix)}"
-            heard = last.get(subject)
-            if heard is None:
-                broken.append(f"{subject} was never told of")
-            elif different := _difference(value, heard.data):
-                broken.append(f"{subject}: {different}")
-    return Check(_SOURCE, "the last event of each resource says what etcd holds", compared, tuple(broken))
+    for key, one in latest.items():
+        value = evidence.present.get(key)
+        if one.revision <= since or not isinstance(value, dict):
+            continue
+        compared += 1
+        told_last = heard.get(one.subject)
+        if told_last is None:
+            broken.append(f"{one.subject} was never told of")
+        elif told_last.sequence != one.revision:
+            broken.append(f"{one.subject} was told as of revision {told_last.sequence}, it is at {one.revision}")
+        elif not told_last.apart and (different := _difference(value, told_last.data)):
+            broken.append(f"{one.subject}: {different}")
+    claim = "the last event of each resource says what etcd holds"
+    return Check(_SOURCE, claim, compared, tuple(broken), Harm.LOST)
 
 
 def _difference(stored: dict[str, Any], told: dict[str, Any]) -> str:
-    """The first field that etcd has and the event does not have so; secrets are left out of events on purpose."""
+    """The first field that etcd has and the event does not have so."""
     for part in ("spec", "status"):
         for name, value in stored[part].items():
-            if name == "credentials":
-                continue
-            if (told.get(part) or {}).get(name) != value:
+            if (part, name) not in _SECRET and (told.get(part) or {}).get(name) != value:
                 return f"{part}.{name} is not the same"
     return ""

@@ -6,4 +6,5 @@ from lablet_common.testing.simulation.line import Weather as Weather
 from lablet_common.testing.simulation.loop import SimulationLoop as SimulationLoop
 from lablet_common.testing.simulation.loop import simulated as simulated
 from lablet_common.testing.simulation.port import Port as Port
+from lablet_common.testing.simulation.store import Note as Note
 from lablet_common.testing.simulation.store import StorePort as StorePort

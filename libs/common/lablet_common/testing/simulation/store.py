@@ -6,7 +6,7 @@ happen, or never arrived.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -29,12 +29,17 @@ _LONGEST_DELAY = 5.0
 """Real seconds after which a write may still happen whose caller has given up."""
 
 
-class StorePort:
-    """A `Store` on `store`, for the process behind `line`."""
+Note = Callable[[int, Sequence[Compare]], None]
 
-    def __init__(self, store: MemoryStore, line: Line) -> None:
+
+class StorePort:
+    """A `Store` on `store`, for the process behind `line`. `note` is told of each of its transactions that has happened,
+    heard of or not: its revision, and what it compared."""
+
+    def __init__(self, store: MemoryStore, line: Line, note: Note = lambda *_: None) -> None:
         self._store = store
         self._line = line
+        self._note = note
         self._late: set[asyncio.Task[Any]] = set()
 
     async def get(self, key: str, *, revision: int = 0, serializable: bool = False) -> KeyValue | None:
@@ -53,8 +58,17 @@ class StorePort:
         self, compares: Sequence[Compare], success: Sequence[Operation], failure: Sequence[Operation] = ()
     ) -> TxnResult:
         only_reads = all(isinstance(operation, Get) for operation in (*success, *failure))
-        call = self._read if only_reads else self._write
-        return await call("txn", compares, success, failure)  # type: ignore[no-any-return]
+        if only_reads:
+            return await self._read("txn", compares, success, failure)  # type: ignore[no-any-return]
+        return await self._write("txn", compares, success, failure)  # type: ignore[no-any-return]
+
+    async def _txn(
+        self, compares: Sequence[Compare], success: Sequence[Operation], failure: Sequence[Operation]
+    ) -> TxnResult:
+        done = await self._store.txn(compares, success, failure)
+        if done.succeeded:
+            self._note(done.revision, compares)
+        return done
 
     async def lease_grant(self, ttl_seconds: float) -> int:
         return await self._write("lease_grant", ttl_seconds)  # type: ignore[no-any-return]
@@ -107,7 +121,7 @@ class StorePort:
         entered = line.calls
         if line.chance(weather.refused):
             raise StoreUnavailable(f"{method} did not arrive")
-        call = getattr(self._store, method)
+        call = self._txn if method == "txn" else getattr(self._store, method)
         if line.chance(weather.overtaken):
             self._later(call, args, options)
             raise OutcomeUnknown(f"{method} was not answered; it is still under way")

@@ -1,0 +1,80 @@
+"""Every request that a client was told is accepted, whatever it asked, held to what etcd kept of it. Pure.
+
+A request is found again by the rule of idempotency, which is written out here once more: its event's id is the UUIDv5 of
+tenant, principal, route and the client's key (`lablet_common.requests.request_key`).
+"""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from uuid import UUID, uuid5
+
+from lablet_local.chaos.load import Asked, Seen
+from lablet_local.demo.books import Json, phase
+from lablet_local.demo.checks.check import Check, Harm
+from lablet_local.demo.evidence import Evidence
+
+_NAMESPACE = UUID("6f4bb5a5-8a0c-5a1f-9d7f-3b0a6c1d2e40")
+_FINAL = ("Decided", "Refused")
+_DONE = (200, 201)
+
+
+@dataclass(slots=True)
+class _Stored:
+    """One request as etcd had it over time."""
+
+    keys: set[str] = field(default_factory=set)
+    outcomes: list[tuple[str, object]] = field(default_factory=list)
+
+
+def every_kind_decided(evidence: Evidence, seen: Seen) -> Check:
+    """Each was stored, and came to one final outcome; what was answered as done is not kept as refused."""
+    stored: dict[str, _Stored] = defaultdict(_Stored)
+    askers: set[tuple[str, str]] = set()
+    for key, request in _requests(evidence):
+        spec = request["spec"]
+        askers.add((str(request["metadata"]["tenant"]), str(spec["principal"])))
+        one = stored[str(spec["eventId"])]
+        one.keys.add(key)
+        outcome = (phase(request), request["status"].get("resource"))
+        if phase(request) in _FINAL and (not one.outcomes or one.outcomes[-1] != outcome):
+            one.outcomes.append(outcome)
+    wanted = [one for one in seen.accepted if one.route]
+    broken = []
+    for asked in wanted:
+        ids = {event_id(tenant, principal, asked) for tenant, principal in askers}
+        found = [stored[one] for one in ids & stored.keys()]
+        if said := _against(asked, found):
+            broken.append(f"{asked.what} {asked.key}, answered with {asked.status}, {said}")
+    claim = "every acknowledged request of every kind has exactly one final outcome"
+    return Check("clients", claim, len(wanted), tuple(broken), Harm.LOST)
+
+
+def event_id(tenant: str, principal: str, asked: Asked) -> str:
+    """What the request that was asked for is known by."""
+    return str(uuid5(_NAMESPACE, json.dumps([tenant, principal, asked.route, asked.key])))
+
+
+def _requests(evidence: Evidence) -> list[tuple[str, Json]]:
+    """Their states in the order of their commits; the present ones last, so that none is missed that history lacks."""
+    told = [(change.key, change.value) for change in evidence.history]
+    return [
+        (key, value)
+        for key, value in [*told, *evidence.present.items()]
+        if key.startswith("/requests/") and isinstance(value, dict)
+    ]
+
+
+def _against(asked: Asked, found: list[_Stored]) -> str:
+    if not found:
+        return "never reached etcd"
+    if len(found) > 1 or len(found[0].keys) > 1:
+        return "stands there more than once"
+    outcomes = found[0].outcomes
+    if not outcomes:
+        return "was never decided"
+    if len(outcomes) > 1:
+        return f"came to {len(outcomes)} outcomes"
+    if asked.status in _DONE and outcomes[0][0] == "Refused":
+        return "was refused"
+    return ""

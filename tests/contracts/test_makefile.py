@@ -41,3 +41,16 @@ def test_each_target_that_a_page_names_is_there() -> None:
         if word not in HEADS and not word.startswith("bench-")
     ]
     assert not unknown
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ([], "--seeds 4 --agents 2"),
+        (["SEEDS=7", "AGENTS=0", "HA=1", "RECORD=runs.jsonl"], "--seeds 7 --agents 0 --ha --record runs.jsonl"),
+    ],
+)
+def test_fault_runs_take_seeds_agents_members_and_a_record(given: list[str], options: str) -> None:
+    command = ["make", "--no-print-directory", "-n", "chaos", *given]
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert " ".join(shown.splitlines()[-1].split()).endswith(f"lablet chaos {options}")

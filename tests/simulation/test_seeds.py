@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from lablet_local.demo.checks.check import Check
+from lablet_local.simulation.__main__ import unproven
+from lablet_local.simulation.trial import Verdict
+
 KEPT = Path(__file__).with_name("kept_seeds.txt")
 
 
@@ -40,13 +44,14 @@ def test_seeds_that_ever_failed_and_some_more_hold_and_can_be_lived_again(reques
     seeds = [*kept_seeds(), *seeds_of(request)]
     done = simulate("--only", ",".join(map(str, seeds)), "--jobs", "1", "--traces", seconds=240 + 5 * len(seeds))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(rf"simulate: ok seeds={len(seeds)} commits=\d{{3,}} faults=\d+", done.stdout), done.stdout
+    assert re.search(rf"simulate: ok seeds={len(seeds)} commits=\d{{3,}} faults=[1-9]\d* ", done.stdout), done.stdout
     traces = [
         line for line in done.stdout.splitlines() if re.fullmatch(r"seed \d+: trace=[0-9a-f]{64} steps=\d+", line)
     ]
     assert len(traces) == len(seeds)
-    again = simulate("--only", str(seeds[-1]), "--jobs", "1", "--traces")
-    assert again.stdout.splitlines()[0] == traces[-1], "the same seed, in another process, goes the same way"
+    some = seeds[-3:]
+    again = simulate("--only", ",".join(map(str, some)), "--jobs", "1", "--traces")
+    assert again.stdout.splitlines()[:3] == traces[-3:], "the same seeds, in another process, go the same way"
 
 
 NOTHING_REMOVED = """
@@ -68,6 +73,31 @@ def test_a_defect_is_found_and_its_seed_named() -> None:
     assert done.returncode == 1, done.stdout + done.stderr
     assert "seed 2: nothing was left over: no lab, no running machine: lab ins-" in done.stdout
     assert "simulate: FAILED 2 " in done.stdout
+
+
+NO_FENCE = """
+import sys
+from lablet_common.ownership import Fence
+Fence.guard = lambda self, txn: None
+"""
+"""As if owners wrote without asking whether they still are."""
+
+
+@pytest.mark.timeout(300)
+def test_owners_that_write_without_proof_are_found() -> None:
+    done = simulate("--only", "2", "--jobs", "1", code=NO_FENCE)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "seed 2: no owner wrote after its ownership had ended: " in done.stdout
+
+
+def test_worlds_that_prove_nothing_do_not_pass() -> None:
+    def verdict(faults: int, **compared: int) -> Verdict:
+        checks = tuple(Check("etcd", claim, count) for claim, count in compared.items())
+        return Verdict(1, checks, "", 1, 1, faults, 1.0)
+
+    assert unproven([verdict(0, kept=3, told=0), verdict(2, kept=0, told=1)]) == []
+    assert unproven([verdict(1, kept=3, told=0), verdict(1, kept=1)]) == ["told"]
+    assert unproven([verdict(0, kept=3)]) == ["nothing went wrong in any world"]
 
 
 @pytest.mark.long

@@ -150,7 +150,8 @@ def _cooling(worker: Worker, now: datetime, pool: PoolSpec) -> Wanted | None:
 
 
 def _ration(allowed: int, workers: Sequence[WorkerNeeds], wanted: dict[str, Wanted], now: datetime) -> None:
-    """Holds back those that would take a licence more than the pool may have."""
+    """Holds back those that would take a licence more than the pool may have. Whoever goes off, or is being cleaned away, has
+    its licence until it is off: until then nobody else is powered on in its place."""
 
     def rank(one: WorkerNeeds) -> tuple[bool, bool, bool, datetime, str]:
         need = one.next_need(now)
@@ -162,6 +163,11 @@ def _ration(allowed: int, workers: Sequence[WorkerNeeds], wanted: dict[str, Want
     for one in candidates[allowed:]:
         if not one.busy:
             wanted[one.worker.id] = Wanted(False, "licenses", wanted[one.worker.id].look)
+    going = sum(one.worker.status.phase is not _P.OFFLINE and not wanted[one.worker.id].on for one in workers)
+    off = [one for one in candidates[:allowed] if one.worker.status.phase is _P.OFFLINE]
+    beyond = min(len(candidates), allowed) + going - allowed
+    for one in off[max(0, len(off) - beyond) :] if beyond > 0 else ():
+        wanted[one.worker.id] = Wanted(False, "licenses", wanted[one.worker.id].look)
 
 
 def _usable(one: WorkerNeeds, now: datetime) -> bool:

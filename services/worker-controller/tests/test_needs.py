@@ -162,6 +162,27 @@ def test_no_more_workers_are_on_than_licences_are_allowed_and_running_labs_come_
     assert plan["p-001"].rule == "licenses"
 
 
+@pytest.mark.parametrize(
+    "phase", [phase for phase in WorkerPhase if phase not in (WorkerPhase.OFFLINE, WorkerPhase.PROVISIONING)]
+)
+def test_a_licence_is_handed_on_when_its_worker_is_off_and_not_while_it_goes_off(phase: WorkerPhase) -> None:
+    going = WorkerNeeds(a_worker("p-001", phase=phase), (), False)
+    first = WorkerNeeds(a_worker("p-002"), slots((5, 60)), False)
+    second = WorkerNeeds(a_worker("p-003"), slots((6, 60)), False)
+    on_already = WorkerNeeds(a_worker("p-004", phase=WorkerPhase.READY), slots((7, 60)), False)
+
+    def plan(*fleet: WorkerNeeds, allowed: int) -> dict[str, Any]:
+        return plan_power(a_pool(allowed_licenses=allowed), fleet, at(0), timedelta(0))
+
+    assert on(plan(going, first, allowed=1)) == []
+    assert plan(going, first, allowed=1)["p-002"].rule == "licenses"
+    assert on(plan(going, first, second, allowed=2)) == ["p-002"], "who is needed first"
+    assert on(plan(going, on_already, first, allowed=2)) == ["p-004"], "who is on stays on"
+    assert on(plan(going, first, second, allowed=3)) == ["p-002", "p-003"]
+    gone = WorkerNeeds(a_worker("p-001"), (), False)
+    assert on(plan(gone, first, allowed=1)) == ["p-002"]
+
+
 def booting(name: str, *, since: float) -> Worker:
     """Powered on at minute `since`, and not ready yet."""
     worker = a_worker(name)

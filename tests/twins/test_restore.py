@@ -55,6 +55,24 @@ async def test_a_day_goes_on_from_an_older_state_with_what_really_runs(mesh: Any
     assert "r1.cfg" in collected
 
 
+async def test_a_lab_that_the_restored_store_does_not_know_is_ended_and_the_others_are_not(mesh: Any) -> None:
+    await mesh.publish("ospf-basics")
+    await mesh.reserve("rsv-a", at=timedelta(hours=3), minutes=180)
+    await mesh.until(timedelta(hours=3, minutes=5))
+    lines = [line async for line in export_lines(mesh.store)]
+    await mesh.reserve("rsv-lost", at=timedelta(hours=3, minutes=30), minutes=180)
+    await mesh.until(timedelta(hours=3, minutes=40))
+    assert (await mesh.instance("ins-lost-1")).phase == "Running"
+
+    await restored(mesh, lines)
+    await mesh.until(timedelta(hours=4, minutes=10))
+    assert await mesh.instance("ins-lost-1") is None
+    titles = {lab.title for runtime in mesh.runtimes.by_url.values() for lab in runtime.lab_by_id.values()}
+    assert titles == {"ins-a-1"}
+    assert count(mesh, "started") == {"ins-a-1": 1, "ins-lost-1": 1}
+    assert (await mesh.instance("ins-a-1")).phase == "Running"
+
+
 async def test_what_was_asked_and_not_decided_is_decided_after_the_restore(mesh: Any) -> None:
     await mesh.publish("ospf-basics")
     await mesh.stop()

@@ -10,12 +10,14 @@ import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 from lablet_common.resources.worker import Worker, WorkerPhase
 from lablet_workers.machines.context import UID_TAG, WORKER_TAG
 from lablet_workers.providers.port import MachineInfo, MachineState, Provider, ProviderError
 
 log = logging.getLogger("lablet.workers.orphans")
+F = TypeVar("F", bound=str)
 
 _CLAIMING = (WorkerPhase.PROVISIONING, WorkerPhase.FAILED, WorkerPhase.TERMINATING)
 """Phases in which a worker finds its machines by tag, recorded or not."""
@@ -50,14 +52,19 @@ def faults_among(machines: Iterable[MachineInfo], workers: Mapping[str, Worker])
     return found
 
 
-class Sightings:
+class Sightings(Generic[F]):
     """Since when each fault has been seen at every look. Forgotten by a restart, which only makes the wait longer."""
 
     def __init__(self, grace: timedelta) -> None:
         self._grace = grace
-        self._since: dict[tuple[str, Fault], datetime] = {}
+        self._since: dict[tuple[str, F], datetime] = {}
 
-    def look(self, faults: Mapping[str, Fault], now: datetime) -> dict[str, Fault]:
+    @property
+    def present(self) -> bool:
+        """Whether the last look saw any."""
+        return bool(self._since)
+
+    def look(self, faults: Mapping[str, F], now: datetime) -> dict[str, F]:
         """Notes the present faults, forgets those that are over, and returns what has lasted for the grace."""
         self._since = {seen: self._since.get(seen, now) for seen in faults.items()}
         return {

@@ -85,9 +85,9 @@ class WorkerControllerSettings(CommonSettings):
     controller_scale_down_grace_period_minutes: int | None = Field(default=None, ge=0)
     """Wins over the pools' own grace where it is set."""
     controller_sweep_minutes: float = Field(default=5.0, gt=0)
-    """Between looks for machines that nobody accounts for."""
+    """Between looks for machines and labs that nobody accounts for."""
     controller_orphan_minutes: float = Field(default=15.0, gt=0)
-    """For how long a machine must have been seen as nobody's before it is ended."""
+    """For how long one must have been seen as nobody's before it is ended."""
     controller_probe_seconds: float = Field(default=2.0, gt=0)
     """Between looks at a worker that is up."""
     controller_probe_lease_seconds: float = Field(default=15.0, ge=2)

@@ -1,4 +1,5 @@
-"""Looking at all machines of a pool, when it is taken over and then again and again, for those that nobody accounts for."""
+"""Looking at all machines of a pool and the labs on them, when it is taken over and then again and again, for those that
+nobody accounts for."""
 
 import logging
 from datetime import timedelta
@@ -6,23 +7,27 @@ from datetime import timedelta
 from lablet_common.resources.worker import WorkerPool
 from lablet_workers.estate import Estate
 from lablet_workers.machines.context import pool_tags
-from lablet_workers.orphans import Sightings, end_orphans, faults_among
+from lablet_workers.orphans import Fault, Sightings, end_orphans, faults_among
 from lablet_workers.providers.port import MachineInfo, Provider, ProviderError
+from lablet_workers.strays import Strays
 
 log = logging.getLogger("lablet.workers.orphans")
 
 
 async def keep_swept(estate: Estate) -> None:
     """Until cancelled."""
-    sightings = Sightings(timedelta(minutes=estate.settings.controller_orphan_minutes))
+    grace = timedelta(minutes=estate.settings.controller_orphan_minutes)
+    sightings: Sightings[Fault] = Sightings(grace)
+    strays = Strays(estate, grace)
     while True:
         pool = estate.pool_record
         if pool is not None:
             await _sweep(estate, pool, sightings)
+            await strays.look(estate.workers_here())
         await estate.clock.sleep(timedelta(minutes=estate.settings.controller_sweep_minutes))
 
 
-async def _sweep(estate: Estate, pool: WorkerPool, sightings: Sightings) -> None:
+async def _sweep(estate: Estate, pool: WorkerPool, sightings: Sightings[Fault]) -> None:
     machines: dict[str, tuple[MachineInfo, Provider]] = {}
     try:
         for provider in _providers(estate, pool):

@@ -15,14 +15,23 @@ def heeding_cancellation() -> Iterator[None]:
 
     Up to Python 3.11 `asyncio.wait_for` returns its result, and drops the cancellation, when both come in the same pass
     of the loop; a loop around such a call (nats-py has them in every request) then never ends."""
-    task = asyncio.current_task()
-    assert task is not None
-    before = task.cancelling()
+    before = _cancellations()
     try:
         yield
     finally:
-        if task.cancelling() > before:
+        if _cancellations() > before:
             raise asyncio.CancelledError
+
+
+def is_cancelled() -> bool:
+    """Whether the running task has been told to end. (Who keeps the task itself in a variable when its cancellation goes
+    through keeps all in a circle: the task its error, the error its frames, the frame the task.)"""
+    return _cancellations() > 0
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 async def together(*work: Coroutine[Any, Any, Any]) -> None:

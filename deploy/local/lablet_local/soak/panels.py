@@ -16,7 +16,7 @@ _SHORT = {
     "worker-controller-1": "workers",
     "artifact-service-1": "artifacts",
 }
-_KINDS = ("requests", "reservations", "instances", "artifacts", "series", "definitions")
+_KINDS = ("requests", "reservations", "instances", "artifacts", "references", "series", "definitions")
 _RATE_SAMPLES = 8
 """Over which processor time and deeds a minute are taken."""
 

@@ -14,6 +14,7 @@ from lablet_common.bus.messages import DeadLetter, Received
 from lablet_common.bus.seen import Seen
 from lablet_common.bus.tracing import processing
 from lablet_common.events.binding import InvalidEvent
+from lablet_common.tasks import is_cancelled
 from lablet_common.telemetry.metrics import EVENT_HANDLING
 
 Handler = Callable[[Received], Awaitable[None]]
@@ -80,8 +81,7 @@ async def handle(
             with processing(message, consumer):
                 await handler(message)
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if is_cancelled():
             raise
         return _failed(
             RuntimeError(f"the handler was cancelled from within: {error}"), message, consumer, policy, deliveries

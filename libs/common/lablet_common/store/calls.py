@@ -19,6 +19,7 @@ from lablet_common.store import errors
 from lablet_common.store.api import StoreUnavailable
 from lablet_common.store.channels import Endpoint, Metadata, Stream
 from lablet_common.store.proto import etcd_pb2 as pb
+from lablet_common.tasks import is_cancelled
 from lablet_common.telemetry.metrics import STORE_OPERATION
 from lablet_common.telemetry.spans import calling
 
@@ -95,8 +96,7 @@ class Calls:
         try:
             return await self._run(method, attempt, repeatable, leader, time.monotonic() + self._timeout)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self.closed or (task is not None and task.cancelling()):
+            if not self.closed or is_cancelled():
                 raise
             raise StoreUnavailable(f"the store was closed during {method}") from None
         finally:

@@ -33,6 +33,7 @@ from lablet_common.store.calls import Calls
 from lablet_common.store.channels import Endpoint, Stream
 from lablet_common.store.proto import etcd_pb2 as pb
 from lablet_common.store.wire import Names
+from lablet_common.tasks import is_cancelled
 
 _log = logging.getLogger(__name__)
 
@@ -153,8 +154,7 @@ class Watch:
             with self._pulse:
                 response = await self._stream.read()
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if is_cancelled():
                 raise
             self._calls.turn(self._endpoint)
             raise StoreUnavailable("the watch was silent and did not answer") from None

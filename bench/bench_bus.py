@@ -2,8 +2,9 @@
 
 Three runs over the same messages: raw nats-py (fetch a hundred, acknowledge each, nothing read), raw nats-py that also
 parses the JSON, and the consumer (CloudEvents binding, per-key order, retries, dead letters, metrics, validation of the
-body against its model). Then the delay from publish to handler at a steady rate, and the publish rate by
-itself. The bridge is measured by `bridging`, with an etcd and a server of its own.
+body against its model); then raw and the consumer again while a tenth of the stories is traced (`ratio_traced`). Then the
+delay from publish to handler at a steady rate, and the publish rate by itself. The bridge is measured by `bridging`, with
+an etcd and a server of its own.
 
     .venv/bin/python bench/bench_bus.py
 """
@@ -14,13 +15,15 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import uvloop
 from bridging import bridging
 from nats.js.errors import FetchTimeoutError
+from receiver import Receiver
 from report import options as common
 from report import report
 
@@ -28,7 +31,8 @@ from lablet_common.bus import Bus, Received, intents_stream
 from lablet_common.events import EVENTS, CloudEvent, Outgoing, data_of, message_id, subjects
 from lablet_common.resources import Service
 from lablet_common.service import collect_seldom
-from lablet_common.settings import NatsSettings
+from lablet_common.settings import NatsSettings, TelemetrySettings
+from lablet_common.telemetry.traces import configure_tracing
 from lablet_common.testing.nats import NatsServer
 
 MESSAGES = 20_000
@@ -43,6 +47,7 @@ TYPE = "io.lablet.reservation.requested.v1"
 
 
 def intent(number: int) -> Outgoing:
+    """A tenth of them belongs to stories that are kept, should anybody trace."""
     resource_id = f"rsv-{number % KEYS}"
     body = {
         "id": resource_id,
@@ -67,7 +72,7 @@ def intent(number: int) -> Outgoing:
         "tenant": "default",
         "partitionkey": "default",
         "correlationid": f"req-{number}",
-        "traceparent": f"00-{number + 1:032x}-{number + 1:016x}-01",
+        "traceparent": f"00-{number + 1:032x}-{number + 1:016x}-{number % 10 == 0:02x}",
     }
     subject = subjects.intent_subject("scheduler", "default", "reservation", resource_id)
     event = CloudEvent(attributes, json.dumps(body).encode())
@@ -170,6 +175,28 @@ async def delay(bus: Bus) -> list[float]:
     return sorted(delays)
 
 
+@asynccontextmanager
+async def tracing() -> AsyncIterator[None]:
+    """From here on a tenth of the stories is traced, as is usual; spans go to a receiver in this process."""
+    receiver = Receiver()
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = TelemetrySettings(
+        otel_exporter_otlp_endpoint=f"http://127.0.0.1:{port}",
+        otel_traces_sampler="parentbased_traceidratio",
+        otel_traces_sampler_arg=0.1,
+    )
+    provider = configure_tracing(settings, "bench", "1")
+    assert provider is not None
+    try:
+        yield
+        await asyncio.to_thread(provider.force_flush)
+        assert receiver.received, "no span came to the receiver"
+    finally:
+        await asyncio.to_thread(provider.shutdown)
+        server.close()
+
+
 async def consuming(server: NatsServer) -> dict[str, object]:
     """Publishing, consuming and the delay of intents."""
     bus = Bus(NatsSettings(url=server.url), Service.GATEWAY)
@@ -182,9 +209,16 @@ async def consuming(server: NatsServer) -> dict[str, object]:
             parsing.append(await raw(bus, f"parse-{number}", json.loads))
             full.append(await ours(bus, f"ours-{number}"))
         delays = await delay(bus)
+        await publish_all(bus, 20_000_000, MESSAGES)
+        bare_beside, traced = [], []
+        async with tracing():
+            for number in range(ROUNDS):
+                bare_beside.append(await raw(bus, f"raw-beside-{number}", lambda data: data))
+                traced.append(await ours(bus, f"traced-{number}"))
     finally:
         await bus.close()
     bare_rate, parse_rate, rate = (statistics.median(rates) for rates in (bare, parsing, full))
+    traced_rate = statistics.median(traced)
     return {
         "messages": MESSAGES,
         "publish_per_s": f"{published:.0f}",
@@ -192,6 +226,8 @@ async def consuming(server: NatsServer) -> dict[str, object]:
         "raw_json_per_s": f"{parse_rate:.0f}",
         "consumer_per_s": f"{rate:.0f}",
         "ratio": f"{rate / bare_rate:.2f}",
+        "traced_per_s": f"{traced_rate:.0f}",
+        "ratio_traced": f"{traced_rate / statistics.median(bare_beside):.2f}",
         "delay_rate_per_s": STEADY_RATE,
         "delay_p50_ms": f"{delays[len(delays) // 2]:.2f}",
         "delay_p99_ms": f"{delays[int(len(delays) * 0.99)]:.2f}",

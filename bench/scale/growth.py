@@ -35,6 +35,8 @@ from lablet_common.testing.etcd import EtcdServer
 WORKERS = 100
 SEATS = 100
 """Of each reservation: one on each worker, and each reservation is shifted, so that no two want a port of a worker."""
+NODES = 200
+"""Of each worker's licence: twice what the largest size runs on it."""
 SPEED = 20.0
 """A busy machine must not make labs miss their slots: 1,500 that come up in a minute have twenty minutes for it."""
 BOOTED_SECONDS = 240.0
@@ -87,6 +89,7 @@ class _Region:
         # the probe and the resync as a mesh at the speed of life has them
         self.fleet.settings = {"controller_probe_seconds": 30.0, "resync_seconds": 3600.0}
         self.fleet.settle = _nothing
+        self.fleet.runtimes = made.MemoryRuntimes(node_quota=NODES)
 
     async def grow(self, sizes: Sequence[int], told: Callable[[Size], None]) -> list[Size]:
         await self._seed()
@@ -106,7 +109,7 @@ class _Region:
         now = self.fleet.clock.now()
         capacity = {"cpu_cores": 200, "memory_gb": 200, "storage_gb": 9000}
         shape = {"instance_type": "sim", "capacity": capacity, "license": "ENTERPRISE"}
-        template = TemplateSpec.model_validate({**shape, "max_nodes": 200, "boot_minutes": 8})
+        template = TemplateSpec.model_validate({**shape, "max_nodes": NODES, "boot_minutes": 8})
         pool = {"template": "sim", "max": WORKERS, "preparation_minutes": 5, "turnaround_minutes": 5}
         status = SimpleStatus()
         made = WorkerTemplate(metadata=Metadata(id="sim", uid="t", created_at=now), spec=template, status=status)

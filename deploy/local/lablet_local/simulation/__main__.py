@@ -32,7 +32,7 @@ def term(weeks: int) -> Shape:
     weather = Weather(slow=0.1, latency=0.02, late=0.005, refused=0.002, answer_lost=0.002, overtaken=0.002, cut=0.002)
     return Shape(
         weeks=weeks, workers=4, deaths=4 * weeks, freezes=2 * weeks, machines_lost=3 * weeks, drains=weeks,
-        compactions=weeks, bridges=True, weather=weather, late_boots=0.1, failed_boots=0.03,
+        compactions=weeks, bridges=True, licences=2, weather=weather, late_boots=0.1, failed_boots=0.03,
     )  # fmt: skip
 
 

@@ -68,6 +68,8 @@ class Shape:
     weather: Weather = field(default_factory=Weather)
     late_boots: float = 0.1
     failed_boots: float = 0.05
+    licences: int | None = None
+    """Workers that may be on at a time; None: all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Story:
         }
         pool = {
             "template": "sim", "max": self.shape.workers, "preparation_minutes": 5, "turnaround_minutes": 5,
-            "scale_down_grace_minutes": 20,
+            "scale_down_grace_minutes": 20, "allowed_licenses": self.shape.licences,
         }  # fmt: skip
         await Repository[WorkerTemplate](world.store, TEMPLATE).create(
             WorkerTemplate(

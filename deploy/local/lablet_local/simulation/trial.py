@@ -20,6 +20,7 @@ from unittest.mock import patch
 
 from lablet_common.store.api import EventType, WatchBatch
 from lablet_common.testing.simulation import simulated
+from lablet_local.chaos import licences
 from lablet_local.chaos.checks import answered, at_rest, kept, one_outcome
 from lablet_local.chaos.machines import one_machine_a_worker
 from lablet_local.chaos.owners import no_stale_owner
@@ -173,6 +174,7 @@ def judge(evidence: Evidence, story: Story) -> Iterable[Check]:
     yield from ground.never_doubled(evidence, seen)
     yield one_machine_a_worker(evidence)
     yield no_stale_owner(evidence, story.commits)
+    yield from licences.checks(evidence)
     yield from _told(evidence, story)
 
 

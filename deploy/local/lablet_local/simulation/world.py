@@ -32,6 +32,18 @@ class WitnessedRuntime(MemoryRuntime):
     def tell(self, fact: str, **more: Any) -> None:
         self.facts.append({"fact": fact, "at": asyncio.get_running_loop().time(), **more})
 
+    async def register(self, product: str, token: str) -> None:
+        before = self.registration
+        await MemoryRuntime.register(self, product, token)
+        if self.registration == "COMPLETED" != before:
+            self.tell("licence.registered", product=product, quota=self.node_quota)
+
+    async def deregister(self) -> None:
+        before = self.registration
+        await MemoryRuntime.deregister(self)
+        if before == "COMPLETED":
+            self.tell("licence.deregistered")
+
     async def import_lab(self, title: str, topology: bytes) -> str:
         known = set(self.lab_by_id)
         lab = await MemoryRuntime.import_lab(self, title, topology)

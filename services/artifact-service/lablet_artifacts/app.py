@@ -13,7 +13,7 @@ from lablet_artifacts.publishing import Publisher
 from lablet_artifacts.references import References
 from lablet_artifacts.rendering import Renderer
 from lablet_artifacts.settings import ArtifactSettings
-from lablet_artifacts.sweeping import Sweeper
+from lablet_artifacts.sweeping import Alone, Sweeper
 from lablet_artifacts.topology import NodeType, read_node_types
 from lablet_common.bridge import Bridge
 from lablet_common.bus import Received, intents_stream
@@ -44,6 +44,7 @@ class ArtifactService:
         add_indexes(self._caches)
         self._objects = objects or S3ObjectStore(settings.storage)
         self._leftovers = Leftovers()
+        self._alone: Alone = {}
         self._publisher = Publisher(runtime.store, self._objects, _node_types(settings.artifact_node_types_path))
         self._renderer = Renderer(
             self._objects, concurrency=settings.artifact_render_concurrency, cached=settings.artifact_topology_cache
@@ -128,6 +129,7 @@ class ArtifactService:
             grace=grace,
             retention=timedelta(days=self._settings.artifact_retention_days),
             look_seconds=max(self._settings.archive_look_seconds, grace.total_seconds() / 4),
+            alone=self._alone,
         )
 
         async def wake(_: Received) -> None:

@@ -5,9 +5,10 @@ revision at which nobody referred to it, so that a reference added meanwhile win
 deleted. An object without an artifact (a crash after the put) is given one first, and then goes the same way: the store
 of record decides who was earlier. Who wants content that is Deleting waits and puts it again.
 
-Grace is real time, counted from the object's own modification and, for artifacts, from when this sweeper first saw them
-without a reference. Retention is lab time since the content was last referred to; a tenant's own stands in its quota. What
-was asked to be deleted goes without a grace. Not guaranteed: that something goes on the minute.
+Grace is real time, counted from the object's own modification and, for artifacts, from when this process first saw them
+without a reference, as they are: not anew with each take-over, or a service that often loses its lease would never get there.
+Retention is lab time since each use was made; a tenant's own stands in its quota. What was asked to be deleted goes without a
+grace. Not guaranteed: that something goes on the minute.
 """
 
 import asyncio
@@ -49,11 +50,13 @@ _KEPT = ("collected", "exported", "report")
 """Roles of references that retention ends."""
 _PAGE = 500
 _RETRY_SECONDS = 5.0
+Alone = dict[tuple[str, str], tuple[int, float]]
+"""Artifacts without a reference, by tenant and digest: at which revision, and since when that is known (monotonic)."""
 
 
 class Sweeper:
-    """Sweeps while it holds the fence. `grace` is real time, `retention` lab time; `now` tells the real time in UTC and
-    `monotonic` real seconds."""
+    """Sweeps while it holds the fence. `grace` is real time, `retention` lab time; `alone` is the process's own and outlives
+    the sweeper; `now` tells the real time in UTC and `monotonic` real seconds."""
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class Sweeper:
         grace: timedelta,
         retention: timedelta,
         look_seconds: float,
+        alone: Alone | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -81,8 +85,7 @@ class Sweeper:
         self._monotonic = monotonic
         self._woken = asyncio.Event()
         self._leaving: dict[tuple[str, str], Artifact] = {}
-        self._alone: dict[tuple[str, str], float] = {}
-        """Tenant and digest of artifacts without a reference → since when this sweeper knows them."""
+        self._alone: Alone = {} if alone is None else alone
         self._references = References(store, fence)
         self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
         self._instances: Repository[Instance] = Repository(store, INSTANCE)
@@ -134,7 +137,8 @@ class Sweeper:
             is_needed = object_key(artifact.tenant, artifact.id) in needed
             swept += await self._look_at(artifact, over, is_needed=is_needed)
         known = {object_key(artifact.tenant, artifact.id) for artifact in artifacts}
-        self._alone = {k: since for k, since in self._alone.items() if object_key(*k) in known}
+        for gone in [key for key in self._alone if object_key(*key) not in known]:
+            del self._alone[gone]
         for info in stored:
             if info.key not in known and info.key not in needed and self._is_old(info):
                 swept += await self._adopt_and_delete(info)
@@ -156,7 +160,9 @@ class Sweeper:
             return await self._delete(left) if left is not None and gone else 0
         if is_needed:
             return 0
-        since = self._alone.setdefault(key, self._monotonic())
+        revision, since = self._alone.get(key, (0, 0.0))
+        if revision != artifact.revision:  # somebody has used it in between, here or under another owner
+            _, since = self._alone[key] = artifact.revision, self._monotonic()
         if self._monotonic() - since < self._grace.total_seconds():
             return 0
         return await self._condemn(artifact, "Unreferenced")

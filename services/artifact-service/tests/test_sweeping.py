@@ -16,7 +16,7 @@ GRACE = timedelta(minutes=60)
 WORK = Reference(subject="instance/ins-a-1", role="collected", name="r1.cfg", attempt=1)
 
 
-async def sweeper(shelf: Any, objects: Any = None) -> Sweeper:
+async def sweeper(shelf: Any, objects: Any = None, alone: Any = None) -> Sweeper:
     shelf.later = getattr(shelf, "later", timedelta())
     return Sweeper(
         shelf.store,
@@ -27,6 +27,7 @@ async def sweeper(shelf: Any, objects: Any = None) -> Sweeper:
         grace=GRACE,
         retention=timedelta(days=90),
         look_seconds=60,
+        alone=alone,
         now=lambda: datetime.now(UTC) + shelf.later,
         monotonic=lambda: shelf.later.total_seconds(),
     )
@@ -85,6 +86,22 @@ async def test_a_reference_that_comes_within_the_grace_begins_it_anew(shelf: Any
     shelf.later += GRACE
     await sweeping.look()
     assert object_key("default", digest) in shelf.objects.objects
+
+
+async def test_the_grace_goes_on_over_a_take_over_and_begins_anew_where_somebody_used_the_content(shelf: Any) -> None:
+    """Whoever lost its lease more often than a grace has minutes never got there."""
+    digest, used = await kept(shelf), await kept(shelf, b"hostname r2")
+    await dropped(shelf, digest)
+    await dropped(shelf, used)
+    alone: Any = {}
+    await (await sweeper(shelf, alone=alone)).look()
+    await kept(shelf, b"hostname r2")
+    await dropped(shelf, used)
+    shelf.later += GRACE
+    await (await sweeper(shelf, alone=alone)).look()
+    assert await shelf.all(ARTIFACT).get(digest) is None
+    assert await shelf.all(ARTIFACT).get(used) is not None
+    assert list(alone) == [("default", used)]
 
 
 async def test_collected_work_goes_after_its_retention_and_topologies_stay(shelf: Any, small: bytes) -> None:

@@ -165,7 +165,17 @@ class Bridge:
     ) -> list[Outgoing]:
         """Of the change that left `kv`, which is as it is told already."""
         text = None if after is None else as_told(after, kv)
-        return derive(self._kind, before, after, kv.mod_revision, source=self._source, replayed=replayed, text=text)
+        try:
+            return derive(self._kind, before, after, kv.mod_revision, source=self._source, replayed=replayed, text=text)
+        except ValueError as error:  # `InvalidEvent` among them, and a name that makes no subject
+            self._leave_out(f"{kv.key} at {kv.mod_revision}", error)
+            return []
+
+    def _leave_out(self, event: str, error: Exception) -> None:
+        """Waiting for it would hold back everything behind it for ever; consumers find its commit by themselves."""
+        EVENTS_LEFT_OUT.labels(self._kind.name).inc()
+        words = {"kind": self._kind.name, "event": event, "cause": str(error)}
+        _log.error("an event can never be published and is left out", extra=words)
 
     async def _replay(self) -> None:
         """Publishes the present state of everything newer than what has been seen."""
@@ -217,12 +227,7 @@ class Bridge:
             try:
                 await self._publish(outgoing)
             except (TooLarge, InvalidEvent) as error:
-                # waiting for it would hold back everything behind it for ever; consumers find its commit by themselves
-                EVENTS_LEFT_OUT.labels(self._kind.name).inc()
-                _log.error(
-                    "an event can never be published and is left out",
-                    extra={"kind": self._kind.name, "event": outgoing.event.get_id(), "cause": str(error)},
-                )
+                self._leave_out(str(outgoing.event.get_id()), error)
                 return
             except Exception as error:  # noqa: BLE001 - whatever the publisher raises, the event must not be lost
                 if not self._failing:

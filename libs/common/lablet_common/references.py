@@ -10,7 +10,7 @@ carry all that they have, however many, until the artifact-service has looked at
 """
 
 import hashlib
-from collections.abc import AsyncIterator, KeysView
+from collections.abc import AsyncIterator, Callable, KeysView
 from dataclasses import dataclass
 from typing import cast
 
@@ -84,6 +84,13 @@ class Older:
         self._kept: dict[str, tuple[int, Reference]] = {}
         """By key, with the key's revision."""
         self._by_subject: dict[str, set[str]] = {}
+        self._listeners: list[Callable[[Reference], None]] = []
+
+    def subscribe(self, listener: Callable[[Reference], None]) -> Callable[[], None]:
+        """Tells of each that is new here: where many uses have come at once, in a list, their artifact no longer carries the
+        first of them. Returns a function that ends that."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def of_subject(self, subject: str) -> list[tuple[str, str, Reference]]:
         """Tenant, digest and reference of each."""
@@ -94,11 +101,14 @@ class Older:
         return found
 
     def put(self, kv: KeyValue) -> None:
+        is_new = kv.key not in self._kept
         self._forget(kv.key)
         reference = read_reference(kv)
         lighten(reference)
         self._kept[kv.key] = kv.mod_revision, reference
         self._by_subject.setdefault(reference.subject, set()).add(kv.key)
+        for listener in tuple(self._listeners) if is_new else ():
+            listener(reference)
 
     def drop(self, key: str, revision: int) -> None:  # noqa: ARG002 - a sink is told the revision
         self._forget(key)
@@ -125,6 +135,11 @@ def follow_uses(caches: Caches) -> None:
     caches.follow(REFERENCES, Older())
 
 
+def older_of(caches: Caches) -> Older:
+    """What `follow_uses` has made."""
+    return cast("Older", caches.beside(REFERENCES))
+
+
 def uses_of(caches: Caches, subject: str) -> list[Use]:
     """All that the subject refers to, as the caches know it."""
     carried = [
@@ -134,7 +149,7 @@ def uses_of(caches: Caches, subject: str) -> list[Use]:
         if reference.subject == subject
     ]
     older = []
-    for tenant, digest, reference in cast("Older", caches.beside(REFERENCES)).of_subject(subject):
+    for tenant, digest, reference in older_of(caches).of_subject(subject):
         artifact: Artifact | None = caches[ARTIFACT].get(digest, tenant)
         # nobody refers to what is on its way out; the keys go with it
         if artifact is not None and artifact.status.phase is not ArtifactPhase.DELETING:

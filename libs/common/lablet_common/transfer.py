@@ -11,6 +11,7 @@ the object store; events. Not guaranteed: an import in one transaction. Broken o
 """
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from lablet_common.quotas import LEDGERS, QUOTAS, Ledger, Quota
-from lablet_common.references import REFERENCES
+from lablet_common.references import REFERENCES, reference_key
 from lablet_common.requests import pointer_of
 from lablet_common.resources import schema
-from lablet_common.resources.artifact import Reference
-from lablet_common.resources.kinds import CLOCK_KEY, KINDS, SUBSCRIPTION, Kind
+from lablet_common.resources.artifact import Artifact, Reference
+from lablet_common.resources.kinds import ARTIFACT, CLOCK_KEY, KINDS, SUBSCRIPTION, Kind
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.store.api import Get, Put, Store
@@ -60,6 +61,8 @@ class Entry:
     key: str
     resource: Resource[Any, Any] | None = None
     value: bytes = b""
+    belongs_to: str = ""
+    """Key of the artifact that an older reference is counted by: it is written with that or not at all."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -112,6 +115,7 @@ def read_lines(lines: Iterable[bytes]) -> list[Entry]:
             faults.append(f"line {number}: {entry.key} stands in line {seen[entry.key]} already")
         seen[entry.key] = number
         entries.append(entry)
+    faults += _miscounted(entries)
     if faults:
         more = [f"and {len(faults) - _FAULTS_TOLD} more"] if len(faults) > _FAULTS_TOLD else []
         raise TransferError([*faults[:_FAULTS_TOLD], *more])
@@ -126,11 +130,12 @@ async def import_entries(store: Store, entries: Sequence[Entry], *, skip_existin
         raise TransferError(
             [f"{owners.items[0].key} is held: services are running; stop them, so that nobody else writes"]
         )
-    present = await _present(store, [key for entry in entries for key in entry.keys])
+    keys = dict.fromkeys(key for entry in entries for key in (*entry.keys, entry.belongs_to) if key)
+    present = await _present(store, list(keys))
     if present and not skip_existing:
         told = [f"{key} exists already" for key in sorted(present)[:_FAULTS_TOLD]]
         raise TransferError([*told, "import into an empty store, or skip what exists"])
-    wanted = sorted((entry for entry in entries if entry.key not in present), key=_turn)
+    wanted = sorted((entry for entry in entries if not present & {entry.key, entry.belongs_to}), key=_turn)
     for at in range(0, len(wanted), _BATCH):
         txn = Transaction()
         for place, entry in enumerate(wanted[at : at + _BATCH]):
@@ -139,10 +144,28 @@ async def import_entries(store: Store, entries: Sequence[Entry], *, skip_existin
     return len(wanted)
 
 
-def _turn(entry: Entry) -> tuple[bool, str]:
-    """Requests last, in the order of their acceptance: owners decide them in the order in which they find them."""
+def _turn(entry: Entry) -> tuple[int, str]:
+    """Older references first: broken off, their artifact is not there, and with it none is missing. Requests last, in the
+    order of their acceptance: owners decide them in the order in which they find them."""
     resource = entry.resource
-    return (True, format_time(resource.spec.received_at)) if isinstance(resource, Request) else (False, "")
+    if isinstance(resource, Request):
+        return 2, format_time(resource.spec.received_at)
+    return 0 if entry.belongs_to else 1, ""
+
+
+def _miscounted(entries: Sequence[Entry]) -> list[str]:
+    """What is wrong between artifacts and their older references, which they count."""
+    found = Counter(entry.belongs_to for entry in entries if entry.belongs_to)
+    said = {
+        entry.key: entry.resource.status.older_references
+        for entry in entries
+        if isinstance(entry.resource, Artifact) and (entry.resource.status.older_references or entry.key in found)
+    }
+    return [
+        f"{key} counts {said.get(key, 'no')} older references, and the file has {found[key]}"
+        for key in sorted(found.keys() | said.keys())
+        if found[key] != said.get(key)
+    ]
 
 
 def _write_in(txn: Transaction, entry: Entry, place: int) -> None:
@@ -195,10 +218,18 @@ def _entry(line: bytes) -> Entry:
 def _setting(key: str, value: Any) -> Entry:
     for prefix, model in _SETTINGS:
         if key.startswith(prefix):
-            if model is not None:
-                model.model_validate(value)
-            return Entry(key, None, json.dumps(value).encode())
+            read = model.model_validate(value) if model is not None else None
+            owner = _artifact_of(key, read) if isinstance(read, Reference) else ""
+            return Entry(key, None, json.dumps(value).encode(), owner)
     raise ValueError(f"{key} is no setting that can be imported")
+
+
+def _artifact_of(key: str, reference: Reference) -> str:
+    """Key of the artifact that the older reference under `key` belongs to. Raises `ValueError`."""
+    tenant, digest, *_ = (*key.removeprefix(REFERENCES).split("/"), "", "")
+    if key != reference_key(tenant, digest, reference):
+        raise ValueError(f"{key} is not the key of the reference that stands there")
+    return ARTIFACT.key(digest, tenant)
 
 
 def _said(error: Exception) -> str:

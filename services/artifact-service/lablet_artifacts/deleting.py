@@ -69,16 +69,15 @@ class Deleter:
                 subject, user = found
                 return refused(_LIVE, "Artifact in use", user, 409, subject=subject)
             carried = artifact.status.references
-            if len(chosen) == len(carried) + artifact.status.older_references:
+            if asked.role is None or len(chosen) == len(carried) + artifact.status.older_references:
                 # what has a key of its own goes with the artifact
                 return Decision(ASKED, self._leaving(asked, now)(artifact.observed(references=())))
             taken = set(chosen)
             left = tuple(one for one in carried if one not in taken)
             older = taken - set(carried)
-            if not older:
-                return Decision(ASKED, artifact.observed(references=left))
             # more than one transaction may take: after a crash in between, the rest goes when this is decided again
-            await self._references.drop(tenant, digest, older)
+            if not older or not await self._references.drop(tenant, digest, older):
+                return Decision(ASKED, artifact.observed(references=left))
             begun = True
 
     async def _of_instance(self, name: str, tenant: str, asked: ArtifactDelete, now: datetime) -> Decision:

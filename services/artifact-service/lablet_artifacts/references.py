@@ -73,11 +73,20 @@ def add_in(
         raise BeingDeleted(f"the object {spec.digest} of tenant {tenant} is being deleted: it is put again after that")
     if reference in known.status.references or reference in standing.older:
         return False
-    before = known.status.verified_at or known.metadata.created_at
-    dated = (one if one.at else one.model_copy(update={"at": before}) for one in known.status.references)
-    added = known.observed(fact_of(reference), references=(*dated, reference), verified_at=now)
+    carried = known.status.references
+    verified_at = known.status.verified_at
+    if len(carried) <= CARRIED + PORTION:
+        carried, verified_at = tuple(_dated(known, one) for one in carried), now
+    # else what stays undated still counts from when the content was last stored
+    added = known.observed(fact_of(reference), references=(*carried, reference), verified_at=verified_at)
     update_in(txn, _lightened_in(txn, added))
     return True
+
+
+def _dated(artifact: Artifact, reference: Reference) -> Reference:
+    """The reference with its date: those of an early release count from when the content was last stored."""
+    before = artifact.status.verified_at or artifact.metadata.created_at
+    return reference if reference.at else reference.model_copy(update={"at": before})
 
 
 def _new(tenant: str, spec: ArtifactSpec, reference: Reference, now: datetime) -> Artifact:
@@ -92,7 +101,7 @@ def _lightened_in(txn: Transaction, artifact: Artifact) -> Artifact:
     status = artifact.status
     surplus = min(max(len(status.references) - CARRIED, 0), PORTION)
     for one in status.references[:surplus]:
-        txn.put(reference_key(artifact.tenant, artifact.id, one), one.to_json())
+        txn.put(reference_key(artifact.tenant, artifact.id, one), _dated(artifact, one).to_json())
     older = status.older_references + surplus
     carried = status.model_copy(update={"references": status.references[surplus:], "older_references": older})
     return artifact.model_copy(update={"status": carried})

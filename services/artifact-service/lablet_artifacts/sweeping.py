@@ -25,7 +25,7 @@ from lablet_common.clock import Clock
 from lablet_common.objects import ObjectInfo, ObjectStore, ObjectStoreError
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.quotas import QUOTAS, Quota
-from lablet_common.references import all_references, references_prefix
+from lablet_common.references import CARRIED, all_references, references_prefix
 from lablet_common.resources.artifact import (
     STAGING,
     Artifact,
@@ -154,7 +154,8 @@ class Sweeper:
         if artifact.is_referred_to:
             self._alone.pop(key, None)
             await self._references.drop(*key, over, emptied=None if is_needed else self._condemned)
-            await self._references.lighten(*key)
+            if len(artifact.status.references) > CARRIED:
+                await self._references.lighten(*key)
             left = await self._artifacts.get(artifact.id, artifact.tenant) if over else None
             gone = left is not None and left.status.phase is ArtifactPhase.DELETING
             return await self._delete(left) if left is not None and gone else 0

@@ -19,6 +19,7 @@ from lablet_common.resources.artifact import Artifact, ArtifactSpec, Reference
 from lablet_common.resources.instance import InstancePhase
 from lablet_common.resources.kinds import ARTIFACT
 from lablet_common.store import MemoryStore, Put
+from lablet_common.store.api import MAX_VALUE_BYTES
 
 SWITCH = b"hostname Switch\n"
 MANY = 10_000
@@ -32,9 +33,10 @@ def use(number: int, role: Any = "collected") -> Reference:
 class Weighed(MemoryStore):
     """Adds up what transactions write."""
 
-    written = 0
+    written = transactions = 0
 
     async def txn(self, compares: Any, success: Any, failure: Any = ()) -> Any:
+        self.transactions += 1
         self.written += sum(len(one.value) for one in success if isinstance(one, Put))
         return await super().txn(compares, success, failure)
 
@@ -207,16 +209,19 @@ def of_the_first_version(digest: str, at: Any, count: int) -> bytes:
     return json.dumps(document | {"status": status}).encode()
 
 
-async def test_what_an_earlier_release_stored_in_one_piece_is_read_and_carried_out(switches: Switches) -> None:
+@pytest.mark.parametrize("order", [("used", "swept"), ("swept", "used")], ids=" then ".join)
+@pytest.mark.parametrize("count", [CARRIED, CARRIED + PORTION, 3 * PORTION])
+async def test_what_an_earlier_release_stored_in_one_piece_is_read_and_carried_out(
+    switches: Switches, count: int, order: tuple[str, str]
+) -> None:
     shelf = switches.shelf
-    count = 3 * PORTION
     value = of_the_first_version(switches.digest, shelf.clock.now(), count)
     await shelf.store.put(ARTIFACT.key(switches.digest), value)
     assert await switches.users() == {use(n).subject for n in range(count)}
     await shelf.clock.advance(timedelta(days=80))
-    await switches.left_by([use(count)])
-    assert len(await switches.users()) == count + 1
-    await switches.sweeper.look()
+    for step in order:
+        await (switches.left_by([use(count)]) if step == "used" else switches.sweeper.look())
+        assert len(await switches.users()) == count + (order.index("used") <= order.index(step))
     artifact = await switches.artifact()
     assert artifact is not None
     assert (artifact.schema_version, len(artifact.status.references)) == (2, CARRIED)
@@ -227,9 +232,49 @@ async def test_what_an_earlier_release_stored_in_one_piece_is_read_and_carried_o
     assert await switches.users() == {use(count).subject}, "they count from when the content was last stored"
 
 
-def test_a_release_that_would_not_count_older_uses_refuses_such_an_artifact() -> None:
+async def test_as_much_as_an_earlier_release_could_store_can_be_used_and_carried_out(switches: Switches) -> None:
+    count = 5_780
+    value = of_the_first_version(switches.digest, switches.shelf.clock.now(), count)
+    assert MAX_VALUE_BYTES - 10_000 < len(value) < MAX_VALUE_BYTES
+    await switches.shelf.store.put(ARTIFACT.key(switches.digest), value)
+    await switches.left_by([use(count)])
+    await switches.sweeper.look()
+    assert len(await switches.users()) == count + 1
+    await switches.check_count()
+
+
+async def test_a_release_that_would_not_count_older_uses_refuses_such_an_artifact(
+    switches: Switches, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would take content for unreferred to whose uses all stand beside it."""
-    assert schema.newest(Artifact) == 2
+    await switches.left_by([use(n) for n in range(CARRIED + 1)])
+    stored = await switches.shelf.store.get(ARTIFACT.key(switches.digest))
+    monkeypatch.setattr(schema, "MIGRATIONS", {})
+    with pytest.raises(schema.NewerSchema):
+        schema.read(Artifact, stored.value)
+
+
+async def test_a_look_at_what_is_in_order_reads_no_artifact_by_itself(switches: Switches) -> None:
+    """Tens of thousands of them, one by one, would keep who wants something deleted waiting for minutes."""
+    await switches.left_by([use(n) for n in range(CARRIED)])
+    before = switches.shelf.store.transactions
+    await switches.sweeper.look()
+    assert switches.shelf.store.transactions == before
+
+
+async def test_a_key_that_nobody_counts_holds_up_no_deletion(switches: Switches) -> None:
+    """As a hand may have put it: it cannot be dropped, and goes with the artifact."""
+    shelf = switches.shelf
+    await switches.left_by([use(0), *(use(n, "exported") for n in range(CARRIED + 5))])
+    await shelf.store.put(f"{REFERENCES}default/{switches.digest}/odd", use(99).to_json())
+    for body in ({"role": "collected"}, {}):
+        asked = await shelf.ask("delete", switches.digest, body, kind="artifact")
+        assert (await shelf.decided(asked)).status.reason == "DeleteRequested"
+        assert use(0).subject + "collected" not in {
+            one.reference.subject + one.reference.role for one in await shelf.uses()
+        }
+    await switches.sweeper.look()
+    assert await switches.older_keys() == []
 
 
 async def test_a_reference_that_comes_while_the_last_one_goes_keeps_the_content(switches: Switches) -> None:

@@ -11,8 +11,8 @@ import logging
 from lablet_common.ownership import NotOwner
 from lablet_common.process_lab import RUNTIME
 from lablet_common.reconcile import Reconciler
-from lablet_common.references import follow_uses
-from lablet_common.resources.artifact import Artifact
+from lablet_common.references import follow_uses, older_of
+from lablet_common.resources.artifact import Artifact, Reference
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER, Kind
 from lablet_common.resources.reservation import Reservation
@@ -64,6 +64,7 @@ class PoolController:
             caches[INSTANCE].subscribe(self._on_instance),
             caches[WORKER].subscribe(self._on_worker),
             caches[ARTIFACT].subscribe(self._on_artifact),
+            older_of(caches).subscribe(self._on_use),
             caches[POOL].subscribe(lambda *_: self.fleet.replan()),
             *([self.presence.subscribe(self._on_agent)] if self.presence is not None else []),
         ]
@@ -151,9 +152,12 @@ class PoolController:
         """Whoever refers to it since now. Hundreds may have left the same content: it is no news to the others."""
         before = set(old.status.references) if old is not None else set()
         for reference in set(new.status.references) - before if new is not None else ():
-            kind, _slash, name = reference.subject.partition("/")
-            if kind == INSTANCE.name and self.estate.caches[INSTANCE].get(name) is not None:
-                self._instances.add(name)
+            self._on_use(reference)
+
+    def _on_use(self, reference: Reference) -> None:
+        kind, _slash, name = reference.subject.partition("/")
+        if kind == INSTANCE.name and self.estate.caches[INSTANCE].get(name) is not None:
+            self._instances.add(name)
 
 
 def add_indexes(caches: Caches) -> None:

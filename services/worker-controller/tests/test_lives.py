@@ -6,8 +6,14 @@ from typing import Any
 
 import pytest
 
+from lablet_common.objects import put_content
+from lablet_common.references import reference_key
+from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactSpec, ArtifactStatus, Reference
 from lablet_common.resources.kinds import RESERVATION
+from lablet_common.resources.model import Metadata
 from lablet_common.resources.reservation import SeatState
+from lablet_common.store import Transaction
+from lablet_common.store.changes import create_in
 from lablet_workers.providers.port import MachineState
 from lablet_workers.runtimes.port import RuntimeFault
 
@@ -53,6 +59,26 @@ async def test_no_lab_starts_before_its_lab_file_is_rendered(fleet: Any) -> None
     await fleet.at(70)
     assert await fleet.phase() == "Pending"
     await fleet.file(await fleet.instance(), "rendered", "lab.yaml", b"late")
+    await fleet.at(71)
+    assert await fleet.phase() == "Running"
+
+
+async def test_a_lab_starts_at_once_also_where_its_use_of_a_file_was_pushed_out_before_anybody_looked(
+    fleet: Any,
+) -> None:
+    """A whole class has the same file, and the list that brings it holds the latest uses in the artifact alone."""
+    fleet.clerk_works = False
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    assert await fleet.phase() == "Pending"
+    digest = await put_content(fleet.objects, "default", b"alike", "application/yaml")
+    mine, other = (Reference(subject=f"instance/{name}", role="rendered", name="lab.yaml", attempt=1)
+                   for name in ("ins-a-1", "ins-z-1"))  # fmt: skip
+    status = ArtifactStatus(phase=ArtifactPhase.STORED, references=(other,), older_references=1)
+    metadata = Metadata(id=digest, uid=digest, created_at=fleet.clock.now())
+    txn = Transaction().put(reference_key("default", digest, mine), mine.to_json())
+    create_in(txn, Artifact(metadata=metadata, spec=ArtifactSpec(digest=digest, bytes=5), status=status))
+    await txn.commit(fleet.store)
     await fleet.at(71)
     assert await fleet.phase() == "Running"
 

@@ -31,11 +31,11 @@ def list_artifacts(
     wanted = _role(role)
     rows, older = run.run(lambda client: _rows(client, instance))
     shown = [row for row in rows if wanted in (None, row["role"])]
+    if older:
+        run.aside.print(f"{older} older uses are not listed: a file shows its latest, an instance all that it has")
     if output in (Format.JSON, Format.YAML):
         write_data(run.console, shown, output)
         return
-    if older:
-        run.aside.print(f"{older} older uses are not listed: a file shows its latest, an instance all that it has")
     if not shown:
         run.aside.print("nothing is stored")
         return

@@ -394,3 +394,16 @@ async def test_an_event_that_can_never_be_published_holds_up_nothing_and_is_coun
     assert left_out() == before + 1
     (record,) = [one for one in caplog.records if "left out" in one.message]
     assert record.__dict__["event"] == f"template/{odd.metadata.uid}/{odd.revision}"
+
+
+async def test_a_change_that_cannot_be_written_as_an_event_holds_up_nothing_either(
+    memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker.publish, source=SOURCE)
+    task = background(bridge.run())
+    odd = make_template("odd")
+    await templates.create(odd.model_copy(update={"metadata": odd.metadata.model_copy(update={"tenant": ""})}))
+    after = await templates.create(make_template("after"))
+    await eventually(lambda: bridge.cursor >= after.revision or task.done())
+    assert [subject for subject, _ in broker.facts] == ["template/after"]

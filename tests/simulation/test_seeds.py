@@ -98,6 +98,9 @@ def test_worlds_that_prove_nothing_do_not_pass() -> None:
     assert unproven([verdict(0, kept=3, told=0), verdict(2, kept=0, told=1)]) == []
     assert unproven([verdict(1, kept=3, told=0), verdict(1, kept=1)]) == ["told"]
     assert unproven([verdict(0, kept=3)]) == ["nothing went wrong in any world"]
+    assert unproven([verdict(1, kept=3)], bridges=True) == ["no world had bridges"]
+    told = Verdict(1, (Check("events", "told", 1),), "", 1, 1, 1, 1.0)
+    assert unproven([verdict(1, kept=3), told], bridges=True) == []
 
 
 @pytest.mark.long

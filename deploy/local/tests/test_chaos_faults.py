@@ -6,8 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
+import nats
 import pytest
+from nats.errors import TimeoutError as NatsTimeout
 
+from lablet_local.chaos import faults
 from lablet_local.chaos.chronicle import Chronicle
 from lablet_local.chaos.faults import Injector
 from lablet_local.chaos.network import Network
@@ -38,6 +42,13 @@ class Mesh:
 
     async def restart(self, name: str) -> None:
         self.done.append(("restart", name))
+
+    @property
+    def etcd_endpoint(self) -> str:
+        return self.members.etcd_endpoints[0]
+
+    def nats_login(self, user: str) -> tuple[str, str]:
+        return user, "secret"
 
     async def machines(self) -> list[dict[str, Any]]:
         return self.running
@@ -119,3 +130,36 @@ async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
         while not holds():
             await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("heard", [True, False])
+async def test_when_a_purge_was_is_found_out_also_where_its_answer_or_etcd_s_was_lost(
+    heard: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Connection:
+        def jetstream(self) -> "Connection":
+            return self
+
+        async def purge_stream(self, name: str) -> None:
+            assert name == "EVENTS"
+            if not heard:
+                raise NatsTimeout
+
+        async def close(self) -> None:
+            pass
+
+    async def connect(*_: object, **__: object) -> Connection:
+        return Connection()
+
+    answers: list[int | Exception] = [httpx.ConnectError("killed just now"), 712]
+
+    async def head(_: str) -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(nats, "connect", connect)
+    monkeypatch.setattr(faults, "head", head)
+    injector, _ = await carried_out(Mesh(), Fault(0, Kind.PURGE))
+    assert (injector.purged_at, injector.done[Kind.PURGE], injector.missed) == (712, int(heard), int(not heard))

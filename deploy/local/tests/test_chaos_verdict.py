@@ -307,6 +307,17 @@ def wrong_end(run: Run) -> None:
     run.spoil_events = lambda told: [*told[:-1], replace(told[-1], data={"spec": {}, "status": {}})]
 
 
+def shown(part: str, name: str, value: Any) -> Callable[[Run], None]:
+    def spoil(run: Run) -> None:
+        run.spoil_events = lambda told: [*told[:-1], replace(told[-1], data={**told[-1].data, part: {name: value}})]
+
+    return spoil
+
+
+def no_account(run: Run) -> None:
+    run.spoil_commits = lambda commits: [one for one in commits if one.replica != "artifact-service-1"]
+
+
 def unfenced(run: Run) -> None:
     run.spoil_commits = lambda commits: [replace(commits[-1], fences=())]
 
@@ -368,6 +379,15 @@ HARM: list[tuple[Callable[[Run], None], str, Harm]] = [
     (beyond_its_licence, "no machine ran more nodes than its licence, or opened a port twice", Harm.OVERCOMMITTED),
     (too_much_together, "labs that ran together never needed more than their worker has", Harm.OVERCOMMITTED),
     (two_machines, "no worker had two machines at a time", Harm.DOUBLED),
+    (no_account, "most of what owners wrote stands in their accounts", Harm.UNSETTLED),
+    *(
+        (shown(*secret), "no event tells what is secret", Harm.DOUBLED)
+        for secret in (
+            ("spec", "sha256", "0af3"),
+            ("status", "credentials", "sealed"),
+            ("spec", "claims", [{"seat": 1, "sha256": "0af3"}]),
+        )
+    ),
     (untold, "every committed change was published, under the same id each time", Harm.LOST),
     (invented, "every event tells of a change that was committed", Harm.DOUBLED),
     (out_of_order, "the events of each resource stand in the order of its commits", Harm.LOST),

@@ -13,7 +13,7 @@ from lablet_local.chaos.jobs import Ran, never_twice
 from lablet_local.chaos.load import Seen
 from lablet_local.chaos.machines import one_machine_a_worker
 from lablet_local.chaos.outcomes import every_kind_decided
-from lablet_local.chaos.owners import Commit, no_stale_owner
+from lablet_local.chaos.owners import Commit, accounts_kept, no_stale_owner
 from lablet_local.chaos.seats import none_given_up
 from lablet_local.chaos.terms import kept_series
 from lablet_local.demo.books import FINAL, Json, below, is_agent, phase
@@ -51,7 +51,7 @@ def judge(
     commits: Iterable[Commit] = (),
 ) -> list[Check]:
     """`jobs`: the lives that they had; `commits`: what the services say that they have written."""
-    found = ground.read(evidence)
+    found, written = ground.read(evidence), tuple(commits)
     drawn = {one.what for one in seen.accepted}
     every = not (forgotten.compacted or forgotten.gap)
     return [
@@ -63,7 +63,7 @@ def judge(
         *([never_twice(evidence, seen, jobs)] if "run" in drawn else []),
         at_rest(evidence),
         none_given_up(evidence),
-        *([] if forgotten.gap else [no_stale_owner(evidence, commits)]),
+        *([] if forgotten.gap else [no_stale_owner(evidence, written), accounts_kept(evidence, written)]),
         never_double_booked(evidence),
         *ground.never_doubled(evidence, found),
         one_machine_a_worker(evidence),

@@ -183,9 +183,12 @@ class Injector:
         )  # fmt: skip
         try:
             await connection.jetstream().purge_stream(EVENTS_STREAM)
-            self.purged_at = await head(self._mesh.etcd_endpoint)
-        finally:
+        finally:  # also where no answer came: it may have been done
+            await self._until(self._note_purge)
             await connection.close()
+
+    async def _note_purge(self) -> None:
+        self.purged_at = await head(self._mesh.etcd_endpoint)
 
     async def _refuse(self, fault: Fault) -> None:
         """Raises the alarm that etcd raises by itself when its quota is full."""
@@ -210,7 +213,7 @@ class Injector:
             try:
                 await done()
             except (httpx.HTTPError, TimeoutError) as error:
-                _log.info("no room was made yet", extra={"cause": str(error)})
+                _log.info("etcd does not do it yet", extra={"cause": str(error)})
                 await asyncio.sleep(_ROOM_SECONDS)
             else:
                 return

@@ -39,9 +39,30 @@ def commits_in(folder: Path) -> Iterator[Commit]:
     """The accounts `<replica>.commits` of a folder. What a killed process left half written is passed over."""
     for path in sorted(folder.glob("*.commits")):
         for line in path.read_text(encoding="ascii").splitlines():
-            revision, *compared = line.split()
+            revision, *compared = line.split() or [""]
+            if not revision.isdigit():
+                continue
             fences = [one.rpartition("@") for one in compared if one.startswith(OWNERSHIP)]
             yield Commit(path.stem, int(revision), tuple((key, int(created)) for key, _, created in fences))
+
+
+def accounts_kept(evidence: Evidence, commits: Iterable[Commit]) -> Check:
+    """Of each service that owns something, most of what was written of it: a killed process, or an answer that was lost, may
+    leave out some, and one that keeps no account leaves out all."""
+    noted = {commit.revision for commit in commits}
+    written: dict[str, set[int]] = defaultdict(set)
+    for revision, changes in _owned_writes(evidence).items():
+        for change, _ in changes:
+            owner = next((one for prefix, one in _OWNER_OF.items() if change.key.startswith(prefix)), None)
+            if owner is not None:
+                written[owner].add(revision)
+    broken = [
+        f"{owner}: {len(revisions & noted)} of {len(revisions)}"
+        for owner, revisions in written.items()
+        if 2 * len(revisions & noted) < len(revisions)
+    ]
+    claim = "most of what owners wrote stands in their accounts"
+    return Check("etcd", claim, sum(map(len, written.values())), tuple(broken), Harm.UNSETTLED)
 
 
 def no_stale_owner(evidence: Evidence, commits: Iterable[Commit]) -> Check:

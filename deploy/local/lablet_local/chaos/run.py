@@ -50,6 +50,7 @@ _AGENTS_STOP_SECONDS = 5.0
 """Agents end what they run."""
 AGENT_LEASE_SECONDS = 6
 _RESERVATIONS = "/reservations/"
+_ARCHIVE_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +182,7 @@ async def _live(
         await load.wind_up()
         await mesh.wait_ready(timeout=CONVERGE_SECONDS)
         converged = await _until_at_rest(mesh, ended)
-        evidence = await _gather(mesh, chronicle)
+        evidence = await _gather(mesh, chronicle, injector.purged_at)
         replicas = await mesh.stream_replicas()
         jobs = ledger.read() if ledger else ()
         commits = tuple(commits_in(_accounts(mesh.folder.root)))
@@ -233,22 +234,34 @@ def _rests(present: dict[str, Json | str]) -> bool:
     return not waits and next(under_way(Evidence(present=present)), None) is None
 
 
-async def _gather(mesh: LocalMesh, chronicle: Chronicle) -> Evidence:
+async def _gather(mesh: LocalMesh, chronicle: Chronicle, purged_at: int) -> Evidence:
+    """Everything as of one revision: hosts come and go, and archivers work, also when all is at rest."""
     newest = await chronicle.catch_up(CONVERGE_SECONDS)
-    present = await read_present(mesh.etcd_endpoint)
+    present = await read_present(mesh.etcd_endpoint, newest)
     changed = [change for change in chronicle.changes if change.revision <= newest]
-    last = max((change.revision for change in changed if kind_at(change.key)), default=0)
-    events, machines = await asyncio.gather(read_events(mesh, last), mesh.witness())
+    latest = {kind: change.revision for change in changed if (kind := kind_at(change.key))}
+    wanted = {kind: revision for kind, revision in latest.items() if revision > purged_at}
+    events, machines = await asyncio.gather(read_events(mesh, wanted_of=wanted), mesh.witness())
     gone = sorted({change.key for change in changed if change.key.startswith(_RESERVATIONS)} - present.keys())
     archived = [name for key in gone if await _archived(mesh, name := key.removeprefix(_RESERVATIONS))]
     return Evidence(
-        present=present, history=tuple(changed), events=events, machines=tuple(machines), archived=tuple(archived)
+        present=present,
+        history=tuple(changed),
+        events=tuple(one for one in events if one.sequence <= newest),
+        machines=tuple(machines),
+        archived=tuple(archived),
     )
 
 
 async def _archived(mesh: LocalMesh, name: str) -> bool:
-    """Whether a reservation that has left etcd is told from the archive."""
+    """Whether a reservation that has left etcd is told from the archive. Raises `TimeoutError` where nobody says so."""
     headers = {"Authorization": f"Bearer {mesh.token('admin')}"}
-    async with httpx.AsyncClient(base_url=mesh.gateway_url(1), timeout=10, trust_env=False, headers=headers) as http:
-        answer = await http.get(f"/api/v1/reservations/{name}")
-    return answer.status_code == httpx.codes.OK
+    async with (
+        asyncio.timeout(_ARCHIVE_SECONDS),
+        httpx.AsyncClient(base_url=mesh.gateway_url(1), timeout=10, trust_env=False, headers=headers) as http,
+    ):
+        while True:
+            answer = await http.get(f"/api/v1/reservations/{name}")
+            if answer.status_code in (httpx.codes.OK, httpx.codes.NOT_FOUND):
+                return answer.status_code == httpx.codes.OK
+            await asyncio.sleep(0.2)

@@ -7,7 +7,9 @@ Nothing of Lablet's own store, bus or caches is used here, so that a fault in th
 import asyncio
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -122,17 +124,17 @@ class Evidence:
     """Ids of reservations that were found in the archive."""
 
 
-async def read_present(endpoint: str) -> dict[str, Json | str]:
-    """Every key below the prefix, through etcd3-py's synchronous client."""
-    return await asyncio.to_thread(_range, endpoint)
+async def read_present(endpoint: str, revision: int | None = None) -> dict[str, Json | str]:
+    """Every key below the prefix, now or as of a revision, through etcd3-py's synchronous client."""
+    return await asyncio.to_thread(_range, endpoint, revision)
 
 
-def _range(endpoint: str) -> dict[str, Json | str]:
+def _range(endpoint: str, revision: int | None) -> dict[str, Json | str]:
     import etcd3
 
     host, _, port = endpoint.rpartition(":")
     client = etcd3.Client(host, int(port), timeout=10)
-    found = client.range(f"{_PREFIX}/", prefix=True)
+    found = client.range(f"{_PREFIX}/", prefix=True, revision=revision)
     return {_relative(_bytes(pair.key)): _value(_bytes(pair.value)) for pair in found.kvs or ()}
 
 
@@ -176,8 +178,11 @@ def changes_in(result: Json) -> list[Change]:
     return found
 
 
-async def read_events(mesh: LocalMesh, wanted_revision: int = 0) -> tuple[Told, ...]:
-    """The whole stream, read anew. Waits a while for an event of `wanted_revision`, as bridges publish after the commit."""
+async def read_events(
+    mesh: LocalMesh, wanted_revision: int = 0, wanted_of: Mapping[str, int] = MappingProxyType({})
+) -> tuple[Told, ...]:
+    """The whole stream, read anew. Waits a while for an event of `wanted_revision`, and of each kind for one of `wanted_of`
+    it, as bridges publish after the commit, each in its own time."""
     import nats
     from nats.errors import TimeoutError as NatsTimeout
     from nats.js.api import ConsumerConfig
@@ -200,7 +205,12 @@ async def read_events(mesh: LocalMesh, wanted_revision: int = 0) -> tuple[Told, 
             try:
                 message = await reader.next_msg(timeout=0.5)
             except NatsTimeout:
-                if max((one.sequence for one in told), default=0) >= wanted_revision:
+                latest: dict[str, int] = {}
+                for one in told:
+                    latest[one.kind] = max(one.sequence, latest.get(one.kind, 0))
+                if max(latest.values(), default=0) >= wanted_revision and all(
+                    latest.get(kind, 0) >= revision for kind, revision in wanted_of.items()
+                ):
                     break
                 continue
             told.append(read_event(dict(message.headers or {}), message.data, message.metadata.sequence.stream))

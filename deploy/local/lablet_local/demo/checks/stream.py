@@ -15,8 +15,10 @@ from lablet_local.demo.evidence import Evidence, Told
 _SOURCE = "events"
 KINDS = {kind.prefix: kind.name for kind in _TABLE.values()}
 ALL = frozenset(KINDS.values())
-_SECRET = {("spec", "sha256"), ("spec", "claims"), ("status", "credentials")}
-"""Fields that are left out of events on purpose, or shown in part."""
+_SECRET = {("spec", "sha256"), ("status", "credentials")}
+"""Fields that are left out of events on purpose."""
+_CLAIMS = ("spec", "claims")
+"""Open seats, of which events show the number alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ def checks(
     compacted behind the bridges, so each single change must have been told, else the last of each resource. `whole`: no
     change is missing in the history. `kinds`: those that have bridges."""
     changes = [one for one in committed(evidence) if one.kind in kinds]
-    found = [in_order(evidence), same_end(evidence, changes, since=since, kinds=kinds)]
+    found = [in_order(evidence), nothing_secret(evidence), same_end(evidence, changes, since=since, kinds=kinds)]
     if every:
         found.append(all_said(evidence, changes, since=since))
     if whole:
@@ -101,6 +103,18 @@ def in_order(evidence: Evidence) -> Check:
     return Check(_SOURCE, claim, len(last), tuple(broken), Harm.LOST)
 
 
+def nothing_secret(evidence: Evidence) -> Check:
+    """Not the hashes of API keys and of claim codes, not the workers' logins, although these are encrypted."""
+    broken = []
+    for told in evidence.events:
+        shown = [f"{part}.{name}" for part, name in _SECRET if (told.data.get(part) or {}).get(name) is not None]
+        claims = (told.data.get(_CLAIMS[0]) or {}).get(_CLAIMS[1]) or ()
+        if any(value is not None for claim in claims for name, value in claim.items() if name != "seat"):
+            shown.append(".".join(_CLAIMS))
+        broken += [f"{told.type} {told.id} shows {what}" for what in shown]
+    return Check(_SOURCE, "no event tells what is secret", len(evidence.events), tuple(broken), Harm.DOUBLED)
+
+
 def same_end(
     evidence: Evidence, changes: Collection[Committed], *, since: int = 0, kinds: Collection[str] = ALL
 ) -> Check:
@@ -132,6 +146,6 @@ def _difference(stored: dict[str, Any], told: dict[str, Any]) -> str:
     """The first field that etcd has and the event does not have so."""
     for part in ("spec", "status"):
         for name, value in stored[part].items():
-            if (part, name) not in _SECRET and (told.get(part) or {}).get(name) != value:
+            if (part, name) not in {*_SECRET, _CLAIMS} and (told.get(part) or {}).get(name) != value:
                 return f"{part}.{name} is not the same"
     return ""

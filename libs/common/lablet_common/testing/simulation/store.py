@@ -33,8 +33,8 @@ Note = Callable[[int, Sequence[Compare]], None]
 
 
 class StorePort:
-    """A `Store` on `store`, for the process behind `line`. `note` is told of each of its transactions that has happened,
-    heard of or not: its revision, and what it compared."""
+    """A `Store` on `store`, for the process behind `line`. `note` is told of each of its writes that has happened, heard of
+    or not: its revision, and what it compared."""
 
     def __init__(self, store: MemoryStore, line: Line, note: Note = lambda *_: None) -> None:
         self._store = store
@@ -69,6 +69,17 @@ class StorePort:
         if done.succeeded:
             self._note(done.revision, compares)
         return done
+
+    async def _put(self, key: str, value: bytes, *, lease: int = 0) -> int:
+        revision = await self._store.put(key, value, lease=lease)
+        self._note(revision, ())
+        return revision
+
+    async def _delete(self, key: str, *, prefix: bool = False) -> int:
+        deleted = await self._store.delete(key, prefix=prefix)
+        if deleted:
+            self._note(self._store.revision, ())
+        return deleted
 
     async def lease_grant(self, ttl_seconds: float) -> int:
         return await self._write("lease_grant", ttl_seconds)  # type: ignore[no-any-return]
@@ -121,7 +132,8 @@ class StorePort:
         entered = line.calls
         if line.chance(weather.refused):
             raise StoreUnavailable(f"{method} did not arrive")
-        call = self._txn if method == "txn" else getattr(self._store, method)
+        noted: dict[str, Callable[..., Any]] = {"txn": self._txn, "put": self._put, "delete": self._delete}
+        call = noted.get(method) or getattr(self._store, method)
         if line.chance(weather.overtaken):
             self._later(call, args, options)
             raise OutcomeUnknown(f"{method} was not answered; it is still under way")

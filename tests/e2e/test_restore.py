@@ -18,11 +18,14 @@ from typing import Any
 
 import pytest
 
-from lablet_local.chaos.checks import at_rest, none_given_up, one_machine_a_worker, one_outcome, under_way
+from lablet_local.chaos.checks import at_rest, one_outcome, under_way
 from lablet_local.chaos.chronicle import Chronicle
+from lablet_local.chaos.machines import one_machine_a_worker
+from lablet_local.chaos.run import gather
+from lablet_local.chaos.seats import none_given_up
 from lablet_local.demo.checks import ground, stream
 from lablet_local.demo.checks.store import never_double_booked
-from lablet_local.demo.evidence import Evidence, read_events, read_present
+from lablet_local.demo.evidence import Evidence, read_present
 from lablet_local.mesh import LocalMesh
 
 pytestmark = [pytest.mark.mesh, pytest.mark.long, pytest.mark.timeout(300)]
@@ -101,12 +104,7 @@ async def evidence_at_the_end(mesh: LocalMesh, chronicle: Chronicle) -> Evidence
     async with asyncio.timeout(CONVERGE_SECONDS):
         while any(under_way(Evidence(present=await read_present(mesh.etcd_endpoint)))):
             await asyncio.sleep(0.5)
-    present = await read_present(mesh.etcd_endpoint)
-    newest = max(
-        change.revision for change in chronicle.changes if change.key.startswith(("/reservations/", "/instances/"))
-    )
-    events, machines = await asyncio.gather(read_events(mesh, newest), mesh.witness())
-    return Evidence(present=present, history=tuple(chronicle.changes), events=events, machines=tuple(machines))
+    return await gather(mesh, chronicle)
 
 
 async def test_a_day_goes_on_from_a_backup_with_what_really_runs(

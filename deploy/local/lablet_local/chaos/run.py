@@ -182,7 +182,7 @@ async def _live(
         await load.wind_up()
         await mesh.wait_ready(timeout=CONVERGE_SECONDS)
         converged = await _until_at_rest(mesh, ended)
-        evidence = await _gather(mesh, chronicle, injector.purged_at)
+        evidence = await gather(mesh, chronicle, injector.purged_at)
         replicas = await mesh.stream_replicas()
         jobs = ledger.read() if ledger else ()
         commits = tuple(commits_in(_accounts(mesh.folder.root)))
@@ -234,8 +234,9 @@ def _rests(present: dict[str, Json | str]) -> bool:
     return not waits and next(under_way(Evidence(present=present)), None) is None
 
 
-async def _gather(mesh: LocalMesh, chronicle: Chronicle, purged_at: int) -> Evidence:
-    """Everything as of one revision: hosts come and go, and archivers work, also when all is at rest."""
+async def gather(mesh: LocalMesh, chronicle: Chronicle, purged_at: int = 0) -> Evidence:
+    """Everything as of one revision: hosts come and go, and archivers work, also when all is at rest. Events of what is older
+    than `purged_at` are not waited for."""
     newest = await chronicle.catch_up(CONVERGE_SECONDS)
     present = await read_present(mesh.etcd_endpoint, newest)
     changed = [change for change in chronicle.changes if change.revision <= newest]

@@ -31,7 +31,7 @@ from lablet_common.bus.messages import DeadLetter, Received, received
 from lablet_common.bus.pull import Pull
 from lablet_common.bus.seen import Seen
 from lablet_common.events.binding import InvalidEvent
-from lablet_common.tasks import heeding_cancellation
+from lablet_common.tasks import heeding_cancellation, together
 from lablet_common.telemetry.metrics import DEAD_LETTERED, EVENT_HANDLING, REGISTRY
 
 
@@ -140,10 +140,7 @@ class Consumer:
         forget = self._connection.on_loss(self._on_loss)
         self._stood = time.monotonic()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._lanes.run())
-                tasks.create_task(self._report_progress())
-                await self._pull_for_ever()
+            await together(self._lanes.run(), self._report_progress(), self._pull_for_ever())
         finally:
             forget()
             self.pulling = False

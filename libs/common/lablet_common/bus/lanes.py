@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
+from lablet_common.tasks import together
+
 _T = TypeVar("_T")
 
 
@@ -40,9 +42,7 @@ class Lanes(Generic[_T]):
 
     async def run(self) -> None:
         """Works for ever. Cancelled, it cancels the work under way."""
-        async with asyncio.TaskGroup() as workers:
-            for _ in range(self._concurrency):
-                workers.create_task(self._worker())
+        await together(*(self._worker() for _ in range(self._concurrency)))
 
     def drain(self) -> list[_T]:
         """Takes out everything that is left, after `run` has ended; the items that were being worked on among them."""

@@ -16,7 +16,7 @@ from typing import cast
 
 from lablet_common.resources.artifact import Artifact, ArtifactPhase, Reference
 from lablet_common.resources.kinds import ARTIFACT
-from lablet_common.resources.model import lighten
+from lablet_common.resources.weight import lighten
 from lablet_common.store.api import KeyValue, Store
 from lablet_common.store.cache import Caches
 from lablet_common.store.changes import Unreadable

@@ -6,7 +6,6 @@ bridge names the event of that commit.
 """
 
 from datetime import UTC, datetime
-from functools import cache
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -14,6 +13,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from lablet_common.resources.machine import StateMachine
+from lablet_common.resources.weight import name_fields
 
 HISTORY_LIMIT = 50
 """Moves kept in a resource; older ones are found in the event stream and the archive."""
@@ -28,6 +28,11 @@ class Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, ser_json_inf_nan="constants"
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        name_fields(cls)
 
     def to_json(self) -> bytes:
         """The stored and published form: camelCase, fields without a value left out."""
@@ -135,27 +140,6 @@ class Status(Model):
 
 SpecT = TypeVar("SpecT", bound=Model)
 StatusT = TypeVar("StatusT", bound=Status)
-
-
-def lighten(value: BaseModel) -> None:
-    """Makes a resource that is kept in memory a third smaller: pydantic's notes about which of its fields were given are
-    shared by all of a class. `model_fields_set` names every field from then on; nothing in Lablet asks for it."""
-    every = _every_field(type(value))
-    if value.__pydantic_fields_set__ is every:
-        return  # another copy of the store has done it
-    object.__setattr__(value, "__pydantic_fields_set__", every)
-    for part in value.__dict__.values():
-        if isinstance(part, BaseModel):
-            lighten(part)
-        elif type(part) is tuple:
-            for one in part:
-                if isinstance(one, BaseModel):
-                    lighten(one)
-
-
-@cache
-def _every_field(model: type[BaseModel]) -> set[str]:
-    return set(model.model_fields)
 
 
 def fact_of_phase(phase: str) -> str:

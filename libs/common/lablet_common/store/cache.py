@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
 from lablet_common.resources.kinds import Kind
-from lablet_common.resources.model import Resource, lighten
+from lablet_common.resources.model import Resource
+from lablet_common.resources.weight import lighten
 from lablet_common.store.api import KeyValue, Store
 from lablet_common.store.changes import decode
 from lablet_common.store.mirror import Mirror, Sink

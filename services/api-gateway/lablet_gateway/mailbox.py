@@ -14,6 +14,7 @@ from uuid import uuid5
 from cloudevents.core.v1.event import CloudEvent
 
 from lablet_common.bus import INGRESS_STREAM, Bus, MemoryBus, RetryPolicy
+from lablet_common.bus.connection import TooLarge
 from lablet_common.bus.messages import DeadLetter, Received
 from lablet_common.events import InvalidEvent
 from lablet_common.events.binding import decode_value
@@ -40,6 +41,7 @@ _DAY = int(timedelta(days=1) / timedelta(minutes=1))
 PATIENCE = RetryPolicy(pauses=(0.5, 2.0, 8.0, 30.0, *(60.0,) * _DAY))
 _DEFECT_TRIES = 3
 """An event at which the gateway itself fails is given up on after so many."""
+_MOST_ERRORS = 20
 _MEMBERS = frozenset(Problem.model_fields) | {"errors"}
 
 
@@ -76,7 +78,7 @@ class NatsIngress:
             _log.info("event taken", extra=known | {"result": result.result, "request": result.request})
             return
         _log.info("event refused", extra=known | {"detail": result.problem.get("detail")})
-        await self._bus.tell(self._refusal(tenant, event, result))
+        await self._tell(self._refusal(tenant, event, result))
 
     async def _given_up(self, letter: DeadLetter) -> None:
         """Tells the sender, as far as anything can be read of who that is."""
@@ -85,16 +87,26 @@ class NatsIngress:
         headers = {name.lower(): decode_value(value) for name, value in letter.headers.items()}
         event_id = headers.get("ce-id", "")
         problem = problems.INVALID(letter.reason, deadLetter=letter.id).problem
-        told = IngressRefused(event_id=_short(event_id), type=headers.get("ce-type", ""), problem=problem)
+        told = IngressRefused(
+            event_id=_short(event_id), type=_short(headers.get("ce-type", "")), problem=_bounded(problem)
+        )
         extra = {"tenant": tenant, "event": event_id, "reason": letter.reason}
         _log.info("what came in has been given up on", extra=extra)
-        await self._bus.tell(self._answer(tenant, told, letter.id))
+        await self._tell(self._answer(tenant, told, letter.id))
+
+    async def _tell(self, answer: Outgoing) -> None:
+        """Raises `BusUnavailable`, upon which the event is handled again. One that never will get through is no reason for
+        that: nobody was promised to hear it."""
+        try:
+            await self._bus.tell(answer)
+        except TooLarge as error:
+            _log.warning("a refusal cannot be told", extra={"cause": str(error)})
 
     def _refusal(self, tenant: str, event: CloudEvent, result: EventResult) -> Outgoing:
         body = dict(result.problem or {})
         more = {name: body.pop(name) for name in set(body) - _MEMBERS}
         problem = Problem.model_validate(body | ({"extensions": more} if more else {}))
-        told = IngressRefused(event_id=_short(event.get_id()), type=event.get_type(), problem=problem)
+        told = IngressRefused(event_id=_short(event.get_id()), type=_short(event.get_type()), problem=_bounded(problem))
         answer = f"{event.get_source()} {event.get_id()}"
         return self._answer(tenant, told, answer, event)
 
@@ -124,3 +136,12 @@ class NatsIngress:
 def _short(text: str) -> str:
     """An answer repeats what the sender wrote, and must not become larger than a message may be."""
     return text if len(text) <= MAX_OPTIONAL_LENGTH else f"{text[:MAX_OPTIONAL_LENGTH]}…"
+
+
+def _bounded(problem: Problem) -> Problem:
+    """The problem with as much of what the sender wrote as helps to find it."""
+    errors = [{name: _short(text) for name, text in one.items()} for one in problem.errors[:_MOST_ERRORS]]
+    if (left := len(problem.errors) - _MOST_ERRORS) > 0:
+        errors.append(problems.field_error("errors", f"there are {left} more"))
+    more = {name: _short(value) if isinstance(value, str) else value for name, value in problem.extensions.items()}
+    return problem.model_copy(update={"detail": _short(problem.detail), "errors": tuple(errors), "extensions": more})

@@ -29,9 +29,9 @@ _LOOK_SECONDS = 5.0
 """Real seconds between two looks whether the stream is still the same, and whether anybody listens."""
 _RETRY_SECONDS = 0.5
 _CATCH_UP = 500
-_REMEMBERED = 2_000
-"""Subjects of which one client remembers the last sequence: more than a bridge publishes again after a crash, and little
-enough for hundreds of clients."""
+_REMEMBERED = 1_000
+"""Subjects of each kind of which one client remembers the last sequence: more than a bridge publishes again after a crash,
+and little enough for hundreds of clients."""
 _PAUSE_FOR_EACH = 0.0003
 """Real seconds that news waits for each client: about what sending it to one costs, so that a burst cannot fill the core."""
 _PAUSE_WORTH_IT = 0.005

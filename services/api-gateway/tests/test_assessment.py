@@ -11,6 +11,7 @@ from cloudevents.core.bindings.http import to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
 from lablet_common.bus import MemoryBus
+from lablet_common.bus.connection import TooLarge
 from lablet_common.bus.streams import INGRESS
 from lablet_common.events import data_of
 from lablet_common.store import StoreUnavailable
@@ -125,6 +126,38 @@ async def test_a_refusal_is_told_on_the_tenants_result_subject_and_not_tried_aga
         assert (said["eventId"], said["problem"]["status"]) == ("g-9", 404)
         assert bus.dead == []
         assert await world.inbox("worker-controller") == []
+
+
+async def test_a_refusal_repeats_no_more_than_helps_to_find_the_fault(world: Any) -> None:
+    await seat(world)
+    unknown = {f"field-{number:05}": 1 for number in range(10_000)}
+    named = {"id": "g-1", "source": "/grader", "specversion": "1.0", "subject": "instance/ins-a-1"}
+    async with taking(world) as bus:
+        await put(bus, grading("g-1", **unknown))
+        await put(bus, to_structured_event(CloudEvent(named | {"type": "x" * 350_000}, {})))
+        for told in bus.told:
+            assert len(json.dumps(data_of(told.event))) < 64 * 1024
+        many, long = (data_of(told.event)["problem"] for told in bus.told)
+        assert len(many["errors"]) == 21
+        assert many["errors"][-1]["message"].startswith("there are 99")
+        assert long["detail"].endswith("…")
+
+
+async def test_a_refusal_that_cannot_be_told_is_no_reason_to_handle_the_event_again(
+    world: Any, monkeypatch: Any
+) -> None:
+    tried: list[Any] = []
+
+    async def tell(answer: Any) -> None:
+        tried.append(answer)
+        raise TooLarge("more than NATS takes")
+
+    await seat(world)
+    async with taking(world) as bus:
+        monkeypatch.setattr(bus, "tell", tell)
+        await put(bus, grading("g-9"), tenant="acme")
+        assert len(tried) == 1
+        assert bus.dead == []
 
 
 async def test_what_is_no_event_and_what_breaks_the_gateway_ends_in_the_dead_letters(

@@ -27,6 +27,8 @@ from lablet_common.events.derive import Outgoing
 from lablet_common.settings import NatsSettings
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+_HEADER_BYTES = 32
+"""What a header takes beside its words, and the block of them beside them: generously."""
 _SILENT_SECONDS = 30.0
 """A consumer that has had no pull for so long is told of."""
 
@@ -95,8 +97,14 @@ class Bus:
             await self._store(outgoing.subject, headers, payload, stream)
 
     async def tell(self, outgoing: Outgoing) -> None:
-        """Publishes to whoever listens now (core NATS, no stream): refusals to outside systems. Raises `BusUnavailable`."""
+        """Publishes to whoever listens now (core NATS, no stream): refusals to outside systems. Raises `BusUnavailable`, and
+        `TooLarge` for more than NATS takes."""
         headers, payload = publishable(outgoing, None)
+        size = len(payload) + sum(len(name) + len(value.encode()) + _HEADER_BYTES for name, value in headers.items())
+        if (
+            size > self._connection.client.max_payload - _HEADER_BYTES
+        ):  # nats-py does not count headers; the server does
+            raise TooLarge(f"{outgoing.subject}: {size} bytes with its headers are more than NATS takes")
         try:
             await self._connection.client.publish(outgoing.subject, payload, headers=headers)
         except nats.errors.Error as error:

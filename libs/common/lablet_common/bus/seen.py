@@ -12,16 +12,18 @@ from cloudevents.core.v1.event import CloudEvent
 from lablet_common.events.reading import is_intent, sequence_of
 
 _LIMIT = 10_000
-"""Subjects of one consumer: what a bridge may at most publish again (its backlog), at 250 bytes each."""
+"""Subjects of a kind that one consumer remembers: what the kind's bridge may at most publish again (its backlog), at 250
+bytes each."""
 Place = tuple[tuple[str, str], int]
 
 
 class Seen:
-    """What one consumer has dealt with. Ask `is_new` before, `note` after success: a failed event may come again."""
+    """What one consumer has dealt with: `limit` subjects of each kind, as each kind has a bridge of its own. Ask `is_new`
+    before, `note` after success: a failed event may come again."""
 
     def __init__(self, limit: int = _LIMIT) -> None:
         self._limit = limit
-        self._last: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._last: dict[str, OrderedDict[str, int]] = {}
 
     def is_new(self, event: CloudEvent) -> bool:
         return self.is_above(place_of(event))
@@ -31,18 +33,22 @@ class Seen:
 
     def is_above(self, place: Place) -> bool:
         """As `is_new`, of an event whose place is known."""
-        key, sequence = place
-        return sequence == 0 or sequence > self._last.get(key, 0)
+        (subject, kind), sequence = place
+        if sequence == 0:
+            return True
+        last = self._last.get(kind)
+        return last is None or sequence > last.get(subject, 0)
 
     def note_place(self, place: Place) -> None:
         """As `note`, of an event whose place is known."""
-        key, sequence = place
+        (subject, kind), sequence = place
         if sequence == 0:
             return
-        self._last[key] = max(sequence, self._last.get(key, 0))
-        self._last.move_to_end(key)
-        if len(self._last) > self._limit:
-            self._last.popitem(last=False)
+        last = self._last.setdefault(kind, OrderedDict())
+        last[subject] = max(sequence, last.get(subject, 0))
+        last.move_to_end(subject)
+        if len(last) > self._limit:
+            last.popitem(last=False)
 
 
 def place_of(event: CloudEvent) -> Place:

@@ -78,6 +78,8 @@ async def test_headers_count_for_what_the_server_takes_and_the_connection_stays(
         await connected.store("lablet.intent.scheduler.-.x.y", headers, b"x" * 200_000, stream=STREAM, within=5)
     with pytest.raises(TooLarge):
         await gateway_bus.publish(make("r", 4, correlationid="x" * 1_100_000))
+    with pytest.raises(TooLarge):
+        await gateway_bus.tell(make("r", 6, correlationid="x" * 1_048_000))
     await gateway_bus.publish(make("r", 5))
     assert connected.stats["reconnects"] == 0
 

@@ -50,3 +50,16 @@ def test_memory_is_bounded_and_forgets_the_oldest_first(make: Make) -> None:
         seen.note(make(name, 1, state=True).event)
     assert seen.is_new(make("a", 1, state=True).event)
     assert not seen.is_new(make("c", 1, state=True).event)
+
+
+def test_kinds_do_not_push_each_other_out() -> None:
+    def of(kind: str, name: str) -> CloudEvent:
+        return CloudEvent(
+            {"id": "1", "source": "/s", "subject": f"{kind}/{name}", "sequence": "7", "type": f"io.lablet.{kind}.x.v1"}
+        )
+
+    seen = Seen(limit=2)
+    seen.note(of("pool", "p"))
+    for name in ("a", "b", "c"):
+        seen.note(of("worker", name))
+    assert not seen.is_new(of("pool", "p"))

@@ -24,6 +24,11 @@ def test_holes_in_the_heap_are_given_back() -> None:
     assert len(kept) == 30
 
 
+def test_what_takes_long_is_done_more_seldom() -> None:
+    assert memory.pause_after(0.003) == 60
+    assert memory.pause_after(0.5) == 500
+
+
 def test_where_there_is_another_library_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_trim", None)
     memory.few_arenas()

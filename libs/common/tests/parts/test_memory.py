@@ -25,7 +25,7 @@ def test_holes_in_the_heap_are_given_back() -> None:
 
 
 def test_what_takes_long_is_done_more_seldom() -> None:
-    assert memory.pause_after(0.003) == 60
+    assert memory.pause_after(0.003) == memory.PAUSE_SECONDS
     assert memory.pause_after(0.5) == 500
 
 

@@ -89,6 +89,7 @@ class Scheduler:
             f"scheduler-{pool}",
             [subjects.intent_filter(Service.SCHEDULER, pool)],
             wake,
+            raw=True,
         )
         await together(intents.run(), owner.run())
 

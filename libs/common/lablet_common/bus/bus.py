@@ -137,6 +137,7 @@ class Bus:
         start: Start | None = None,
         ack_wait: float = ACK_WAIT_SECONDS,
         buried: Buried | None = None,
+        raw: bool = False,
     ) -> Consumer:
         """A durable consumer, to be `run` in a task and cancelled with it; another replica under the same name shares its
         messages.
@@ -144,7 +145,8 @@ class Bus:
         `key`: what is handled one at a time (the event's subject). `drop_repeats`: drop events whose sequence is not
         above the last one handled for their subject (on EVENTS). `start`: where a consumer that is new begins (`new` on
         EVENTS, `all` elsewhere). `ack_wait`: real seconds. `buried` hears of each dead letter once it is safe, before the
-        message is ended; it may hear of one twice."""
+        message is ended; it may hear of one twice. `raw`: JSON data are handed on as they came, to a handler that does not
+        look at them; whether they are JSON nobody asks then."""
         events = stream == streams.EVENTS_STREAM
         consumer = Consumer(
             self._connection,
@@ -161,6 +163,7 @@ class Bus:
             start=start or ("new" if events else "all"),
             ack_wait=ack_wait,
             buried=buried,
+            raw=raw,
         )
         self._consumers.add(consumer)
         return consumer

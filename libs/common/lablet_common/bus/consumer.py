@@ -97,6 +97,7 @@ class Consumer:
         start: Start,
         ack_wait: float = ACK_WAIT_SECONDS,
         buried: Buried | None = None,
+        raw: bool = False,
     ) -> None:
         self.stream = stream
         self.durable = durable
@@ -111,6 +112,7 @@ class Consumer:
         self._start = start
         self._ack_wait = ack_wait
         self._buried = buried
+        self._raw = raw
         self._lanes: Lanes[_Held] = Lanes(self._work, concurrency=concurrency)
         self._capacity = max(4 * concurrency, 128)
         self._pull: Pull | None = None
@@ -222,6 +224,7 @@ class Consumer:
                 message.data,
                 deliveries=meta.num_delivered,
                 stream_sequence=meta.sequence.stream,
+                raw=self._raw,
             )
         except InvalidEvent as error:
             content = error

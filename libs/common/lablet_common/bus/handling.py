@@ -89,7 +89,7 @@ async def handle(
     except Exception as error:  # noqa: BLE001 - the handler is foreign; whatever it raises is one failed attempt
         return _failed(error, message, consumer, policy, deliveries)
     finally:
-        EVENT_HANDLING.labels(consumer=consumer).observe(time.perf_counter() - began)
+        EVENT_HANDLING.labels(consumer).observe(time.perf_counter() - began)
     if seen is not None:
         seen.note(message.event)
     return Done()

@@ -116,6 +116,7 @@ class MemoryBus:
         start: Start | None = None,
         ack_wait: float = ACK_WAIT_SECONDS,  # noqa: ARG002 - nothing is delivered twice by time here
         buried: Buried | None = None,
+        raw: bool = False,
     ) -> "MemoryConsumer":
         events = stream == streams.EVENTS_STREAM
         state = self.durables.get((stream, durable))
@@ -138,6 +139,7 @@ class MemoryBus:
             policy=policy or RetryPolicy(),
             seen=Seen() if (events if drop_repeats is None else drop_repeats) else None,
             buried=buried,
+            raw=raw,
         )
 
     def follow(
@@ -187,6 +189,7 @@ class MemoryConsumer:
         policy: RetryPolicy,
         seen: Seen | None,
         buried: Buried | None = None,
+        raw: bool = False,
     ) -> None:
         self.stream = stream
         self.durable = durable
@@ -197,6 +200,7 @@ class MemoryConsumer:
         self._policy = policy
         self._seen = seen
         self._buried = buried
+        self._raw = raw
         self._lanes: Lanes[tuple[_Stored, Received | InvalidEvent]] = Lanes(self._work, concurrency=concurrency)
         self.pulling = False
 
@@ -230,6 +234,7 @@ class MemoryConsumer:
                 message.payload,
                 deliveries=message.deliveries,
                 stream_sequence=message.sequence,
+                raw=self._raw,
             )
         except InvalidEvent as error:
             content = error

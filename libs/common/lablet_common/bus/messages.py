@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Self
+from typing import NamedTuple, Self
 
 from cloudevents.core.v1.event import CloudEvent
 
@@ -24,9 +24,8 @@ _DEAD = "Lablet-Dead-"
 _REASON_LIMIT = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """An event as a handler gets it."""
+class Received(NamedTuple):
+    """An event as a handler gets it. (A tuple, which is made in a third of the time.)"""
 
     event: CloudEvent
     kind: str

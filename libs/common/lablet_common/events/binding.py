@@ -14,6 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from cloudevents.core.exceptions import CloudEventValidationError
@@ -82,17 +83,24 @@ def decode(headers: Mapping[str, str] | None, payload: bytes, *, raw: bool = Fal
     attributes: dict[str, Any] = {}
     content_type = ""
     for name, value in (headers or {}).items():
-        key = name.lower()
-        if key.startswith(PREFIX):
-            attribute = key[len(PREFIX) :]
-            if attribute in attributes:
-                raise InvalidEvent(f"the header {key} is there twice")
+        attribute = _attribute_in(name)
+        if attribute is None:
+            if name.lower() == "content-type":
+                content_type = content_type or value.strip().lower()
+        elif attribute in attributes:
+            raise InvalidEvent(f"the header {PREFIX}{attribute} is there twice")
+        else:
             attributes[attribute] = value
-        elif key == "content-type":
-            content_type = content_type or value.strip().lower()
     if content_type.startswith(_MEDIA_TYPE):
         return _decode_structured(content_type, payload)
     return _decode_binary(attributes, payload, raw)
+
+
+@lru_cache(maxsize=500)
+def _attribute_in(header: str) -> str | None:
+    """The attribute that a header of this name holds; None: it holds none. The same few names come again and again."""
+    name = header.lower()
+    return name[len(PREFIX) :] if name.startswith(PREFIX) else None
 
 
 def from_document(document: dict[str, Any]) -> CloudEvent:
@@ -119,14 +127,15 @@ def from_document(document: dict[str, Any]) -> CloudEvent:
 def event_of(attributes: dict[str, Any], data: Any) -> CloudEvent:
     """The event with these attributes, time included. The SDK's checks cost more than reading or writing an event does; where
     all names are familiar and all values text, they could find nothing. Raises `InvalidEvent`."""
-    names = attributes.keys()
+    names, values = attributes.keys(), attributes.values()
     moment = attributes.get("time")
     if (
         _NEEDED <= names <= _FAMILIAR
         and attributes["specversion"] == "1.0"
         and isinstance(moment, datetime)
         and moment.tzinfo is not None
-        and all(value and type(value) is str for value in attributes.values() if value is not moment)
+        and "" not in values
+        and list(map(type, values)).count(str) == len(values) - 1  # all but the time
     ):
         event = CloudEvent.__new__(CloudEvent)
         event._attributes, event._data = attributes, data

@@ -207,6 +207,21 @@ async def test_a_follower_sees_everything_after_its_place_in_order(
     assert got == [(3, 3), (4, 4), (5, 5), (6, 6)]
 
 
+async def test_who_does_not_look_at_the_data_gets_them_as_they_came(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    got: list[object] = []
+
+    async def handler(message: Received) -> None:
+        got.append(message.event.get_data())
+
+    sent = make("a")
+    async with running(bus.consumer(STREAM, "c", FILTER, handler, raw=True)):
+        await bus.publish(sent)
+        await until(lambda: len(got) == 1)
+    assert got == [publishable(sent, None)[1]]
+
+
 @pytest.mark.parametrize("poison", ["no event", "bad data"])
 async def test_a_poison_message_goes_to_the_dead_letters_at_once(
     bus: AnyBus, make: Make, until: Until, running: Any, poison: str

@@ -6,7 +6,7 @@ undone (a power-off) reads the reservations anew.
 
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 from lablet_workers.needs import Need
 
@@ -24,6 +24,11 @@ class Bookings:
     def needs(self) -> Mapping[str, Sequence[Need]]:
         """Worker → its needs, in order, each once. It changes with the bookings."""
         return self._needs
+
+    @property
+    def reservations(self) -> Set[str]:
+        """Those that need a worker."""
+        return self._entries.keys()
 
     def enter(self, reservation: str, seats: Iterable[tuple[str, Need]] = ()) -> set[str]:
         """The reservation needs these workers, and no others any more. Returns the workers whose needs are others now."""

@@ -88,10 +88,11 @@ class PoolController:
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(self.estate.settings.resync_seconds)
+            await self.fleet.recount()
             self._look_at_everything()
 
     def _look_at_everything(self) -> None:
-        self.fleet.recount()
+        self.fleet.replan()
         for worker in self.estate.caches[WORKER].items():
             if worker.spec.pool == self.estate.pool:
                 self._workers.add(worker.id)

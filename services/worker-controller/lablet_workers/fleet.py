@@ -49,6 +49,10 @@ _REST = 4.0
 thousands of bookings is planned for many of them together, and the loop stays free for the labs."""
 
 
+_AT_ONCE = 100
+"""Reservations that are entered anew before others have their turn: a millisecond."""
+
+
 class _EndedEarly(Container[str]):
     """The instances that ended before their slot did."""
 
@@ -91,10 +95,13 @@ class Fleet:
         self._shaken = True
         self._replan.set()
 
-    def recount(self) -> None:
-        """All bookings are entered anew, whatever was told of them."""
-        self._booked_for = None
-        self.replan()
+    async def recount(self) -> None:
+        """All bookings are entered anew, whatever was told of them, and with a turn for others now and then."""
+        names = {one.id for one in self._estate.caches[RESERVATION].items()} | self._bookings.reservations
+        for number, name in enumerate(names, 1):
+            self.rebook(name)
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
 
     def rebook(self, name: str) -> None:
         """A reservation, or an instance of it, is another now: the needs that came of it are entered anew."""

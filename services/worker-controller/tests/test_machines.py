@@ -1,6 +1,8 @@
 """The life of a worker's machine: each phase's way forward, each failure, and what is given back on every way out."""
 
+import asyncio
 import itertools
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -48,6 +50,26 @@ async def test_a_worker_goes_up_for_its_slot_and_down_after_it(fleet: Any) -> No
     assert (down.status.scaling.direction, down.status.scaling.state) == ("down", "completed")
     assert fleet.runtime().registration == "NOT_REGISTERED"
     assert fleet.provider.machines["m-1"].state is MachineState.STOPPED
+
+
+async def test_bookings_are_counted_anew_now_and_then_a_few_at_a_time(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was missed is found; the lease is kept on the same loop."""
+    monkeypatch.setattr(lablet_workers.fleet, "_AT_ONCE", 2)
+    for number in range(6):
+        await fleet.book(f"r{number}", 60 + 120 * number, 120 + 120 * number)
+    machines = fleet.controller.fleet
+    whole = list(machines._bookings.needs["default-001"])
+    machines._bookings.enter("rsv-r3")
+    machines._bookings.enter("rsv-gone", [("default-001", replace(whole[0], end=whole[1].end))])
+    counting = asyncio.create_task(machines.recount())
+    turns = 0
+    while not counting.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 3
+    assert list(machines._bookings.needs["default-001"]) == whole
 
 
 async def test_a_stopped_machine_is_started_again_and_not_launched_anew(fleet: Any) -> None:

@@ -27,7 +27,7 @@ from lablet_common.ownership import Fence, NotOwner
 from lablet_common.resources.kinds import Kind, cursor_key
 from lablet_common.resources.model import Resource
 from lablet_common.store.api import Compacted, EventType, KeyValue, Store, StoreUnavailable, WatchEvent
-from lablet_common.store.changes import as_told, decode
+from lablet_common.store.changes import decode
 from lablet_common.store.transaction import Conflict, Transaction
 from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import BRIDGE_LAG_REVISIONS, BRIDGE_LAG_SECONDS, EVENTS_LEFT_OUT
@@ -163,10 +163,9 @@ class Bridge:
     def _events(
         self, before: Resource[Any, Any] | None, after: Resource[Any, Any] | None, kv: KeyValue, replayed: bool = False
     ) -> list[Outgoing]:
-        """Of the change that left `kv`, which is as it is told already."""
-        text = None if after is None else as_told(after, kv)
+        """Of the change that left `kv`."""
         try:
-            return derive(self._kind, before, after, kv.mod_revision, source=self._source, replayed=replayed, text=text)
+            return derive(self._kind, before, after, kv.mod_revision, source=self._source, replayed=replayed)
         except ValueError as error:  # `InvalidEvent` among them, and a name that makes no subject
             self._leave_out(f"{kv.key} at {kv.mod_revision}", error)
             return []

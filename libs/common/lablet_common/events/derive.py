@@ -56,10 +56,8 @@ def derive(
     *,
     source: str,
     replayed: bool = False,
-    text: bytes | None = None,
 ) -> list[Outgoing]:
-    """The events of the commit at `revision` that turned `before` into `after` (None: the key was or is absent). `text`:
-    the JSON of `after`, where it is known.
+    """The events of the commit at `revision` that turned `before` into `after` (None: the key was or is absent).
 
     One state event; for a worker whose scaling decision changed a scaling event as well; for a new request (or one
     handed on to another shard) the stored intent."""
@@ -68,7 +66,7 @@ def derive(
     after = after if after.revision == revision else after.at_revision(revision)
     if before is not None and before.metadata.uid != after.metadata.uid:
         before = None
-    events = [_state(kind, _fact(kind, before, after), before, after, revision, source, replayed, text)]
+    events = [_state(kind, _fact(kind, before, after), before, after, revision, source, replayed)]
     if isinstance(after, Worker):
         old = before.status.scaling if isinstance(before, Worker) else None
         if after.status.scaling is not None and _decision(after.status.scaling) != _decision(old):
@@ -135,11 +133,10 @@ def _state(
     revision: int,
     source: str,
     replayed: bool,
-    text: bytes | None = None,
 ) -> Outgoing:
     assert shown is not None
     resource = shown.public()
-    body = text or resource.to_json()
+    body = resource.to_json()
     if before is not None:
         body = b'{"previousPhase":"' + str(before.status.phase).encode() + b'",' + body[1:]
     stamp = resource.status.last_fact

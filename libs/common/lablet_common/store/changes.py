@@ -7,7 +7,6 @@ function compares what the decision rests on; none of them does I/O. A compariso
 
 import json
 from collections import OrderedDict
-from functools import cache
 from typing import Any
 
 from lablet_common.resources import schema
@@ -20,7 +19,6 @@ _REMEMBERED = 1024
 _REMEMBERED_BYTES = 8 * 1024 * 1024
 """Of values. What they stand for takes about eight times as much; a thousand of the largest would be gigabytes."""
 _METADATA = b'"metadata":{'
-_REVISION = b'"resourceVersion"'
 _BEGINNING = 96
 """Bytes of a stored value in which its metadata begin."""
 _WITHOUT_VERSION = {"metadata": {"resource_version"}}
@@ -113,21 +111,6 @@ def with_revision(value: bytes, revision: int) -> bytes:
         return value
     at += len(_METADATA)
     return b'%b"resourceVersion":"%d",%b' % (value[:at], revision, value[at:])
-
-
-def as_told(resource: Resource[Any, Any], kv: KeyValue) -> bytes | None:
-    """The JSON of a resource that was read from `kv`, cut out of the value instead of written anew. None where that cannot
-    be: the resource holds what must not leave the system, or another hand or an older release has written the value."""
-    value = kv.value
-    ours = value.startswith(_beginning(type(resource))) and _REVISION not in value
-    return with_revision(value, kv.mod_revision) if ours and resource.public() is resource else None
-
-
-@cache
-def _beginning(model: type[Resource[Any, Any]]) -> bytes:
-    """Of every value that this release writes."""
-    kind = model.model_fields["kind"].default
-    return b'{"kind":"%b","schemaVersion":%d,"metadata":{' % (str(kind).encode(), schema.newest(model))
 
 
 def create_in(txn: Transaction, resource: Resource[Any, Any]) -> None:

@@ -8,12 +8,11 @@ import pytest
 
 from lablet_common.requests import accept
 from lablet_common.resources import WorkerTemplate, schema
-from lablet_common.resources.key import ApiKey, KeySpec, KeyStatus
 from lablet_common.resources.kinds import REQUEST, TEMPLATE
-from lablet_common.resources.model import Instant, Metadata, Model, format_time
+from lablet_common.resources.model import Instant, Model, format_time
 from lablet_common.resources.request import Request
 from lablet_common.store import KeyValue, MemoryStore
-from lablet_common.store.changes import as_told, committed, decode, encode
+from lablet_common.store.changes import committed, decode, encode
 
 MakeTemplate = Callable[..., WorkerTemplate]
 MakeRequest = Callable[..., Request]
@@ -90,30 +89,6 @@ def test_a_value_in_another_hand_has_its_revision_all_the_same(make_template: Ma
     for shown in (document, dict(reversed(document.items()))):
         found = decode(TEMPLATE, stored(json.dumps(shown).encode(), 12))
         assert found == resource.at_revision(12)
-
-
-def test_a_stored_value_is_told_as_it_stands(make_template: MakeTemplate) -> None:
-    template = make_template("told").at_revision(9)
-    kv = stored(encode(template), 9)
-    told = as_told(template, kv)
-    assert told is not None
-    assert json.loads(told) == json.loads(template.to_json())
-
-
-def test_what_is_secret_or_in_another_hand_is_not_told_as_it_stands(make_template: MakeTemplate) -> None:
-    at = datetime(2027, 3, 1, tzinfo=UTC)
-    secret = KeySpec(name="k", expires_at=at, sha256="0" * 64)
-    key = ApiKey(metadata=Metadata(id="k", uid="u", created_at=at), spec=secret, status=KeyStatus())
-    assert as_told(key, stored(encode(key), 9)) is None
-    template = make_template("foreign")
-    document = json.loads(encode(template))
-    others = (
-        document | {"schemaVersion": 0},
-        dict(reversed(document.items())),
-        document | {"metadata": document["metadata"] | {"resourceVersion": "1"}},
-    )
-    for other in others:
-        assert as_told(template, stored(json.dumps(other, separators=(",", ":")).encode(), 9)) is None
 
 
 def test_times_are_written_as_rfc_3339_in_utc() -> None:

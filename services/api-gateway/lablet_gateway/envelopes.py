@@ -5,6 +5,7 @@ The reading itself is done by the codec of the NATS binding, whose two modes dif
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from lablet_gateway.problems import Refused, field_error
 
 BATCH = "application/cloudevents-batch+json"
 MAX_BATCH = 1000
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+"""JSON's way to write halves of surrogate pairs, which need not stand together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ def read(headers: Mapping[str, str], body: bytes) -> tuple[list[Inbound], bool]:
     content_type = lowered.get("content-type", "")
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == BATCH:
-        return [_one(item) for item in _items(body)], True
+        halves = _HALF.search(body) is not None
+        return [_unwritable(item) if halves and not _is_unicode(item) else _one(item) for item in _items(body)], True
     if media_type == STRUCTURED_JSON:
         return [_decoded({CONTENT_TYPE: content_type}, body)], False
     attributes = {name: value for name, value in lowered.items() if name.startswith(PREFIX)}
@@ -71,6 +75,21 @@ def _one(item: Any) -> Inbound:
         event_id if isinstance(event_id, str) else None,
         source if isinstance(source, str) else None,
     )
+
+
+def _is_unicode(item: Any) -> bool:
+    try:
+        return bool(json.dumps(item, ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _unwritable(item: Any) -> Inbound:
+    """Its answer names what can be written of it."""
+    refused = problems.invalid("body", "the event holds text that is not valid Unicode")
+    named = {name: item.get(name) for name in ("id", "source")} if isinstance(item, dict) else {}
+    sound = {name: value for name, value in named.items() if isinstance(value, str) and _is_unicode(value)}
+    return Inbound(None, refused, **sound)
 
 
 def _decoded(headers: Mapping[str, str], body: bytes) -> Inbound:

@@ -56,10 +56,11 @@ class Gathering(Generic[T, U]):
         return outcome
 
     async def ask_all(self, items: Sequence[T]) -> Sequence[U | Exception]:
-        """As `ask` for several that belong together: their outcomes, the errors that stand for single ones among them."""
+        """As `ask` for several that belong together: their outcomes, the errors that stand for single ones among them. They
+        get in where one would."""
         if not items:
             return ()
-        if self._count + len(items) > self._most:
+        if self._count >= self._most:
             SHED.labels("etcd").inc()
             raise Overloaded(f"{self._most} calls wait for an answer already")
         future: asyncio.Future[Sequence[U | Exception]] = asyncio.get_running_loop().create_future()

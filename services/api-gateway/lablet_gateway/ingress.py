@@ -107,8 +107,8 @@ def _plain(parts: Parts, caller: Caller, inbound: Inbound) -> Request | None:
     try:
         ask, data = _envelope(caller, inbound.event)
         return Intake(parts, caller.asking(_RESERVE), ask).plain(_body(ReservationCreate, data))
-    except Refused:
-        return None  # `take` tells it
+    except Exception:  # noqa: BLE001 - `take` meets it again and tells it; the others of the batch are not to pay for it
+        return None
 
 
 def _accepted(inbound: Inbound, request: Request) -> EventResult:

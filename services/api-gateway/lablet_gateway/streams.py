@@ -4,7 +4,7 @@ The hub keeps the latest events in a ring. A client is nothing but a place in th
 from there, what is older from the log itself, so that a slow or returning client neither misses nor repeats an event
 and costs no memory of its own. An id is `<epoch>-<number>`; one of another epoch, or older than the log reaches, is
 answered with a `reset` event: what follows begins anew, and the client lists again. While nobody listens, the log is not
-followed: to read four events of each reservation for nobody would be a fifth of what the gateway does for it.
+followed: to read four events of each reservation for nobody would be a sixth of what the gateway does for it.
 """
 
 import asyncio
@@ -164,6 +164,8 @@ class Hub:
         self._closed = False
         self._telling: asyncio.TimerHandle | None = None
         self.clients = 0
+        self._arriving = 0
+        """Clients between their question and their first frame."""
 
     @property
     def epoch(self) -> str:
@@ -252,6 +254,27 @@ class Hub:
         """Ends every stream, so that the server can stop."""
         self._closed = True
         self._tell()
+
+    @property
+    def crowd(self) -> int:
+        """Who listens, and who is about to."""
+        return self.clients + self._arriving
+
+    async def arrive(self, last_id: str | None, patience: float) -> Place:
+        """Where a client begins. Whoever names an id of the log as it was seen last is let in also while NATS is away; others
+        wait up to `patience` real seconds for the first sight of the log. Raises `EventLogUnavailable`."""
+        self._arriving += 1
+        try:
+            self._wanted.set()
+            if not self._knows(last_id):
+                await self.ready(patience)
+            return await self.place(last_id)
+        finally:
+            self._arriving -= 1
+
+    def _knows(self, last_id: str | None) -> bool:
+        epoch, _, digits = (last_id or "").rpartition("-")
+        return bool(epoch) and epoch == self._epoch and digits.isdecimal()
 
     async def ready(self, timeout: float) -> None:
         """Has the log followed, and waits for the first sight of it. Raises `EventLogUnavailable`: without it there is no

@@ -102,6 +102,21 @@ async def test_new_reservations_of_a_batch_that_need_no_look_go_in_one_piece(
     assert len(await world.inbox()) == 4
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [{"data": BODY | {"start": "0001-01-01T00:00:00+10:00"}}, {"correlationid": "\ud800"}, {"source": "\udfff"}],
+)
+async def test_what_cannot_be_written_is_refused_and_the_rest_of_its_batch_accepted(world: Any, wrong: Any) -> None:
+    """A moment before the first year in UTC, and halves of surrogate pairs, which are JSON all the same."""
+    good = {"source": "/lms", "type": "io.lablet.reservation.requested.v1", "specversion": "1.0",
+            "data": BODY | {"definition": "ospf-basics@1.0.0"}}  # fmt: skip
+    await world.caught_up()
+    batch = json.dumps([good | {"id": "1"}, good | {"id": "2"} | wrong, good | {"id": "3"}])
+    answer = await world.client("ina").post(PATH, content=batch, headers={"Content-Type": BATCH})
+    assert answer.status_code == 207, answer.text
+    assert [one["result"] for one in answer.json()["results"]] == ["accepted", "refused", "accepted"]
+
+
 async def test_single_events_that_are_wrong_are_answered_with_their_problem(world: Any) -> None:
     client = world.client("ina")
     cases = [

@@ -89,8 +89,12 @@ async def test_several_that_belong_together_are_asked_in_one_piece_and_each_has_
     gathering: Gathering[int, int] = Gathering(work, 4)
     alone, together, none = await asyncio.gather(gathering.ask(5), gathering.ask_all((1, -2, 3)), gathering.ask_all(()))
     assert (alone, together[0], str(together[1]), together[2], none) == (10, 2, "-2", 6, ())
+    assert len(await gathering.ask_all(range(5))) == 5, "they get in where one would"
+    waiting = asyncio.create_task(gathering.ask_all(range(5)))
+    await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        await gathering.ask_all(range(5))
+        await gathering.ask_all((1, 2))
+    await waiting
 
 
 async def test_one_who_goes_takes_nothing_from_the_others(store: MemoryStore) -> None:

@@ -241,6 +241,38 @@ async def test_who_begins_to_listen_while_the_hub_rests_wakes_it(world: Any, mon
         await frames.aclose()
 
 
+async def test_who_comes_back_to_a_hub_at_rest_is_let_in_while_nats_is_away(
+    world: Any, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.001)
+    async with listen() as stream:
+        world.log.append(published(world.reservation("rsv-1"), 1))
+        last = (await stream.next())["id"]
+    async with asyncio.timeout(5):
+        while world.parts.hub._started.is_set():
+            await asyncio.sleep(0.001)
+    world.log.append(published(world.reservation("rsv-2"), 2))
+    world.log.unavailable = True
+    async with listen(last=last) as stream:
+        assert await stream.status == 200
+        world.log.unavailable = False
+        assert number_of(await stream.next()) == 2
+
+
+async def test_those_who_wait_for_the_log_count_as_streams(world: Any, listen: Any) -> None:
+    few = world.parts.settings.model_copy(update={"gateway_max_streams": 1})
+    world.app.state.parts = replace(world.parts, settings=few)
+    world.log.unavailable = True
+    waiting = asyncio.create_task(world.parts.hub.arrive(None, 5))
+    await asyncio.sleep(0)
+    async with listen() as stream:
+        assert await stream.status == 429
+    world.log.unavailable = False
+    await waiting
+    async with listen() as stream:
+        assert await stream.status == 200
+
+
 @pytest.mark.parametrize(
     ("name", "heard"),
     [

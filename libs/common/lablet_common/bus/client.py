@@ -72,7 +72,7 @@ class StoringClient(Client):
             answer = await future
         finally:
             deadline.cancel()
-            del self._unacknowledged[token]
+            del self._unacknowledged[token], future, deadline  # its error would hold this frame, which would hold it
         _check(answer)
 
     async def _subscribe_acknowledgements(self) -> None:

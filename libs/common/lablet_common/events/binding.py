@@ -120,6 +120,8 @@ def from_document(document: dict[str, Any]) -> CloudEvent:
             continue
         if not isinstance(value, str | bool | int) or (type(value) is int and value not in _INTEGERS):
             raise InvalidEvent(f"the attribute {name} is neither text nor Boolean nor a 32-bit integer")
+        if isinstance(value, str) and not _is_unicode(value):
+            raise InvalidEvent(f"the attribute {name} is not valid Unicode")
         attributes[name] = value
     return _build(attributes, data)
 
@@ -235,6 +237,14 @@ def _canonical(value: Any) -> str:
 def _is_plain(text: str) -> bool:
     """Visible ASCII without quotes and percent signs: as a header's value it stands for itself."""
     return text.isascii() and text.isprintable() and " " not in text and '"' not in text and "%" not in text
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can hold half of a surrogate pair, which nothing else can."""
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _payload(event: CloudEvent) -> bytes:

@@ -50,7 +50,10 @@ def fault(field: str, message: str) -> PydanticCustomError:
 def _as_utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs a zone: write it as RFC 3339, for example 2027-03-01T09:00:00Z")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("that moment is beyond the calendar") from None
 
 
 def _whole_minute(value: datetime) -> datetime:

@@ -34,8 +34,11 @@ class Unreadable(StoreError):
 
 def encode(resource: Resource[Any, Any]) -> bytes:
     """The value to store: JSON without the revision, which etcd itself knows. Whoever reads that value next in this process
-    (a cache, a bridge) gets this resource instead of decoding it."""
-    value = _encoded(resource)
+    (a cache, a bridge) gets this resource instead of decoding it. Raises `InvalidRequest` for what no JSON can hold."""
+    try:
+        value = _encoded(resource)
+    except ValueError as error:
+        raise InvalidRequest(f"{resource.kind} {resource.id} cannot be stored: {error}") from error
     _latest.keep(value, resource)
     return value
 

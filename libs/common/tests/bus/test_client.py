@@ -1,5 +1,8 @@
 """The client's own loops do what nats-py's do."""
 
+import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -47,6 +50,33 @@ async def test_what_is_stored_arrives_with_its_headers(gateway_bus: Bus, make: M
     found = await gateway_bus.connection.js.get_last_msg(STREAM, "lablet.intent.scheduler.-.x.y")
     assert found.data == payload
     assert {name: found.headers[name] for name in headers} == headers
+
+
+class _Headers(dict[str, str]):
+    """Can be held weakly."""
+
+
+@pytest.mark.integration
+async def test_what_is_not_acknowledged_in_time_is_let_go_at_once(gateway_bus: Bus) -> None:
+    """Without anybody who looks for circles: services have Python look for them seldom."""
+    connected = gateway_bus.connection.client
+    await connected.store("lablet.intent.scheduler.-.x.y", {}, b"{}", stream=STREAM, within=5)
+    headers = _Headers()
+    held = weakref.ref(headers)
+    gc.disable()
+    try:
+        late = await asyncio.gather(
+            connected.store("lablet.intent.scheduler.-.x.y", headers, b"{}", stream=STREAM, within=0),
+            return_exceptions=True,
+        )
+        assert isinstance(late.pop(), TimeoutError)
+        del headers, late
+        for _ in range(3):  # the loop itself holds what it is just calling
+            await asyncio.sleep(0)
+        assert held() is None
+    finally:
+        gc.enable()
+    assert not connected._unacknowledged
 
 
 @pytest.mark.integration

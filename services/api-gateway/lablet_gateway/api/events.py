@@ -165,7 +165,7 @@ async def stream(
 ) -> Response:
     """State events as they are published. Resumes after `Last-Event-ID` without gap or repeat for as long as the log
     reaches back; beyond that an event `reset` comes first."""
-    if parts.hub.clients >= parts.settings.gateway_max_streams:
+    if parts.hub.crowd >= parts.settings.gateway_max_streams:
         raise problems.TOO_MANY("this replica serves as many event streams as it may", headers={"Retry-After": "5"})
     kinds = frozenset(part for value in kind or [] for part in value.split(",") if part)
     unknown = kinds - set(KINDS) - {"scaling"}
@@ -178,7 +178,6 @@ async def stream(
     wanted = Filter(kinds, frozenset(part for value in ids or [] for part in value.split(",") if part),
                     correlation, labels)  # fmt: skip
     with aside():
-        await parts.hub.ready(_PATIENCE_SECONDS)
-    place = await parts.hub.place(last_event_id)
+        place = await parts.hub.arrive(last_event_id, _PATIENCE_SECONDS)
     frames = parts.hub.frames(place, wanted, CallersSight(parts, caller), parts.settings.gateway_heartbeat_seconds)
     return EventStreamResponse(frames, parts.settings.gateway_stream_patience_seconds)

@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PACKAGES := libs/common libs/client services/api-gateway services/scheduler services/worker-controller services/artifact-service deploy/local
 SOURCES := libs/common/lablet_common libs/client/lablet_client services/api-gateway/lablet_gateway services/scheduler/lablet_scheduler services/worker-controller/lablet_workers services/artifact-service/lablet_artifacts deploy/local/lablet_local
 READY := $(VENV)/.ready
+DIST := dist
 # Three processes (most of a test is waiting), whole files each; meshes one after another, first (conftest.py).
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 .DEFAULT_GOAL := help
@@ -96,12 +97,12 @@ docs: $(READY) ## the documentation as a site in out/site; a link or an anchor t
 	@echo "out/site/index.html"
 
 dist: $(READY) ## a wheel of each package, with the SBOM and the checksums of all, in dist/
-	@rm -rf dist && mkdir dist
-	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist $(PACKAGES:%=./%)
+	@rm -rf $(DIST) && mkdir -p $(DIST)
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir $(DIST) $(PACKAGES:%=./%)
 	@$(BIN)/python deploy/docker/sbom.py --site "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	  --version "$$($(BIN)/python -c 'from lablet_common.version import __version__ as v; print(v)')" \
-	  --only $(foreach package,$(PACKAGES),$$(sed -n 's/^name = "\(.*\)"/\1/p' $(package)/pyproject.toml)) > dist/sbom.cdx.json
-	@cd dist && sha256sum *.whl sbom.cdx.json > SHA256SUMS && cat SHA256SUMS
+	  --only $(foreach package,$(PACKAGES),$$(sed -n 's/^name = "\(.*\)"/\1/p' $(package)/pyproject.toml)) > $(DIST)/sbom.cdx.json
+	@cd $(DIST) && sha256sum *.whl sbom.cdx.json > SHA256SUMS && cat SHA256SUMS
 
 audit: $(READY) ## PyPI's advisories about every line of the lock (needs the network of PyPI itself)
 	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1; }

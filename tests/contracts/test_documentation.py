@@ -173,3 +173,39 @@ def test_the_reference_names_every_command_and_every_metric() -> None:
     metrics = (DOCS / "reference" / "metrics.md").read_text(encoding="utf-8")
     assert "| `lablet_inbox_depth` | gauge | `service`, `shard` |" in metrics
     assert "| `lablet_worker_hours_total` | counter | `pool` |" in metrics
+
+
+def named_tests(text: str) -> set[str]:
+    """Files and folders of tests, and tests, that a page names."""
+    return set(re.findall(r"`((?:[\w.-]+/)*(?:test_\w+(?:\.py)?|tests/[\w/-]+))`", text))
+
+
+@pytest.fixture(scope="module")
+def tests_there() -> tuple[set[str], set[str]]:
+    """Paths of all tests and their folders, and names of all tests."""
+    tops = ("libs", "services", "deploy", "tests")
+    files = [path for top in tops for path in (ROOT / top).rglob("test_*.py") if ".venv" not in path.parts]
+    names = {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8"))}
+    folders = {parent for path in files for parent in path.parents}
+    return {str(path.relative_to(ROOT)) for path in (*files, *folders) if path.is_relative_to(ROOT)}, names
+
+
+@pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_test_that_a_page_names_is_there(page: Path, tests_there: tuple[set[str], set[str]]) -> None:
+    paths, names = tests_there
+    missing = [
+        name
+        for name in named_tests(page.read_text(encoding="utf-8"))
+        if name not in names and not any(f"/{path}".endswith(f"/{name}") for path in paths)
+    ]
+    assert missing == []
+
+
+def test_each_answer_to_a_threat_names_a_test_or_the_page_that_does() -> None:
+    text = (DOCS / "security.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| (.+?) \| (.+) \| (.+?) \|$", text.partition("## Threats")[2].partition("\n## ")[0], re.MULTILINE
+    )
+    answers = rows[1:]
+    assert len(answers) > 15
+    assert [threat for threat, _, held in answers if not named_tests(held) and "reliability.md" not in held] == []

@@ -167,11 +167,19 @@ def test_on_a_mesh_s_machine_the_observer_asks(lablet, away, tmp_path, monkeypat
         data = tmp_path / "mesh"
         (data / "secrets").mkdir(parents=True)
         (data / "secrets" / "nats-observer.password").write_text("seen\n")
-        (data / "mesh.json").write_text(
-            json.dumps({"addresses": {"nats": nats.url, "scheduler-1": "http://127.0.0.1:9"}})
-        )
+        addresses = {"nats": nats.url, "etcd": f"http://{away}", "scheduler-1": "http://127.0.0.1:9"}
+        (data / "mesh.json").write_text(json.dumps({"addresses": addresses}))
         connection = tmp_path / "connection.json"
         connection.write_text(json.dumps({"url": "http://127.0.0.1:9", "data": str(data), "tokens": {"admin": "t"}}))
         monkeypatch.setenv("LABLET_CONNECTION", str(connection))
-        lablet("admin", "backup", str(tmp_path / "whole"), "--endpoint", away)
-    assert json.loads((tmp_path / "whole" / "streams.json").read_text())["EVENTS"] == {"first": 1, "last": 1}
+        lablet("admin", "backup", str(tmp_path / "whole"))
+        assert json.loads((tmp_path / "whole" / "streams.json").read_text())["EVENTS"] == {"first": 1, "last": 1}
+        lablet("admin", "backup", str(tmp_path / "other"), "--endpoint", away, code=2)
+        assert "nobody says which NATS belongs to that etcd: set NATS_URL" in lablet.stderr
+        monkeypatch.setenv("ETCD_ENDPOINTS", away)
+        lablet("admin", "backup", str(tmp_path / "other"), code=2)
+        assert "set NATS_URL" in lablet.stderr
+        monkeypatch.delenv("ETCD_ENDPOINTS")
+        (data / "secrets" / "nats-observer.password").unlink()
+        lablet("admin", "backup", str(tmp_path / "other"), code=2)
+        assert "the password of NATS's observer cannot be read" in lablet.stderr

@@ -13,15 +13,17 @@ if TYPE_CHECKING:
 
 _OBSERVER = "observer"
 """The user of a local mesh that may ask and cannot change anything."""
+_ETCD = ("ETCD_ENDPOINTS", "ETCD_HOST", "ETCD_PORT")
 _WITHOUT = "or leave the positions out with --without-streams"
 
 
-async def positions() -> Mapping[str, Any]:
-    """Stream → its first and last number. Raises `Unreachable`, and `WrongUsage` where the settings must change."""
+async def positions(endpoint: str | None) -> Mapping[str, Any]:
+    """Stream → its first and last number. `endpoint` is etcd's as it was given. Raises `Unreachable`, and `WrongUsage` where
+    the settings must change."""
     from lablet_common.bus import BusRefused, BusUnavailable
     from lablet_common.bus.positions import NotAllowed, stream_positions
 
-    settings = _settings()
+    settings = _settings(endpoint)
     try:
         return await stream_positions(settings)
     except BusRefused as error:
@@ -33,15 +35,26 @@ async def positions() -> Mapping[str, Any]:
         raise Unreachable(settings.url, f"{error}{certificate}; mend that, {_WITHOUT}") from error
 
 
-def _settings() -> "NatsSettings":
-    """As the environment says; where it says nothing, those of the mesh on this machine."""
+def _settings(endpoint: str | None) -> "NatsSettings":
+    """As the environment says; where it says nothing, those of the mesh on this machine, if etcd is that mesh's too. Raises
+    `WrongUsage` where nobody says which NATS belongs to that etcd."""
     from pydantic import SecretStr
 
     from lablet_common.settings import NatsSettings
 
-    here = None if "NATS_URL" in os.environ else mesh_here()
+    if os.environ.get("NATS_URL"):
+        return NatsSettings()
+    if endpoint is not None or any(os.environ.get(name) for name in _ETCD):
+        raise WrongUsage(f"nobody says which NATS belongs to that etcd: set NATS_URL, {_WITHOUT}")
+    here = mesh_here()
     servers = [at for process, at in here[1].items() if process.partition("-")[0] == "nats"] if here else []
     if here is None or not servers:
         return NatsSettings()
-    password = (here[0] / "secrets" / f"nats-{_OBSERVER}.password").read_text().strip()
+    file = here[0] / "secrets" / f"nats-{_OBSERVER}.password"
+    try:
+        password = file.read_text().strip()
+    except OSError as error:
+        raise WrongUsage(
+            f"the password of NATS's {_OBSERVER} cannot be read ({error}): set NATS_URL, {_WITHOUT}"
+        ) from error
     return NatsSettings(url=",".join(servers), user=_OBSERVER, password=SecretStr(password))

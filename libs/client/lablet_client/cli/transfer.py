@@ -104,7 +104,7 @@ def backup(
         from lablet_common.backup import write_backup
 
         async with _objects() as objects:
-            return await write_backup(folder, store, objects, {} if without_streams else await positions())
+            return await write_backup(folder, store, objects, {} if without_streams else await positions(endpoint))
 
     try:
         summary = _with_store(etcd_endpoints(run, endpoint), work)

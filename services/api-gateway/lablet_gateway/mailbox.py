@@ -84,12 +84,10 @@ class NatsIngress:
         """Tells the sender, as far as anything can be read of who that is."""
         tokens = letter.subject.split(".")
         tenant = unescape(tokens[2]) if len(tokens) > 2 else ""
-        headers = {name.lower(): decode_value(value) for name, value in letter.headers.items()}
-        event_id = headers.get("ce-id", "")
+        headers = {name.lower(): value for name, value in letter.headers.items()}
+        event_id, event_type = (_readable(headers.get(name, "")) for name in ("ce-id", "ce-type"))
         problem = problems.INVALID(letter.reason, deadLetter=letter.id).problem
-        told = IngressRefused(
-            event_id=_short(event_id), type=_short(headers.get("ce-type", "")), problem=_bounded(problem)
-        )
+        told = IngressRefused(event_id=_short(event_id), type=_short(event_type), problem=_bounded(problem))
         extra = {"tenant": tenant, "event": event_id, "reason": letter.reason}
         _log.info("what came in has been given up on", extra=extra)
         await self._tell(self._answer(tenant, told, letter.id))
@@ -131,6 +129,14 @@ class NatsIngress:
             attributes["correlationid"] = _short(str(correlation))
         out = CloudEvent(attributes, told.to_json())
         return Outgoing(ingress_result_subject(tenant), out, message_id(tenant, self._source, answer_id))
+
+
+def _readable(value: str) -> str:
+    """A header's text; as it came, where it cannot be decoded."""
+    try:
+        return decode_value(value)
+    except InvalidEvent:
+        return value
 
 
 def _short(text: str) -> str:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from cloudevents.core.bindings.http import to_structured_event
 from cloudevents.core.v1.event import CloudEvent
 
@@ -182,6 +183,18 @@ async def test_what_is_no_event_and_what_breaks_the_gateway_ends_in_the_dead_let
         assert "a defect" in bus.dead[1].reason
         assert json.loads(bus.dead[1].payload)["id"] == "g-1"
         assert "a defect" in data_of(bus.told[1].event)["problem"]["detail"]
+
+
+@pytest.mark.parametrize("headers", [{"ce-source": "%FF"}, {"ce-id": "%FF", "ce-type": "%FF"}, {"x": "%C3"}])
+async def test_no_header_that_cannot_be_read_ends_the_way_in(world: Any, headers: dict[str, str]) -> None:
+    await seat(world)
+    async with taking(world) as bus:
+        await bus.put("lablet.ingress.default.instance", headers, b"not an event")
+        await put(bus, grading())
+        assert len(await world.inbox("worker-controller")) == 1
+        (told,) = bus.told
+        assert data_of(told.event)["eventId"] == headers.get("ce-id", "")
+        assert len(bus.dead) == 1
 
 
 async def test_a_dependency_that_is_away_is_waited_for_and_the_event_is_then_taken(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -210,6 +211,17 @@ async def test_dead_letters_are_narrowed_forgotten_and_purged(world: Any) -> Non
     assert sorted(world.dead.letters) == [2, 4, 6]
     assert (await client.delete(path)).json() == {"purged": 3}
     assert world.dead.letters == {}
+
+
+async def test_a_letter_that_is_not_whole_is_not_replayed_and_says_why(world: Any) -> None:
+    world.dead.letters = {1: replace(_letter("webhook-lms"), without="payload"), 2: _letter("webhook-lms")}
+    client, path = world.client("operator@default"), "/api/v1/dead-letters"
+    assert [item["without"] for item in (await client.get(path)).json()["items"]] == ["payload", ""]
+    refused = await client.post(f"{path}/1/replay")
+    assert refused.status_code == 409
+    assert "was kept without its payload" in refused.json()["detail"]
+    assert (world.dead.replayed, sorted(world.dead.letters)) == ([], [1, 2])
+    assert (await client.post(f"{path}/2/replay")).status_code == 200
 
 
 async def test_how_many_dead_letters_there_are_is_a_metric(world: Any) -> None:

@@ -355,11 +355,13 @@ async def test_after_a_day_it_is_a_dead_letter_with_its_reason_and_can_be_sent_a
         assert (await desk.state())["deadLettered"] == 1
         after = REGISTRY.get_sample_value("lablet_events_dead_lettered_total", {"consumer": "webhook-lms"})
         assert after == before + 1
-        desk.world.dead.letters = {7: letter, 8: replace(letter, consumer="scheduler-default")}
+        desk.world.dead.letters = {
+            7: letter, 8: replace(letter, consumer="scheduler-default"), 9: replace(letter, without="payload"),
+        }  # fmt: skip
         sink.answer = lambda _: 200
         answer = await desk.client().post(f"{PATH}/lms/redeliver")
         assert answer.json() == {"redelivered": 1}
-        assert list(desk.world.dead.letters) == [8], "what is sent again leaves the queue, and nothing else"
+        assert list(desk.world.dead.letters) == [8, 9], "what is sent again leaves the queue, and nothing else"
         ((subject, sent),) = desk.world.dead.replayed
         assert subject == redelivery_subject("lms")
         await desk.bus.put(subject, dict(sent.headers), sent.payload)

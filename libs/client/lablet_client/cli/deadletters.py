@@ -59,7 +59,7 @@ def show(
 def replay(
     context: typer.Context,
     letters: Annotated[list[str] | None, typer.Argument(metavar="ID…")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All of them that are whole.")] = False,
 ) -> None:
     """Send them to their consumers again."""
     from lablet_client.cli.failures import WrongUsage
@@ -69,7 +69,8 @@ def replay(
         raise WrongUsage("say which: ids, or --all")
 
     async def work(client: "Client") -> Sequence[str]:
-        chosen = letters or [str(_first(letter, *_COLUMNS[0])) for letter in await client.dead_letters.list()]
+        found = [] if letters else await client.dead_letters.list()
+        chosen = letters or [str(_first(letter, *_COLUMNS[0])) for letter in found if not letter.get("without")]
         for letter in chosen:
             await client.dead_letters.replay(letter)
             run.console.print(f"{letter} was sent again")

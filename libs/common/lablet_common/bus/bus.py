@@ -7,7 +7,6 @@ go while the process runs, one slow message must not hold a batch, and a lost pu
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from weakref import WeakSet
 
 import nats.errors
@@ -15,6 +14,7 @@ from faststream.exceptions import IncorrectState
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from lablet_common.bus import streams
+from lablet_common.bus.client import MOST_HEADERS
 from lablet_common.bus.connection import CALL_SECONDS, BusUnavailable, Connection, TooLarge
 from lablet_common.bus.consumer import ACK_WAIT_SECONDS, Consumer, Start
 from lablet_common.bus.follower import Follower
@@ -112,16 +112,16 @@ class Bus:
 
     async def bury(self, letter: DeadLetter) -> None:
         """Writes a dead letter; the same one twice is one. Where what is known of its end makes the message larger than NATS
-        takes, its payload is left out, and the reason says so. Raises `BusUnavailable`."""
+        takes, its payload is left out, and if need be its headers, and the reason says so. Raises `BusUnavailable`."""
         subject = subjects.dlq_subject(self._service, letter.consumer)
-        try:
-            await self._store(subject, *letter.message(), streams.DLQ_STREAM)
-        except TooLarge:
-            reason = (
-                f"(without its {len(letter.payload)} bytes of payload, which leave no room for this) {letter.reason}"
-            )
-            left = replace(letter, payload=b"", reason=reason)
-            await self._store(subject, *left.message(), streams.DLQ_STREAM)
+        without_payload, without_headers = letter.lighter()
+        for form in (letter, without_payload):
+            try:
+                await self._store(subject, *form.message(), streams.DLQ_STREAM)
+            except TooLarge:
+                continue
+            return
+        await self._store(subject, *without_headers.message(), streams.DLQ_STREAM)
 
     def consumer(
         self,
@@ -194,7 +194,8 @@ class Bus:
                 await self._connection.client.store(subject, headers, payload, stream=stream, within=CALL_SECONDS)
         except nats.errors.MaxPayloadError as error:
             most = self._connection.client.max_payload
-            raise TooLarge(f"{subject}: headers and {len(payload)} bytes of payload, of {most} in all") from error
+            told = f"headers and {len(payload)} bytes of payload, of {most} in all and {MOST_HEADERS} of headers"
+            raise TooLarge(f"{subject}: {told}") from error
         except (nats.errors.Error, IncorrectState, TimeoutError, OSError) as error:
             raise BusUnavailable(f"NATS did not store {subject}: {type(error).__name__} {error}") from error
 

@@ -20,6 +20,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.errors import APIError, NoStreamResponseError
 
+MOST_HEADERS = 65_535
+"""Bytes of headers that a stream takes (nats-server: "header size exceeds maximum allowed of 64k"), whatever its payload."""
 _HEADER_LINE = "NATS/1.0\r\n"
 _STORED = b'{"stream":'
 _NO_RESPONDERS = b"NATS/1.0 503"
@@ -57,7 +59,7 @@ class StoringClient(Client):
         if self.is_draining_pubs:
             raise nats.errors.ConnectionDrainingError
         block = _block(headers, stream)
-        if len(block) + len(payload) > self.max_payload:
+        if len(block) > MOST_HEADERS or len(block) + len(payload) > self.max_payload:
             raise nats.errors.MaxPayloadError
         token = b"%d" % next(self._numbers)
         loop = asyncio.get_running_loop()

@@ -58,6 +58,7 @@ _STEADY_SECONDS = 5.0
 REBUILDS = Counter("lablet_bus_rebuilds", "Pulls that had to be built anew", ["consumer"], registry=REGISTRY)
 
 _log = logging.getLogger(__name__)
+_TELLINGS = 5
 
 
 def forget_counts(durable: str) -> None:
@@ -117,6 +118,8 @@ class Consumer:
         self._capacity = max(4 * concurrency, 128)
         self._pull: Pull | None = None
         self._reasons: dict[int, str] = {}
+        self._tellings: dict[int, int] = {}
+        """Messages whose dead letter is written → how often its `buried` may still be tried."""
         """Why messages were given up on whose dead letter could not be written yet, by stream sequence."""
         self.pulling = False
         """A pull is open: messages can come."""
@@ -253,6 +256,8 @@ class Consumer:
         except (nats.errors.Error, BusUnavailable, TimeoutError, OSError) as error:
             # It comes again by itself; handlers and dead letters are made for that.
             _log.warning("a message could not be settled", extra={"consumer": self.durable, "cause": str(error)})
+        except Exception:  # noqa: BLE001 - one message, perhaps made for it, must not end the consumer and the process for all
+            _log.exception("a message could not be settled, by a defect", extra={"consumer": self.durable})
         if self._pull is not None:
             self._pull.look()
 
@@ -265,12 +270,21 @@ class Consumer:
             case GiveUp(reason):
                 self._reasons[held.stream_sequence] = reason
                 letter = self._dead_letter(held, reason)
-                await self._bury(letter)
-                if self._buried is not None:
-                    await self._buried(letter)
-                del self._reasons[held.stream_sequence]
-                DEAD_LETTERED.labels(consumer=self.durable).inc()
+                if held.stream_sequence not in self._tellings:
+                    await self._bury(letter)
+                    DEAD_LETTERED.labels(consumer=self.durable).inc()
+                    self._tellings[held.stream_sequence] = _TELLINGS if self._buried is not None else 0
+                await self._tell(letter)
                 await held.raw.term()
+                del self._reasons[held.stream_sequence], self._tellings[held.stream_sequence]
+
+    async def _tell(self, letter: DeadLetter) -> None:
+        """Says that the letter is safe, to whoever wants to know; what it raises is tried again, some times."""
+        number = letter.stream_sequence
+        if self._buried is not None and self._tellings[number]:
+            self._tellings[number] -= 1
+            await self._buried(letter)
+            self._tellings[number] = 0
 
     def _dead_letter(self, held: _Held, reason: str) -> DeadLetter:
         return DeadLetter(

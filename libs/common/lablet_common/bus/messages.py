@@ -1,12 +1,14 @@
 """Messages as they lie in NATS: what is published, what is received, what is given up on.
 
 A dead letter keeps the original payload and headers as they were, so it can be replayed to the byte (and is still a
-CloudEvent); what is known about its end stands in headers `Lablet-Dead-*`.
+CloudEvent); what is known about its end stands in headers `Lablet-Dead-*`. Ends of lines inside of a header, which a server
+lets pass and which would become further headers, are percent-encoded. Where all that is too large for a message, the letter
+is kept without its payload, or without its headers too, and says so: then it cannot be replayed.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple, Self
 
@@ -22,6 +24,8 @@ TRACE_PARENT = "traceparent"
 
 _DEAD = "Lablet-Dead-"
 _REASON_LIMIT = 2000
+_ID_LIMIT = 256
+_SAYING_WHAT_IT_WAS = ("ce-id", "ce-type", "ce-source", "ce-subject")
 
 
 class Received(NamedTuple):
@@ -94,6 +98,8 @@ class DeadLetter:
     reason: str
     attempts: int
     at: datetime
+    without: str = ""
+    """What of the original it was kept without; empty: it is whole and can be replayed."""
 
     @property
     def id(self) -> str:
@@ -110,11 +116,30 @@ class DeadLetter:
             "Reason": self.reason[:_REASON_LIMIT],
             "Attempts": str(self.attempts),
             "At": self.at.isoformat(),
+        } | ({"Without": self.without} if self.without else {})
+        headers = {
+            _on_one_line(name): _on_one_line(value)
+            for name, value in self.headers.items()
+            if not name.lower().startswith("nats-")
         }
-        headers = {name: value for name, value in self.headers.items() if not name.lower().startswith("nats-")}
         headers |= {f"{_DEAD}{name}": encode_value(value) for name, value in told.items()}
         headers[MESSAGE_ID] = self.id
         return headers, self.payload
+
+    def lighter(self) -> "tuple[DeadLetter, DeadLetter]":
+        """The letter without its payload, and without its headers too but for the beginnings of those that say what it was:
+        for where the whole leaves no room."""
+        size = len(self.payload)
+        few = {name: value[:_ID_LIMIT] for name, value in self.headers.items() if name.lower() in _SAYING_WHAT_IT_WAS}
+        told = f"{sum(map(len, self.headers.values()))} characters of headers and {size} bytes of payload"
+        return (
+            self._without("payload", f"without its {size} bytes of payload", self.headers),
+            self._without("headers and payload", f"without its {told}", few),
+        )
+
+    def _without(self, what: str, told: str, headers: Mapping[str, str]) -> "DeadLetter":
+        reason = f"({told}, which leave no room for this) {self.reason}"
+        return replace(self, headers=headers, payload=b"", reason=reason, without=what)
 
     def original(self) -> tuple[str, dict[str, str], bytes]:
         """Subject, headers and payload for a replay. It gets no message id: the broker must not take it for a repeat."""
@@ -140,4 +165,9 @@ class DeadLetter:
             reason=told["Reason"],
             attempts=int(told["Attempts"]),
             at=datetime.fromisoformat(told["At"]),
+            without=told.get("Without", ""),
         )
+
+
+def _on_one_line(text: str) -> str:
+    return text.replace("\r", "%0D").replace("\n", "%0A")

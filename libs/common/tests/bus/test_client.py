@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.js.errors import APIError, NoStreamResponseError
 
-from lablet_common.bus import EVENTS_STREAM, Bus, client, intents_stream, streams
+from lablet_common.bus import EVENTS_STREAM, Bus, RetryPolicy, client, intents_stream, streams
 from lablet_common.bus.client import StoringClient
 from lablet_common.bus.connection import TooLarge
 from lablet_common.bus.messages import DeadLetter, publishable
@@ -126,3 +126,90 @@ async def test_a_dead_letter_that_has_no_room_for_its_end_leaves_its_payload_out
     assert (kept.payload, kept.subject) == (b"", letter.subject)
     assert kept.reason.startswith("(without its 1048300 bytes of payload")
     assert kept.reason.endswith("no event")
+
+
+@pytest.mark.integration
+async def test_a_dead_letter_whose_headers_leave_no_room_keeps_what_says_what_it_was(gateway_bus: Bus) -> None:
+    letter = DeadLetter(
+        subject="lablet.ingress.acme.x", headers={"ce-id": "e" * 500, "Ce-Type": "t", "x": "x" * 64_900}, payload=b"y",
+        stream="INGRESS", stream_sequence=8, consumer="api-gateway", reason="no event", attempts=5,
+        at=datetime(2027, 3, 1, tzinfo=UTC),
+    )  # fmt: skip
+    await gateway_bus.bury(letter)
+    found = await gateway_bus.connection.js.get_last_msg(streams.DLQ_STREAM, "lablet.dlq.api-gateway.api-gateway")
+    kept = DeadLetter.parse(found.headers, found.data)
+    assert (kept.payload, kept.headers, kept.without) == (
+        b"",
+        {"ce-id": "e" * 256, "Ce-Type": "t"},
+        "headers and payload",
+    )
+    assert kept.reason.startswith("(without its 65401 characters of headers and 1 bytes of payload")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("headers", "kept"),
+    [
+        ({"ce-source": "%FF"}, {"ce-source": "%FF"}),
+        ({"x": "a\nb"}, {"x": "a%0Ab"}),
+        ({"x": "a\rb"}, {"x": "a%0Db"}),
+        ({"a\nb": "x"}, {}),
+        ({"ce-id": "%01" * 21_780, "x": "kept out"}, {"ce-id": ("%01" * 86)[:256]}),
+    ],
+    ids=["no UTF-8", "line feed", "carriage return", "in a name", "grows"],
+)
+async def test_no_header_of_a_stranger_ends_a_consumer(
+    gateway_bus: Bus, make: Make, until: Any, running: Any, headers: dict[str, str], kept: dict[str, str]
+) -> None:
+    got: list[str] = []
+
+    async def handler(message: Any) -> None:
+        got.append(message.id)
+
+    consumer = gateway_bus.consumer(STREAM, "c", ["lablet.intent.scheduler.>"], handler, ack_wait=1.0)
+    block = "NATS/1.0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+    async with asyncio.timeout(15), running(consumer):
+        client = gateway_bus.connection.client
+        command = f"HPUB lablet.intent.scheduler.east.x.y {len(block)} {len(block) + 2}\r\n{block}{{}}\r\n"
+        await client._send_command(command.encode())
+        await client.flush()
+        await gateway_bus.publish(make("good"))
+        await until(lambda: got)
+        js = gateway_bus.connection.js
+        while (await js.stream_info(streams.DLQ_STREAM)).state.messages == 0:
+            await asyncio.sleep(0.02)
+        await until(lambda: consumer.pulling)
+        while (await js.consumer_info(STREAM, "c")).num_ack_pending:
+            await asyncio.sleep(0.02)
+    assert got == ["good"]
+    found = await js.get_last_msg(streams.DLQ_STREAM, "lablet.dlq.api-gateway.c")
+    letter = DeadLetter.parse(found.headers, found.data)
+    assert "not a valid event" in letter.reason
+    assert {name.lower(): value for name, value in letter.headers.items()} == kept
+
+
+@pytest.mark.integration
+async def test_who_cannot_be_told_of_a_dead_letter_does_not_make_it_come_again_for_ever(
+    gateway_bus: Bus, make: Make, until: Any, running: Any
+) -> None:
+    told: list[str] = []
+
+    async def handler(_: Any) -> None:
+        raise ValueError("no")
+
+    async def buried(letter: DeadLetter) -> None:
+        told.append(letter.reason)
+        raise ValueError("the answer is too large")
+
+    policy = RetryPolicy(pauses=())
+    consumer = gateway_bus.consumer(
+        STREAM, "c", ["lablet.intent.scheduler.>"], handler, policy=policy, ack_wait=0.4, buried=buried
+    )
+    js = gateway_bus.connection.js
+    async with running(consumer):
+        await gateway_bus.publish(make())
+        await until(lambda: len(told) == 5)
+        while (await js.consumer_info(STREAM, "c")).num_ack_pending:
+            await asyncio.sleep(0.02)
+    assert told == ["ValueError: no"] * 5
+    assert (await js.stream_info(streams.DLQ_STREAM)).state.messages == 1

@@ -35,6 +35,8 @@ class DeadLetterView(Model):
     headers: dict[str, str]
     payload: str
     """As text; what is no UTF-8 is replaced."""
+    without: str = ""
+    """What of the original it was kept without, because that left no room; such a letter cannot be replayed."""
 
 
 class DeadLetterList(Model):
@@ -68,11 +70,16 @@ async def get_dead_letter(sequence: Sequence, parts: WithParts, _: WithCaller) -
     return model_response(_view(await _require(parts, sequence)))
 
 
-@router.post("/{sequence}/replay", response_model=DeadLetterView, responses=refusals(404))
+@router.post("/{sequence}/replay", response_model=DeadLetterView, responses=refusals(404, 409))
 async def replay(sequence: Sequence, parts: WithParts, caller: WithCaller) -> Response:
     """Publishes the original to where it had been published (what a webhook's sink did not take: to that sink) and takes
-    it out of the queue. When it fails again, there is a new dead letter."""
+    it out of the queue. When it fails again, there is a new dead letter. One that is not whole is refused."""
     buried = await _require(parts, sequence)
+    if buried.letter.without:
+        raise problems.CONFLICT(
+            f"dead letter {sequence} was kept without its {buried.letter.without}: what is left is not the original. "
+            "Have its sender send it anew, and purge the letter"
+        )
     await parts.dead_letters.replay(buried)
     about = {"consumer": buried.letter.consumer, "subject": buried.letter.subject}
     await deed(parts.store, caller, "dead-letter.replay", f"dead-letter/{sequence}", about, at=parts.clock.now())
@@ -119,4 +126,5 @@ def _view(buried: Buried) -> DeadLetterView:
         at=letter.at,
         headers=dict(letter.headers),
         payload=letter.payload.decode(errors="replace"),
+        without=letter.without,
     )

@@ -111,12 +111,14 @@ async def rotate_secret(name: SubscriptionName, parts: WithParts, caller: WithCa
 
 @router.post("/{name}/redeliver", response_model=Redelivered, responses=refusals(404))
 async def redeliver(name: SubscriptionName, parts: WithParts, caller: WithCaller) -> Response:
-    """Sends once more what had been given up on: the subscription's dead letters leave the queue and are tried anew."""
+    """Sends once more what had been given up on: the subscription's dead letters leave the queue and are tried anew. Those
+    that are not whole stay."""
     await _require(parts, caller, name)
     sent = 0
     async for buried in everything_of(parts.dead_letters, webhook_consumer(name)):
-        await parts.dead_letters.replay(buried)
-        sent += 1
+        if not buried.letter.without:
+            await parts.dead_letters.replay(buried)
+            sent += 1
     about = {"redelivered": sent}
     await deed(parts.store, caller, "subscription.redeliver", f"subscription/{name}", about, at=parts.clock.now())
     return model_response(Redelivered(redelivered=sent))

@@ -56,7 +56,7 @@ from lablet_common.resources.worker import (
     WorkerSpec,
     WorkerStatus,
 )
-from lablet_common.store import MemoryStore, OutcomeUnknown, Store, Transaction
+from lablet_common.store import Get, MemoryStore, OutcomeUnknown, Store, Target, Transaction
 from lablet_common.store.changes import decode, encode
 from lablet_common.terms import SeriesRequested
 from lablet_scheduler import owner
@@ -70,14 +70,26 @@ SOURCE = "/lablet/scheduler"
 _numbers = itertools.count(1)
 
 
+_READS = ("get", "range", "status", "watch", "close")
+"""Calls of a store that write nothing."""
+
+
+def _fenced(compares: Iterable[Any]) -> bool:
+    owners = ownership_key("scheduler", "")
+    return any(one.target is Target.CREATE and one.key.startswith(owners) and one.operand > 0 for one in compares)
+
+
 class Counting:
-    """A store that counts its calls, and lets a test step in before or after a transaction."""
+    """A store that counts its calls, notes what is written without the proof of ownership, and lets a test step in before or
+    after a transaction."""
 
     def __init__(self, store: Store) -> None:
         self.inner = store
         self.calls = 0
         self.before_txn: list[Callable[[Sequence[Any], Sequence[Any]], Awaitable[bool]]] = []
         """Each is asked before every writing transaction until it says True: then it has done its work."""
+        self.unfenced: list[str] = []
+        """What was written without comparing an ownership key's create_revision: whoever has stood still could write it."""
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.inner, name)
@@ -86,12 +98,16 @@ class Counting:
 
         async def call(*args: Any, **options: Any) -> Any:
             self.calls += 1
+            if name not in _READS:
+                self.unfenced.append(f"{name} {args[0] if args else ''}")
             return await method(*args, **options)
 
         return call
 
     async def txn(self, compares: Sequence[Any], success: Sequence[Any], failure: Sequence[Any] = ()) -> Any:
         self.calls += 1
+        if not all(isinstance(part, Get) for part in (*success, *failure)) and not _fenced(compares):
+            self.unfenced.append(", ".join(part.key for part in (*success, *failure)))
         if self.before_txn and compares and await self.before_txn[0](compares, success):
             self.before_txn.pop(0)
         return await self.inner.txn(compares, success, failure)
@@ -352,6 +368,7 @@ class World:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        assert not self.seen.unfenced, f"an owner has written without its fence: {self.seen.unfenced}"
 
     async def settle(self) -> None:
         """Until every owner has nothing left to do."""

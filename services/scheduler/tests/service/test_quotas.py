@@ -50,6 +50,18 @@ async def ledgers_at(
     return counted, {owner: (usage.seats, usage.seat_minutes) for owner, usage in ledger.owners.items()}
 
 
+async def check_ledger(world: Any, since: int, most: int) -> None:
+    """At each revision since a limit was set, the ledger is the sum of what is open; it may be missing only until what is open
+    has changed for the first time."""
+    at_first, _ = await ledgers_at(world, since)
+    written = False
+    for revision in range(since, (await world.store.status()).revision + 1):
+        counted, kept = await ledgers_at(world, revision)
+        written = written or counted != at_first or kept is not None
+        assert kept == (counted if written else None), f"at revision {revision}"
+        assert seats_of(counted) <= max(most, seats_of(at_first))
+
+
 def seats_of(owners: dict[str, tuple[int, float]]) -> int:
     return sum(seats for seats, _ in owners.values())
 
@@ -79,12 +91,8 @@ async def test_two_pools_at_once_do_not_grant_more_than_the_tenant_may_have(two_
     await world.tell("cancel", granted[0], pool=(await world.reservation(granted[0])).status.pool)
     await world.settle()
     assert await world.phase(await again(world)) == "Scheduled"
-    last = (await world.store.status()).revision
-    for revision in range(first, last + 1):
-        counted, kept = await ledgers_at(world, revision)
-        assert seats_of(counted) <= 6
-        assert kept in (None, counted), f"at revision {revision}"
-    assert seats_of((await ledgers_at(world, last))[1]) == 6
+    await check_ledger(world, first, 6)
+    assert seats_of((await ledgers_at(world, (await world.store.status()).revision))[1]) == 6
 
 
 async def again(world: Any) -> str:
@@ -93,37 +101,73 @@ async def again(world: Any) -> str:
     return str(name)
 
 
+_DAY = 24 * 60
+
+
+@pytest.mark.parametrize("scope", ["tenant default", "owner anna"])
 @pytest.mark.parametrize(
-    ("limits", "quota"),
+    ("limits", "slot", "quota", "numbers"),
     [
-        ({"open_seats": 1}, "openSeats"),
-        ({"open_seat_hours": 1}, "openSeatHours"),
-        ({"longest_slot_minutes": 59}, "longestSlotMinutes"),
-        ({"furthest_ahead_days": 0}, "furthestAheadDays"),
+        ({"open_seats": 2}, (60, 120), "openSeats", (2, 1, 2)),
+        ({"open_seat_hours": 2}, (60, 120), "openSeatHours", (2, 0.5, 2)),
+        ({"longest_slot_minutes": 59}, (60, 120), "longestSlotMinutes", (59, 0, 60)),
+        ({"furthest_ahead_days": 1}, (1.5 * _DAY, 1.5 * _DAY + 60), "furthestAheadDays", (1, 0, 1.5)),
     ],
 )
-async def test_each_limit_alone_refuses_and_leaves_nothing_on_the_calendar(
-    pool: Any, limits: dict[str, int], quota: str
+async def test_each_limit_alone_refuses_with_its_numbers_and_leaves_nothing_on_the_calendar(
+    pool: Any, scope: str, limits: dict[str, int], slot: tuple[float, float], quota: str, numbers: tuple[float, ...]
 ) -> None:
-    await limit(pool, owner=Limits(**limits))
-    name = await pool.ask(seats=2)
+    """Half an hour is granted before, so that something is in use."""
+    if scope.startswith("owner"):
+        await limit(pool, owner=Limits(**limits))
+    else:
+        await limit(pool, **limits)
+    within = await pool.ask(60, 90)
     await pool.settle()
-    assert (await problem_of(pool, name))["extensions"]["quota"] == quota
-    assert list(pool.owners["default"][0].state.calendar.bookings()) == []
+    assert await pool.phase(within) == "Scheduled"
+    refused_with(await asked(pool, *slot), scope, quota, numbers)
+    assert {booking.reservation for booking in pool.owners["default"][0].state.calendar.bookings()} == {within}
 
 
-async def test_extensions_add_up_and_stop_at_the_limit(pool: Any) -> None:
-    await limit(pool, total_extension_minutes=30)
+async def asked(world: Any, start: float, end: float) -> dict[str, Any]:
+    """The problem with two seats for a slot."""
+    name = await world.ask(start, end, seats=2)
+    await world.settle()
+    return await problem_of(world, name)
+
+
+def refused_with(said: dict[str, Any], scope: str, quota: str, numbers: tuple[float, ...]) -> None:
+    """All that the refusal says, as data and in words. `numbers`: limit, used, asked."""
+    assert (said["status"], said["type"].rpartition("/")[2]) == (409, "quota-exceeded")
+    wanted = dict(zip(("limit", "used", "asked"), numbers, strict=True))
+    assert said["extensions"] == {"scope": scope, "quota": quota, **wanted}
+    most, used, more = (f"{number:g}" for number in numbers)
+    assert said["detail"] == f"{scope}: {quota} is limited to {most}, {used} in use, {more} more asked"
+
+
+@pytest.mark.parametrize("scope", ["tenant default", "owner anna"])
+async def test_extensions_add_up_and_stop_at_the_limit(pool: Any, scope: str) -> None:
+    limits = {"total_extension_minutes": 30}
+    if scope.startswith("owner"):
+        await limit(pool, owner=Limits(**limits))
+    else:
+        await limit(pool, **limits)
     name = await pool.ask()
     await pool.settle()
     answers = []
     for end in (140, 130, 140, 150):
-        request = await pool.change(name, end=end)
-        await pool.settle()
-        answers.append(str((await pool.request(request)).phase))
+        request = await pool.request(await settled_change(pool, name, end))
+        answers.append(str(request.phase))
     assert answers == ["Decided", "Decided", "Decided", "Refused"]
+    refused_with(request.status.problem.to_dict(), scope, "totalExtensionMinutes", (30, 30, 10))
     assert (await pool.reservation(name)).slot.end == pool.when(140)
     assert set(pool.owners["default"][0].state.calendar.bookings()) == pool.rebuilt(pool.owners["default"][0])
+
+
+async def settled_change(world: Any, name: str, end: float) -> str:
+    request = await world.change(name, end=end)
+    await world.settle()
+    return str(request)
 
 
 async def test_what_a_limit_refuses_does_not_wait_ahead_of_anybody(pool: Any) -> None:
@@ -186,10 +230,6 @@ async def test_whatever_is_asked_of_two_pools_the_ledger_is_the_sum_of_what_is_o
             if settled:
                 await world.settle()
         await world.settle()
-        last = (await world.store.status()).revision
-        before = 0 if since is None else seats_of((await ledgers_at(world, since))[0])
-        for revision in range(since or last, last + 1):
-            counted, kept = await ledgers_at(world, revision)
-            assert kept in (None, counted), f"at revision {revision}"
-            assert since is None or seats_of(counted) <= max(open_seats, before)
+        if since is not None:
+            await check_ledger(world, since, open_seats)
         await world.end()

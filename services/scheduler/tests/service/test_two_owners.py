@@ -11,7 +11,7 @@ import pytest
 
 from lablet_common.ownership import Fence, NotOwner, Ownership
 from lablet_common.resources.kinds import RESERVATION, Service
-from lablet_common.store import Conflict, EtcdStore
+from lablet_common.store import Conflict, EtcdStore, Get
 from lablet_common.testing.etcd import EtcdServer, find_etcd
 
 _TTL = 2.0
@@ -20,30 +20,45 @@ _REQUESTS = 60
 
 class Stalling:
     """The first replica's client, which stands still right before a write: SIGSTOP in the one place where it matters. It
-    does not even notice that its lease has run out."""
+    does not even notice that its lease has run out. Its lease is not its own business: whatever it writes counts."""
 
     def __init__(self, store: EtcdStore) -> None:
         self._store = store
         self.stall_after = 2
+        """The write of reservations before which it stands still."""
         self.stalled = asyncio.Event()
         self.go_on = asyncio.Event()
-        self.outcomes: list[bool] = []
-        """Of the transactions that were sent after it had stood still: whether they were granted."""
+        self.refused: list[list[str]] = []
+        """The keys of each write that was sent after it had stood still, and refused."""
+        self.granted: list[list[str]] = []
+        """Of each that was granted, or would have been, had nothing but the owner changed."""
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+        method = getattr(self._store, name)
+        if not callable(method) or name in ("get", "range", "watch", "status", "close"):
+            return method
+
+        async def write(*arguments: Any, **options: Any) -> Any:
+            """Without any comparison, so it is granted whoever owns the pool."""
+            done = await method(*arguments, **options)
+            if self.stalled.is_set():
+                self.granted.append([f"{name} {arguments}"])
+            return done
+
+        return write
 
     async def txn(self, compares: Sequence[Any], success: Sequence[Any], failure: Sequence[Any] = ()) -> Any:
-        writes = any(operation.key.startswith(RESERVATION.prefix) for operation in success)
-        if not writes:
-            return await self._store.txn(compares, success, failure)
-        self.stall_after -= 1
-        if self.stall_after == 0:
-            self.stalled.set()
-            await self.go_on.wait()
+        keys = [part.key for part in success if not isinstance(part, Get)]
+        if any(key.startswith(RESERVATION.prefix) for key in keys):
+            self.stall_after -= 1
+            if self.stall_after == 0:
+                self.stalled.set()
+                await self.go_on.wait()
         result = await self._store.txn(compares, success, failure)
-        if self.stalled.is_set():
-            self.outcomes.append(result.succeeded)
+        if self.stalled.is_set() and (keys or not all(isinstance(part, Get) for part in failure)):
+            fence = [one for one in compares if one.key.startswith("/ownership/")]
+            by_fence = not (await self._store.txn(fence, [])).succeeded
+            (self.refused if by_fence and not result.succeeded else self.granted).append(keys)
         return result
 
 
@@ -104,16 +119,24 @@ async def _change_over(shared: Any, stalling: Stalling, first: Any, second: Any)
         while (await shared.store.range("/inbox/", keys_only=True)).count:
             assert time.monotonic() < deadline, "the second owner did not take over"
             await asyncio.sleep(0.02)
-        before = (await shared.store.range(RESERVATION.prefix)).items
+        before = await _left(shared)
         stalling.go_on.set()
         with pytest.raises((NotOwner, Conflict)):
             await asyncio.wait_for(late, 10)
-        assert stalling.outcomes == [False], "its write was refused, and it tried no other"
-        assert (await shared.store.range(RESERVATION.prefix)).items == before
+        assert not stalling.granted, "whatever it wrote, it should have been refused"
+        assert len(stalling.refused) == 1, "it was refused, and tried no other"
+        assert any(key.startswith(RESERVATION.prefix) for key in stalling.refused[0])
+        assert await _left(shared) == before
     finally:
         for task in (running, late):
             task.cancel()
         await asyncio.gather(running, late, return_exceptions=True)
+
+
+async def _left(shared: Any) -> dict[str, int]:
+    """All keys but those of leases, each with the revision at which it was written last."""
+    found = (await shared.store.range("/", keys_only=True)).items
+    return {kv.key: kv.mod_revision for kv in found if not kv.lease}
 
 
 async def _each_decided_once(shared: Any, names: Sequence[str]) -> None:

@@ -263,7 +263,8 @@ class Calendar:
         self.gaps.forget(before)
 
     def keep(self, name: str, start: Minute, end: Minute) -> None:
-        """Closes a worker for a span and counts its licence as in use there: for calendars that are thrown away."""
+        """Closes a worker for a span and counts its licence as in use there, as far as there is one: for calendars that are
+        thrown away."""
         view = self.worker(name)
         self.timeline.add(self.fleet.columns[name], start, end, end, (0, 0, 0, 0, 0, BLOCKED))
         self._keep_licence(view, start, end)
@@ -280,8 +281,8 @@ class Calendar:
         self._keep_licence(view, start, end)
 
     def _keep_licence(self, view: WorkerView, start: Minute, end: Minute) -> None:
-        if self.licence_limit(view) is not None:
-            self._ledger(view).add(self.added_power(view, start, end))
+        if (limit := self.licence_limit(view)) is not None:
+            self._ledger(view).fill(self.added_power(view, start, end), limit)
 
     # -- what fits -----------------------------------------------------------------------------------------------
 

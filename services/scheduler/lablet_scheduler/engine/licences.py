@@ -42,6 +42,15 @@ class LicenceLedger:
             self._heal(span.end)
             self._heal(span.start)
 
+    def fill(self, spans: Iterable[Span], limit: int) -> None:
+        """One more in use in each of the spans, but nowhere more than the limit by that: what is in use now, and is given
+        back later, leaves exactly its own licences behind."""
+        for span in spans:
+            inner = self._steps[bisect_right(self._steps, span.start) : bisect_left(self._steps, span.end)]
+            for part in map(Span, (span.start, *inner), (*inner, span.end)):
+                if self.peak(part) < limit:
+                    self.add((part,))
+
     def peak(self, span: Span) -> int:
         """The most licences in use at one instant of a span."""
         first = bisect_right(self._steps, span.start)

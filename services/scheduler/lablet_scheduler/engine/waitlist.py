@@ -7,15 +7,17 @@ the large one is waiting for.
 
 What is kept is enough workers for all of its seats once these are empty, and no more: were every worker kept that could
 ever take it, one large request would close a pool. Should another worker come free first, somebody behind may be on it.
-Their licences are kept with them, and where counted licences ran out, every worker of their kind. A request that may
-begin later keeps its first slot.
+Their licences are kept with them, and where counted licences ran out, every worker of their kind: whoever rides along on
+one would keep its licence in use. Each that waits keeps workers of its own; where those ahead have closed all others for a
+part of its slot, it keeps one of theirs for the whole of it. A request that may begin later keeps its first slot.
 
 What it does not do: it does not place anything. Each outcome is a proposal; book the placements in the given order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -122,7 +124,7 @@ class _Shadows:
     filled: frozenset[str]
     """Workers of which only what is free is kept: who is booked there may be taken off, and has its room again."""
     kept: list[tuple[str, Span]] = field(default_factory=list)
-    """What has been kept of those so far."""
+    """What has been closed or filled so far."""
 
     def cast(self, refusal: Refusal) -> None:
         """Closes workers for the refused request's slot: those on which its seats came closest to fitting, as many as
@@ -132,32 +134,48 @@ class _Shadows:
         fits, peaks = everywhere(scratch, request, view)
         fleet = scratch.fleet
         slot = Span(request.start, request.end + scratch.policy(request.pool).turnaround)
-        # who is closed already, for maintenance or for somebody ahead, is no use to it
-        closed = [fleet.columns[name] for name, span in self.kept if span.start < slot.end and slot.start < span.end]
-        is_open = view.candidates & (peaks[MAINTENANCE_ROW] == 0)
-        is_open[closed] = False
-        columns = np.flatnonzero(is_open)
+        usable = view.candidates.copy()
+        for column in np.flatnonzero(usable & (peaks[MAINTENANCE_ROW] > 0)):
+            usable[column] = not self._away(int(column), slot)
+        columns = np.flatnonzero(usable)
         if refusal.explanation.removed.get(Filter.LICENCE_COUNT):
-            kinds = {fleet.view(int(column)).licence for column in columns}
-            for worker in scratch.workers():
-                if worker.pool == request.pool and worker.licence in kinds:
-                    self._close(worker.name, slot)
+            self._close_kinds(request.pool, {fleet.view(int(one)).licence for one in columns}, slot)
             return
+        # who is closed for a part of the slot, for somebody ahead, comes last: what is kept there is kept twice
+        closed = [fleet.columns[name] for name, span in self.kept if span.start < slot.end and slot.start < span.end]
         needs = np.array(seats_amounts(request.demand)[:-1], dtype=np.int64)[:, None]
         capacity = np.maximum(fleet.capacity[:-1, columns].astype(np.int64), 1)
         lacking: FloatArray = np.maximum(needs - (capacity - peaks[:-1, columns]), 0).astype(np.float64) / capacity
-        order = np.lexsort((fleet.rank[columns], lacking.max(axis=0), -fits[columns])) if len(columns) else columns
+        order = np.lexsort((fleet.rank[columns], lacking.max(axis=0), -fits[columns], np.isin(columns, closed)))
         seats = request.seats
+        licences: Counter[str] = Counter()
         for index in order:
             if seats <= 0:
                 return
-            column = int(columns[index])
-            self._close(fleet.view(column).name, slot)
-            seats -= max(1, min(int(view.eligibility.seats_when_empty[column]), UNLIMITED))
+            worker = fleet.view(int(columns[index]))
+            limit = scratch.licence_limit(worker)
+            if limit is not None and licences[worker.licence] >= limit:
+                continue
+            licences[worker.licence] += 1
+            if limit is None or scratch.licence_room(worker, slot.start, slot.end, ()):
+                self._close(worker.name, slot)
+            else:
+                self._close_kinds(request.pool, {worker.licence}, slot)
+            seats -= max(1, min(int(view.eligibility.seats_when_empty[columns[index]]), UNLIMITED))
+
+    def _away(self, column: int, slot: Span) -> bool:
+        """It is down for maintenance in the slot, and not only closed for somebody ahead."""
+        spans = self.scratch.fleet.view(column).maintenance
+        return any(span.start < slot.end and slot.start < span.end for span in spans)
+
+    def _close_kinds(self, pool: str, kinds: Collection[str], slot: Span) -> None:
+        for worker in self.scratch.workers():
+            if worker.pool == pool and worker.licence in kinds:
+                self._close(worker.name, slot)
 
     def _close(self, name: str, slot: Span) -> None:
         if name in self.filled:
             self.scratch.fill(name, slot.start, slot.end)
-            self.kept.append((name, slot))
         else:
             self.scratch.keep(name, slot.start, slot.end)
+        self.kept.append((name, slot))

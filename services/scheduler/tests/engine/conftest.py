@@ -159,3 +159,13 @@ def refused(request_for: Callable[..., PlacementRequest]) -> Callable[..., Refus
         return decision
 
     return act
+
+
+@pytest.fixture
+def wasteful(worker: Callable[..., WorkerView]) -> Calendar:
+    """Two half-full workers, on at the same time although one would do."""
+    policy = PoolPolicy("default", grace=0)
+    calendar = Calendar([policy], [worker(name, boot_minutes=20) for name in ("w-1", "w-2")])
+    for reservation, name in (("a", "w-1"), ("b", "w-2")):
+        calendar.book(Booking(reservation, 1, name, 6000, 6060, Demand(cpu_cores=4)))
+    return calendar

@@ -25,7 +25,6 @@ from lablet_scheduler.engine import (
     PlacementRequest,
     PoolPolicy,
     Span,
-    Spreading,
     Waiting,
     WorkerView,
     earliest,
@@ -38,43 +37,17 @@ from lablet_scheduler.engine import (
     retry,
 )
 
+from . import pools
+
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 """A failing history is told as it was found: shortening one takes minutes."""
 
 START = 1440 * 5 - 120
 """Just before midnight, so that slots cross a page."""
 
-workers = st.builds(
-    WorkerView,
-    name=st.sampled_from(["a", "b", "c"]),
-    pool=st.just("p"),
-    cpu_cores=st.sampled_from([4.0, 7.5]),
-    memory_gb=st.sampled_from([4.0, 8.0]),
-    storage_gb=st.just(50.0),
-    max_nodes=st.sampled_from([None, 5, 12]),
-    licence=st.sampled_from(["ENTERPRISE", "ENTERPRISE", "PERSONAL"]),
-    port_start=st.just(2000),
-    port_end=st.sampled_from([2001, 2003, 2050]),
-    boot_minutes=st.sampled_from([0, 7, 40]),
-)
-fleets = st.lists(workers, min_size=1, max_size=3, unique_by=lambda view: view.name)
-policies = st.builds(
-    PoolPolicy,
-    pool=st.just("p"),
-    turnaround=st.sampled_from([0, 5, 15]),
-    grace=st.sampled_from([0, 10, 45]),
-    preparation=st.sampled_from([0, 5]),
-    spreading=st.sampled_from(list(Spreading)),
-    licence_limits=st.sampled_from([{}, {"ENTERPRISE": 1}, {"PERSONAL": 0, "ENTERPRISE": 2}]),
-)
-demands = st.builds(
-    Demand,
-    cpu_cores=st.sampled_from([0.0, 0.5, 1.1, 2.0]),
-    memory_gb=st.sampled_from([0.0, 1.0, 3.3]),
-    storage_gb=st.sampled_from([0.0, 20.0]),
-    nodes=st.integers(0, 4),
-    ports=st.sampled_from([(), ("x",), ("x", "y")]),
-)
+fleets = pools.fleets("abc", cores=[4.0, 7.5], nodes=[None, 5, 12], licences=["ENTERPRISE", "ENTERPRISE", "PERSONAL"])
+policies = pools.policies([0, 5, 15])
+demands = pools.demands([0.0, 0.5, 1.1, 2.0], 4)
 delays = st.sampled_from([0, 7, 15, 30, 45, 60, 90, 120, 180])
 lengths = st.sampled_from([1, 15, 30, 60, 150])
 wishes = st.tuples(delays, lengths, demands, st.sampled_from([1, 1, 1, 2, 4]), st.integers(0, 2))

@@ -23,47 +23,17 @@ from lablet_scheduler.engine import (
     power_minutes,
 )
 
+from .pools import NOW, a_day
+
 HALF = Demand(cpu_cores=4)
-NOW = 5000
 POLICY = PoolPolicy("default", grace=0)
 
 
-@pytest.fixture
-def wasteful(worker):
-    """Two half-full workers, on at the same time although one would do."""
-    calendar = Calendar([POLICY], [worker("w-1", boot_minutes=20), worker("w-2", boot_minutes=20)])
-    calendar.book(Booking("a", 1, "w-1", 6000, 6060, HALF))
-    calendar.book(Booking("b", 1, "w-2", 6000, 6060, HALF))
-    return calendar
-
-
 def load(seed: int, **policy: object) -> tuple[PoolPolicy, list[WorkerView], Calendar]:
-    """A day's requests placed one by one, with ports, licences and a maintenance span where asked for."""
-    rng = random.Random(seed)
-    pool = PoolPolicy("default", turnaround=rng.choice((0, 10)), grace=rng.choice((0, 45)), preparation=5, **policy)
-    workers = [
-        WorkerView(
-            f"w-{i}",
-            "default",
-            rng.choice((8, 16)),
-            64,
-            100,
-            max_nodes=20,
-            boot_minutes=15,
-            port_start=2000,
-            port_end=2007,
-            maintenance=(Span(6200, 6260),) if i == 1 else (),
-        )
-        for i in range(4)
-    ]
+    """A day's requests placed one by one."""
+    pool, workers, wanted = a_day(random.Random(seed), 14, **policy)
     calendar = Calendar([pool], workers)
-    for number in range(14):
-        start = 6000 + rng.randrange(0, 600, 15)
-        demand = Demand(rng.choice((2, 4, 8)), 8, 10, rng.choice((2, 8)), ("a", "b"))
-        length = rng.choice((30, 60, 120, 200))
-        request = PlacementRequest(
-            f"r{number}", "default", demand, start, start + length, seats=rng.choice((1, 1, 2, 3)), now=NOW
-        )
+    for request in wanted:
         decision = place(calendar, request)
         if isinstance(decision, Placement):
             calendar.book_all(decision.bookings())

@@ -12,11 +12,8 @@ from lablet_scheduler.engine import (
     Demand,
     Placement,
     PlacementRequest,
-    PoolPolicy,
     Span,
-    Spreading,
     Waiting,
-    WorkerView,
     earliest,
     from_minute,
     kept_for,
@@ -25,44 +22,23 @@ from lablet_scheduler.engine import (
     retry,
 )
 
+from . import pools
+
 PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 """A failing history is told as it was found: shortening one takes minutes."""
 
 START = 1440 * 5 - 200
 """Just before midnight, so that slots cross a page."""
 
-workers = st.builds(
-    WorkerView,
-    name=st.sampled_from(["a", "b", "c", "d"]),
-    pool=st.just("p"),
-    cpu_cores=st.sampled_from([2.0, 4.0, 7.5]),
-    memory_gb=st.sampled_from([4.0, 8.0]),
-    storage_gb=st.just(50.0),
-    max_nodes=st.sampled_from([None, 5, 20]),
-    licence=st.sampled_from(["PERSONAL", "ENTERPRISE"]),
-    port_start=st.just(2000),
-    port_end=st.sampled_from([2001, 2003, 2050]),
-    boot_minutes=st.sampled_from([0, 7, 40]),
-    maintenance=st.sampled_from([(), (Span(START + 90, START + 130),)]),
+fleets = pools.fleets(
+    "abcd",
+    cores=[2.0, 4.0, 7.5],
+    nodes=[None, 5, 20],
+    licences=["PERSONAL", "ENTERPRISE"],
+    maintenance=[(), (Span(START + 90, START + 130),)],
 )
-fleets = st.lists(workers, min_size=1, max_size=4, unique_by=lambda view: view.name)
-policies = st.builds(
-    PoolPolicy,
-    pool=st.just("p"),
-    turnaround=st.sampled_from([0, 1, 15]),
-    grace=st.sampled_from([0, 10, 45]),
-    preparation=st.sampled_from([0, 5]),
-    spreading=st.sampled_from(list(Spreading)),
-    licence_limits=st.sampled_from([{}, {"ENTERPRISE": 1}, {"PERSONAL": 0, "ENTERPRISE": 2}]),
-)
-demands = st.builds(
-    Demand,
-    cpu_cores=st.sampled_from([0.0, 0.5, 1.1, 2.0, 4.0]),
-    memory_gb=st.sampled_from([0.0, 1.0, 3.3]),
-    storage_gb=st.sampled_from([0.0, 20.0]),
-    nodes=st.integers(0, 6),
-    ports=st.sampled_from([(), ("x",), ("x", "y")]),
-)
+policies = pools.policies([0, 1, 15])
+demands = pools.demands([0.0, 0.5, 1.1, 2.0, 4.0], 6)
 slots = st.tuples(st.integers(0, 400), st.integers(1, 300))
 wishes = st.builds(
     lambda slot, demand, seats, priority: PlacementRequest(
@@ -157,35 +133,35 @@ def test_a_calendar_that_is_loaded_is_the_one_that_was_booked(fleet, policy, req
     assert power_minutes(loaded) == 0
 
 
-def at_one_time(demands, seats):
-    """Wishes for one slot, or for one right behind it."""
+def near_one_time(cores, seats):
+    """Wishes for slots that touch, overlap or follow each other closely."""
     return st.builds(
-        lambda demand, seats, offset: PlacementRequest(
-            "r", "p", demand, START + offset, START + offset + 60, seats=seats
+        lambda demand, seats, offset, minutes: PlacementRequest(
+            "r", "p", demand, START + offset, START + offset + minutes, seats=seats
         ),
-        demands,
+        st.builds(Demand, cpu_cores=st.sampled_from(cores), ports=st.sampled_from([(), ("x",), ("x", "y")])),
         seats,
-        st.sampled_from([0, 0, 0, 60]),
+        st.sampled_from([0, 0, 0, 20, 30, 45, 60]),
+        st.sampled_from([60, 60, 60, 20, 90]),
     )
 
 
-few = at_one_time(st.sampled_from([Demand(cpu_cores=0.5), Demand(cpu_cores=2.0)]), st.just(1))
-many = at_one_time(st.sampled_from([Demand(cpu_cores=2.0), Demand(cpu_cores=4.0)]), st.integers(1, 4))
+few = near_one_time([0.5, 2.0], st.just(1))
+many = near_one_time([2.0, 4.0], st.integers(1, 4))
 
 
-@settings(max_examples=150, deadline=None, phases=PHASES)
+@settings(max_examples=200, deadline=None, phases=PHASES)
 @given(
     fleet=fleets,
     policy=policies,
     booked=st.lists(few, min_size=1, max_size=3),
-    waiting=st.lists(many, min_size=1, max_size=2),
+    waiting=st.lists(many, min_size=1, max_size=4),
     behind=st.lists(few, min_size=4, max_size=12),
 )
-def test_who_overtakes_leaves_room_for_the_first_that_waits(fleet, policy, booked, waiting, behind):
-    """Once all that was booked before has gone, it fits beside those who went ahead of it."""
-    policy = replace(policy, licence_limits={})
-    roomy = [replace(view, port_end=2050) for view in fleet]
-    calendar = Calendar([policy], roomy)
+def test_who_overtakes_leaves_room_for_each_of_those_that_wait(fleet, policy, booked, waiting, behind):
+    """Once all that was booked before has gone, each that waits fits beside those who went ahead of it: with their ports,
+    and with their licences."""
+    calendar = Calendar([policy], fleet)
     for number, request in enumerate(booked):
         decision = place(calendar, replace(request, reservation=f"r{number}"))
         if isinstance(decision, Placement):
@@ -195,14 +171,14 @@ def test_who_overtakes_leaves_room_for_the_first_that_waits(fleet, policy, booke
         for number, request in enumerate([*waiting, *behind])
     ]
     results = retry(calendar, line, 0)
-    first = next((one.waiting.request for one in results if not isinstance(one.decision, Placement)), None)
-    if first is None or not isinstance(place(Calendar([policy], roomy), first), Placement):
-        return
-    after = Calendar([policy], roomy)
-    for one in results:
-        if isinstance(one.decision, Placement) and first.reservation in one.overtook:
-            after.book_all(one.decision.bookings())
-    assert isinstance(place(after, first), Placement)
+    for wanted in (one.waiting.request for one in results if not isinstance(one.decision, Placement)):
+        if not isinstance(place(Calendar([policy], fleet), wanted), Placement):
+            continue
+        after = Calendar([policy], fleet)
+        for one in results:
+            if isinstance(one.decision, Placement) and wanted.reservation in one.overtook:
+                after.book_all(one.decision.bookings())
+        assert isinstance(place(after, wanted), Placement), f"{wanted.reservation} is delayed"
 
 
 def used(bookings, worker, policy, minute):
@@ -231,8 +207,7 @@ def used(bookings, worker, policy, minute):
 def test_who_is_changed_has_its_own_room_and_no_more_of_what_those_ahead_wait_for(
     fleet, policy, booked, waiting, which, changed
 ):
-    policy = replace(policy, licence_limits={})
-    calendar = Calendar([policy], [replace(view, port_end=2050) for view in fleet])
+    calendar = Calendar([policy], fleet)
     for number, request in enumerate(booked):
         decision = place(calendar, replace(request, reservation=f"r{number}"))
         if isinstance(decision, Placement):

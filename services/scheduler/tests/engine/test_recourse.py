@@ -13,7 +13,6 @@ from lablet_scheduler.engine import (
     Calendar,
     Demand,
     Placement,
-    PlacementRequest,
     PoolPolicy,
     Span,
     Spreading,
@@ -28,51 +27,15 @@ from lablet_scheduler.engine.optimise_load import Part, lay_out
 from lablet_scheduler.engine.optimise_states import Kind
 from lablet_scheduler.engine.recourse_search import minutes
 
+from .pools import NOW, a_day
+
 HALF = Demand(cpu_cores=4)
-NOW = 5000
 POLICY = PoolPolicy("default", grace=0)
 STIR = Stir(("w-1", "w-2"), 6000, 6060)
 
 
-@pytest.fixture
-def wasteful(worker):
-    """Two half-full workers, on at the same time although one would do."""
-    calendar = Calendar([POLICY], [worker("w-1", boot_minutes=20), worker("w-2", boot_minutes=20)])
-    calendar.book(Booking("a", 1, "w-1", 6000, 6060, HALF))
-    calendar.book(Booking("b", 1, "w-2", 6000, 6060, HALF))
-    return calendar
-
-
 def look(calendar: Calendar, stir: Stir = STIR, now: int = NOW, most: int = 2, **options: int):
     return settle(calendar, "default", now, stir, max_moves=most, **options)
-
-
-def a_day(rng: random.Random, requests: int = 16, **policy: object) -> tuple[PoolPolicy, list[WorkerView], list]:
-    """A pool and what is asked of it, with few ports, a maintenance span and counted nodes."""
-    pool = PoolPolicy("default", turnaround=rng.choice((0, 10)), grace=rng.choice((0, 45)), preparation=5, **policy)
-    workers = [
-        WorkerView(
-            f"w-{i}",
-            "default",
-            rng.choice((8, 16)),
-            64,
-            100,
-            max_nodes=20,
-            boot_minutes=15,
-            port_start=2000,
-            port_end=2007,
-            maintenance=(Span(6200, 6260),) if i == 1 else (),
-        )
-        for i in range(4)
-    ]
-    wanted = []
-    for number in range(requests):
-        start = 6000 + rng.randrange(0, 600, 15)
-        demand = Demand(rng.choice((2, 4, 8)), 8, 10, rng.choice((2, 8)), ("a", "b"))
-        length = rng.choice((30, 60, 120, 200))
-        seats = rng.choice((1, 1, 2, 3))
-        wanted.append(PlacementRequest(f"r{number}", "default", demand, start, start + length, seats=seats, now=NOW))
-    return pool, workers, wanted
 
 
 def test_a_seat_moves_where_that_saves_power_and_the_saving_is_what_the_power_says(wasteful):

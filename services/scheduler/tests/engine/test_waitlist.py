@@ -104,6 +104,57 @@ def test_where_licences_have_run_out_nobody_behind_keeps_a_worker_on(worker, req
     assert outcome(retry(calendar, [small], now=5000)) == {"small": True}
 
 
+def test_what_somebody_ahead_keeps_for_a_part_of_the_slot_is_kept_for_the_rest_of_it_too(calendar, request_for):
+    """Only w-1 takes the large ones; the second wants it half an hour longer than the first."""
+    wanted = (("first", 6000, Demand(8, 8)), ("second", 6030, Demand(8, 8)), ("small", 6060, Demand(2, 8)))
+    line = [
+        Waiting(request_for(start, reservation=name, demand=demand), at(since))
+        for since, (name, start, demand) in enumerate(wanted)
+    ]
+    assert outcome(retry(calendar, line, now=5000)) == {"first": False, "second": False, "small": False}
+    assert outcome(retry(calendar, [line[0], line[2]], now=5000)) == {"first": False, "small": True}
+
+
+def half_full(worker, request_for, kinds: list[str], booked: list[str], seats: int, **limits: int):
+    """How many of two small ones go ahead of one that wants so many whole workers, of which some are in use."""
+    views = [worker(f"w-{number}", licence=kind) for number, kind in enumerate(kinds)]
+    calendar = Calendar([PoolPolicy("default", licence_limits=limits)], views)
+    for name in booked:
+        calendar.book(Booking(f"on {name}", 1, name, 6000, 6060, Demand(cpu_cores=5)))
+    large = Waiting(request_for(reservation="large", demand=Demand(8), seats=seats), at(1))
+    small = [Waiting(request_for(reservation=f"s{number}", demand=Demand(2)), at(2 + number)) for number in (1, 2)]
+    found = outcome(retry(calendar, [large, *small], now=5000))
+    assert not found.pop("large")
+    return sum(found.values())
+
+
+def test_a_worker_of_a_kind_that_has_no_licence_is_not_what_is_kept(worker, request_for):
+    kinds = ["PERSONAL", "ENTERPRISE", "ENTERPRISE"]
+    assert half_full(worker, request_for, kinds, ["w-1", "w-2"], 2, PERSONAL=0) == 0
+
+
+def test_no_more_workers_of_a_kind_are_kept_than_it_has_licences(worker, request_for):
+    """It needs one ENTERPRISE, and both PERSONAL."""
+    kinds = ["ENTERPRISE", "ENTERPRISE", "PERSONAL", "PERSONAL"]
+    assert half_full(worker, request_for, kinds, ["w-2", "w-3"], 3, ENTERPRISE=1) == 0
+
+
+def test_where_a_kept_worker_has_no_licence_nobody_rides_along_where_one_is_in_use(worker, request_for):
+    """The first two are kept; whoever goes onto the third keeps the licence of one of them in use."""
+    assert half_full(worker, request_for, ["ENTERPRISE"] * 3, ["w-1", "w-2"], 2, ENTERPRISE=2) == 0
+    assert half_full(worker, request_for, ["ENTERPRISE"] * 3, ["w-1", "w-2"], 2, ENTERPRISE=3) == 1
+
+
+def test_who_is_changed_keeps_its_own_licence_where_others_wait_for_one(worker, request_for):
+    calendar = Calendar([PoolPolicy("default", licence_limits={"ENTERPRISE": 1})], [worker("w-1"), worker("w-2")])
+    calendar.book(Booking("mine", 1, "w-1", 6000, 6060, Demand(8)))
+    ahead = Waiting(request_for(reservation="ahead", demand=Demand(8)), at(1))
+    left = kept_for(calendar, [ahead], 5000, beside="mine")
+    left.release("mine")
+    assert isinstance(place(left, request_for(reservation="mine", minutes=30, demand=Demand(8))), Placement)
+    assert not isinstance(place(left, request_for(reservation="mine", seats=2, demand=Demand(8))), Placement)
+
+
 def test_who_asks_now_goes_behind_those_who_wait(calendar, request_for):
     large = Waiting(request_for(reservation="large", demand=Demand(8, 8)), at(1))
     wish = request_for(reservation="small", demand=Demand(2, 8))

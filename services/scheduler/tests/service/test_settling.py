@@ -155,6 +155,7 @@ async def test_who_waits_is_not_disturbed(world: Any) -> None:
     assert not await moved(world)
     await world.tell("cancel", waiting)
     await world.settle()
+    assert not await moved(world), "what was left to look at while somebody waited there is forgotten"
     await world.ask(400, 460)
     await world.settle()
     assert len(await moved(world)) == 1, "now it may"

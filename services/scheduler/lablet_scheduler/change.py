@@ -134,12 +134,17 @@ def changed(
     )
     if isinstance(outcome, Decision):
         return outcome
+    labs = state.instances_of(reservation.id)
+    known = {lab.id for lab in labs}
     return Decision(
         reason="Changed",
         resource=outcome,
         result="changed",
-        unchanged=() if moves else tuple(state.instances_of(reservation.id)),
-        absent=tuple(INSTANCE.key(seat.instance) for seat in reservation.status.placement) if moves else (),
+        unchanged=tuple(labs),
+        # a lab that is made meanwhile may have been torn down as well, at the end that the slot had
+        absent=tuple(
+            INSTANCE.key(seat.instance) for seat in reservation.status.placement if seat.instance not in known
+        ),
         frees=moves or new.end < slot.end,
         vacates=moves,
     )

@@ -51,8 +51,8 @@ async def ledgers_at(
 
 
 async def check_ledger(world: Any, since: int, most: int) -> None:
-    """At each revision since a limit was set, the ledger is the sum of what is open; it may be missing only until what is open
-    has changed for the first time."""
+    """At each revision since a limit was set, the ledger is the sum of what is open; it may be missing only until what is
+    open has changed for the first time."""
     at_first, _ = await ledgers_at(world, since)
     written = False
     for revision in range(since, (await world.store.status()).revision + 1):

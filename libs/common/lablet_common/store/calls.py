@@ -2,7 +2,8 @@
 
 Nothing that may have been carried out is sent a second time, unless doing it twice does no harm. A member that has no
 leader says so before it does anything: such calls go round until the time is over, because an election takes about a
-second. A refused token is fetched anew, once. All endpoints dead: the error comes at once, not after the timeout.
+second. A refused token is fetched anew, once. All endpoints dead: the error comes at once, not after the timeout. While a
+call waits, its member is under a `Vigil`: where no answer can come any more, another is asked, or a write ends in doubt.
 """
 
 import asyncio
@@ -13,12 +14,14 @@ from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
+from grpc.aio import Metadata
 from prometheus_client import Histogram
 
 from lablet_common.store import errors
-from lablet_common.store.api import StoreUnavailable
-from lablet_common.store.channels import Endpoint, Metadata, Stream
+from lablet_common.store.api import OutcomeUnknown, StoreUnavailable
+from lablet_common.store.channels import Endpoint, Stream
 from lablet_common.store.proto import etcd_pb2 as pb
+from lablet_common.store.vigil import Cluster, GivenUp, Leadership, Vigil
 from lablet_common.tasks import is_cancelled
 from lablet_common.telemetry.metrics import STORE_OPERATION
 from lablet_common.telemetry.spans import calling
@@ -33,20 +36,23 @@ _CONNECT_SECONDS = 2.0
 _ELECTION_PAUSE = 0.05
 _ELECTION_PAUSE_MAXIMUM = 0.5
 _BROKEN = (TimeoutError, asyncio.InvalidStateError, grpc.aio.UsageError)
-_LEADER: Metadata = (("hasleader", "true"),)
+_LEADER = Metadata(("hasleader", "true"))
+_NOTHING = Metadata()
 
 
 class _Passed(Exception):
     """An endpoint that did nothing about a call: another may be asked."""
 
-    def __init__(self, reason: str, *, electing: bool = False) -> None:
+    def __init__(self, reason: str, *, electing: bool = False, elsewhere: bool = True) -> None:
         super().__init__(reason)
         self.electing = electing
+        self.elsewhere = elsewhere
+        """False: this one may be asked again."""
 
     @classmethod
     def by(cls, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> "_Passed":
         reason = f"{endpoint.address} says {error.code().name.lower()}: {error.details()}"
-        return cls(reason, electing=errors.no_leader(error))
+        return cls(reason, electing=errors.electing(error))
 
 
 class Calls:
@@ -61,7 +67,13 @@ class Calls:
         self._logged_in = False
         self._logging_in = asyncio.Lock()
         self._histograms: dict[str, Histogram] = {}
+        self._cluster = Cluster()
+        self._vigils = {endpoint: Vigil(_Member(self, endpoint), self._cluster) for endpoint in self._endpoints}
         self.closed = False
+
+    def vigil(self, endpoint: Endpoint) -> Vigil:
+        """Over this endpoint's member."""
+        return self._vigils[endpoint]
 
     async def unary(self, method: str, request: Any, *, repeatable: bool = False, leader: bool = True) -> Any:
         """The answer to one request. `leader` False: a member without a leader may answer too. A read from the only
@@ -69,7 +81,12 @@ class Calls:
         leader = leader and (not repeatable or len(self._endpoints) > 1)
 
         async def attempt(endpoint: Endpoint, metadata: Metadata, seconds: float) -> Any:
-            return await endpoint.unary[method](request, timeout=seconds, metadata=metadata or None)
+            call = endpoint.unary[method](request, timeout=seconds, metadata=metadata)
+            if not leader:
+                return await call
+            answer = await self._vigils[endpoint].over(call, call)
+            self._cluster.learn(answer.header.raft_term)
+            return answer
 
         with calling(f"{method} etcd", {"db.system.name": "etcd", "db.operation.name": method}):
             return await self.run(method, attempt, repeatable=repeatable, leader=leader)
@@ -82,8 +99,7 @@ class Calls:
             stream = endpoint.open(method, metadata)
             try:
                 async with asyncio.timeout(seconds):
-                    await stream.write(message)
-                    return endpoint, stream, await stream.read()
+                    return endpoint, stream, await self._vigils[endpoint].over(stream, _first_answer(stream, message))
             except BaseException:
                 stream.cancel()
                 raise
@@ -92,15 +108,15 @@ class Calls:
 
     async def run(self, method: str, attempt: Attempt[T], *, repeatable: bool, leader: bool = True) -> T:
         """Tries the endpoints until one decides. Raises the port's errors."""
-        began = time.perf_counter()
+        began = time.monotonic()
         try:
-            return await self._run(method, attempt, repeatable, leader, time.monotonic() + self._timeout)
+            return await self._run(method, attempt, repeatable, leader, began + self._timeout)
         except asyncio.CancelledError:
             if not self.closed or is_cancelled():
                 raise
             raise StoreUnavailable(f"the store was closed during {method}") from None
         finally:
-            self._observe(method, time.perf_counter() - began)
+            self._observe(method, time.monotonic() - began)
 
     async def _run(self, method: str, attempt: Attempt[T], repeatable: bool, leader: bool, deadline: float) -> T:
         pause = _ELECTION_PAUSE
@@ -115,7 +131,8 @@ class Calls:
                     return await self._ask(endpoint, method, attempt, repeatable, leader, left)
                 except _Passed as reason:
                     passed.append(reason)
-                    self.turn(endpoint)
+                    if reason.elsewhere:
+                        self.turn(endpoint)
             if self.closed:
                 raise StoreUnavailable(f"the store is closed: no {method}")
             if time.monotonic() + pause >= deadline or not any(reason.electing for reason in passed):
@@ -134,9 +151,9 @@ class Calls:
         relogged = False
         while True:
             token = await self._authenticate(endpoint, seconds)
-            metadata = _LEADER if leader else ()
+            metadata = _LEADER if leader else _NOTHING
             if token:
-                metadata = (*metadata, ("token", token))
+                metadata = Metadata(*metadata, ("token", token))
             try:
                 return await attempt(endpoint, metadata, seconds)
             except grpc.aio.AioRpcError as error:
@@ -144,11 +161,17 @@ class Calls:
                     relogged = True
                     self.forget(token)
                     continue
+                if errors.no_leader(error):
+                    self._vigils[endpoint].suspect()
                 if errors.unanswered(error):
                     if repeatable or errors.without_effect(error):
                         raise _Passed.by(endpoint, error) from error
                     self.turn(endpoint)
                 raise errors.translate(error, method, endpoint.address, repeatable=repeatable) from error
+            except GivenUp as reason:
+                if repeatable:
+                    raise _Passed(str(reason), electing=True, elsewhere=reason.elsewhere) from reason
+                raise OutcomeUnknown(f"no answer to {method}: {reason}; it may have happened") from reason
             except _BROKEN as error:
                 raise _Passed(f"{endpoint.address} did not answer in {seconds:.1f} s ({error!r})") from error
 
@@ -162,10 +185,10 @@ class Calls:
         """A repeatable call leaves time for the other endpoints; a write waits as long as it may."""
         return min(left, max(self._timeout / len(self._endpoints), 1.0)) if repeatable else left
 
-    def turn(self, away_from: Endpoint) -> None:
-        """Moves on to the next endpoint, unless somebody has done so already."""
+    def turn(self, away_from: Endpoint, to: Endpoint | None = None) -> None:
+        """Moves on to the next endpoint, or to this one, unless somebody has done so already."""
         if self._endpoints[self._current] is away_from and len(self._endpoints) > 1:
-            self._current = (self._current + 1) % len(self._endpoints)
+            self._current = self._endpoints.index(to) if to else (self._current + 1) % len(self._endpoints)
             _log.info("another etcd endpoint is used", extra={"endpoint": self._endpoints[self._current].address})
 
     def forget(self, token: str | None = None) -> None:
@@ -197,7 +220,55 @@ class Calls:
             raise errors.translate(error, "Authenticate", endpoint.address, repeatable=True) from error
         return str(answer.token)
 
+    @property
+    def endpoints(self) -> Sequence[Endpoint]:
+        return self._endpoints
+
+    async def leadership(self, endpoint: Endpoint, seconds: float) -> Leadership:
+        """What a member knows about its leader. Raises `AioRpcError`."""
+        metadata = Metadata(("token", self._token)) if self._token else _NOTHING
+        answer = await endpoint.unary["Status"](pb.StatusRequest(), timeout=seconds, metadata=metadata)
+        return answer.leader, answer.header.raft_term
+
     async def close(self) -> None:
         self.closed = True
-        for endpoint in self._endpoints:
+        for endpoint, vigil in self._vigils.items():
+            vigil.close()
             await endpoint.close()
+
+
+class _Member:
+    """An endpoint's member, among the others, as a `Vigil` sees it."""
+
+    def __init__(self, calls: Calls, endpoint: Endpoint) -> None:
+        self._calls = calls
+        self._endpoint = endpoint
+        self._others = [other for other in calls.endpoints if other is not endpoint]
+        self.address = endpoint.address
+        self.alone = not self._others
+
+    async def leadership(self, seconds: float) -> Leadership:
+        return await self._calls.leadership(self._endpoint, seconds)
+
+    async def leave(self, seconds: float) -> bool:
+        """More than half of the others must name the same leader: one alone may be a former one that is cut off itself."""
+        told = await asyncio.gather(*(self._leader_of(other, seconds) for other in self._others))
+        for other, leader in zip(self._others, told, strict=True):
+            if leader and told.count(leader) * 2 > len(told):
+                self._calls.turn(self._endpoint, other)
+                return True
+        return False
+
+    async def _leader_of(self, other: Endpoint, seconds: float) -> int:
+        try:
+            return (await self._calls.leadership(other, seconds))[0]
+        except grpc.aio.AioRpcError:
+            return 0
+
+    def pass_over(self) -> None:
+        self._calls.turn(self._endpoint)
+
+
+async def _first_answer(stream: Stream, message: Any) -> Any:
+    await stream.write(message)
+    return await stream.read()

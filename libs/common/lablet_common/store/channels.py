@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import grpc
 import grpc.aio
+from grpc.aio import Metadata
 
 from lablet_common.store.proto import etcd_pb2 as pb
 
@@ -34,16 +35,15 @@ _UNARY: dict[str, tuple[str, Any, Any]] = {
     "Txn": ("KV", pb.TxnRequest, pb.TxnResponse),
     "Compact": ("KV", pb.CompactionRequest, pb.CompactionResponse),
     "LeaseGrant": ("Lease", pb.LeaseGrantRequest, pb.LeaseGrantResponse),
+    # a stream to etcd; with one question on it, its answer and its end, it is a call like the others
+    "LeaseKeepAlive": ("Lease", pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse),
     "LeaseRevoke": ("Lease", pb.LeaseRevokeRequest, pb.LeaseRevokeResponse),
     "Status": ("Maintenance", pb.StatusRequest, pb.StatusResponse),
     "Authenticate": ("Auth", pb.AuthenticateRequest, pb.AuthenticateResponse),
 }
 _STREAMS: dict[str, tuple[str, Any, Any]] = {
     "Watch": ("Watch", pb.WatchRequest, pb.WatchResponse),
-    "LeaseKeepAlive": ("Lease", pb.LeaseKeepAliveRequest, pb.LeaseKeepAliveResponse),
 }
-
-Metadata = tuple[tuple[str, str], ...]
 
 
 class Stream(Protocol):
@@ -105,7 +105,7 @@ class Endpoint:
         return state is grpc.ChannelConnectivity.READY
 
     def open(self, method: str, metadata: Metadata) -> Stream:
-        stream: Stream = self._streams[method](metadata=metadata or None)
+        stream: Stream = self._streams[method](metadata=metadata)
         return stream
 
     async def close(self) -> None:

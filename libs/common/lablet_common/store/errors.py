@@ -19,6 +19,8 @@ from lablet_common.store.api import (
 COMPACTED = "required revision has been compacted"
 _NEVER_LEFT = ("failed to connect", "connection refused", "name resolution", "dns resolution", "domain name")
 _NO_LEADER = "etcdserver: no leader"
+_LEADER_CHANGED = "etcdserver: leader changed"
+_FORGOTTEN = "internal error from core"
 _TOKEN = ("invalid auth token", "user name is empty", "revision of auth store is old", "revision in header is old")
 _NO_AUTH = "authentication is not enabled"
 _CREDENTIALS = "authentication failed"
@@ -47,6 +49,12 @@ def without_effect(error: grpc.aio.AioRpcError) -> bool:
 def no_leader(error: grpc.aio.AioRpcError) -> bool:
     """The member is up, but cut off or in an election."""
     return _says(error, _NO_LEADER)
+
+
+def electing(error: grpc.aio.AioRpcError) -> bool:
+    """There will be an answer soon: the member has no leader yet, or a new one since it was asked to read. Or it may have
+    said so: what a stream is refused with before its first message was written, gRPC may forget (grpc issue 36066)."""
+    return _says(error, _NO_LEADER, _LEADER_CHANGED, _FORGOTTEN)
 
 
 def token_refused(error: grpc.aio.AioRpcError) -> bool:

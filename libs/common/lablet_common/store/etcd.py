@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
-from grpc.aio import EOF  # type: ignore[attr-defined]  # the stubs lack it
 
 from lablet_common.store import errors
 from lablet_common.store.api import (
@@ -26,7 +25,6 @@ from lablet_common.store.api import (
     Page,
     StoreError,
     StoreStatus,
-    StoreUnavailable,
     TxnResult,
     WatchBatch,
 )
@@ -185,22 +183,22 @@ class EtcdStore:
     async def lease_grant(self, ttl_seconds: float) -> int:
         if ttl_seconds <= 0:
             raise InvalidRequest(f"a lease of {ttl_seconds} s")
-        answer = await self._calls.unary("LeaseGrant", pb.LeaseGrantRequest(TTL=math.ceil(ttl_seconds)))
+        # a grant whose answer is lost leaves a lease that nothing hangs on and that runs out by itself
+        request = pb.LeaseGrantRequest(TTL=math.ceil(ttl_seconds))
+        answer = await self._calls.unary("LeaseGrant", request, repeatable=True)
         return int(answer.ID)
 
     async def lease_keep_alive(self, lease: int) -> float:
         """Renewing twice does no harm, so a dead endpoint costs no lease."""
-        _, stream, answer = await self._calls.exchange("LeaseKeepAlive", pb.LeaseKeepAliveRequest(ID=lease))
-        stream.cancel()
-        if answer is EOF:
-            raise StoreUnavailable("etcd ended the renewal without an answer")
+        request = pb.LeaseKeepAliveRequest(ID=lease)
+        answer = await self._calls.unary("LeaseKeepAlive", request, repeatable=True)
         if answer.TTL <= 0:
             raise LeaseLost(f"lease {lease:x} is gone")
         return float(answer.TTL)
 
     async def lease_revoke(self, lease: int) -> None:
         try:
-            await self._calls.unary("LeaseRevoke", pb.LeaseRevokeRequest(ID=lease))
+            await self._calls.unary("LeaseRevoke", pb.LeaseRevokeRequest(ID=lease), repeatable=True)
         except LeaseLost:
             return  # gone already, which is all that was wanted
 

@@ -127,6 +127,7 @@ class Watch:
         self._held = []
         if not self._next:
             self._next = answer.header.revision + 1
+        self._calls.vigil(endpoint).keep(stream)
         self._pulse.start(stream)
 
     def _request(self) -> pb.WatchCreateRequest:
@@ -142,7 +143,8 @@ class Watch:
 
     def _disconnect(self) -> None:
         self._pulse.stop()
-        if self._stream is not None:
+        if self._stream is not None and self._endpoint is not None:
+            self._calls.vigil(self._endpoint).drop(self._stream)
             self._stream.cancel()
             self._stream = None
         self._held = []
@@ -157,7 +159,7 @@ class Watch:
             if is_cancelled():
                 raise
             self._calls.turn(self._endpoint)
-            raise StoreUnavailable("the watch was silent and did not answer") from None
+            raise StoreUnavailable("the watch was silent, or its member has lost its leader") from None
         except (grpc.aio.AioRpcError, grpc.aio.UsageError, asyncio.InvalidStateError) as error:
             self._calls.turn(self._endpoint)
             raise StoreUnavailable(f"the watch's stream ended: {error}") from error

@@ -147,6 +147,7 @@ class EtcdServer:
         name: str = "single",
         ports: tuple[int, int, int] | None = None,
         cluster: str = "",
+        called_at: str = "",
         tls: EtcdTls | None = None,
         arguments: Sequence[str] = (),
     ) -> None:
@@ -154,7 +155,8 @@ class EtcdServer:
         self.folder = folder
         self.client_port, self.peer_port, self._metrics_port = ports or free_ports(3)
         self._name = name
-        self._cluster = cluster or f"{name}={self.peer_url}"
+        self._called_at = f"http://{called_at}" if called_at else self.peer_url
+        self._cluster = cluster or f"{name}={self._called_at}"
         self._tls = tls
         self._arguments = tuple(arguments)
         self._process: subprocess.Popen[bytes] | None = None
@@ -175,25 +177,32 @@ class EtcdServer:
         return server
 
     @classmethod
+    def make_cluster(
+        cls,
+        folder: Path,
+        size: int = 3,
+        binary: BinaryName | EtcdBinary = "any",
+        *,
+        ports: Sequence[tuple[int, int, int]] = (),
+        called_at: Sequence[str] = (),
+    ) -> list[Self]:
+        """Members of one cluster, not yet launched. `called_at` are the `host:port` at which the others call each, where that
+        is not its own peer port (the second of its `ports`)."""
+        program = _required(binary)
+        places = ports or [(a, b, c) for a, b, c in (free_ports(3) for _ in range(size))]
+        called = called_at or [f"127.0.0.1:{peer}" for _, peer, _ in places]
+        cluster = ",".join(f"m{i}=http://{address}" for i, address in enumerate(called))
+        quick = ("--heartbeat-interval=50", "--election-timeout=500")
+        return [
+            cls(program, folder / f"m{i}", name=f"m{i}", ports=own, cluster=cluster, called_at=address, arguments=quick)
+            for i, (own, address) in enumerate(zip(places, called, strict=True))
+        ]
+
+    @classmethod
     def start_cluster(cls, folder: Path, size: int = 3, binary: BinaryName | EtcdBinary = "any") -> list[Self]:
         """Members of one cluster, all ready."""
-        program = _required(binary)
-        ports = [tuple(free_ports(3)) for _ in range(size)]
-        cluster = ",".join(f"m{i}=http://127.0.0.1:{peer}" for i, (_, peer, _) in enumerate(ports))
-        quick = ("--heartbeat-interval=50", "--election-timeout=500")
-        members = [
-            cls(program, folder / f"m{i}", name=f"m{i}", ports=(a, b, c), cluster=cluster, arguments=quick)
-            for i, (a, b, c) in enumerate(ports)
-        ]
-        try:
-            for member in members:
-                member.launch()
-            for member in members:
-                member.wait_ready()
-        except BaseException:
-            for member in members:
-                member.kill()
-            raise
+        members = cls.make_cluster(folder, size, binary)
+        launch_all(members)
         return members
 
     @property
@@ -223,7 +232,7 @@ class EtcdServer:
             f"--listen-client-urls={scheme}://{self.endpoint}",
             f"--advertise-client-urls={scheme}://{self.endpoint}",
             f"--listen-peer-urls={self.peer_url}",
-            f"--initial-advertise-peer-urls={self.peer_url}",
+            f"--initial-advertise-peer-urls={self._called_at}",
             f"--initial-cluster={self._cluster}",
             f"--listen-metrics-urls=http://127.0.0.1:{self._metrics_port}",
             "--logger=zap",
@@ -299,6 +308,19 @@ class EtcdServer:
 
     def __exit__(self, *error: object) -> None:
         self.stop()
+
+
+def launch_all(members: Sequence[EtcdServer]) -> None:
+    """Launches a cluster's members and waits until all are ready; kills all when one is not."""
+    try:
+        for member in members:
+            member.launch()
+        for member in members:
+            member.wait_ready()
+    except BaseException:
+        for member in members:
+            member.kill()
+        raise
 
 
 def _required(binary: BinaryName | EtcdBinary) -> EtcdBinary:

@@ -350,6 +350,31 @@ class TestCluster:
             assert keeper.alive
             assert await store.get("/leased") is not None
 
+    async def test_a_member_that_stands_still_is_left(self, members: list[EtcdServer], take) -> None:
+        """Its connections stand, and gRPC would ask after 13 s."""
+        async with (
+            client(*(member.endpoint for member in members), timeout=30.0) as store,
+            LeaseKeeper(store, 8.0) as keeper,
+            store.watch("/w/") as batches,
+        ):
+            await store.put("/w/a", b"1")
+            await take(batches, 1)
+            members[0].pause()
+            began = time.monotonic()
+            with pytest.raises(OutcomeUnknown):
+                await store.put("/w/a", b"2")
+            await store.get("/w/a")
+            written = False
+            while not written:
+                with contextlib.suppress(StoreUnavailable):
+                    await store.put("/w/a", b"3")
+                    written = True
+            while (await take(batches, 1))[0].kv.value != b"3":
+                pass
+            assert time.monotonic() - began < 8.0
+            assert keeper.alive
+            members[0].resume()
+
     async def test_a_member_without_quorum_refuses_instead_of_hanging(self, members: list[EtcdServer]) -> None:
         async with client(members[0].endpoint, timeout=3.0) as store:
             await store.put("/a", b"")

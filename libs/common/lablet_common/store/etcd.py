@@ -145,12 +145,7 @@ class EtcdStore:
         self, compares: Sequence[Compare], success: Sequence[Operation], failure: Sequence[Operation] = ()
     ) -> TxnResult:
         check_transaction(compares, success, failure)
-        request = pb.TxnRequest(
-            compare=map(self._names.compare, compares),
-            success=map(self._names.operation, success),
-            failure=map(self._names.operation, failure),
-        )
-        answer = await self._calls.unary("Txn", request)
+        answer = await self._calls.unary("Txn", self._names.transaction(compares, success, failure))
         if not answer.succeeded:
             STORE_CONFLICTS.inc()
         elif self._journal is not None and any(not isinstance(one, Get) for one in success):

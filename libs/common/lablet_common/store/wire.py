@@ -45,8 +45,21 @@ class Names:
             ]
         )
 
-    def compare(self, compare: Compare) -> pb.Compare:
-        message = pb.Compare(key=self.key(compare.key), result=_RESULTS[compare.operator])
+    def transaction(
+        self, compares: Iterable[Compare], success: Iterable[Operation], failure: Iterable[Operation]
+    ) -> pb.TxnRequest:
+        """Filled in place: a message that is made first and then given to another is copied, with its value."""
+        request = pb.TxnRequest()
+        for compare in compares:
+            self._compare(compare, request.compare.add())
+        for branch, operations in ((request.success, success), (request.failure, failure)):
+            add = branch.add
+            for operation in operations:
+                self._operate(operation, add())
+        return request
+
+    def _compare(self, compare: Compare, message: pb.Compare) -> None:
+        message.key, message.result = self.key(compare.key), _RESULTS[compare.operator]
         operand = compare.operand
         if isinstance(operand, bytes):
             message.target, message.value = pb.Compare.VALUE, operand
@@ -56,18 +69,18 @@ class Names:
             message.target, message.create_revision = pb.Compare.CREATE, operand
         else:
             message.target, message.version = pb.Compare.VERSION, operand
-        return message
 
-    def operation(self, operation: Operation) -> pb.RequestOp:
+    def _operate(self, operation: Operation, message: pb.RequestOp) -> None:
         if isinstance(operation, Put):
-            key = self._prefix + operation.key.encode()
-            if not operation.lease:
-                return pb.RequestOp(request_put=pb.PutRequest(key=key, value=operation.value))
-            return pb.RequestOp(request_put=pb.PutRequest(key=key, value=operation.value, lease=operation.lease))
-        first, end = self.below(operation.key) if operation.prefix else (self.key(operation.key), b"")
-        if isinstance(operation, Delete):
-            return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=first, range_end=end))
-        return pb.RequestOp(request_range=pb.RangeRequest(key=first, range_end=end))
+            put = message.request_put
+            put.key, put.value = self._prefix + operation.key.encode(), operation.value
+            if operation.lease:
+                put.lease = operation.lease
+            return
+        target = message.request_delete_range if isinstance(operation, Delete) else message.request_range
+        target.key = self.key(operation.key)
+        if operation.prefix:
+            target.key, target.range_end = self.below(operation.key)
 
 
 def _successor(prefix: bytes) -> bytes:

@@ -8,7 +8,7 @@ under way and nowhere else: polls of things at rest leave no trace.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import context, trace
 from opentelemetry.trace import Link, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
@@ -18,6 +18,7 @@ from lablet_common.telemetry.traces import are_dropped, context_of, link_to
 
 Attributes = Mapping[str, AttributeValue]
 _TRACER = "lablet"
+_NOTHING = nullcontext()
 _CHOSEN_OUTSIDE = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 
 
@@ -29,14 +30,12 @@ def tracing() -> bool:
     return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 
-@contextmanager
-def calling(name: str, attributes: Attributes) -> Iterator[None]:
+def calling(name: str, attributes: Attributes) -> AbstractContextManager[object]:
     """A call to something else, as part of the span under way; an error marks it."""
     if not trace.get_current_span().is_recording():
-        yield
-        return
-    with trace.get_tracer(_TRACER).start_as_current_span(name, kind=SpanKind.CLIENT, attributes=dict(attributes)):
-        yield
+        return _NOTHING
+    tracer = trace.get_tracer(_TRACER)
+    return tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=dict(attributes))
 
 
 def named(name: str, attributes: Attributes) -> None:

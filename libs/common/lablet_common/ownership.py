@@ -95,13 +95,29 @@ class Ownership:
     async def run(self, serve: Serve) -> None:
         """Owns and serves until cancelled. `serve` is a task per owned shard that runs until it is cancelled; when it
         returns or raises a `StoreError` the shard is given up and taken anew, and any other error ends `run`."""
+        left_over: list[int] = []
         while True:
+            lease = LeaseKeeper(self._store, self._ttl_seconds)
             try:
-                async with LeaseKeeper(self._store, self._ttl_seconds) as lease:
+                async with lease:
+                    await self._revoke(left_over)
                     await _Term(self, lease, serve).run()
             except StoreUnavailable as error:
                 _log.warning("no lease to own anything under", extra={"service": self._service, "cause": str(error)})
+            if lease.lease and not lease.revoked:
+                left_over.append(lease.lease)
             await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _revoke(self, leases: list[int]) -> None:
+        """Those that were lost while etcd did not answer. It counts their whole TTL anew when it has a leader again, and so
+        long nobody could take what hangs on them."""
+        while leases:
+            try:
+                await self._store.lease_revoke(leases[-1])
+            except StoreError as error:
+                _log.warning("a former lease was not revoked", extra={"service": self._service, "cause": str(error)})
+                return
+            leases.pop()
 
 
 class _Keys:

@@ -50,6 +50,9 @@ class LeaseKeeper:
             raise ValueError(f"a lease of {ttl_seconds} s cannot be given up {margin} s before its end")
         self.lease = 0
         """The lease's id; 0 before it was granted."""
+        self.revoked = False
+        """Whether it is known to be gone from etcd, after leaving. Where not, it may hold its keys for its TTL, and once more
+        after each change of etcd's leader."""
         self.lost = asyncio.Event()
         """Set once and for ever when the lease may no longer be relied on."""
         self.lag_seconds = 0.0
@@ -101,6 +104,7 @@ class LeaseKeeper:
         try:
             async with asyncio.timeout(self._ttl / _RENEWALS_PER_TTL):
                 await self._store.lease_revoke(self.lease)
+                self.revoked = True
         except (StoreError, TimeoutError) as failure:
             _log.warning("the lease was not revoked; it runs out by itself", extra={"cause": repr(failure)})
         for result in results:

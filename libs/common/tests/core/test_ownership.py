@@ -312,3 +312,20 @@ async def test_it_waits_for_etcd_and_goes_on_after_an_outage(
     await eventually(lambda: not replica.owned)
     memory.unavailable = False
     await eventually(lambda: replica.owned)
+
+
+async def test_after_an_outage_it_does_not_wait_for_its_former_lease_to_run_out(
+    background: Background, eventually: Eventually, caplog: pytest.LogCaptureFixture
+) -> None:
+    """etcd counts a lease's time anew when it has a new leader; here it never runs out."""
+    memory = MemoryStore(lambda: 0.0)
+    replica = Replica(memory, "one", Counter(), ["a"], ttl=0.5)
+    background(replica.run())
+    await eventually(lambda: replica.owned)
+    memory.unavailable = True
+    await eventually(lambda: not replica.owned)
+    await eventually(lambda: "no lease to own anything under" in caplog.text)
+    memory.unavailable = False
+    await eventually(lambda: replica.owned)
+    assert len(replica.fences) == 2
+    assert await replica.fences[1].stands(memory)

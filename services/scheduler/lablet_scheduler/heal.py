@@ -184,7 +184,8 @@ def _healed(
     if lost or any(trouble.instance is not None and trouble.urgent for trouble in moved):
         conditions = reservation.with_condition("Degraded", True, at=now, reason=reason, message=message)
         reservation = reservation.observed(conditions=conditions)
-    conditions = _risk(reservation, waiting, context) if waiting else _without_risk(reservation)
+    # who still has no place is told so at the next look, by an event of its own
+    conditions = reservation.status.conditions if waiting else _without_risk(reservation)
     if reservation.status.phase is ReservationPhase.HELD:
         resource = reservation.observed(
             "moved", reason=reason, message=message, placement=placement, conditions=conditions
@@ -220,7 +221,7 @@ def _at_risk(
     if known is not None and (known.reason, known.message) == (told.reason, told.message):
         return None
     explanation = reservation.status.explanation if refusal is None else explanation_of(refusal)
-    resource = reservation.observed(conditions=conditions, explanation=explanation)
+    resource = reservation.observed("at-risk", conditions=conditions, explanation=explanation)
     return Decision(reason=waiting[0].reason, resource=resource, result="at-risk")
 
 

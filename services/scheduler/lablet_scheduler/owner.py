@@ -24,7 +24,7 @@ from lablet_common.requests import Undecided
 from lablet_common.resources.kinds import INSTANCE, Service
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store import OutcomeUnknown, Store, StoreUnavailable
-from lablet_common.telemetry.metrics import DECIDING, INBOX_DEPTH
+from lablet_common.telemetry.metrics import AT_RISK, DECIDING, INBOX_DEPTH
 from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.answers import Answers, invalid
 from lablet_scheduler.commits import Step, target_of
@@ -158,6 +158,7 @@ class PoolOwner:
                     await asyncio.sleep(max(0.0, ended + min(ended - began, _LONGEST_REST) - time.monotonic()))
         finally:
             INBOX_DEPTH.remove(Service.SCHEDULER, self.pool)  # whoever owns it next tells
+            AT_RISK.remove(self.pool)
             self._saving.close()
             for stop in unsubscribe:
                 stop()
@@ -220,6 +221,7 @@ class PoolOwner:
             agenda.series.discard(name)
             await self._series.end(name)
         decided = await self._decide_inbox()
+        AT_RISK.labels(self.pool).set(len(self.state.at_risk))
         self._unsettled = False
         if writer.refusals == refusals:
             writer.refusals = 0

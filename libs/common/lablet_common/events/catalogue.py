@@ -98,6 +98,7 @@ FACTS: Mapping[str, tuple[str, ...]] = {
         "failed",
         "starting-soon",
         "ending-soon",
+        "at-risk",
     ),
     "instance": (
         "pending",

@@ -28,6 +28,12 @@ CALENDAR_DIFFERENCES = Counter(
 DECISION_LATENCY = Histogram(
     "lablet_decision_latency_seconds", "Request committed until decided", buckets=_FAST, registry=REGISTRY
 )
+AT_RISK = Gauge(
+    "lablet_reservations_at_risk",
+    "Reservations whose seats cannot stay where they are and have no other place (condition AtRisk)",
+    ["pool"],
+    registry=REGISTRY,
+)
 INBOX_DEPTH = Gauge("lablet_inbox_depth", "Undecided requests", ["service", "shard"], registry=REGISTRY)
 BRIDGE_LAG_REVISIONS = Gauge("lablet_bridge_lag_revisions", "Revisions not yet published", ["kind"], registry=REGISTRY)
 BRIDGE_LAG_SECONDS = Gauge("lablet_bridge_lag_seconds", "Age of the oldest unpublished", ["kind"], registry=REGISTRY)

@@ -14,7 +14,7 @@ STATE = {
     "definition": "published approved deprecated archived",
     "series": "placed refused cancelled completed",
     "reservation": "pending held scheduled waitlisted rejected moved active completed cancelled expired failed "
-    "starting-soon ending-soon",
+    "starting-soon ending-soon at-risk",
     "instance": "pending instantiating running collecting grading graded stopping stopped exported terminated failed",
     "worker": "offline provisioning starting licensing ready draining drain-cancelled stopping terminating failed "
     "unknown cordoned uncordoned",

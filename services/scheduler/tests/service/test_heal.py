@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
+from lablet_common.resources import Reservation
 from lablet_common.resources.instance import InstancePhase
 from lablet_common.resources.kinds import RESERVATION
 from lablet_common.resources.worker import WorkerPhase
+from lablet_common.store.selectors import FieldSelector
+from lablet_common.telemetry.metrics import REGISTRY
 
 
 async def worker_of(pool: Any, name: str, seat: int = 1) -> str:
@@ -120,12 +123,33 @@ async def test_before_the_slot_a_seat_without_another_place_is_at_risk_once_and_
         await pool.settle()
     reservation = await pool.reservation(name)
     assert reservation.status.condition("AtRisk").message == "no other worker has room for seats 1, 2"
-    assert await pool.facts(name) == ["scheduled", "changed"]
+    assert await pool.facts(name) == ["scheduled", "at-risk"]
+    assert at_risk(pool) == 1
+    listed = FieldSelector.parse("status.conditions.type=AtRisk", Reservation)
+    assert [one.id for one in await pool.all(RESERVATION) if listed.matches(one)] == [name]
     await pool.tell("cancel", other)
     await pool.settle()
     reservation = await pool.reservation(name)
     assert reservation.status.condition("AtRisk") is None
     assert {seat.worker for seat in reservation.status.placement} == {await worker_of(pool, other)}
+    assert at_risk(pool) == 0
+
+
+def at_risk(world: Any) -> float | None:
+    """What the pool's owner tells as a metric."""
+    return REGISTRY.get_sample_value("lablet_reservations_at_risk", {"pool": world.owners["default"][0].pool})
+
+
+async def test_where_one_seat_moves_and_another_cannot_both_are_told(pool: Any) -> None:
+    name = await pool.ask(30, 90, seats=2)
+    await pool.ask(30, 90)
+    await pool.settle()
+    await pool.set_worker(await worker_of(pool, name), WorkerPhase.FAILED)
+    await pool.settle()
+    reservation = await pool.reservation(name)
+    assert len({seat.worker for seat in reservation.status.placement}) == 2
+    assert reservation.status.condition("AtRisk").message.startswith("no other worker has room for seat ")
+    assert await pool.facts(name) == ["scheduled", "moved", "at-risk"]
 
 
 async def test_the_risk_is_over_when_the_worker_comes_back(pool: Any) -> None:
@@ -263,7 +287,7 @@ async def test_an_overrun_that_leaves_no_room_puts_the_next_at_risk_until_it_end
     for minute in range(60, 75):
         await world.pass_time(minute)
     assert (await world.reservation(following)).status.condition("AtRisk").reason == "Displaced"
-    assert (await world.facts(following)).count("changed") == 1
+    assert (await world.facts(following)).count("at-risk") == 1
     for seat in (1, 2):
         await world.set_lab(late, seat, phase=InstancePhase.TERMINATED, ran=True)
     await world.settle()

@@ -14,6 +14,7 @@ from lablet_common.clock import ClockOrigin, ScaledClock
 from lablet_common.ownership import Fence
 from lablet_common.resources.kinds import REQUEST, RESERVATION, Service
 from lablet_common.service import Runtime
+from lablet_common.store import Get
 from lablet_common.telemetry.health import Health
 from lablet_scheduler.app import Scheduler
 
@@ -109,3 +110,69 @@ async def test_a_deleted_pool_is_given_up_and_the_scheduler_goes_on(running: Any
         return await world.store.get(RESERVATION.key(name)) is not None
 
     await _until(decided)
+
+
+class Reading:
+    """A store that lets nobody read the reservations until it may, and notes who does."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self.may = asyncio.Event()
+        self.reads = 0
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._store, name)
+        if name not in ("range", "txn"):
+            return method
+
+        async def call(*arguments: Any, **options: Any) -> Any:
+            asked = arguments[:1] if name == "range" else [part.key for part in arguments[1] if isinstance(part, Get)]
+            if RESERVATION.prefix in asked:
+                self.reads += 1
+                await self.may.wait()
+            return await method(*arguments, **options)
+
+        return call
+
+
+async def test_a_pool_is_handed_over_only_to_who_knows_it_already(world: Any) -> None:
+    """A newcomer is no member before its caches are filled, so nobody gives a pool up for it while it reads; and who takes
+    one over reads no reservation again before it decides, however many there are."""
+    await world.definition()
+    await world.pool(workers=4)
+    first = await world.own()
+    for number in range(6):
+        await world.ask(60 + number, 120 + number)
+    await world.settle()
+    store = Reading(world.store)
+    settings = world.settings.model_copy(update={"resync_seconds": 3600.0, "replica_id": "newcomer"})
+    clock = ScaledClock(ClockOrigin(real=datetime.now(UTC), lab=world.when(0)))
+    async with asyncio.TaskGroup() as tasks:
+        bus, log = MemoryBus(Service.SCHEDULER), logging.getLogger("test")
+        runtime = Runtime(Service.SCHEDULER, settings, store, bus, clock, Health(), tasks, log)  # type: ignore[arg-type]  # a store
+        newcomer = tasks.create_task(Scheduler(runtime, settings).run())
+
+        async def reads() -> bool:
+            return store.reads > 0
+
+        async def member() -> bool:
+            return (await world.store.range("/members/scheduler/", keys_only=True)).count > 0
+
+        await _until(reads)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not await member()
+        assert first.state.reservations, "the first goes on meanwhile"
+        store.may.set()
+        await _until(member)
+        known = store.reads
+        await world.end()
+        await world.store.delete("/ownership/scheduler/default")  # as the first does when its work has ended
+        late = await world.ask(200, 260)
+
+        async def decided() -> bool:
+            return await world.store.get(RESERVATION.key(late)) is not None
+
+        await _until(decided)
+        assert store.reads == known
+        newcomer.cancel()

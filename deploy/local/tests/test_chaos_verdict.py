@@ -442,7 +442,7 @@ def test_a_seed_that_held_is_shown_with_its_faults_answers_and_outages(
         return lived
 
     monkeypatch.setattr(command, "run_seed", run_seed)
-    assert run_chaos(ChaosOptions(first=5, keep=tmp_path)) == 0
+    assert run_chaos(ChaosOptions(first=5, keep=tmp_path / "not" / "there")) == 0
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("seed 5: ok in ")
     assert told[1:] == [

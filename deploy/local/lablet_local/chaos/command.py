@@ -90,6 +90,8 @@ def _run_before(options: ChaosOptions) -> list[Record]:
 
 
 def _one(seed: int, options: ChaosOptions, lab_file: bytes, console: Console) -> Record:
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"lablet-chaos-{seed}-", dir=options.keep))
     began = time.monotonic()
     living = run_seed(

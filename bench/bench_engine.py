@@ -21,6 +21,7 @@ import time
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field, replace
 
+from rebuilding import rebuilt
 from report import options as common
 from report import report
 
@@ -285,6 +286,10 @@ def measure(workers: int, seats: int, fill: float, *, offgrid: bool, budget: flo
     plain, first = (
         baseline(calendar, workers, rng, hours, offgrid, min(budget, 2.0), best=best) for best in (True, False)
     )
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    stored, reservations = rebuilt(
+        list(calendar.workers()), sorted(bookings, key=lambda one: (int(one.reservation[1:]), one.seat)), "default"
+    )
     return {
         "workers": workers,
         "seats": len(bookings),
@@ -305,7 +310,9 @@ def measure(workers: int, seats: int, fill: float, *, offgrid: bool, budget: flo
         "recourse_saved_hours": round(recourse.minutes / 60),
         "recourse_steps": len(recourse.seconds),
         "rebuild_seconds": round(rebuild, 2),
-        "memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "rebuild_stored_seconds": round(stored, 2),
+        "reservations": reservations,
+        "memory_mb": round(memory),
         "baseline_per_second": round(plain),
         "first_fit_per_second": round(first),
     }

@@ -215,13 +215,16 @@ async def _judge(mesh: Any, name: str, start: datetime, month: Month) -> None:
 
 
 def _explained(seat: Any, lab: Any, start: datetime, month: Month) -> str:
+    """By the boots of its worker; where those were as they should be, by those of the others, from which it may have come."""
     phase = f"{lab.phase} ({lab.status.reason})" if lab is not None else "not there"
-    boots = [
-        boot for boot in month.boots if boot.worker == seat.worker and start - timedelta(hours=2) < boot.at <= start
-    ]
+    boots = [boot for boot in month.boots if start - timedelta(hours=2) < boot.at <= start]
+    own = [boot for boot in boots if boot.worker == seat.worker]
     unusual = [boot for boot in boots if boot.fails or boot.minutes > BOOT_MINUTES]
-    why = "; ".join(map(str, unusual or boots)) or "its worker was not powered on"
-    return f"{start:%a %d %H:%M} {seat.instance} on {seat.worker}: {phase}: {why}"
+    why = [str(boot) for boot in unusual if boot.worker == seat.worker]
+    if not why:
+        why = [*map(str, own), *(f"{boot.worker}: {boot}" for boot in unusual)]
+    told = "; ".join(why) or "its worker was not powered on"
+    return f"{start:%a %d %H:%M} {seat.instance} on {seat.worker}: {phase}: {told}"
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ BENCH = Path(__file__).parents[2] / "bench" / "bench_punctuality.py"
 
 
 @pytest.fixture
-def bench() -> Any:
+def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(BENCH.parent))  # its neighbours, as where it runs as a script
     spec = importlib.util.spec_from_file_location("bench_punctuality", BENCH)
     assert spec is not None
     assert spec.loader is not None

@@ -12,7 +12,7 @@ proves it is the `Fence` in every transaction.
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -232,11 +232,18 @@ class _Term:
             for shard, kv in self._taken.held.items()
             if kv.lease == self._lease.lease and shard not in self._holdings
         ]
+        self._show(shards)
         self._forget(self._shown - shards - self._holdings.keys())
         free = mine - self._holdings.keys() - self._taken.held.keys() - self._paused
         taken = await asyncio.gather(*(self._take(shard) for shard in sorted(free)))
         given = await asyncio.gather(*(self._give_up(fence) for fence in stray))
         return all(taken) and all(given)
+
+    def _show(self, shards: Set[str]) -> None:
+        """Puts every shard that there is into the metrics, also where another owns it: so it is seen when nobody does."""
+        for shard in shards - self._shown:
+            IS_OWNER.labels(self._service, shard).set(0)
+        self._shown.update(shards)
 
     def _forget(self, gone: Collection[str]) -> None:
         """Takes shards that there are no more out of the metrics: subscriptions come and go."""

@@ -215,6 +215,19 @@ async def test_a_shard_that_is_gone_leaves_no_series_behind(
     assert shown("pool-stays") == 1
 
 
+async def test_a_shard_that_another_owns_is_shown_as_not_owned_here(
+    store: Store, background: Background, eventually: Eventually
+) -> None:
+    """So that a shard is missed where nobody owns it, and not where it was deleted."""
+    await store.put("/ownership/scheduler/elsewhere", b"b")
+    background(Replica(store, "a", Counter(), ["elsewhere", "here"]).run())
+
+    def shown(shard: str) -> float | None:
+        return REGISTRY.get_sample_value("lablet_is_owner", {"service": "scheduler", "shard": shard})
+
+    await eventually(lambda: (shown("elsewhere"), shown("here")) == (0, 1))
+
+
 async def test_an_ownership_key_deleted_by_hand_ends_the_work_and_is_taken_anew(
     store: Store, background: Background, eventually: Eventually
 ) -> None:

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module")]
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.timeout(300)  # the mesh starts in its time
 async def test_two_seats_from_the_lab_file_to_the_collected_configuration(door: Any, console: Any) -> None:
     definition = await door.publish("ospf-basics")
     slot = await door.slot(lead=45, minutes=40)

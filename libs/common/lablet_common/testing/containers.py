@@ -69,9 +69,11 @@ def compose_program(folder: Path) -> str:
 class ContainerMesh:
     """One project of the compose file. Made by `start`; gone, with its volumes, by `stop` or at the end of `with`."""
 
-    def __init__(self, compose: DockerCompose, project: str, port: int) -> None:
+    def __init__(self, compose: DockerCompose, project: str, port: int, speed: float) -> None:
         self._compose = compose
         self._tokens: dict[str, str] = {}
+        self._variables = {"COMPOSE_PROJECT_NAME": project, "LABLET_PORT": str(port), "LABLET_SPEED": f"{speed:g}"}
+        """What the compose file reads, given to each command of this mesh: several may stand side by side."""
         self.project = project
         self.url = f"http://127.0.0.1:{port}"
 
@@ -90,11 +92,10 @@ class ContainerMesh:
         program = compose_program(scratch)
         (port,) = free_ports(1)
         project = f"lablet-test-{uuid.uuid4().hex[:8]}"
-        os.environ |= {"COMPOSE_PROJECT_NAME": project, "LABLET_PORT": str(port), "LABLET_SPEED": f"{speed:g}"}
         compose = DockerCompose(str(root), ["docker-compose.yml", *over], docker_command_path=program, wait=False)
-        mesh = cls(compose, project, port)
+        mesh = cls(compose, project, port, speed)
         try:
-            compose.start()
+            mesh.compose("up", "--detach")
             if scale:
                 mesh.scale(**scale)
             mesh.wait_healthy()
@@ -119,7 +120,13 @@ class ContainerMesh:
         """A compose command; returns what it printed. Raises `RuntimeError` with its words when it fails."""
         command = [*self._compose.compose_command_property, *arguments]
         told = subprocess.run(  # noqa: S603
-            command, cwd=self._compose.context, capture_output=True, text=True, timeout=_COMMAND_SECONDS, check=False
+            command,
+            cwd=self._compose.context,
+            env=os.environ | self._variables,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=False,
         )
         if told.returncode:
             raise RuntimeError(f"{' '.join(arguments)}: {told.stderr.strip()[-2000:]}")

@@ -188,8 +188,11 @@ async def _kill_the_scheduler(stage: Stage, lablet: Client, tasks: asyncio.TaskG
         )
         stage.say(f"{taken.value} took over, {len(pending)} requests were waiting")
         await asyncio.gather(*asked)
-        first = _first_decision(stage.recorder, taken.revision)
-        if first is not None:
+        try:
+            first = await _first_decision(stage.recorder, taken.revision)
+        except TimeoutError:  # then it is missed by the check
+            stage.say(f"no decision of {taken.value} was heard of within {_TAKE_OVER_SECONDS:g} s")
+        else:
             stage.take_over = replace(stage.take_over, decided_at=first.seen_at, decided_revision=first.revision)
             stage.say(f"first decision {stage.take_over.seconds:.1f} s after the kill")
         tasks.create_task(_bring_back(stage, victim))
@@ -225,11 +228,15 @@ async def _taken_over(stage: Stage, key: str, before: int) -> Commit:
             await stage.recorder.news()
 
 
-def _first_decision(recorder: Recorder, since: int) -> Commit | None:
-    """The first reservation that was written after the take-over."""
-    return next(
-        (one for one in recorder.commits if one.revision > since and one.key.startswith(RESERVATION.prefix)), None
-    )
+async def _first_decision(recorder: Recorder, since: int) -> Commit:
+    """The first reservation that was written after the take-over; the gateway may have answered before it is heard of here.
+    Raises `TimeoutError`."""
+    async with asyncio.timeout(_TAKE_OVER_SECONDS):
+        while True:
+            for one in recorder.commits:
+                if one.revision > since and one.key.startswith(RESERVATION.prefix):
+                    return one
+            await recorder.news()
 
 
 async def _bring_back(stage: Stage, name: str) -> None:

@@ -42,9 +42,11 @@ def test_a_line_that_was_cut_short_is_passed_over_and_the_next_one_stands_by_its
     assert [one.seed for one in read(file)] == [1, 2]
 
 
-def test_a_line_that_is_no_record_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("line", ['{"seed": 1}', "a host's name"])
+def test_a_line_that_is_no_record_is_named(tmp_path: Path, line: str) -> None:
+    """Also so that nothing is added to a file of somebody else's."""
     file = tmp_path / "runs.jsonl"
-    file.write_text('{"seed": 1}\n')
+    file.write_text(f"{line}\n")
     with pytest.raises(BadRecord, match=r"runs\.jsonl:1"):
         list(read(file))
     assert run_sum([file]) == 2

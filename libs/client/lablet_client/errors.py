@@ -28,12 +28,13 @@ class NotConfigured(LabletError):
 
 class Unreachable(LabletError):
     """No answer from the address, after all retries. Whether a change was accepted is unknown; sending it again with the
-    same key is safe."""
+    same key is safe. `setting` is the variable that says another address."""
 
-    def __init__(self, url: str, reason: str) -> None:
+    def __init__(self, url: str, reason: str, setting: str = "LABLET_URL") -> None:
         super().__init__(f"no answer from {url}: {reason}")
         self.url = url
         self.reason = reason
+        self.setting = setting
 
 
 class TimedOut(LabletError):

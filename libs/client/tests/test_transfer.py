@@ -79,6 +79,7 @@ def test_a_backup_is_restored_into_an_empty_store_beside_its_bucket(lablet, addr
         monkeypatch.setenv("NATS_URL", "nats://127.0.0.1:9")
         lablet("admin", "backup", str(folder), "--endpoint", address, code=3)
         assert "NATS cannot be reached" in lablet.stderr
+        assert "Another address: set NATS_URL." in lablet.stderr
         assert "--without-streams" in lablet.stderr
         assert not folder.exists(), "what is not whole is not begun"
         assert "1 resources" in lablet("admin", "backup", str(folder), "--without-streams", "--endpoint", address)

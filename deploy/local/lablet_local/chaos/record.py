@@ -119,8 +119,10 @@ def read(path: Path) -> Iterator[Record]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
             body = json.loads(line)
-        except json.JSONDecodeError:  # cut short while it was written
-            continue
+        except json.JSONDecodeError as error:
+            if line.startswith("{"):  # cut short while it was written
+                continue
+            raise BadRecord(f"{path}:{number} is no record: {error}") from error
         try:
             yield Record.model_validate(body)
         except ValidationError as error:

@@ -194,7 +194,7 @@ def _call(address: str, work: Any) -> Any:
             client.auth(os.environ["ETCD_USERNAME"], _secret("ETCD_PASSWORD"))
         return work(client)
     except requests.exceptions.RequestException as error:
-        raise Unreachable(f"etcd at {address}", str(error).partition("(Caused")[0]) from error
+        raise Unreachable(f"etcd at {address}", str(error).partition("(Caused")[0], "ETCD_ENDPOINTS") from error
     except etcd3.errors.Etcd3Exception as error:
         raise Refused(409, {"title": "etcd refused", "detail": f"etcd says: {error}"}) from error
 

@@ -81,7 +81,7 @@ def _hints(error: errors.LabletError) -> list[str]:
         case errors.Unreachable():
             return [
                 "Is the mesh running? `lablet status` tells, `lablet up` starts one.",
-                "Another address: set LABLET_URL.",
+                f"Another address: set {error.setting}.",
             ]
         case errors.Unauthorized():
             return [

@@ -150,7 +150,7 @@ async def _objects() -> "AsyncIterator[ObjectStore]":
     try:
         yield store
     except ObjectStoreError as error:
-        raise Unreachable(settings.url, str(error)) from error
+        raise Unreachable(settings.url, str(error), "ARTIFACT_STORAGE_ENDPOINT") from error
     finally:
         await store.close()
 
@@ -195,7 +195,7 @@ def _with_store(endpoints: Any, work: "Callable[[Store], Awaitable[T]]") -> T:
         try:
             return await work(store)
         except StoreUnavailable as error:
-            raise Unreachable(f"etcd at {', '.join(endpoints)}", str(error)) from error
+            raise Unreachable(f"etcd at {', '.join(endpoints)}", str(error), "ETCD_ENDPOINTS") from error
         finally:
             await store.close()
 

@@ -204,7 +204,7 @@ async def _live(
         for key, value in evidence.present.items()
         if key.startswith("/reservations/") and isinstance(value, dict)
     )
-    reduced = [] if sound else ["this etcd may lose writes in a crash: it was not killed"]
+    reduced = [] if sound else ["this etcd may lose writes in a crash: it was neither killed nor restarted"]
     reduced += [f"the history has a gap, so owners and single events were not asked for: {chronicle.gap}"] * bool(
         chronicle.gap
     )

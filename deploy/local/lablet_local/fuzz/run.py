@@ -106,6 +106,8 @@ def _bounded() -> Iterator[None]:
     """Inside, `MOST_GROWTH_MB` more of memory is a `MemoryError`."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     most = int((_memory_mb()[0] + MOST_GROWTH_MB) * _MB)
+    if before[1] != resource.RLIM_INFINITY:
+        most = min(most, before[1])
     resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
     try:
         yield

@@ -141,7 +141,7 @@ class Bench:
             await caches.wait_synced()
             yield Keeper(
                 self.fence, store=self.store, caches=caches, objects=self.objects, renderer=Renderer(self.objects),
-                leftovers=Leftovers(),                clock=self.clock, resync_seconds=3600,
+                leftovers=Leftovers(), clock=self.clock, resync_seconds=3600,
             )  # fmt: skip
 
 

@@ -235,6 +235,8 @@ def main() -> None:
     parser.add_argument("--reserve", type=int, help="minutes; by default what pools have by default")
     parser.add_argument("--failing", type=float, default=100 * FAILING, help="boots that fail, in percent")
     given = parser.parse_args()
+    if given.json is not None and len(given.seeds) > 1:
+        parser.error("--json: a record is of one seed; give --seeds one number")
     pool = {"preparation_minutes": given.preparation, "boot_reserve_minutes": given.reserve}
     pool = {name: minutes for name, minutes in pool.items() if minutes is not None}
     for seed in given.seeds:

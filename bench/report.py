@@ -55,7 +55,7 @@ def report(name: str, figures: Mapping[str, object], file: Path | None = None) -
         shlex.join([f"bench/{Path(script).name}", *own]),
     )
     print(table(record, read_floors(FLOORS).get(name, ())))
-    print(record.line())
+    print(record.line(), flush=True)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(record.to_json(), encoding="utf-8")

@@ -59,6 +59,7 @@ REBUILDS = Counter("lablet_bus_rebuilds", "Pulls that had to be built anew", ["c
 
 _log = logging.getLogger(__name__)
 _TELLINGS = 5
+"""How often `buried` is tried for a letter that is safe; then the message is ended without it."""
 
 
 def forget_counts(durable: str) -> None:
@@ -118,9 +119,9 @@ class Consumer:
         self._capacity = max(4 * concurrency, 128)
         self._pull: Pull | None = None
         self._reasons: dict[int, str] = {}
+        """Why messages were given up on whose dead letter could not be written yet, by stream sequence."""
         self._tellings: dict[int, int] = {}
         """Messages whose dead letter is written → how often its `buried` may still be tried."""
-        """Why messages were given up on whose dead letter could not be written yet, by stream sequence."""
         self.pulling = False
         """A pull is open: messages can come."""
         self._opened = 0.0

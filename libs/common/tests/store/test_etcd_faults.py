@@ -360,20 +360,23 @@ class TestCluster:
             await store.put("/w/a", b"1")
             await take(batches, 1)
             members[0].pause()
-            began = time.monotonic()
-            with pytest.raises(OutcomeUnknown):
-                await store.put("/w/a", b"2")
-            await store.get("/w/a")
-            written = False
-            while not written:
-                with contextlib.suppress(StoreUnavailable):
-                    await store.put("/w/a", b"3")
-                    written = True
-            while all(event.kv.value != b"3" for event in await take(batches, 1)):  # one batch may bring several
-                pass
-            assert time.monotonic() - began < 8.0
-            assert keeper.alive
-            members[0].resume()
+            try:
+                async with asyncio.timeout(30):
+                    began = time.monotonic()
+                    with pytest.raises(OutcomeUnknown):
+                        await store.put("/w/a", b"2")
+                    await store.get("/w/a")
+                    written = False
+                    while not written:
+                        with contextlib.suppress(StoreUnavailable):
+                            await store.put("/w/a", b"3")
+                            written = True
+                    while all(event.kv.value != b"3" for event in await take(batches, 1)):  # a batch may bring several
+                        pass
+                    assert time.monotonic() - began < 8.0
+                    assert keeper.alive
+            finally:
+                members[0].resume()
 
     async def test_a_member_without_quorum_refuses_instead_of_hanging(self, members: list[EtcdServer]) -> None:
         async with client(members[0].endpoint, timeout=3.0) as store:

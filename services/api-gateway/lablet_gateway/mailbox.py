@@ -141,7 +141,7 @@ def _readable(value: str) -> str:
 
 def _short(text: str) -> str:
     """An answer repeats what the sender wrote, and must not become larger than a message may be."""
-    return text if len(text) <= MAX_OPTIONAL_LENGTH else f"{text[:MAX_OPTIONAL_LENGTH]}…"
+    return text if len(text) <= MAX_OPTIONAL_LENGTH else f"{text[: MAX_OPTIONAL_LENGTH - 1]}…"
 
 
 def _bounded(problem: Problem) -> Problem:

@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from lablet_common.process_lab import RUNTIME
 from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatState
 from lablet_common.resources.worker import PoolSpec, Worker, WorkerPhase
@@ -151,7 +152,8 @@ def _cooling(worker: Worker, now: datetime, pool: PoolSpec) -> Wanted | None:
 
 def _ration(allowed: int, workers: Sequence[WorkerNeeds], wanted: dict[str, Wanted], now: datetime) -> None:
     """Holds back those that would take a licence more than the pool may have. Whoever goes off, or is being cleaned away, has
-    its licence until it is off: until then nobody else is powered on in its place."""
+    its licence until it is off: until then nobody else is powered on in its place. Agents' hosts hold none."""
+    workers = [one for one in workers if one.worker.spec.runtime != RUNTIME]
 
     def rank(one: WorkerNeeds) -> tuple[bool, bool, bool, datetime, str]:
         need = one.next_need(now)

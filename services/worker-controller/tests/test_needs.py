@@ -162,9 +162,13 @@ def test_no_more_workers_are_on_than_licences_are_allowed_and_running_labs_come_
     assert plan["p-001"].rule == "licenses"
 
 
-@pytest.mark.parametrize(
-    "phase", [phase for phase in WorkerPhase if phase not in (WorkerPhase.OFFLINE, WorkerPhase.PROVISIONING)]
-)
+def test_an_agents_host_takes_no_licence() -> None:
+    host = WorkerNeeds(a_worker("a-host", phase=WorkerPhase.READY, runtime="process"), (), False)
+    needed = WorkerNeeds(a_worker("p-001"), slots((5, 60)), False)
+    assert on(plan_power(a_pool(allowed_licenses=1), [host, needed], at(0), timedelta(0))) == ["p-001"]
+
+
+@pytest.mark.parametrize("phase", [phase for phase in WorkerPhase if phase is not WorkerPhase.OFFLINE])
 def test_a_licence_is_handed_on_when_its_worker_is_off_and_not_while_it_goes_off(phase: WorkerPhase) -> None:
     going = WorkerNeeds(a_worker("p-001", phase=phase), (), False)
     first = WorkerNeeds(a_worker("p-002"), slots((5, 60)), False)

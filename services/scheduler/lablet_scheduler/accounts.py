@@ -1,7 +1,8 @@
 """The tenants' ledgers as one owner keeps them: what is open, what this pass adds, and whether a limit forbids it.
 
 Limits and ledgers are read at the beginning of each pass; every transaction that changes what is open compares what was
-read and writes the ledger anew. A ledger that is not there yet is summed from all reservations: once limits are set,
+read and writes the ledger anew, and one that refuses for a limit compares it too: nobody is refused for what has been
+given back by then. A ledger that is not there yet is summed from all reservations: once limits are set,
 nothing can be opened or closed without writing a ledger, so the sum still holds when it is committed.
 """
 
@@ -114,8 +115,11 @@ class Accounts:
 
     # -- committing --------------------------------------------------------------------------------------------------
 
-    def write_in(self, txn: Transaction, reservations: Iterable[Reservation]) -> dict[str, Ledger]:
-        """Compares and writes what a transaction with these reservations changes, and returns the ledgers it leaves."""
+    def write_in(
+        self, txn: Transaction, reservations: Iterable[Reservation], limited: Iterable[str] = ()
+    ) -> dict[str, Ledger]:
+        """Compares and writes what a transaction with these reservations changes, and returns the ledgers it leaves.
+        `limited`: tenants whose limits have refused something in it."""
         entries = [self._entries[r.id] for r in reservations if r.id in self._entries]
         ledgers: dict[str, Ledger] = {}
         for entry in entries:
@@ -125,8 +129,11 @@ class Accounts:
             txn.require(quota_key(entry.tenant), mod_revision=0 if account is None else account.quota_revision)
             if account is not None:
                 ledgers[entry.tenant] = ledgers.get(entry.tenant, account.ledger).entered(entry.owner, entry.change)
+        for tenant in sorted({*limited, *ledgers}):
+            account = self._accounts[tenant]
+            txn.require(quota_key(tenant), mod_revision=account.quota_revision)
+            txn.require(ledger_key(tenant), mod_revision=account.ledger_revision)
         for tenant, ledger in ledgers.items():
-            txn.require(ledger_key(tenant), mod_revision=self._accounts[tenant].ledger_revision)
             txn.put(ledger_key(tenant), ledger.to_json())
         return ledgers
 

@@ -103,8 +103,9 @@ def grouped(steps: Iterable[Step]) -> Iterator[list[Step]]:
     parts = size = 0
     for step in steps:
         more_parts, more_size = step.size
-        if step.decision.resource is not None and step.decision.resource.tenant not in tenants:
-            tenants.add(step.decision.resource.tenant)
+        tenant = step.decision.tenant
+        if tenant is not None and tenant not in tenants:
+            tenants.add(tenant)
             more_parts += 2  # its limits and its ledger
         if group and (parts + more_parts > _ROOM or size + more_size > _BYTES):
             yield group
@@ -131,8 +132,9 @@ async def write(
     txn.require(gate_key, mod_revision=gate)
     for step in group:
         txn.merge(step.txn)
-    written = (step.decision.resource for step in group)
-    ledgers = accounts.write_in(txn, [one for one in written if isinstance(one, Reservation)])
+    written = [one for step in group if isinstance(one := step.decision.resource, Reservation)]
+    limited = [step.decision.limited for step in group if step.decision.limited is not None]
+    ledgers = accounts.write_in(txn, written, limited)
     try:
         revision = (await txn.commit(store)).revision
     except Conflict as conflict:

@@ -4,7 +4,7 @@ calendar.
 Each date is a reservation like any other, and is decided by the same rules; here stands only what the series adds.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import NAMESPACE_URL, UUID, uuid5
 
@@ -38,6 +38,8 @@ class Outcome:
     """Why it stays as it is, where something else was asked."""
     begun: bool = False
     """It stays because it has begun or ended, which spoils nothing for the others."""
+    limited: bool = False
+    """The tenant's limits forbid it."""
 
 
 def reservation_id(series: Series, date: str) -> str:
@@ -92,7 +94,7 @@ def place(state: PoolState, series: Series, occurrence: Occurrence, context: Con
 def refused_hold(occurrence: Occurrence, words: str) -> Outcome:
     """A hold that a limit forbids."""
     undone = {"state": OccurrenceState.OPEN, "reservation": None, "pool": None}
-    return _unplaced(occurrence.model_copy(update=undone), words)
+    return replace(_unplaced(occurrence.model_copy(update=undone), words), limited=True)
 
 
 def _unplaced(occurrence: Occurrence, words: str) -> Outcome:

@@ -57,6 +57,8 @@ class Decision:
     """Instances whose revision the transaction compares."""
     absent: tuple[str, ...] = ()
     """Keys that the transaction compares as absent."""
+    limited: str | None = None
+    """The tenant whose limits forbid it: the transaction compares them and the ledger, as one that grants does."""
     result: str = "accepted"
     """For the metrics: placed, waitlisted, rejected, cancelled, changed, refused, handed-on."""
     answer: dict[str, Any] | None = None
@@ -69,6 +71,11 @@ class Decision:
     """It has taken something off the calendar already, so nothing else may be decided before it is committed."""
     saves: bool = False
     """It moves seats to save power: no reason to look for more of that."""
+
+    @property
+    def tenant(self) -> str | None:
+        """Whose limits and ledger its transaction may compare."""
+        return self.limited if self.resource is None else self.resource.tenant
 
 
 def problem(slug: str, title: str, detail: str, status: int = 409, path: str | None = None, **more: Any) -> Problem:

@@ -129,14 +129,15 @@ class SeriesDesk:
         spoilt = self._spoilt(present, outcomes)
         if spoilt:
             self._take_back(outcomes)
-            return await self._write(series.refuse_change(present, spoilt), [], undecided)
+            limited = any(one.limited for one in outcomes)
+            return await self._write(series.refuse_change(present, spoilt), [], undecided, limited=limited)
         at = 0
         while True:
             batch = self._batch(outcomes[at:])
             at += len(batch)
             after = series.with_outcomes(present, batch) if batch else present
             turn = series.Turn(after) if at < len(outcomes) else self._next(after, undecided)
-            if not await self._write(turn, batch, undecided):
+            if not await self._write(turn, batch, undecided, limited=any(one.limited for one in batch)):
                 self._take_back(outcomes[at:])
                 return False
             if at == len(outcomes):
@@ -180,7 +181,7 @@ class SeriesDesk:
         words = allowed.problem.detail
         if stage is SeriesStage.PLACING:
             return dates.refused_hold(outcome.occurrence, words)
-        return Outcome(occurrence, kept=words)
+        return Outcome(occurrence, kept=words, limited=True)
 
     @staticmethod
     def _spoilt(present: Series, outcomes: Sequence[Outcome]) -> dict[str, str]:
@@ -227,12 +228,15 @@ class SeriesDesk:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    async def _write(self, turn: series.Turn, outcomes: Sequence[Outcome], undecided: Undecided) -> bool:
+    async def _write(
+        self, turn: series.Turn, outcomes: Sequence[Outcome], undecided: Undecided, *, limited: bool
+    ) -> bool:
+        """`limited`: a limit has forbidden some of it."""
         steps = [self._writer.step(one.decision) for one in outcomes if one.decision is not None]
         written = [step for step in steps if step.decision.resource is not None]
-        return await self._writer.commit_together([self._step(turn, undecided), *written])
+        return await self._writer.commit_together([self._step(turn, undecided, limited=limited), *written])
 
-    def _step(self, turn: series.Turn, undecided: Undecided) -> Step:
+    def _step(self, turn: series.Turn, undecided: Undecided, *, limited: bool) -> Step:
         txn = Transaction()
         at, by, resource = self._clock.now(), self._context().by, turn.series
         if resource.revision:
@@ -249,7 +253,9 @@ class SeriesDesk:
             txn.require(undecided.pointer.key, mod_revision=undecided.pointer.mod_revision)
         result = "refused" if turn.problem is not None else "handed-on" if turn.hand_on else "series"
         reason = turn.decided or (turn.problem.title.replace(" ", "") if turn.problem else "Working")
-        decision = Decision(reason=reason, resource=resource, result=result)
+        decision = Decision(
+            reason=reason, resource=resource, limited=resource.tenant if limited else None, result=result
+        )
         return Step(decision, undecided if turn.decided or turn.problem else None, txn)
 
     async def _stored(self, series_id: str) -> Series | None:

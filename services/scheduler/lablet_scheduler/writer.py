@@ -72,11 +72,12 @@ class Writer:
             self.accounts.enter(old, new)
             return decision
         state.rebook(new.id, self._clock.now())
-        return Decision(reason="QuotaExceeded", problem=said, result="refused")
+        return Decision(reason="QuotaExceeded", problem=said, limited=new.tenant, result="refused")
 
     async def commit(self, steps: Sequence[Step]) -> None:
         """Writes the steps, many in one transaction. When one is refused they are tried one by one, and what is refused
-        then is undone on the calendar; when the gate has moved, all that is left is."""
+        then is undone on the calendar, with the refusals for a limit behind it, which have counted it in; when the gate has
+        moved, all that is left is."""
         self._enter(steps)
         groups = deque(grouped(steps))
         while groups:
@@ -91,6 +92,9 @@ class Writer:
                 groups.extendleft([step] for step in reversed(group))
             else:
                 self._undo(group)
+                groups = deque(
+                    kept for rest in groups if (kept := [step for step in rest if not step.decision.limited])
+                )
 
     async def commit_together(self, steps: Sequence[Step]) -> bool:
         """Writes the steps in one transaction, all or none; False: none, and they are undone on the calendar."""

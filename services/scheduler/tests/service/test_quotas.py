@@ -1,5 +1,8 @@
 """Limits across pools: refused with the numbers, and a ledger that is the sum of what is open at every revision."""
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
@@ -9,7 +12,8 @@ from hypothesis import strategies as st
 
 from lablet_common.intents import ReservationChange
 from lablet_common.quotas import Ledger, Limits, Quota
-from lablet_common.resources.kinds import RESERVATION, ledger_key, quota_key
+from lablet_common.resources.instance import InstancePhase
+from lablet_common.resources.kinds import REQUEST, RESERVATION, SERIES, ledger_key, quota_key
 from lablet_common.store import MemoryStore
 from lablet_common.store.changes import decode
 
@@ -99,6 +103,78 @@ async def again(world: Any) -> str:
     name = await world.ask(200, 260)
     await world.settle()
     return str(name)
+
+
+def before_commit(world: Any, key: str, act: Callable[[], Awaitable[None]]) -> list[str]:
+    """What is to be written at `key` or below waits until `act` is done, the first time. Holds what waited."""
+    waited: list[str] = []
+
+    async def step_in(_: Any, writes: Any) -> bool:
+        if waited or not any(part.key.startswith(key) for part in writes):
+            return False
+        waited.append(key)
+        await act()
+        return True
+
+    world.seen.before_txn.append(step_in)
+    return waited
+
+
+async def given_back(world: Any, name: str, pool: str) -> None:
+    """Cancels a reservation and waits for that, while another owner stands still."""
+    await world.tell("cancel", name, pool=pool)
+    world.owners[pool][0].wake()
+    deadline = time.monotonic() + 5
+    while await world.phase(name) != "Cancelled":
+        assert time.monotonic() < deadline, "the other owner did not cancel"
+        await asyncio.sleep(0.001)
+
+
+@pytest.mark.parametrize("what", ["reservation", "series"])
+async def test_nobody_is_refused_for_what_another_pool_has_taken_back_meanwhile(two_pools: Any, what: str) -> None:
+    """Whoever has read that their reservation is cancelled may ask for as much again at once."""
+    world = two_pools
+    await limit(world, open_seats=1)
+    first = await world.ask(pools=("other",))
+    await world.settle()
+    decided = REQUEST if what == "reservation" else SERIES
+    waited = before_commit(world, decided.prefix, lambda: given_back(world, first, "other"))
+    if what == "reservation":
+        assert await world.phase(await again(world)) == "Scheduled"
+    else:
+        series = await world.ask_series("FREQ=WEEKLY;COUNT=1")
+        await world.settle()
+        assert (await world.series(series)).phase == "Placed"
+    assert waited
+    assert await world.phase(first) == "Cancelled"
+
+
+async def test_a_limit_refuses_nobody_for_what_came_to_nothing_before_them(pool: Any) -> None:
+    """The lab ends while its extension is being committed: the hour is free for who asked next, in the same pass."""
+    asked: list[str] = []
+    await limit(pool, open_seat_hours=2)
+    running = await pool.ask(0, 60)
+    await pool.settle()
+    await pool.start_lab(running, ran=True)
+    await pool.settle()
+
+    async def end() -> None:
+        await pool.set_lab(running, phase=InstancePhase.TERMINATED, released=True)
+
+    async def ask_both() -> None:
+        asked.append(await pool.change(running, end=120))
+        await pool.clock.advance(timedelta(seconds=1))
+        asked.append(await pool.ask(200, 260))
+
+    first = before_commit(pool, REQUEST.prefix, ask_both)
+    waited = before_commit(pool, RESERVATION.key(running), end)
+    await pool.tell("confirm", running)
+    await pool.settle()
+    assert first
+    assert waited
+    extension, reservation = asked
+    assert str((await pool.request(extension)).phase) == "Refused"
+    assert await pool.phase(reservation) == "Scheduled"
 
 
 _DAY = 24 * 60

@@ -11,8 +11,7 @@ from typing import Literal
 
 from lablet_artifacts.collecting import take_over
 from lablet_artifacts.leftovers import Leftovers
-from lablet_artifacts.publishing import MEDIA_TYPE
-from lablet_artifacts.references import References, keep
+from lablet_artifacts.references import LAB_FILE, References, keep
 from lablet_artifacts.rendering import Renderer
 from lablet_artifacts.topology import LabFileError
 from lablet_common.clock import Clock
@@ -141,7 +140,7 @@ class Keeper:
             log.error("a lab file cannot be rendered", extra={"instance": instance.id, "cause": str(error)})  # noqa: TRY400
             await self._store(instance, "report", "render-error.txt", str(error).encode(), "text/plain")
             return None
-        digest = await self._store(instance, "rendered", "lab.yaml", data, MEDIA_TYPE)
+        digest = await self._store(instance, "rendered", "lab.yaml", data, LAB_FILE)
         log.info("rendered", extra={"instance": instance.id, "digest": digest})
         return None
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from lablet_artifacts import manifests, topology
-from lablet_artifacts.references import add_in, look
+from lablet_artifacts.references import LAB_FILE, add_in, look, topology_of
 from lablet_artifacts.rendering import SEAT_VALUES
 from lablet_artifacts.retiring import Retirement
 from lablet_common.intake import PROBLEMS, Decision, refused, target_of, verb_of
@@ -22,7 +22,7 @@ from lablet_common.intents import DefinitionPublish
 from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, digest_of, get_content
 from lablet_common.process_lab import RUNTIME
 from lablet_common.requests import Undecided
-from lablet_common.resources.artifact import ArtifactSpec, Reference, object_key
+from lablet_common.resources.artifact import object_key
 from lablet_common.resources.definition import (
     Approval,
     Definition,
@@ -38,7 +38,6 @@ from lablet_common.store import Store, Transaction
 from lablet_common.store.repository import Repository
 
 _FIXED = frozenset({"name", "version", "topology", "untilCompleted"})
-MEDIA_TYPE = "application/yaml"
 
 
 def version_key(version: str) -> tuple[int, ...]:
@@ -178,7 +177,7 @@ class Publisher:
         # The artifact is read first: content that is on its way out is waited for, and a deletion that begins now is a
         # conflict. Content that is there is put too: what has been put just now is not swept before the artifact stands.
         referring = await self._referring(made, now)
-        await self._objects.put(object_key(request.tenant, asked.digest), data, MEDIA_TYPE)
+        await self._objects.put(object_key(request.tenant, asked.digest), data, LAB_FILE)
         return Decision("Published", made, also=referring)
 
     async def _uploaded(self, asked: DefinitionPublish, tenant: str, versions: Sequence[Definition]) -> bytes:
@@ -193,10 +192,8 @@ class Publisher:
     async def _referring(self, made: Definition, now: datetime) -> Transaction:
         """The definition's file as an artifact that it refers to."""
         txn = Transaction()
-        file = made.spec.topology
-        reference = Reference(subject=f"{DEFINITION.name}/{made.id}", role="topology", name=f"{made.spec.name}.yaml")
-        spec = ArtifactSpec(digest=file.digest, bytes=file.bytes, media_type=MEDIA_TYPE)
-        add_in(txn, await look(self._store, made.tenant, file.digest, (reference,)), made.tenant, spec, reference, now)
+        spec, reference = topology_of(made)
+        add_in(txn, await look(self._store, made.tenant, spec.digest, (reference,)), made.tenant, spec, reference, now)
         return txn
 
     async def _deprecate(self, undecided: Undecided, now: datetime, by: str) -> Decision:

@@ -20,12 +20,15 @@ from lablet_common.objects import ObjectStore, ObjectStoreUnavailable, put_conte
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.references import CARRIED, read_reference, reference_key
 from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactSpec, ArtifactStatus, Reference
-from lablet_common.resources.kinds import ARTIFACT
+from lablet_common.resources.definition import Definition
+from lablet_common.resources.kinds import ARTIFACT, DEFINITION
 from lablet_common.resources.model import Metadata
 from lablet_common.store import Conflict, Get, Store, Transaction
 from lablet_common.store.changes import create_in, decode, update_in
 
 _TRIES = 20
+LAB_FILE = "application/yaml"
+"""Its media type."""
 PORTION = 100
 """References that one transaction moves, drops or looks up: with what else belongs to it, less than etcd takes."""
 
@@ -52,6 +55,15 @@ async def look(store: Store, tenant: str, digest: str, about: Sequence[Reference
     found, *older = (await store.txn([], [Get(key) for key in keys])).reads
     artifact = cast("Artifact", decode(ARTIFACT, found[0])) if found else None
     return Standing(artifact, frozenset(read_reference(kv) for read in older for kv in read))
+
+
+def topology_of(definition: Definition) -> tuple[ArtifactSpec, Reference]:
+    """The file of a definition, and how it refers to it."""
+    file = definition.spec.topology
+    reference = Reference(
+        subject=f"{DEFINITION.name}/{definition.id}", role="topology", name=f"{definition.spec.name}.yaml"
+    )
+    return ArtifactSpec(digest=file.digest, bytes=file.bytes, media_type=LAB_FILE), reference
 
 
 def fact_of(reference: Reference) -> str:

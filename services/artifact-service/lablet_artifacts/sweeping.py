@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import NAMESPACE_URL, uuid5
 
 from lablet_artifacts.deleting import ASKED
+from lablet_artifacts.lab_files import LabFiles
 from lablet_artifacts.references import References
 from lablet_common.clock import Clock
 from lablet_common.objects import ObjectInfo, ObjectStore, ObjectStoreError
@@ -87,6 +88,7 @@ class Sweeper:
         self._leaving: dict[tuple[str, str], Artifact] = {}
         self._alone: Alone = {} if alone is None else alone
         self._references = References(store, fence)
+        self._files = LabFiles(self._references, clock)
         self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
         self._instances: Repository[Instance] = Repository(store, INSTANCE)
         self._definitions: Repository[Definition] = Repository(store, DEFINITION)
@@ -102,7 +104,7 @@ class Sweeper:
         due = self._monotonic()
         while True:
             self._woken.clear()
-            look = self._monotonic() >= due
+            look = self._monotonic() >= due or not self._files.are_known
             if look:
                 due = self._monotonic() + self._seconds
             try:
@@ -127,6 +129,7 @@ class Sweeper:
         staged = await self._objects.list(f"{STAGING}/")
         artifacts = (await self._artifacts.list()).items
         definitions = [one for one in (await self._definitions.list()).items if not one.is_final]
+        self._files.note(definitions, artifacts)
         needed = {object_key(one.tenant, one.spec.topology.digest) for one in definitions}
         instances = {one.id: one for one in (await self._instances.list()).items}
         retention = await self._retention_by_tenant()
@@ -142,6 +145,7 @@ class Sweeper:
         for info in stored:
             if info.key not in known and info.key not in needed and self._is_old(info):
                 swept += await self._adopt_and_delete(info)
+        await self._files.refer({info.key for info in stored})
         return swept + await self._clear_staging(staged, set(instances))
 
     # -- artifacts -------------------------------------------------------------------------------------------------
@@ -196,10 +200,15 @@ class Sweeper:
 
     async def _delete(self, artifact: Artifact) -> int:
         """The object, then its artifact. An object that has been put just now stays: somebody waits to refer to it. What
-        somebody asked to be deleted goes at once: see `deleting` for why nobody can be waiting for it."""
+        somebody asked to be deleted goes at once: see `deleting` for why nobody can be waiting for it. So does that of a lab
+        file to which its definition does not refer yet."""
         key = object_key(artifact.tenant, artifact.id)
         present = await self._objects.head(key)
-        if present is not None and (artifact.status.reason == ASKED or self._is_old(present)):
+        if (
+            present is not None
+            and not self._files.need(key)
+            and (artifact.status.reason == ASKED or self._is_old(present))
+        ):
             await self._objects.delete(key)
         txn = Transaction()
         self._fence.guard(txn)

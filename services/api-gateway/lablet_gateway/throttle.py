@@ -3,8 +3,12 @@
 Counted is the proven caller and not the token, so that fetching new tokens buys nothing, and per replica, so that no call
 costs a look at anything shared: with n replicas behind a balancer a caller gets up to n times as much. Calls that are
 refused here have cost a proof and nothing else. Whoever has rested has the whole burst again.
+
+Not guaranteed: that the rate holds for each of more callers than are remembered. Then those who were nearest to a whole burst
+have it again.
 """
 
+import heapq
 import math
 import time
 from collections.abc import Callable
@@ -19,6 +23,9 @@ from lablet_gateway.faults import problem_response
 from lablet_gateway.identity import Principal
 
 _REMEMBERED = 10_000
+"""Callers."""
+_AT_ONCE = 10
+"""One in so many goes when there are too many, so that not every new caller costs a look at all of them."""
 
 
 @dataclass(slots=True)
@@ -52,9 +59,11 @@ class Buckets:
         return (1.0 - bucket.tokens) / self._rate
 
     def _forget(self, now: float) -> None:
-        """Drops the buckets that are full again: a new one would be the same."""
-        full = [name for name, b in self._buckets.items() if b.tokens + (now - b.at) * self._rate >= self._burst]
-        for name in full:
+        """Drops the buckets that are full again: a new one would be the same. Where too few have rested, the fullest beside
+        them, whose callers gain least."""
+        tokens = {name: bucket.tokens + (now - bucket.at) * self._rate for name, bucket in self._buckets.items()}
+        full = sum(held >= self._burst for held in tokens.values())
+        for name in heapq.nlargest(max(full, _REMEMBERED // _AT_ONCE), tokens, key=tokens.__getitem__):
             del self._buckets[name]
 
     def __len__(self) -> int:

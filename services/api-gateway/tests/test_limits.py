@@ -51,6 +51,20 @@ def test_full_buckets_are_forgotten_and_empty_ones_are_not(monkeypatch: pytest.M
     assert buckets.take("default", "busy") > 0.0
 
 
+def test_of_callers_that_never_rest_no_more_are_remembered_and_who_calls_most_gains_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lablet_gateway.throttle._REMEMBERED", 20)
+    wall = Wall()
+    buckets, taken = Buckets(0.01, 5, wall), 0
+    for number in range(100):
+        wall.now += 0.1
+        buckets.take("default", f"n{number}")
+        taken += [buckets.take("default", "busy") for _ in range(5)].count(0.0)
+        assert len(buckets) <= 20
+    assert taken == 5, "the burst at first, and then the rate"
+
+
 async def test_a_caller_beyond_the_rate_is_told_when_to_come_back_and_others_are_not_held(world: Any) -> None:
     settings = world.parts.settings.model_copy(update={"gateway_rate_limit": 0.5, "gateway_rate_burst": 3})
     app = create_app(replace(world.parts, settings=settings))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lablet_artifacts.manifests import is_manifest, read_manifest
+from lablet_common.bus.streams import used_by
 from lablet_common.resources.kinds import Service
 from lablet_local.chaos import checks
 from lablet_local.chaos.jobs import Ledger, lives, never_twice
@@ -416,7 +417,10 @@ def test_a_seat_that_has_a_place_is_not_given_up_inside_its_slot(
 
 
 def test_a_stream_that_too_few_servers_keep_is_seen() -> None:
-    kept = dict.fromkeys(STREAMS, 3)
-    assert kept_by_all({**kept, "DLQ": 3}, 3).ok
-    assert "EVENTS by 1" in kept_by_all({**kept, "EVENTS": 1}, 3).detail
-    assert "EVENTS by 0" in kept_by_all({name: 3 for name in STREAMS if name != "EVENTS"}, 3).detail
+    kept = {stream.name: 3 for stream in used_by(Service.GATEWAY)}
+    assert {"INGRESS", "DLQ", *STREAMS} < kept.keys()
+    assert kept_by_all({**kept, "SOMEBODYS": 3}, 3).ok
+    for name in (*kept, "SOMEBODYS"):
+        assert f"{name} by 1" in kept_by_all({**kept, name: 1}, 3).detail
+    for name in kept:
+        assert f"{name} by 0" in kept_by_all({other: 3 for other in kept if other != name}, 3).detail

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import yaml
 
+from lablet_common.bus.streams import used_by
 from lablet_common.resources.kinds import Service
 from lablet_local.binaries import BinaryMissing, find_etcd
 from lablet_local.chaos.checks import Forgotten, judge, under_way
@@ -23,7 +24,7 @@ from lablet_local.chaos.load import Load, Seen
 from lablet_local.chaos.network import Network
 from lablet_local.chaos.owners import commits_in
 from lablet_local.chaos.quota import QUOTA_BYTES
-from lablet_local.chaos.schedule import STREAMS, plan
+from lablet_local.chaos.schedule import plan
 from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.checks.stream import kind_at
 from lablet_local.demo.evidence import Evidence, Json, read_events, read_present
@@ -213,8 +214,9 @@ async def _live(
 
 
 def kept_by_all(replicas: Mapping[str, int], servers: int) -> Check:
-    """Each of the streams whose leaders are looked for is kept by every server, so that any one may be lost."""
-    broken = [f"{name} by {replicas.get(name, 0)}" for name in STREAMS if replicas.get(name) != servers]
+    """Each stream there is, and each that the services use, is kept by every server, so that any one may be lost."""
+    names = {stream.name for stream in used_by(Service.GATEWAY)} | replicas.keys()
+    broken = [f"{name} by {replicas.get(name, 0)}" for name in sorted(names) if replicas.get(name) != servers]
     return Check("nats", f"{servers} servers keep every stream", len(replicas), tuple(broken), Harm.LOST)
 
 

@@ -11,12 +11,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from lablet_common.bus import Bus
 from lablet_common.clock import load_clock
 from lablet_common.objects import S3ObjectStore
-from lablet_common.settings import StorageSettings
+from lablet_common.resources.kinds import Service
+from lablet_common.settings import NatsSettings, StorageSettings
 from lablet_common.store import EtcdStore
+from lablet_local.chaos.run import kept_by_all
 from lablet_local.folder import AlreadyRunning
+from lablet_local.members import MANY
 from lablet_local.mesh import LocalMesh
 from lablet_local.supervisor import NotReady, Phase
 
@@ -301,8 +306,21 @@ async def test_wrong_wishes_are_refused_in_one_line(command: Command, tmp_path: 
     assert "Traceback" not in said
 
 
+async def every_stream_is_kept_by_all(mesh: LocalMesh) -> None:
+    """The streams as the gateway makes them of what the mesh tells it."""
+    user, password = mesh.nats_login(Service.GATEWAY)
+    told = int(mesh.members.settings["NATS_REPLICAS"])
+    settings = NatsSettings(url=",".join(mesh.members.nats_urls), user=user, password=SecretStr(password))
+    bus = Bus(settings, Service.GATEWAY, replicas=told)
+    await bus.connect()
+    await bus.close()
+    check = kept_by_all(await mesh.stream_replicas(), MANY)
+    assert check.ok, check.detail
+
+
 async def test_of_three_members_the_one_that_leads_may_die_and_what_was_written_stays(make_mesh: MakeMesh) -> None:
     async with make_mesh(ha=True) as mesh:
+        await every_stream_is_kept_by_all(mesh)
         store = EtcdStore(list(mesh.members.etcd_endpoints))
         leader = await mesh.etcd_leader()
         assert leader is not None

@@ -27,7 +27,7 @@ import uvloop
 from report import options as common
 from report import report
 
-from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
+from lablet_artifacts.keeper import CACHED, Keeper
 from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.publishing import Publisher
 from lablet_artifacts.rendering import Renderer
@@ -37,6 +37,7 @@ from lablet_common.intake import Intake
 from lablet_common.intents import INTENTS
 from lablet_common.objects import S3ObjectStore, digest_of
 from lablet_common.ownership import Fence
+from lablet_common.references import follow_uses
 from lablet_common.requests import accept, build_request, request_key
 from lablet_common.requests import digest_of as body_digest
 from lablet_common.resources.artifact import manifest_key, staging_key
@@ -77,14 +78,15 @@ class Bench:
             data = lab.replace(b"title:", f"title: {number}".encode(), 1)
             key = staging_key("uploads", "default", str(number))
             await self.objects.put(key, data)
+            name = f"lab-{number}" if number else "lab"
             body = {
-                "name": f"lab-{number}" if number else "lab",
+                "name": name,
                 "staging": key,
                 "digest": digest_of(data),
                 "bytes": len(data),
             }
             request = build_request(
-                intent, body["name"], intent.body.model_validate(body), key=request_key("default", "b", "p", str(number)),
+                intent, name, intent.body.model_validate(body), key=request_key("default", "b", "p", str(number)),
                 tenant="default", principal="b", shard="-", digest=body_digest(body), at=NOON,
             )  # fmt: skip
             await accept(self.store, request)
@@ -107,7 +109,7 @@ class Bench:
 
         async def done() -> bool:
             found = (await self.all(ARTIFACT).list()).items
-            return sum(r.role == "rendered" for one in found for r in one.status.references) >= SEATS
+            return bool(sum(r.role == "rendered" for one in found for r in one.status.references) >= SEATS)
 
         async with self.keeper() as keeper:
             return SEATS / await timed(keeper.run, done)
@@ -128,7 +130,9 @@ class Bench:
 
         async def done() -> bool:
             found = (await self.all(ARTIFACT).list()).items
-            return sum(r.role == "collected" for one in found for r in one.status.references) >= SEATS * WORK_FILES
+            return bool(
+                sum(r.role == "collected" for one in found for r in one.status.references) >= SEATS * WORK_FILES
+            )
 
         async with self.keeper() as keeper:
             return SEATS / await timed(keeper.run, done)
@@ -136,7 +140,7 @@ class Bench:
     @asynccontextmanager
     async def keeper(self) -> AsyncIterator[Keeper]:
         caches = Caches(self.store, list(CACHED))
-        add_indexes(caches)
+        follow_uses(caches)
         async with caches:
             await caches.wait_synced()
             yield Keeper(

@@ -17,7 +17,7 @@ import yaml
 from aiohttp import web
 
 from lablet_common.bus.permissions import inbox_prefix
-from lablet_common.testing.etcd import free_ports
+from lablet_common.testing.sinks import serving
 
 pytestmark = [pytest.mark.mesh, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -51,14 +51,8 @@ class Sink:
 @pytest_asyncio.fixture(loop_scope="module")
 async def sink() -> AsyncIterator[tuple[Sink, str]]:
     made = Sink()
-    app = web.Application()
-    app.router.add_post("/hook", made.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    (port,) = free_ports(1)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    yield made, f"http://127.0.0.1:{port}/hook"
-    await runner.cleanup()
+    async with serving(made.take) as url:
+        yield made, f"{url}/hook"
 
 
 async def poison(mesh: Any) -> None:

@@ -22,8 +22,8 @@ import pytest_asyncio
 from aiohttp import web
 
 from lablet_common.secrets import SecretBox
-from lablet_common.testing.etcd import free_ports
 from lablet_common.testing.planted import files_below, found_in
+from lablet_common.testing.sinks import serving
 from lablet_gateway.webhooks.signing import signature
 from lablet_local.binaries import find_etcd
 from lablet_local.demo.evidence import read_present
@@ -95,14 +95,12 @@ class Planted:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def planted(mesh: LocalMesh, open_door: Any) -> AsyncIterator[Planted]:
     hook = Hook()
-    app = web.Application()
-    app.router.add_post("/secret-at-work", hook.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    (port,) = free_ports(1)
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    door = await open_door(mesh, 240)
-    body = {"name": "planted", "sink": f"http://127.0.0.1:{port}/secret-at-work", "types": ["io.lablet.reservation."]}
+    async with serving(hook.take) as url:
+        yield await _plant(mesh, await open_door(mesh, 240), hook, f"{url}/secret-at-work")
+
+
+async def _plant(mesh: LocalMesh, door: Any, hook: Hook, sink: str) -> Planted:
+    body = {"name": "planted", "sink": sink, "types": ["io.lablet.reservation."]}
     made = await door.call("POST", "/subscriptions", json=body)
     key = await door.call("POST", "/keys", json={"name": "planted", "role": "instructor"})
     assert (made.status_code, key.status_code) == (201, 201), (made.text, key.text)
@@ -115,8 +113,7 @@ async def planted(mesh: LocalMesh, open_door: Any) -> AsyncIterator[Planted]:
         if path.suffix in (".password", ".keys", ".token", ".licence-token", ".secret-key"):
             secrets[path.name] = path.read_text().strip().rpartition(":")[2]
     assert len(secrets) >= 15
-    yield Planted(secrets, hook, key.json()["token"])
-    await runner.cleanup()
+    return Planted(secrets, hook, key.json()["token"])
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ import pytest
 
 from lablet_artifacts.keeper import CACHED as ARTIFACT_KINDS
 from lablet_artifacts.keeper import Keeper
-from lablet_artifacts.keeper import add_indexes as add_artifact_indexes
 from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.publishing import infer_spec
 from lablet_artifacts.rendering import Renderer
@@ -23,6 +22,7 @@ from lablet_common.clock import ManualClock
 from lablet_common.intents import INTENTS
 from lablet_common.objects import MemoryObjectStore, put_content
 from lablet_common.ownership import Fence
+from lablet_common.references import follow_uses
 from lablet_common.requests import accept, build_request, digest_of, request_key
 from lablet_common.resources.definition import Definition, DefinitionPhase, DefinitionStatus
 from lablet_common.resources.kinds import (
@@ -201,7 +201,7 @@ async def _serve(stack: contextlib.AsyncExitStack, made: Mesh) -> None:
     await stack.enter_async_context(scheduler)
     await scheduler.wait_synced()
     workers = await _caches(stack, made, WORKER_KINDS, add_indexes)
-    artifacts = await _caches(stack, made, ARTIFACT_KINDS, add_artifact_indexes)
+    artifacts = await _caches(stack, made, ARTIFACT_KINDS, follow_uses)
     settings = {"controller_probe_seconds": 60.0, "resync_seconds": 3600.0} | dict(made.settings)
     made.owner = PoolOwner(
         "default",

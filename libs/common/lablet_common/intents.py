@@ -33,6 +33,7 @@ from lablet_common.resources.reservation import (
     Claim,
     Explanation,
     Hold,
+    ReservationSpec,
     RosterEntry,
     Slot,
 )
@@ -114,6 +115,24 @@ class ReservationRequested(Model):
     roster: tuple[RosterEntry, ...] = ()
     extendable_minutes: _Extendable = 0
     hold: Hold | None = None
+
+    def spec(self) -> ReservationSpec:
+        """Of the reservation that it asks for."""
+        length = timedelta(minutes=self.duration_minutes)
+        return ReservationSpec(
+            definition=self.definition,
+            pools=self.pools,
+            seats=self.seats,
+            start=self.start,
+            end=self.end or (self.start + length if self.start else None),
+            duration_minutes=self.duration_minutes,
+            asap=self.asap,
+            priority=self.priority,
+            worker_selector=self.worker_selector,
+            roster=self.roster,
+            extendable_minutes=self.extendable_minutes,
+            hold=self.hold,
+        )
 
 
 MAX_SIMULATED = 100

@@ -8,7 +8,6 @@ lost, done twice or go unanswered, and the same key always leads to the same Req
 Not guaranteed: an order between shards; a request that is handed on stands last in its new line.
 """
 
-import asyncio
 import base64
 import hashlib
 import json
@@ -28,20 +27,16 @@ from lablet_common.resources.kinds import REQUEST, Kind, inbox_key, inbox_prefix
 from lablet_common.resources.model import Fact, Metadata, Model, Resource
 from lablet_common.resources.request import Problem, Request, RequestPhase, RequestSpec, RequestStatus
 from lablet_common.store.api import (
-    Compacted,
     Compare,
-    EventType,
     Get,
     KeyValue,
     OutcomeUnknown,
     Put,
     Store,
     StoreError,
-    StoreUnavailable,
     Target,
 )
 from lablet_common.store.changes import committed, decode, encode, update_in
-from lablet_common.store.repository import NotFound, Repository
 from lablet_common.store.transaction import Transaction
 
 _log = logging.getLogger(__name__)
@@ -304,33 +299,3 @@ def hand_on_in(txn: Transaction, undecided: Undecided, service: str, shard: str)
 def _take_in(txn: Transaction, undecided: Undecided) -> None:
     txn.require(undecided.pointer.key, mod_revision=undecided.pointer.mod_revision)
     txn.delete(undecided.pointer.key)
-
-
-async def wait_decided(store: Store, tenant: str, request_id: str, timeout: float) -> Request:
-    """Waits up to `timeout` real seconds for the decision and returns the request as it then stands. Raises `NotFound`,
-    `StoreUnavailable`."""
-    requests: Repository[Request] = Repository(store, REQUEST)
-    latest = await requests.require(request_id, tenant)
-    try:
-        async with asyncio.timeout(timeout):
-            while not latest.is_final:
-                try:
-                    latest = await _next_state(store, latest)
-                except Compacted:
-                    latest = await requests.require(request_id, tenant)
-    except TimeoutError:
-        _log.debug("still undecided", extra={"request": request_id})
-    return latest
-
-
-async def _next_state(store: Store, request: Request) -> Request:
-    """The state that follows the one that was read."""
-    key = REQUEST.key_of(request)
-    async with store.watch(key, start_revision=request.revision + 1) as batches:
-        async for batch in batches:
-            for event in batch.events:
-                if event.kv.key == key and event.type is EventType.DELETE:
-                    raise NotFound(REQUEST.name, request.id)
-                if event.kv.key == key:
-                    return cast("Request", decode(REQUEST, event.kv))
-    raise StoreUnavailable("the watch has ended")

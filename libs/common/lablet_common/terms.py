@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from lablet_common.resources.model import Labels, Minute, Model, Name, fault
 from lablet_common.resources.reservation import MAX_SEATS, ReservationSpec, RosterEntry
-from lablet_common.resources.series import Day
+from lablet_common.resources.series import Day, SeriesSpec
 
 _Seats = Annotated[int, Field(ge=1, le=MAX_SEATS)]
 _Minutes = Annotated[int, Field(ge=1, le=527_040)]
@@ -71,6 +71,17 @@ class SeriesRequested(Model):
     mode: Literal["all", "fits"] = "all"
     template: ReservationSpec
     labels: Labels = {}
+
+    def spec(self) -> SeriesSpec:
+        """Of the series that it asks for."""
+        return SeriesSpec(
+            rule=self.rule,
+            timezone=self.timezone,
+            first=self.first,
+            except_dates=self.except_dates,
+            mode=self.mode,
+            template=self.template,
+        )
 
 
 class SeriesChange(Model):

@@ -4,7 +4,6 @@ An accepted reservation is found from the moment of its acceptance, on every rep
 the request that would make it, then (when that has been decided in between) the resource again. It is never 404.
 """
 
-from datetime import timedelta
 from typing import Any, cast
 
 from lablet_common.intents import ReservationRequested
@@ -12,12 +11,7 @@ from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, REQUEST, RESERVATION
 from lablet_common.resources.model import Metadata, Move
 from lablet_common.resources.request import Request, RequestPhase
-from lablet_common.resources.reservation import (
-    Reservation,
-    ReservationPhase,
-    ReservationSpec,
-    ReservationStatus,
-)
+from lablet_common.resources.reservation import Reservation, ReservationPhase, ReservationStatus
 from lablet_gateway import problems, reads
 from lablet_gateway.caller import Caller
 from lablet_gateway.parts import Parts
@@ -66,23 +60,6 @@ async def instance(
 def promised(request: Request) -> Reservation:
     """The reservation that an undecided (or refused) request stands for: Pending, or Rejected with the reason."""
     asked = ReservationRequested.model_validate(request.spec.data)
-    end = asked.end
-    if end is None and asked.start is not None:
-        end = asked.start + timedelta(minutes=asked.duration_minutes)
-    spec = ReservationSpec(
-        definition=asked.definition,
-        pools=asked.pools,
-        seats=asked.seats,
-        start=asked.start,
-        end=end,
-        duration_minutes=asked.duration_minutes,
-        asap=asked.asap,
-        priority=asked.priority,
-        worker_selector=asked.worker_selector,
-        roster=asked.roster,
-        extendable_minutes=asked.extendable_minutes,
-        hold=asked.hold,
-    )
     metadata = Metadata(
         id=asked.id,
         uid=request.metadata.uid,
@@ -93,7 +70,7 @@ def promised(request: Request) -> Reservation:
         resource_version=request.metadata.resource_version,
         correlation_id=request.metadata.correlation_id,
     )
-    return Reservation(metadata=metadata, spec=spec, status=_status(request))
+    return Reservation(metadata=metadata, spec=asked.spec(), status=_status(request))
 
 
 def _status(request: Request) -> ReservationStatus:

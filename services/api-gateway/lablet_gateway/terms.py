@@ -12,7 +12,7 @@ from lablet_common.resources.kinds import POOL, REQUEST, SERIES
 from lablet_common.resources.model import Metadata, Model
 from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.resources.reservation import ReservationSpec
-from lablet_common.resources.series import Series, SeriesPhase, SeriesSpec, SeriesStatus
+from lablet_common.resources.series import Series, SeriesPhase, SeriesStatus
 from lablet_common.store import Get
 from lablet_common.terms import SeriesCancel, SeriesChange, SeriesCreate, SeriesRequested
 from lablet_gateway import problems, reads
@@ -138,7 +138,6 @@ async def _promised(parts: Parts, tenant: str, series_id: str) -> Series | None:
         resource_version=request.metadata.resource_version,
         correlation_id=request.metadata.correlation_id,
     )
-    spec = SeriesSpec.model_validate(asked.model_dump(exclude={"id", "owner", "labels"}))
     more: dict[str, Any] = {"reason": "Accepted", "message": "accepted, waits for the scheduler"}
     status = SeriesStatus(phase=SeriesPhase.PENDING, pool=request.spec.shard, **more)
-    return Series(metadata=metadata, spec=spec, status=status)
+    return Series(metadata=metadata, spec=asked.spec(), status=status)

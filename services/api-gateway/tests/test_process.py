@@ -27,6 +27,7 @@ from lablet_common.store import EtcdStore
 from lablet_common.store.repository import Repository
 from lablet_common.testing.etcd import EtcdServer, find_etcd, free_ports
 from lablet_common.testing.nats import NatsServer, find_nats_server
+from lablet_common.testing.sinks import serving
 
 pytestmark = [
     pytest.mark.integration,
@@ -292,17 +293,11 @@ async def test_a_subscription_is_served_and_what_its_sink_refused_is_sent_again(
         taken.put_nowait(json.loads(await request.read()))
         return web.Response(status=204)
 
-    app = web.Application()
-    app.router.add_post("/", take)
-    runner = web.AppRunner(app)
-    await runner.setup()
     connection = await mesh.everything()
     js = connection.jetstream()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        sink = f"http://127.0.0.1:{runner.addresses[0][1]}/"
-        async with asyncio.timeout(40):
-            made = await mesh.client.post("/api/v1/subscriptions", json={"name": "lms", "sink": sink,
+        async with serving(take) as sink, asyncio.timeout(40):
+            made = await mesh.client.post("/api/v1/subscriptions", json={"name": "lms", "sink": f"{sink}/",
                                           "types": ["io.lablet.request.accepted"], "subjects": ["request/"]})  # fmt: skip
             assert made.status_code == 201, made.text
             subject = f"request/{(await mesh.book()).json()['metadata']['id']}"
@@ -335,7 +330,6 @@ async def test_a_subscription_is_served_and_what_its_sink_refused_is_sent_again(
                 assert [c.name for c in await js.consumers_info(stream) if (c.name or "").startswith("webhook-")] == []
     finally:
         await connection.close()
-        await runner.cleanup()
 
 
 @pytest.mark.parametrize("mesh", [{"GATEWAY_DRAIN_SECONDS": "1.5"}], indirect=True)

@@ -30,6 +30,7 @@ from lablet_common.resources.kinds import ownership_key
 from lablet_common.secrets import SecretBox
 from lablet_common.store import Transaction
 from lablet_common.telemetry.metrics import DEAD_LETTERED, EVENT_HANDLING, REGISTRY
+from lablet_common.testing.sinks import serving
 from lablet_gateway.app import create_app
 from lablet_gateway.deadletters import redelivery_subject
 from lablet_gateway.webhooks.addresses import SinkRefused, check_address, check_sink, check_url
@@ -72,17 +73,9 @@ class SinkServer:
 @pytest.fixture
 async def sink() -> AsyncIterator[SinkServer]:
     server = SinkServer()
-    app = web.Application()
-    app.router.add_post("/{tail:.*}", server.take)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        server.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    async with serving(server.take) as url:
+        server.url = f"{url}/hook"
         yield server
-    finally:
-        await runner.cleanup()
 
 
 @dataclass
@@ -665,14 +658,8 @@ async def test_a_sink_that_says_when_to_come_back_is_left_alone_until_then(desk:
         sink.tries.append({})
         return web.Response(status=429, headers={"Retry-After": "600"})
 
-    app = web.Application()
-    app.router.add_post("/", busy)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        await desk.subscribe(f"http://127.0.0.1:{runner.addresses[0][1]}/")
+    async with serving(busy) as url:
+        await desk.subscribe(f"{url}/")
         async with desk.serving():
             await desk.publish(*(desk.world.reservation(f"rsv-{n}") for n in range(40)))
             await until(lambda: sink.tries)
@@ -680,5 +667,3 @@ async def test_a_sink_that_says_when_to_come_back_is_left_alone_until_then(desk:
             seen = len(sink.tries)
             await desk.pass_time(timedelta(seconds=590), timedelta(seconds=59))
             assert len(sink.tries) == seen
-    finally:
-        await runner.cleanup()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lablet_artifacts.archive import Archiver
 from lablet_artifacts.deleting import Deleter
-from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
+from lablet_artifacts.keeper import CACHED, Keeper
 from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.patience import with_patience
 from lablet_artifacts.publishing import Publisher
@@ -21,7 +21,7 @@ from lablet_common.events import subjects
 from lablet_common.intake import Decision, Intake, verb_of
 from lablet_common.objects import ObjectStore, S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
-from lablet_common.references import uses_of
+from lablet_common.references import follow_uses, uses_of
 from lablet_common.requests import Undecided
 from lablet_common.resources.artifact import Artifact, ArtifactPhase
 from lablet_common.resources.kinds import ARTIFACT, KINDS, Service, owned_by
@@ -41,7 +41,7 @@ class ArtifactService:
         self._runtime = runtime
         self._settings = settings
         self._caches = Caches(runtime.store, list(CACHED))
-        add_indexes(self._caches)
+        follow_uses(self._caches)
         self._objects = objects or S3ObjectStore(settings.storage)
         self._leftovers = Leftovers()
         self._alone: Alone = {}

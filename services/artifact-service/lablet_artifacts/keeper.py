@@ -18,7 +18,7 @@ from lablet_common.clock import Clock
 from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, ObjectStoreError, ObjectStoreUnavailable
 from lablet_common.ownership import Fence
 from lablet_common.reconcile import Again, Reconciler
-from lablet_common.references import Use, follow_uses, uses_of
+from lablet_common.references import Use, uses_of
 from lablet_common.resources.artifact import ArtifactRole, Reference, manifest_key
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance, InstancePhase, Staged
@@ -183,8 +183,3 @@ def _telling(what: str, instance: Instance) -> AbstractContextManager[None]:
     """A span around work on an instance's files, with a link to its reservation's story."""
     words = {"lablet.instance.id": instance.id, "lablet.reservation.id": instance.spec.reservation}
     return spans.together(what, [instance.metadata.trace_parent], words)
-
-
-def add_indexes(caches: Caches) -> None:
-    """What the keeper finds by something else than the id."""
-    follow_uses(caches)

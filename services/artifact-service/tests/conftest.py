@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lablet_artifacts.deleting import Deleter
-from lablet_artifacts.keeper import CACHED, Keeper, add_indexes
+from lablet_artifacts.keeper import CACHED, Keeper
 from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.patience import with_patience
 from lablet_artifacts.publishing import Publisher
@@ -22,7 +22,7 @@ from lablet_common.intake import Intake
 from lablet_common.intents import INTENTS
 from lablet_common.objects import MemoryObjectStore, digest_of
 from lablet_common.ownership import Fence
-from lablet_common.references import Use, all_references
+from lablet_common.references import Use, all_references, follow_uses
 from lablet_common.requests import accept, build_request, request_key
 from lablet_common.requests import digest_of as body_digest
 from lablet_common.resources.artifact import manifest_key, staging_key
@@ -229,7 +229,7 @@ class Shelf:
     ) -> asyncio.Task[None]:
         """A keeper that has just taken over; with the `leftovers` of an earlier one, in the same process."""
         caches = Caches(self.store, list(CACHED))
-        add_indexes(caches)
+        follow_uses(caches)
         await self._life.enter_async_context(caches)
         await caches.wait_synced()
         files = objects or self.objects

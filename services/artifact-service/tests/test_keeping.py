@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from lablet_artifacts.keeper import CACHED, add_indexes
+from lablet_artifacts.keeper import CACHED
 from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.references import References, keep
 from lablet_common.objects import MemoryObjectStore, ObjectStoreError, digest_of
 from lablet_common.ownership import NotOwner
-from lablet_common.references import uses_of
+from lablet_common.references import follow_uses, uses_of
 from lablet_common.resources.artifact import ArtifactSpec, Reference, object_key
 from lablet_common.resources.instance import InstancePhase
 from lablet_common.resources.kinds import ARTIFACT, INSTANCE, ownership_key
@@ -191,7 +191,7 @@ async def test_what_hundreds_share_is_not_walked_through_for_each_of_them(shelf:
     """The soak's find: every look at every instance that had ended went through the references of all of them."""
     await shelf.publish("small", small)
     caches = Caches(shelf.store, list(CACHED))
-    add_indexes(caches)
+    follow_uses(caches)
     references = References(shelf.store, await shelf.fence())
     for name in ("ins-a-1", "ins-b-1"):
         for role, content in (("rendered", name.encode()), ("collected", b"alike")):

@@ -15,7 +15,7 @@ from lablet_common.intents import ReservationRequested
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.model import Metadata, format_time
 from lablet_common.resources.request import Problem, Request
-from lablet_common.resources.reservation import Reservation, ReservationPhase, ReservationSpec, ReservationStatus
+from lablet_common.resources.reservation import Reservation, ReservationPhase, ReservationStatus
 from lablet_common.resources.series import Series
 from lablet_scheduler import engine
 from lablet_scheduler.state import PoolState
@@ -135,21 +135,7 @@ def draft_of(request: Request, asked: ReservationRequested) -> Reservation:
         correlation_id=request.metadata.correlation_id or request.id,
         trace_parent=request.spec.trace_parent,
     )
-    spec = ReservationSpec(
-        definition=asked.definition,
-        pools=asked.pools,
-        seats=asked.seats,
-        start=asked.start,
-        end=asked.end or (asked.start + timedelta(minutes=asked.duration_minutes) if asked.start else None),
-        duration_minutes=asked.duration_minutes,
-        asap=asked.asap,
-        priority=asked.priority,
-        worker_selector=asked.worker_selector,
-        roster=asked.roster,
-        extendable_minutes=asked.extendable_minutes,
-        hold=asked.hold,
-    )
-    return Reservation(metadata=metadata, spec=spec, status=ReservationStatus(phase=ReservationPhase.PENDING))
+    return Reservation(metadata=metadata, spec=asked.spec(), status=ReservationStatus(phase=ReservationPhase.PENDING))
 
 
 def find_in_turn(

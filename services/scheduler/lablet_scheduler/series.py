@@ -22,7 +22,6 @@ from lablet_common.resources.series import (
     OccurrenceState,
     Series,
     SeriesPhase,
-    SeriesSpec,
     SeriesStage,
     SeriesStatus,
     SeriesWork,
@@ -85,17 +84,9 @@ def begin(request: Request, asked: SeriesRequested, pool: str) -> Series:
         correlation_id=request.metadata.correlation_id or request.id,
         trace_parent=request.spec.trace_parent,
     )
-    spec = SeriesSpec(
-        rule=asked.rule,
-        timezone=asked.timezone,
-        first=asked.first,
-        except_dates=asked.except_dates,
-        mode=asked.mode,
-        template=asked.template,
-    )
     work = SeriesWork(request=request.id, stage=SeriesStage.PLACING, pool=pool, left=tuple(one.date for one in dates))
     status = SeriesStatus(phase=SeriesPhase.PENDING, pool=pool, occurrences=dates, work=work)
-    return Series(metadata=metadata, spec=spec, status=status).observed(cause=request.spec.event_id)
+    return Series(metadata=metadata, spec=asked.spec(), status=status).observed(cause=request.spec.event_id)
 
 
 def begin_change(series: Series, request: Request, asked: SeriesChange, now: datetime) -> Series:

@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from lablet_local.demo.record import value_of
 from lablet_local.mesh import LocalMesh
 from lablet_local.messaging import OBSERVER
 
@@ -135,7 +136,7 @@ def _range(endpoint: str, revision: int | None) -> dict[str, Json | str]:
     host, _, port = endpoint.rpartition(":")
     client = etcd3.Client(host, int(port), timeout=10)
     found = client.range(f"{_PREFIX}/", prefix=True, revision=revision)
-    return {_relative(_bytes(pair.key)): _value(_bytes(pair.value)) for pair in found.kvs or ()}
+    return {_relative(_bytes(pair.key)): value_of(_bytes(pair.value)) for pair in found.kvs or ()}
 
 
 async def read_history(endpoint: str) -> tuple[Change, ...]:
@@ -173,7 +174,7 @@ def changes_in(result: Json) -> list[Change]:
     for event in result.get("events", ()):
         kv = event["kv"]
         deleted = event.get("type") == "DELETE"
-        value = None if deleted else _value(base64.b64decode(kv.get("value", "")))
+        value = None if deleted else value_of(base64.b64decode(kv.get("value", "")))
         found.append(Change(int(kv["mod_revision"]), _relative(base64.b64decode(kv["key"])), value))
     return found
 
@@ -238,15 +239,6 @@ def read_event(headers: dict[str, str], payload: bytes, place: int) -> Told:
 
 def _relative(key: bytes) -> str:
     return key.decode().removeprefix(_PREFIX)
-
-
-def _value(raw: bytes) -> Json | str:
-    text = raw.decode("utf-8", "replace")
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return text
-    return found if isinstance(found, dict) else text
 
 
 def _b64(text: str) -> str:

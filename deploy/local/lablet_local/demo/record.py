@@ -49,7 +49,7 @@ class Recorder:
                 for event in batch.events:
                     deleted = event.type is EventType.DELETE
                     self._take(
-                        Commit(event.kv.mod_revision, event.kv.key, None if deleted else _value(event.kv.value), now)
+                        Commit(event.kv.mod_revision, event.kv.key, None if deleted else value_of(event.kv.value), now)
                     )
                 self.revision = max(self.revision, batch.revision)
                 if batch.events:
@@ -76,7 +76,8 @@ class Recorder:
         ]
 
 
-def _value(raw: bytes) -> Json | str:
+def value_of(raw: bytes) -> Json | str:
+    """A stored value: a document, or else its text."""
     text = raw.decode("utf-8", "replace")
     try:
         found = json.loads(text)

@@ -12,7 +12,6 @@ from typing import Any
 
 from lablet_artifacts.keeper import CACHED as ARTIFACT_KINDS
 from lablet_artifacts.keeper import Keeper
-from lablet_artifacts.keeper import add_indexes as add_artifact_indexes
 from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.rendering import Renderer
 from lablet_common.bridge import Bridge
@@ -20,6 +19,7 @@ from lablet_common.events import Outgoing
 from lablet_common.intake import Intake
 from lablet_common.objects import ObjectStoreUnavailable
 from lablet_common.ownership import Fence, Ownership
+from lablet_common.references import follow_uses
 from lablet_common.resources.kinds import (
     DEFINITION,
     INSTANCE,
@@ -137,7 +137,7 @@ class Process:
             case Service.WORKERS:
                 return self._caches(WORKER_KINDS, add_indexes), self._control
             case _:
-                return self._caches(ARTIFACT_KINDS, add_artifact_indexes), self._keep
+                return self._caches(ARTIFACT_KINDS, follow_uses), self._keep
 
     def _caches(self, kinds: Sequence[Kind], prepare: Callable[[Caches], None]) -> Caches:
         caches = Caches(self._store, kinds, resync_seconds=_RELIST_SECONDS)

@@ -19,14 +19,13 @@ from lablet_common.requests import (
     new_ids,
     refuse_in,
     request_key,
-    wait_decided,
 )
 from lablet_common.resources import Problem, Request, WorkerTemplate
 from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION, inbox_prefix
 from lablet_common.resources.request import RequestPhase
 from lablet_common.store import Conflict, MemoryStore, OutcomeUnknown, Store, StoreUnavailable, Transaction
 from lablet_common.store.changes import create_in
-from lablet_common.store.repository import NotFound, Repository
+from lablet_common.store.repository import Repository
 
 AT = datetime(2027, 3, 1, 7, 5, tzinfo=UTC)
 BY = "/lablet/scheduler"
@@ -144,7 +143,7 @@ async def test_a_decision_writes_outcome_and_resource_together(
     create_in(txn, template)
     decide_in(txn, waiting, resource=template, **DECIDED)
     await txn.commit(store)
-    outcome = await wait_decided(store, "acme", accepted.request.id, timeout=0)
+    outcome = await Repository(store, REQUEST).require(accepted.request.id, "acme")
     assert outcome.status.phase is RequestPhase.DECIDED
     assert outcome.status.resource == "template/made"
     assert outcome.status.resource_phase == "Active"
@@ -164,7 +163,7 @@ async def test_a_refusal_carries_its_problem(store: Store, inbox: Inbox, make_re
     txn = Transaction()
     refuse_in(txn, waiting, at=AT, by=BY, problem=problem)
     await txn.commit(store)
-    outcome = await wait_decided(store, "acme", accepted.request.id, timeout=0)
+    outcome = await Repository(store, REQUEST).require(accepted.request.id, "acme")
     assert outcome.status.phase is RequestPhase.REFUSED
     assert outcome.status.problem == problem
     assert await inbox.pending() == []
@@ -296,24 +295,3 @@ async def test_a_decision_without_an_answer_is_found_done_when_looked_at_again(
     with pytest.raises(OutcomeUnknown):
         await txn.commit(memory)
     assert await inbox.pending() == []
-
-
-async def test_waiting_ends_with_the_decision(
-    store: Store, inbox: Inbox, make_request: Make, background: Callable[..., asyncio.Task[Any]]
-) -> None:
-    accepted = await accept(store, make_request("k"))
-    waiting = background(wait_decided(store, "acme", accepted.request.id, timeout=5))
-    txn = Transaction()
-    decide_in(txn, (await inbox.pending())[0], **DECIDED)
-    await txn.commit(store)
-    assert (await waiting).status.phase is RequestPhase.DECIDED
-
-
-async def test_waiting_in_vain_returns_the_undecided_request(store: Store, make_request: Make) -> None:
-    accepted = await accept(store, make_request("k"))
-    assert await wait_decided(store, "acme", accepted.request.id, timeout=0.05) == accepted.request
-
-
-async def test_waiting_for_an_unknown_request_says_so(store: Store) -> None:
-    with pytest.raises(NotFound):
-        await wait_decided(store, "acme", "req-unknown", timeout=1)

@@ -98,8 +98,8 @@ async def _licensed(worker: Worker, busy: bool, around: Surroundings) -> Outcome
     message = f"registration {state.registration}, authorization {state.authorization}"
     if known is None:
         conditions = worker.with_condition(UNLICENSED, True, at=now, reason="OutOfCompliance", message=message)
-        known_quota = before or worker.status.last_license
-        told = License(status=state.authorization, node_quota=known_quota.node_quota if known_quota else None)
+        latest = before or worker.status.last_license
+        told = License(status=state.authorization, node_quota=latest.node_quota if latest else None)
         return Outcome(worker.observed(conditions=conditions, license=told, last_license=seen(told, now)))
     if not busy and now - known.since >= around.unknown:
         return fail(worker, "LicenseLost", f"out of compliance since {known.since.isoformat()}: {message}", around)

@@ -57,7 +57,7 @@ down: $(READY) ## stops a mesh that `make up` left running
 lint: $(READY) ## ruff, mypy (strict), import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(SOURCES)
+	$(BIN)/mypy $(SOURCES) bench
 	$(BIN)/lint-imports --no-cache
 
 format: $(READY) ## ruff's own order

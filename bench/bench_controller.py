@@ -18,6 +18,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from report import options as common
 from report import report
@@ -83,14 +84,18 @@ async def wait_for(what: str, met: Callable[[], bool], seconds: float = 120) -> 
         await asyncio.sleep(0.05)
 
 
+async def no_closed_ports(host: str, ports: Any, timeout: float) -> dict[str, str]:  # noqa: ARG001 - its signature
+    return {}
+
+
+def every_port_answers() -> None:
+    """From now on, in this process."""
+    patch("lablet_workers.labs.closed_ports", no_closed_ports).start()
+
+
 async def measure() -> dict[str, float]:
     made = harness()
-    import lablet_workers.labs
-
-    async def answering(host: str, ports: Any, timeout: float) -> dict[str, str]:  # noqa: ARG001 - its signature
-        return {}
-
-    lablet_workers.labs.closed_ports = answering
+    every_port_answers()
     now = made.datetime.now(made.UTC).replace(microsecond=0)
     fleet = made.Fleet(clock=ScaledClock(ClockOrigin(real=now, lab=made.MORNING, speed=SPEED)), runtimes=SlowRuntimes())
     fleet.settings = {"controller_probe_seconds": 2.0, "resync_seconds": 30.0}

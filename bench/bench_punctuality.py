@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from report import options as common
 from report import report
@@ -145,13 +146,6 @@ def twins() -> Any:
 async def live(days: int, seed: int, *, failing: float = FAILING, **pool: int) -> Month:
     """So many days from a Monday on; nothing happens at weekends. `pool` wins over what pools have by default."""
     made = twins()
-    import lablet_workers.fleet
-    import lablet_workers.labs
-
-    real = lablet_workers.labs.closed_ports, lablet_workers.fleet._SLOW_SECONDS
-    lablet_workers.labs.closed_ports = made.no_closed_ports
-    # how long planning takes on this machine must not decide what the month sees
-    lablet_workers.fleet._SLOW_SECONDS = float("inf")
     clock = ManualClock(MONDAY)
     cloud = DrawnCloud(clock, seed, failing)
     settings = {
@@ -169,17 +163,21 @@ async def live(days: int, seed: int, *, failing: float = FAILING, **pool: int) -
     usual = PoolSpec(template="sim", max=6)
     defaults = usual.model_dump(include={"max", "preparation_minutes", "boot_reserve_minutes"})
     month = Month(boots=cloud.boots)
+    # how long planning takes on this machine must not decide what the month sees
+    patient = patch("lablet_workers.fleet._SLOW_SECONDS", float("inf"))
+    running = made.running(cloud, clock, template=template, pool=defaults | pool, settings=settings)
     try:
-        async with made.running(cloud, clock, template=template, pool=defaults | pool, settings=settings) as mesh:
-            await mesh.publish("ospf-basics")
-            for day in range(days):
-                if day % 7 < 5:
+        with patient, patch("lablet_workers.labs.closed_ports", made.no_closed_ports):
+            async with running as mesh:
+                await mesh.publish("ospf-basics")
+                for day in range(days):
+                    if day % 7 >= 5:
+                        continue
                     await _one_day(mesh, clock, MONDAY + timedelta(days=day), month)
                     print(f"day {day + 1}: {month.labs} labs, {len(month.late)} late", file=sys.stderr, flush=True)
     finally:
         await cloud.close()
         month.worker_hours = cloud.powered / timedelta(hours=1)
-        lablet_workers.labs.closed_ports, lablet_workers.fleet._SLOW_SECONDS = real
     return month
 
 

@@ -28,6 +28,8 @@ from quality import checker, instances, loads, planners, record, rivals
 from report import options as common
 from report import report
 
+from lablet_scheduler.engine import Calendar
+
 SMALL = 200
 LARGE = 50
 ORDERS = 10
@@ -41,7 +43,11 @@ TRACES = Path(__file__).resolve().parents[2] / "shared" / "traces"
 
 def small(most: int) -> dict[str, float]:
     known = [row for _, row in sorted(record.read()["small"].items()) if row["proven"]]
-    pure_gaps, online_gaps, gaps, seconds, passed_over = [], [], [], [], 0
+    pure_gaps: list[float] = []
+    online_gaps: list[float] = []
+    gaps: list[float] = []
+    seconds: list[float] = []
+    passed_over = 0
     in_order: list[float] = []
     hindsight: list[float] = []
     moves: list[int] = []
@@ -102,7 +108,7 @@ def small(most: int) -> dict[str, float]:
     }
 
 
-def other_orders(instance: instances.Instance) -> Iterator[planners.Calendar]:
+def other_orders(instance: instances.Instance) -> Iterator[Calendar]:
     """The same requests placed online in random orders, those in which one is refused left out."""
     rng = random.Random(instance.seed)
     for _ in range(ORDERS):
@@ -114,7 +120,10 @@ def other_orders(instance: instances.Instance) -> Iterator[planners.Calendar]:
 
 def large(most: int) -> dict[str, float]:
     known = [row for _, row in sorted(record.read()["large"].items())]
-    pure_gaps, online_gaps, gaps, worse, passed_over = [], [], [], 0, 0
+    pure_gaps: list[float] = []
+    online_gaps: list[float] = []
+    gaps: list[float] = []
+    worse = passed_over = 0
     for row in known:
         if len(gaps) == most:
             break
@@ -149,7 +158,7 @@ def large(most: int) -> dict[str, float]:
     }
 
 
-def gap(instance: instances.Instance, calendar: planners.Calendar, best: int) -> float:
+def gap(instance: instances.Instance, calendar: Calendar, best: int) -> float:
     return 100 * (checker.cost(instance, planners.assignment(calendar)) / best - 1)
 
 

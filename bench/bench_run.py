@@ -24,6 +24,7 @@ from load import Http, expect, for_seconds, saturate
 from report import options as common
 from report import report
 
+from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, RESERVATION
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store import EtcdStore
@@ -103,8 +104,8 @@ async def measure(options: argparse.Namespace, folder: Path) -> Mapping[str, obj
 
 async def run_twice(store: EtcdStore) -> int:
     """Jobs that have more than one attempt."""
-    found = (await Repository(store, INSTANCE).list()).items
-    return sum(1 for one in found if len(one.status.attempts) > 1)
+    instances: Repository[Instance] = Repository(store, INSTANCE)
+    return sum(1 for one in (await instances.list()).items if len(one.status.attempts) > 1)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
+from datetime import datetime
 from pathlib import Path
 
 warnings.simplefilter("ignore")
@@ -118,9 +119,7 @@ def put_before(work: Workload, hosts: list[str]) -> None:
             )
 
 
-def parsed(moment):
-    from datetime import datetime
-
+def parsed(moment: str) -> datetime:
     return datetime.strptime(moment, "%Y-%m-%dT%H:%M")  # noqa: DTZ007 - Blazar's are naive and UTC
 
 
@@ -154,7 +153,7 @@ def main() -> None:
                 made = manager.create_lease(lease)
             except exceptions.NotEnoughHostsAvailable:
                 return False
-            return made["status"] == status.lease.PENDING
+            return bool(made["status"] == status.lease.PENDING)
 
         cpu = time.process_time()
         with context.BlazarContext(user_id="user", project_id="project"):

@@ -39,7 +39,8 @@ def cost(instance: Instance, assignment: Assignment) -> int:
 
 
 def _on_minutes(instance: Instance, needed: set[int]) -> int:
-    total, last = 0, None
+    total = 0
+    last: int | None = None
     for minute in sorted(needed):
         rest = None if last is None else minute - last - 1
         if rest is None or rest > instance.bridge:

@@ -18,11 +18,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from bench_controller import harness
+from bench_controller import every_port_answers, harness
 
 from lablet_common.clock import ClockOrigin, ScaledClock
 from lablet_common.ownership import Fence
-from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, Service, ownership_key
+from lablet_common.resources.kinds import (
+    DEFINITION,
+    INSTANCE,
+    POOL,
+    RESERVATION,
+    TEMPLATE,
+    Kind,
+    Service,
+    ownership_key,
+)
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import PoolSpec, PoolStatus, SimpleStatus, TemplateSpec, WorkerPool, WorkerTemplate
@@ -48,15 +57,11 @@ def serve(endpoint: str, pools: Sequence[str], real: datetime, lab: datetime) ->
 
 
 async def _serve(endpoint: str, pools: Sequence[str], clock: ScaledClock) -> None:
-    import lablet_workers.labs
     from lablet_workers.controller import CACHED, PoolController, add_indexes
     from lablet_workers.estate import Estate
     from lablet_workers.settings import WorkerControllerSettings
 
-    async def answering(host: str, ports: Any, timeout: float) -> dict[str, str]:  # noqa: ARG001 - its signature
-        return {}
-
-    lablet_workers.labs.closed_ports = answering
+    every_port_answers()
     store = EtcdStore([endpoint])
     fleet = harness().Fleet(store=store, clock=clock)
     caches = Caches(store, list(CACHED))
@@ -99,23 +104,28 @@ async def _clerk(fleet: Any, instances: Cache[Any], pools: Sequence[str]) -> Non
 
 async def _seed(store: EtcdStore, now: datetime) -> int:
     """Pools, definition and one reservation of as many seats as a pool has labs; how many labs that is."""
+
+    async def put(kind: Kind, resource: Any) -> None:
+        repository: Repository[Any] = Repository(store, kind)
+        await repository.create(resource)
+
     capacity = {"cpu_cores": 32, "memory_gb": 64, "storage_gb": 500}
     shape = {"instance_type": "sim", "capacity": capacity, "license": "ENTERPRISE"}
     template = TemplateSpec.model_validate({**shape, "max_nodes": 40, "boot_minutes": BOOT_MINUTES})
     about = Metadata(id="sim", uid="t", created_at=now)
-    await Repository(store, TEMPLATE).create(WorkerTemplate(metadata=about, spec=template, status=SimpleStatus()))
+    await put(TEMPLATE, WorkerTemplate(metadata=about, spec=template, status=SimpleStatus()))
     needs = {"cpuCores": 1, "memoryGb": 1, "nodeCount": 1}
     lab = {"name": "lab", "version": "1.0.0", "topology": {"digest": "0" * 64, "bytes": 1}, "requirements": needs}
     metadata = {"id": "lab@1.0.0", "uid": "d", "createdAt": now}
     published = {"metadata": metadata, "spec": lab, "status": {"phase": "Published"}}
-    await Repository(store, DEFINITION).create(DEFINITION.model.model_validate(published))
+    await put(DEFINITION, DEFINITION.model.model_validate(published))
     labs = 0
     for pool, workers in POOLS.items():
         spec = PoolSpec(template="sim", max=workers, preparation_minutes=0, turnaround_minutes=0)
         about = Metadata(id=pool, uid=pool, created_at=now)
-        await Repository(store, POOL).create(WorkerPool(metadata=about, spec=spec, status=PoolStatus()))
+        await put(POOL, WorkerPool(metadata=about, spec=spec, status=PoolStatus()))
         for number in range(LABS_EACH):
-            await Repository(store, RESERVATION).create(_reservation(pool, workers, number, now))
+            await put(RESERVATION, _reservation(pool, workers, number, now))
             labs += workers
     return labs
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_controller import harness, wait_for
+from bench_controller import every_port_answers, harness, wait_for
 
 from lablet_common.clock import ClockOrigin, ScaledClock
 from lablet_common.resources.kinds import INSTANCE, POOL, TEMPLATE, WORKER
@@ -75,12 +75,7 @@ class _Region:
     """A pool with its controller, and the words of this benchmark."""
 
     def __init__(self, store: EtcdStore, made: Any) -> None:
-        import lablet_workers.labs
-
-        async def answering(host: str, ports: Any, timeout: float) -> dict[str, str]:  # noqa: ARG001 - its signature
-            return {}
-
-        lablet_workers.labs.closed_ports = answering
+        every_port_answers()
         self.store = store
         self.morning = made.MORNING
         now = made.datetime.now(made.UTC).replace(microsecond=0)

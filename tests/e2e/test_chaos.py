@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from lablet_common.resources.kinds import Service
+from lablet_local.chaos.links import plan_links
 from lablet_local.chaos.network import service_of
 from lablet_local.chaos.run import LEASE_TTL, Verdict, run_seed, service_replicas
-from lablet_local.chaos.schedule import A_MACHINE, OF_MANY, SERVERS, Kind, plan
+from lablet_local.chaos.schedule import A_MACHINE, CLOUD, MACHINES, OF_MANY, SERVERS, Kind, plan
 
 pytestmark = [pytest.mark.mesh, pytest.mark.timeout(240)]
 LAB = Path(__file__).resolve().parents[2] / "examples" / "labs" / "ospf-basics.yaml"
@@ -37,6 +38,10 @@ def test_these_seeds_break_everything_that_one_mesh_can() -> None:
     callers = {fault.target.partition("→")[0] for fault in faults if "→" in fault.target}
     assert {*Service} <= {caller if caller in set(Service) else service_of(caller) for caller in callers}
     assert callers & set(replicas), "one replica alone"
+    beside = [fault for seed in SEEDS for fault in plan_links(seed, SECONDS, replicas)]
+    kinds = (Kind.CUT, Kind.SWALLOW, Kind.DELAY)
+    assert {fault.name for fault in beside} == {f"{kind} {link}" for kind in kinds for link in (CLOUD, MACHINES)}
+    assert max(fault.seconds for fault in beside) > SECONDS, "a worker that is given up"
 
 
 @pytest.mark.parametrize("seed", [int(os.environ["CHAOS_SEED"])] if "CHAOS_SEED" in os.environ else SEEDS)

@@ -10,7 +10,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -85,9 +85,25 @@ def remove_outside(folder: DataFolder) -> None:
         shutil.rmtree(_outside(folder))
 
 
-def agent_processes(site: Site, names: Sequence[str], operator_token: str, replicas: int) -> list[Process]:
-    """An agent per name, started when a gateway and a worker-controller are there and ready when its worker is."""
-    return [_process(site, number, name, operator_token, replicas) for number, name in enumerate(names)]
+def agent_processes(
+    site: Site,
+    names: Sequence[str],
+    operator_token: str,
+    replicas: int,
+    more: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Process]:
+    """An agent per name, started when a gateway and a worker-controller are there and ready when its worker is. What `more`
+    gives for its process wins over the mesh's own options."""
+    found = more or {}
+    return [
+        _process(site, number, name, operator_token, replicas, found.get(process_of(number), {}))
+        for number, name in enumerate(names)
+    ]
+
+
+def process_of(number: int) -> str:
+    """Of an agent (from 0)."""
+    return f"agent-{number + 1}"
 
 
 def ports_of(base: int, number: int) -> tuple[int, int]:
@@ -96,7 +112,9 @@ def ports_of(base: int, number: int) -> tuple[int, int]:
     return first, first + _PORTS_EACH - 1
 
 
-def _process(site: Site, number: int, name: str, operator_token: str, replicas: int) -> Process:
+def _process(
+    site: Site, number: int, name: str, operator_token: str, replicas: int, more: Mapping[str, str]
+) -> Process:
     first, last = ports_of(site.ports.base, number)
     gateway = f"http://127.0.0.1:{site.ports.gateway()}"
     options = {
@@ -108,8 +126,9 @@ def _process(site: Site, number: int, name: str, operator_token: str, replicas: 
         "--nats": ",".join(site.members.nats_urls),
         "--state": str(state_folder(site.folder, name)),
         "--ports": f"{first}-{last}",
+        **more,
     }
-    process = f"agent-{number + 1}"
+    process = process_of(number)
     return Process(
         name=process,
         argv=(sys.executable, "-m", "lablet_workers.agent", *(word for pair in options.items() for word in pair)),

@@ -67,8 +67,9 @@ class LocalMesh:
     slot at which instances are made; `start` sets the lab clock of a fresh folder; `spans` keeps recent spans for `lablet
     trace`; `agents` join the pool `agents` from this machine; `ha`: three of etcd and three of NATS (a folder stays with
     what it was begun with), which call each other `called_at` (see `members`); `etcd_quota`: bytes that etcd's file may
-    grow to, where that is not etcd's own limit. Raises `AlreadyRunning`, `PortsBusy`, `TooFast`, `BinaryMissing`,
-    `NotReady`, `OtherShape`, `TemplatesMissing`.
+    grow to, where that is not etcd's own limit; `machines_front`: the port at which simulated machines' APIs are called,
+    where something stands before them; `agent_options`: of single agents (`agent-1`), instead of the mesh's. Raises
+    `AlreadyRunning`, `PortsBusy`, `TooFast`, `BinaryMissing`, `NotReady`, `OtherShape`, `TemplatesMissing`.
     """
 
     def __init__(
@@ -92,6 +93,8 @@ class LocalMesh:
         ha: bool = False,
         called_at: Mapping[str, str] | None = None,
         etcd_quota: int | None = None,
+        machines_front: int | None = None,
+        agent_options: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.folder = DataFolder(data.expanduser().resolve())
         self.keys = KeyRing(self.folder)
@@ -102,6 +105,8 @@ class LocalMesh:
         self._member_count = choose_count(self.folder, asked=ha, chosen=self._choices)
         self._called_at = dict(called_at or {})
         self._etcd_quota = etcd_quota
+        self._machines_front = machines_front
+        self._agent_options = dict(agent_options or {})
         self._port_base = port_base
         self._clock_start = start
         self._environment = dict(environment or {})
@@ -315,7 +320,9 @@ class LocalMesh:
         choices = {"portBase": self.ports.base, "speed": self.pace.speed, "members": self._member_count}
         write_private(self.folder.choices, json.dumps(choices))
         self._client = new_client()
-        site = Site(self.folder, self.ports, self.keys, self._client, self.members, self._etcd_quota)
+        site = Site(
+            self.folder, self.ports, self.keys, self._client, self.members, self._etcd_quota, self._machines_front
+        )
         etcd, nats, rclone = await asyncio.gather(*map(asyncio.to_thread, (find_etcd, find_nats, find_rclone)))
         self.etcd_binary = etcd
         self._announce(f"etcd {etcd.version} ({etcd.path}): {etcd.remark}")
@@ -340,7 +347,9 @@ class LocalMesh:
         await self._set_clock()
         self._supervisor.start(service_processes(site, self.pace, self._counts, secrets, self._environment_of))
         replicas = self._counts[Service.WORKERS]
-        self._supervisor.start(agents_module.agent_processes(site, self._agents, tokens["operator"], replicas))
+        self._supervisor.start(
+            agents_module.agent_processes(site, self._agents, tokens["operator"], replicas, self._agent_options)
+        )
         await self._supervisor.wait_ready(timeout=self._ready_seconds)
 
     async def _set_clock(self) -> None:

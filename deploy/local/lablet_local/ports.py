@@ -75,6 +75,12 @@ class PortBlock:
     def spans(self) -> int:
         return self.base + 8
 
+    @property
+    def machines_front(self) -> int:
+        """On the machines' own addresses, for what is put before their APIs. None of the mesh itself listens there; below
+        10,000 a lab's console may."""
+        return self.base + 10
+
     def health(self, service: str, replica: int) -> int:
         """The internal port of a service's replica (from 1)."""
         return self.base + _HEALTH[service] + replica

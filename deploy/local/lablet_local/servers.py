@@ -32,6 +32,8 @@ class Site:
     """Of etcd and of NATS."""
     etcd_quota: int | None = None
     """Bytes that etcd's file may grow to; None: etcd's own limit (2 GiB)."""
+    machines_front: int | None = None
+    """Port at which simulated machines' APIs are called, where something stands before them."""
 
 
 def plain_environment(**more: str) -> dict[str, str]:
@@ -131,6 +133,8 @@ def cloud_process(site: Site, speed: float, templates: Path, scenario: Path | No
         "--cml-password-file": str(site.keys.cml_password),
         "--templates": str(templates),
     }
+    if site.machines_front is not None:
+        options["--front"] = str(site.machines_front)
     if scenario is not None:
         options["--scenario"] = str(scenario.resolve())
     return Process(

@@ -120,7 +120,7 @@ async def test_with_three_members_each_replica_has_a_proxy_to_each_and_all_are_c
 async def test_replicas_are_led_through_their_own_proxies_and_healing_lets_everything_through() -> None:
     async with Network(PortBlock(20_000), replicas=REPLICAS) as network:
         led = network.environments
-        assert len({endpoint for settings in led.values() for endpoint in settings.values()}) == 22
+        assert len({endpoint for settings in led.values() for endpoint in settings.values()}) == 24
         (proxy,) = network.between("scheduler-1→etcd")
         assert led["scheduler-1"]["ETCD_ENDPOINTS"] == proxy.endpoint
         assert network.between("scheduler→etcd") == (proxy, *network.between("scheduler-2→etcd"))

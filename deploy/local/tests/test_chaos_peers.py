@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 
 from lablet_local.binaries import Binary
-from lablet_local.chaos.peers import PeerNetwork
+from lablet_local.chaos.peers import PeerNetwork, process_at
 from lablet_local.folder import DataFolder
 from lablet_local.keyring import KeyRing
 from lablet_local.members import MANY, Members
@@ -83,3 +83,21 @@ def test_members_tell_each_other_the_addresses_that_they_were_given(tmp_path: Pa
     assert "@127.0.0.1:98" in config[1]
     assert 'advertise: "127.0.0.1:98"' in config[2]
     assert "@127.0.0.1:7479" in config[2]
+
+
+async def test_whose_a_connection_is_is_asked_of_the_kernel_and_none_where_it_is_over() -> None:
+    async def ignore(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        answering.append(writer)
+
+    answering: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(ignore, "127.0.0.1", 0)
+    here = server.sockets[0].getsockname()
+    _, writer = await asyncio.open_connection(*here)
+    there = writer.get_extra_info("sockname")
+    assert process_at(here, there, {1 << 22: "nobody", os.getpid(): "this"}) == "this"
+    assert process_at(here, there, {os.getppid(): "another"}) is None
+    for port in (here[1], 1):  # who listens is not who calls
+        assert process_at(here, (there[0], port), {os.getpid(): "this"}) is None, "there is no such connection"
+    for one in (writer, *answering):
+        one.close()
+    server.close()

@@ -16,6 +16,7 @@ from nats.errors import Error as NatsError
 
 from lablet_common.bus.permissions import inbox_prefix
 from lablet_common.bus.streams import EVENTS_STREAM
+from lablet_common.testing.proxy import FaultyProxy
 from lablet_local.chaos.chronicle import Chronicle
 from lablet_local.chaos.network import Network
 from lablet_local.chaos.quota import Quota, alarm, head
@@ -28,10 +29,12 @@ _log = logging.getLogger("lablet.chaos")
 _LATE_SECONDS = 0.15
 _CATCH_UP_SECONDS = 3.0
 _ROOM_SECONDS = 0.2
+_MACHINE_SECONDS = 5.0
+"""For so long a machine that is to be cut off is waited for."""
 
 
 class Injector:
-    """Counts what it has done by kind; `missed` are faults whose target was down at that moment. Nothing is compacted before
+    """Counts what it has done by name; `missed` are faults whose target was down at that moment. Nothing is compacted before
     `chronicle` has it."""
 
     def __init__(self, mesh: LocalMesh, network: Network, chronicle: Chronicle, seed: int) -> None:
@@ -40,7 +43,10 @@ class Injector:
         self._chronicle = chronicle
         self._quota = Quota(mesh.members.etcd_endpoints, chronicle)
         self._rng = random.Random(seed ^ 0x5EED)
+        self._beside = random.Random(f"machines beside {seed}")
+        """For what comes beside the plan, so that the plan's machines are drawn as without it."""
         self._paused: set[int] = set()
+        self._broken: Counter[tuple[FaultyProxy, Kind]] = Counter()
         self.done: Counter[str] = Counter()
         self.hit: Counter[str] = Counter()
         """By target."""
@@ -70,7 +76,7 @@ class Injector:
             self.missed += 1
             _log.info("a fault found nothing to break", extra={"fault": str(fault), "cause": str(error)})
         else:
-            self.done[fault.kind] += 1
+            self.done[fault.name] += 1
             self.hit[fault.target] += 1
 
     async def _carry_out(self, fault: Fault) -> None:
@@ -138,8 +144,10 @@ class Injector:
             os.kill(pid, number)
 
     async def _disturb(self, fault: Fault) -> None:
-        proxies = self._network.between(fault.target)
+        """Where several of a kind meet on a connection, it is broken until the last of them has ended."""
+        proxies = self._network.between(fault.target, await self._host(fault.target))
         for proxy in proxies:
+            self._broken[proxy, fault.kind] += 1
             if fault.kind is Kind.CUT:
                 proxy.refuse = True
                 proxy.break_off()
@@ -151,23 +159,44 @@ class Injector:
             await asyncio.sleep(fault.seconds)
         finally:
             for proxy in proxies:
-                if fault.kind is Kind.CUT:
-                    proxy.refuse = False
-                elif fault.kind is Kind.SWALLOW:
-                    proxy.swallow_answers = False
-                    proxy.break_off()
-                else:
-                    proxy.delay_seconds = 0.0
+                self._broken[proxy, fault.kind] -= 1
+                if not self._broken[proxy, fault.kind]:
+                    self._mend(proxy, fault.kind)
+
+    def _mend(self, proxy: FaultyProxy, kind: Kind) -> None:
+        if kind is Kind.CUT:
+            proxy.refuse = False
+        elif kind is Kind.SWALLOW:
+            proxy.swallow_answers = False
+            proxy.break_off()
+        else:
+            proxy.delay_seconds = 0.0
+
+    async def _host(self, pair: str) -> str | None:
+        """Of the machine that is meant, where it is one alone: any that is on or boots, the first where there is none yet."""
+        if not pair.endswith(f"→{A_MACHINE}"):
+            return None
+        waiting_until = asyncio.get_running_loop().time() + _MACHINE_SECONDS
+        while True:
+            try:
+                return str(self._beside.choice(await self._machines_in("pending", "running"))["host"])
+            except NotReady:
+                if asyncio.get_running_loop().time() >= waiting_until:
+                    raise
+                await asyncio.sleep(_ROOM_SECONDS)
 
     async def _kill_a_machine(self) -> None:
         machine = await self._a_machine()
         await self._mesh.kill_machine(str(machine["id"]))
 
     async def _a_machine(self) -> dict[str, Any]:
-        running = [one for one in await self._mesh.machines() if one["state"] == "running" and one["pid"] is not None]
-        if not running:
+        return self._rng.choice(await self._machines_in("running"))
+
+    async def _machines_in(self, *states: str) -> list[dict[str, Any]]:
+        found = [one for one in await self._mesh.machines() if one["state"] in states and one["pid"] is not None]
+        if not found:
             raise NotReady("no machine runs")
-        return self._rng.choice(running)
+        return found
 
     async def _compact(self) -> None:
         """Forgets everything before now."""

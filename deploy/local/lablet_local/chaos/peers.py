@@ -7,7 +7,10 @@ processes of this machine, or of a user whose processes cannot be looked at.
 """
 
 import asyncio
+import errno
 import os
+import socket
+import struct
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -18,6 +21,10 @@ from lablet_common.testing.proxy import FaultyProxy
 from lablet_local.members import SERVERS, Members
 
 Address = tuple[str, int]
+_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _NLM_REQUEST = 4, 20, 1
+_EVERY_STATE, _ANY_INTERFACE, _NO_COOKIE = 0xFFFFFFFF, b"\0" * 4, b"\xff" * 8
+_HEADER_BYTES, _REMOTE_PORT_AT, _INODE_AT = 16, 6, 68
+"""`struct nlmsghdr`, and `id.idiag_dport` and `idiag_inode` in the `struct inet_diag_msg` behind it."""
 Pids = Callable[[], Mapping[int, str]]
 """Process id → process, of those that run now."""
 
@@ -83,7 +90,7 @@ class _PeerProxy(FaultyProxy):
             if name == caller:
                 writer.transport.abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         here, there = writer.get_extra_info("sockname"), writer.get_extra_info("peername")
         caller = process_at(here, there, self._network.pids())
         if self._network.parted(caller, self._member):
@@ -91,7 +98,7 @@ class _PeerProxy(FaultyProxy):
             return
         self._callers[writer] = caller
         try:
-            await super()._serve(reader, writer)
+            await super().serve(reader, writer)
         finally:
             del self._callers[writer]
 
@@ -116,14 +123,22 @@ def process_at(here: Address, there: Address, pids: Mapping[int, str]) -> str | 
 
 
 def _inode_of(local: Address, remote: Address) -> str | None:
-    wanted = [_as_the_kernel_writes(local), _as_the_kernel_writes(remote)]
-    for line in Path("/proc/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
-        columns = line.split()
-        if columns[1:3] == wanted:
-            return columns[9]
-    return None
-
-
-def _as_the_kernel_writes(address: Address) -> str:
-    host, port = address
-    return "".join(f"{int(part):02X}" for part in reversed(host.split("."))) + f":{port:04X}"
+    """Of the socket with these two ends, as the kernel says by netlink's `sock_diag`: to read all connections of the machine
+    takes a thousand times as long. None where there is none any more."""
+    ends = struct.pack("!HH4s12x4s12x", local[1], remote[1], socket.inet_aton(local[0]), socket.inet_aton(remote[0]))
+    wanted = (
+        struct.pack("=BBxxI", socket.AF_INET, socket.IPPROTO_TCP, _EVERY_STATE) + ends + _ANY_INTERFACE + _NO_COOKIE
+    )
+    header = struct.pack("=IHHII", _HEADER_BYTES + len(wanted), _SOCK_DIAG_BY_FAMILY, _NLM_REQUEST, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as kernel:
+        kernel.send(header + wanted)
+        answer = kernel.recv(4096)
+    _, kind = struct.unpack_from("=IH", answer)
+    if kind != _SOCK_DIAG_BY_FAMILY:
+        (code,) = struct.unpack_from("=i", answer, _HEADER_BYTES)
+        if code != -errno.ENOENT:
+            raise OSError(-code, f"{os.strerror(-code)}: the kernel does not say whose a connection is")
+        return None
+    (port,) = struct.unpack_from("!H", answer, _HEADER_BYTES + _REMOTE_PORT_AT)
+    (inode,) = struct.unpack_from("=I", answer, _HEADER_BYTES + _INODE_AT)
+    return str(inode) if port == remote[1] else None  # else it is who listens there

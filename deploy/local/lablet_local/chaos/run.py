@@ -15,13 +15,15 @@ import yaml
 
 from lablet_common.bus.streams import used_by
 from lablet_common.resources.kinds import Service
+from lablet_local.agents import process_of
 from lablet_local.binaries import BinaryMissing, find_etcd
 from lablet_local.chaos.checks import Forgotten, judge, under_way
 from lablet_local.chaos.chronicle import Chronicle
 from lablet_local.chaos.faults import Injector
 from lablet_local.chaos.jobs import Ledger
+from lablet_local.chaos.links import plan_links
 from lablet_local.chaos.load import Load, Seen
-from lablet_local.chaos.network import Network
+from lablet_local.chaos.network import Network, service_of
 from lablet_local.chaos.owners import commits_in
 from lablet_local.chaos.quota import QUOTA_BYTES
 from lablet_local.chaos.schedule import plan
@@ -99,29 +101,34 @@ async def run_seed(
     rng = random.Random(seed)
     for _ in range(_TRIES):
         block = PortBlock(rng.choice(_BLOCKS))
-        async with Network(block, MANY if ha else 1, service_replicas()) as network:
-            mesh = LocalMesh(
-                folder, speed=SPEED, replicas=REPLICAS, port_base=block.base, lease_ttl=LEASE_TTL,
-                environments=_environments(network, folder), ready_seconds=120, ha=ha, agents=agents,
-                called_at=network.peers.addresses, etcd_quota=QUOTA_BYTES,
-                environment={"WORKER_TEMPLATES_CONFIG_PATH": str(_templates(folder))},
-            )  # fmt: skip
-            network.peers.pids = partial(_pids, mesh)
-            try:
+        with contextlib.suppress(PortsBusy):  # of this block
+            async with Network(block, MANY if ha else 1, service_replicas(), agent_names(agents)) as network:
+                mesh = LocalMesh(
+                    folder, speed=SPEED, replicas=REPLICAS, port_base=block.base, lease_ttl=LEASE_TTL,
+                    environments=_environments(network, folder), ready_seconds=120, ha=ha, agents=agents,
+                    called_at=network.peers.addresses, etcd_quota=QUOTA_BYTES,
+                    machines_front=network.machines.port, agent_options=network.agent_options,
+                    environment={"WORKER_TEMPLATES_CONFIG_PATH": str(_templates(folder))},
+                )  # fmt: skip
+                network.peers.pids = partial(_pids, mesh, member_of)
+                network.machines.pids = partial(_pids, mesh, lambda name: service_of(name) == Service.WORKERS)
                 await mesh.start()
-            except PortsBusy:
-                continue
-            try:
-                return await _live(mesh, network, seed, seconds, lab_file, say)
-            finally:
-                await mesh.stop(within=_STOP_SECONDS if not agents else _AGENTS_STOP_SECONDS)
+                try:
+                    return await _live(mesh, network, seed, seconds, lab_file, say)
+                finally:
+                    await mesh.stop(within=_STOP_SECONDS if not agents else _AGENTS_STOP_SECONDS)
     raise PortsBusy("no block of ports was free")
 
 
-def _pids(mesh: LocalMesh) -> dict[int, str]:
-    """Of the members that run."""
-    members = {state.pid: state.process.name for state in mesh.processes if member_of(state.process.name)}
-    return {pid: name for pid, name in members.items() if pid is not None}
+def agent_names(count: int) -> list[str]:
+    """The agents' processes."""
+    return [process_of(number) for number in range(count)]
+
+
+def _pids(mesh: LocalMesh, wanted: Callable[[str], object]) -> dict[int, str]:
+    """Of the processes that are wanted and run."""
+    found = {state.pid: state.process.name for state in mesh.processes if wanted(state.process.name)}
+    return {pid: name for pid, name in found.items() if pid is not None}
 
 
 def service_replicas() -> list[str]:
@@ -162,10 +169,12 @@ async def _live(
     sound = find_etcd().sound
     services = [state.process.name for state in mesh.processes if state.process.name.rpartition("-")[0] in set(Service)]
     agents = [state.process.name for state in mesh.processes if state.process.name.startswith("agent-")]
-    faults = plan(
+    planned = plan(
         seed, seconds, services, LEASE_TTL, sound_etcd=sound, members=mesh.members.count, agents=agents,
         agent_ttl=AGENT_LEASE_SECONDS,
     )  # fmt: skip
+    beside = plan_links(seed, seconds, services, agents=agents, agent_ttl=AGENT_LEASE_SECONDS)
+    faults = sorted([*planned, *beside], key=lambda fault: fault.at)
     ledger = Ledger() if agents else None
     gateways = [mesh.gateway_url(one) for one in (1, 2)]
     load = Load(gateways, mesh.token("admin"), seed, SPEED, lab_file, ledger.manifest if ledger else None)
@@ -199,6 +208,7 @@ async def _live(
     late = () if converged <= CONVERGE_SECONDS else (f"{converged:.0f} s",)
     if mesh.members.count > 1:
         checks.append(kept_by_all(replicas, mesh.members.count))
+    checks.append(Check("network", "what was broken lay on the way", 1, tuple(network.unused()), Harm.UNSETTLED))
     checks.append(Check("clock", f"it came to rest within {CONVERGE_SECONDS:g} s", 1, late, Harm.UNSETTLED))
     phases = Counter(
         str(value["status"]["phase"])

@@ -47,13 +47,22 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`target` is a process (`scheduler-1`, `nats`), or `service→server` or `replica→server` for the network, or `leader of
-    etcd` (or of a stream), or a server whose members are meant, or a simulated worker; real seconds."""
+    """`target` is a process (`scheduler-1`, `nats`), or `service→server` or `replica→server` for the network (`server` may
+    be one of `links`, too), or `leader of etcd` (or of a stream), or a server whose members are meant, or a simulated
+    worker; real seconds."""
 
     at: float
     kind: Kind
     target: str = ""
     seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Under which it is counted: its kind, and of those beside the plan what is broken (`cut cloud`)."""
+        caller, arrow, reached = self.target.partition("→")
+        of_agent = arrow and caller.partition("-")[0] == AN_AGENT
+        link = AGENTS if of_agent else MACHINES if reached == A_MACHINE else reached
+        return f"{self.kind} {link}" if link in LINKS else str(self.kind)
 
     @property
     def shakes(self) -> str | None:
@@ -70,6 +79,10 @@ LEADER_OF = "leader of "
 A_MACHINE = "a machine"
 """One of the simulated workers that run at that moment."""
 SERVERS = ("etcd", "nats", "s3")
+AN_AGENT, AGENTS, CLOUD, MACHINES = "agent", "agents", "cloud", "machines"
+LINKS = (CLOUD, MACHINES, AGENTS)
+"""Broken beside the plan, see `links`: between the worker-controller and the cloud, and the simulated workers' APIs, and
+between agents and what they talk to."""
 STREAMS = ("EVENTS", "INTENTS_SCHEDULER", "INTENTS_WORKER_CONTROLLER")
 """Whose leaders are looked for."""
 FORGETFUL = (Kind.COMPACT, Kind.PURGE, Kind.FULL)

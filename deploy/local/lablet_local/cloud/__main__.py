@@ -33,6 +33,12 @@ def _options(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="USER",
         help="in a container: take machines' addresses from its network, so that others reach them; then become USER",
     )
+    parser.add_argument(
+        "--front",
+        type=int,
+        metavar="PORT",
+        help="tell of machines' APIs at this port of their addresses, where something stands before them",
+    )
     parser.add_argument("--speed", type=float, default=1.0, help="lab seconds in one real second")
     parser.add_argument("--boot-minutes", type=float, default=1.0, help="lab minutes from pending to running")
     parser.add_argument("--controller-seconds", type=float, default=60.0, help="lab seconds of the controller's start")
@@ -85,7 +91,7 @@ def main() -> None:
         scenario=_scenario(options.scenario),
         reboot=options.reboot,
     )
-    app = build_app(region, options.token_file.read_text(encoding="utf-8").strip())
+    app = build_app(region, options.token_file.read_text(encoding="utf-8").strip(), options.front)
     uvicorn.run(
         app,
         host=options.host,

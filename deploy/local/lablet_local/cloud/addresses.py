@@ -6,7 +6,7 @@ The net is a part of the loopback (127.<net>.0.0/16) or, in a container, one tha
 
 import errno
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 
 CONTROLLER_PORT = 8080
@@ -22,14 +22,19 @@ def loopback(net: int) -> IPv4Network:
     return IPv4Network(f"127.{net}.0.0/16")
 
 
-def next_address(net: IPv4Network, taken: Iterable[str], port: int = CONTROLLER_PORT) -> str:
-    """The first address of `net` that no machine has and on which nobody listens at `port`; none that ends in 0 or 255."""
-    used = set(taken)
+def addresses(net: IPv4Network) -> Iterator[str]:
+    """Those that machines may have, in the order in which they are given out; none that ends in 0 or 255."""
     for block in range(_BLOCK, min(net.num_addresses, 255 * _BLOCK), _BLOCK):
         for last in range(1, 255):
-            host = str(net[block + last])
-            if host not in used and is_free(host, port):
-                return host
+            yield str(net[block + last])
+
+
+def next_address(net: IPv4Network, taken: Iterable[str], port: int = CONTROLLER_PORT) -> str:
+    """The first address of `net` that no machine has and on which nobody listens at `port`."""
+    used = set(taken)
+    for host in addresses(net):
+        if host not in used and is_free(host, port):
+            return host
     raise NoAddress(f"all addresses of {net} are taken")
 
 

@@ -29,9 +29,9 @@ Json = dict[str, Any]
 _ORDER_FIELDS = frozenset({"clientToken", "name", "tags", "instanceType", "image", "userData"})
 
 
-def build_app(region: Region, token: str) -> Starlette:
-    """The API over one region; every call but `/healthz` needs the bearer token."""
-    calls = _Calls(region)
+def build_app(region: Region, token: str, front: int | None = None) -> Starlette:
+    """The API over one region; every call but `/healthz` needs the bearer token. `front`: see `Machine.public`."""
+    calls = _Calls(region, front)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -78,36 +78,40 @@ def build_app(region: Region, token: str) -> Starlette:
 
 
 class _Calls:
-    def __init__(self, region: Region) -> None:
+    def __init__(self, region: Region, front: int | None) -> None:
         self._region = region
+        self._front = front
+
+    def _told(self, machine: Machine) -> Json:
+        return machine.public(self._front)
 
     async def launch(self, request: Request) -> Response:
         machine, created = self._region.launch(_order(await _body(request)))
-        return JSONResponse(machine.public(), status_code=201 if created else 200)
+        return JSONResponse(self._told(machine), status_code=201 if created else 200)
 
     async def list(self, request: Request) -> Response:
         wanted = request.query_params.getlist("tag")
         terminated = request.query_params.get("terminated") == "true"
         machines = [m for m in self._region.machines if terminated or m.state is not State.TERMINATED]
-        return JSONResponse({"items": [m.public() for m in machines if all(_tagged(m, tag) for tag in wanted)]})
+        return JSONResponse({"items": [self._told(m) for m in machines if all(_tagged(m, tag) for tag in wanted)]})
 
     async def get(self, request: Request) -> Response:
-        return JSONResponse(self._region.require(request.path_params["id"]).public())
+        return JSONResponse(self._told(self._region.require(request.path_params["id"])))
 
     async def start(self, request: Request) -> Response:
-        return JSONResponse(self._region.start(request.path_params["id"]).public(), status_code=202)
+        return JSONResponse(self._told(self._region.start(request.path_params["id"])), status_code=202)
 
     async def stop(self, request: Request) -> Response:
-        return JSONResponse(self._region.stop(request.path_params["id"]).public(), status_code=202)
+        return JSONResponse(self._told(self._region.stop(request.path_params["id"])), status_code=202)
 
     async def terminate(self, request: Request) -> Response:
-        return JSONResponse(self._region.terminate(request.path_params["id"]).public(), status_code=202)
+        return JSONResponse(self._told(self._region.terminate(request.path_params["id"])), status_code=202)
 
     async def kill(self, request: Request) -> Response:
         text = request.query_params.get("signal", "9")
         if not text.isdigit():
             raise Refused(400, "InvalidRequest", f"signal must be a number, not {text!r}")
-        return JSONResponse(self._region.signal(request.path_params["id"], int(text)).public(), status_code=202)
+        return JSONResponse(self._told(self._region.signal(request.path_params["id"], int(text))), status_code=202)
 
     async def scenario(self, request: Request) -> Response:
         self._region.scenario = parse_scenario(await _body(request))
@@ -116,7 +120,7 @@ class _Calls:
     async def witness(self, _: Request) -> Response:
         machines = self._region.machines
         facts = await asyncio.to_thread(lambda: [_facts(self._region, machine) for machine in machines])
-        told = [{**machine.public(), "facts": known} for machine, known in zip(machines, facts, strict=True)]
+        told = [{**self._told(machine), "facts": known} for machine, known in zip(machines, facts, strict=True)]
         return JSONResponse({"machines": told})
 
 

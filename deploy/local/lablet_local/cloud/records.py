@@ -51,7 +51,7 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One machine. `host` is its own loopback address; `url` the base of its controller's API."""
+    """One machine. `host` is its own loopback address; its controller's API listens at `port`."""
 
     id: str
     client_token: str
@@ -71,18 +71,15 @@ class Machine:
     """Of the simulator process, while there is one."""
     history: tuple[Move, ...] = field(default=())
 
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
-
     def moved(self, to: State, reason: str = "") -> Machine:
         """The record after a move. Raises `IllegalMove`."""
         if to not in MOVES[self.state]:
             raise IllegalMove(f"machine {self.id} is {self.state} and cannot become {to}")
         return replace(self, state=to, reason=reason, history=(*self.history, Move(to, now_text(), reason)))
 
-    def public(self) -> Json:
-        """As the API shows it."""
+    def public(self, front: int | None = None) -> Json:
+        """As the API shows it. `front`: the port at which its controller's API is to be called, where something stands before
+        it, as a load balancer does."""
         return {
             "id": self.id,
             "name": self.name,
@@ -93,7 +90,7 @@ class Machine:
             "state": str(self.state),
             "reason": self.reason,
             "host": self.host,
-            "url": self.url,
+            "url": f"http://{self.host}:{front or self.port}",
             "launchedAt": self.launched_at,
             "boots": self.boots,
             "pid": self.pid,

@@ -65,8 +65,8 @@ async def make_region(tmp_path: Path, machine_program: tuple[str, ...]) -> Async
         await region.close()
 
 
-def caller(region: Region, token: str = TOKEN) -> httpx.AsyncClient:
-    transport = httpx.ASGITransport(app=build_app(region, TOKEN))
+def caller(region: Region, token: str = TOKEN, front: int | None = None) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app=build_app(region, TOKEN, front))
     return httpx.AsyncClient(transport=transport, base_url="http://cloud", headers={"Authorization": f"Bearer {token}"})
 
 
@@ -94,6 +94,19 @@ async def test_a_machine_is_launched_once_per_client_token(make_region: MakeRegi
         assert first.json()["state"] == "pending"
         assert (other.status_code, other.json()["code"]) == (409, "IdempotencyMismatch")
         assert len((await client.get("/machines")).json()["items"]) == 1
+
+
+async def test_a_machine_is_told_of_at_its_own_address_also_where_something_stands_before_its_api(
+    make_region: MakeRegion,
+) -> None:
+    region = make_region()
+    async with caller(region) as direct, caller(region, front=12_010) as through:
+        machine = (await direct.post("/machines", json=ORDER)).json()
+        assert machine["url"] == f"http://{machine['host']}:8080"
+        told = [(await through.get(f"/machines/{machine['id']}")).json()]
+        told += (await through.get("/machines")).json()["items"] + (await through.get("/witness")).json()["machines"]
+        told.append((await through.post("/machines", json=ORDER)).json())
+        assert {one["url"] for one in told} == {f"http://{machine['host']}:12010"}
 
 
 async def test_a_machine_goes_through_its_states_on_an_address_of_its_own(

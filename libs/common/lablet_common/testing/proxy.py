@@ -13,7 +13,8 @@ _CHUNK = 65536
 
 
 class FaultyProxy:
-    """Listens on a free port of 127.0.0.1 while inside `async with` and passes everything on to `target` (`host:port`)."""
+    """Listens on a free port of 127.0.0.1 while inside `async with` and passes everything on to `target` (`host:port`).
+    Where something else listens, it is handed connections (`serve`) and told when it is over (`end`)."""
 
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition(":")
@@ -39,7 +40,7 @@ class FaultyProxy:
         return f"127.0.0.1:{self._port}"
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -48,6 +49,10 @@ class FaultyProxy:
     ) -> None:
         assert self._server is not None
         self._server.close()
+        await self.end()
+
+    async def end(self) -> None:
+        """Breaks all connections; returns when nothing of them is left."""
         self.break_off()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
@@ -56,7 +61,8 @@ class FaultyProxy:
         for writer in tuple(self._connections):
             writer.transport.abort()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, until it ends."""
         if self.refuse:
             writer.transport.abort()
             return

@@ -7,9 +7,10 @@ same ids. When the history after the cursor was compacted by somebody else, the 
 the cursor is published instead, marked `replayed`.
 
 Not guaranteed: an order between resources, and (after such a compaction) an event for every change in between or for
-deletions; consumers find those in their own caches. A publisher's failure is hardly ever final: it is tried again for ever,
-holds back its own resource and the cursor, and shows in the lag. Only what NATS can never take is left out, told in the log
-and counted (`lablet_events_left_out_total`): `derive` sees to it that there is no such event.
+deletions; consumers find those in their own caches. An earlier owner that stood still meanwhile may still tell one of those
+behind the state that stands for them: `sequence` says so. A publisher's failure is hardly ever final: it is tried again for
+ever, holds back its own resource and the cursor, and shows in the lag. Only what NATS can never take is left out, told in the
+log and counted (`lablet_events_left_out_total`): `derive` sees to it that there is no such event.
 """
 
 import asyncio

@@ -50,6 +50,8 @@ class Told:
     data: Json
     apart: bool = False
     """Its data are too large for a message and stay where `dataref` says."""
+    replayed: bool = False
+    """It tells the state that was found where history had been compacted, in place of the changes that led to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,7 @@ def read_event(headers: dict[str, str], payload: bytes, place: int) -> Told:
         id=lower.get("ce-id", ""),
         data=body if isinstance(body, dict) else {},
         apart="ce-dataref" in lower,
+        replayed=lower.get("ce-replayed") == "true",
     )
 
 

@@ -99,3 +99,5 @@ def test_an_event_is_read_whatever_the_case_of_its_headers() -> None:
     }
     told = read_event(headers, b'{"status": {}}', 7)
     assert (told.kind, told.subject, told.sequence, told.place) == ("reservation", "reservation/rsv-1", 42, 7)
+    assert not told.replayed
+    assert read_event({**headers, "Ce-Replayed": "true"}, b"", 8).replayed

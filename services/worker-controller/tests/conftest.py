@@ -59,6 +59,11 @@ def minutes(count: float) -> timedelta:
     return timedelta(minutes=count)
 
 
+def moves(worker: Any) -> list[str]:
+    """The phases that it has come to."""
+    return [move.to for move in worker.status.history]
+
+
 @dataclass
 class Fleet:
     """The controller, its twins, and the words of a test. Moments are minutes after 07:00."""

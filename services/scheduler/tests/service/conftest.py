@@ -1,13 +1,9 @@
-"""A pool in memory: its owner runs on a store, caches and a manual clock of its own; tests ask, and look into the store.
-
-The judge counts from the stored reservations and instances alone, minute by minute, and shares no code with the engine.
-"""
+"""A pool in memory: its owner runs on a store, caches and a manual clock of its own; tests ask, and look into the store."""
 
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,24 +13,12 @@ from lablet_common.clock import ManualClock
 from lablet_common.intents import INTENTS, Nothing, ReservationChange, ReservationRequested
 from lablet_common.ownership import Fence
 from lablet_common.requests import accept, build_request, digest_of, new_ids, request_key
-from lablet_common.resources import (
-    Definition,
-    Instance,
-    Metadata,
-    Request,
-    Reservation,
-    Series,
-    Slot,
-    Worker,
-    WorkerPool,
-    schema,
-)
+from lablet_common.resources import Definition, Instance, Metadata, Request, Reservation, Series, Worker, WorkerPool
 from lablet_common.resources.definition import DefinitionPhase, DefinitionSpec, DefinitionStatus, NamedPort
 from lablet_common.resources.instance import InstancePhase, InstanceSpec, InstanceStatus, instance_id
 from lablet_common.resources.kinds import (
     DEFINITION,
     INSTANCE,
-    POOL,
     REQUEST,
     RESERVATION,
     SERIES,
@@ -56,7 +40,7 @@ from lablet_common.resources.worker import (
     WorkerSpec,
     WorkerStatus,
 )
-from lablet_common.store import Get, MemoryStore, OutcomeUnknown, Store, Target, Transaction
+from lablet_common.store import MemoryStore, OutcomeUnknown, Store, Transaction
 from lablet_common.store.changes import decode, encode
 from lablet_common.terms import SeriesRequested
 from lablet_scheduler import owner
@@ -65,52 +49,12 @@ from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 from lablet_scheduler.state import PoolState
 
+from .counting import Counting
+from .judge import over_committed, remembered_otherwise
+
 AT = datetime(2027, 3, 1, 7, 0, tzinfo=UTC)
 SOURCE = "/lablet/scheduler"
 _numbers = itertools.count(1)
-
-
-_READS = ("get", "range", "status", "watch", "close")
-"""Calls of a store that write nothing."""
-
-
-def _fenced(compares: Iterable[Any]) -> bool:
-    owners = ownership_key("scheduler", "")
-    return any(one.target is Target.CREATE and one.key.startswith(owners) and one.operand > 0 for one in compares)
-
-
-class Counting:
-    """A store that counts its calls, notes what is written without the proof of ownership, and lets a test step in before or
-    after a transaction."""
-
-    def __init__(self, store: Store) -> None:
-        self.inner = store
-        self.calls = 0
-        self.before_txn: list[Callable[[Sequence[Any], Sequence[Any]], Awaitable[bool]]] = []
-        """Each is asked before every writing transaction until it says True: then it has done its work."""
-        self.unfenced: list[str] = []
-        """What was written without comparing an ownership key's create_revision: whoever has stood still could write it."""
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self.inner, name)
-        if not callable(method) or name == "watch":
-            return method
-
-        async def call(*args: Any, **options: Any) -> Any:
-            self.calls += 1
-            if name not in _READS:
-                self.unfenced.append(f"{name} {args[0] if args else ''}")
-            return await method(*args, **options)
-
-        return call
-
-    async def txn(self, compares: Sequence[Any], success: Sequence[Any], failure: Sequence[Any] = ()) -> Any:
-        self.calls += 1
-        if not all(isinstance(part, Get) for part in (*success, *failure)) and not _fenced(compares):
-            self.unfenced.append(", ".join(part.key for part in (*success, *failure)))
-        if self.before_txn and compares and await self.before_txn[0](compares, success):
-            self.before_txn.pop(0)
-        return await self.inner.txn(compares, success, failure)
 
 
 class World:
@@ -522,110 +466,7 @@ class World:
         """What is over-committed from now on by the stored reservations and instances, in words. `beside`: reservations not
         counted. What a lab that stays too long takes from others is a fault only where one of them could still move and
         has not been told (`AtRisk`)."""
-        pools = {pool.id: pool for pool in await self.all(POOL)}
-        workers = {worker.id: worker for worker in await self.all(WORKER)}
-        definitions = {(d.tenant, d.id): d.spec for d in await self.all(DEFINITION)}
-        instances = {instance.id: instance for instance in await self.all(INSTANCE)}
-        stays: list[Stay] = []
-        found: list[str] = []
-        for reservation in await self.all(RESERVATION):
-            slot, seats = reservation.slot, reservation.status.placement
-            if reservation.id in beside or slot is None:
-                continue
-            holds = reservation.status.phase in ("Held", "Scheduled", "Active")
-            if holds and sorted(seat.seat for seat in seats) != list(range(1, reservation.spec.seats + 1)):
-                found.append(f"{reservation.id} has not all of its seats")
-            needs = definitions[reservation.tenant, reservation.spec.definition]
-            for seat in seats:
-                lab = instances.get(seat.instance)
-                ended = lab is not None and lab.status.phase == "Terminated"
-                gone = lab is None or ended or (lab.status.phase == "Failed" and lab.status.released)
-                there = lab is not None and not gone and lab.spec.worker == seat.worker
-                if not there and not (holds and seat.state == "placed" and not ended):
-                    continue
-                settled = lab is None and reservation.status.condition("AtRisk") is None
-                late = self.clock.now() + timedelta(minutes=1) if there else slot.end
-                numbers = tuple(seat.ports.values())
-                worker = workers[seat.worker]
-                rest = timedelta(minutes=pools[worker.spec.pool].spec.turnaround_minutes)
-                stays.append(Stay(worker, slot, max(slot.end, late), rest, needs, numbers, settled))
-                if len(numbers) != len(needs.ports):
-                    found.append(f"{reservation.id}/{seat.seat} lacks ports")
-        for pool in pools.values():
-            found += _over(pool, [stay for stay in stays if stay.worker.spec.pool == pool.id], self.clock.now())
-        return found + await self._remembered_otherwise()
-
-    async def _remembered_otherwise(self) -> list[str]:
-        """What this process remembers of having written, and would read otherwise."""
-        return [
-            f"{kv.key} is remembered otherwise than it stands in the store"
-            for kind in (RESERVATION, REQUEST, SERIES)
-            for kv in (await self.store.range(kind.prefix)).items
-            if decode(kind, kv) != schema.read(kind.model, kv.value).at_revision(kv.mod_revision)
-        ]
-
-
-@dataclass(frozen=True)
-class Stay:
-    """One seat on one worker."""
-
-    worker: Worker
-    slot: Slot
-    late: datetime
-    """Until when its lab is there, if it stays too long; else the end of the slot."""
-    rest: timedelta
-    """The pool's turnaround."""
-    needs: DefinitionSpec
-    numbers: tuple[int, ...]
-    settled: bool
-    """It has no lab yet, and nobody has told its owner that it may have to move."""
-
-
-def _over(pool: WorkerPool, stays: Sequence[Stay], now: datetime) -> list[str]:
-    found = [
-        f"{stay.worker.id}: booked in maintenance"
-        for stay in stays
-        for span in stay.worker.spec.maintenance
-        if stay.settled and span.frm < stay.slot.end + stay.rest and stay.slot.start < span.to
-    ]
-    for moment in sorted({now, *(stay.slot.start for stay in stays if stay.slot.start > now)}):
-        planned = [(stay, stay.slot.end) for stay in stays if stay.slot.start <= moment]
-        really = [(stay, stay.late) for stay in stays if stay.slot.start <= moment]
-        said = _over_at(pool, planned, moment)
-        if not said and any(stay.settled and stay.slot.end > moment for stay, _ in planned):
-            said = _over_at(pool, really, moment)
-        found += [f"{moment:%H:%M} {words}" for words in said]
-    return found
-
-
-def _over_at(pool: WorkerPool, there: Iterable[tuple[Stay, datetime]], moment: datetime) -> list[str]:
-    """`there`: who has come, and until when each stays (turnaround not included)."""
-    running: dict[str, list[Stay]] = {}
-    holding: dict[str, list[Stay]] = {}
-    for stay, end in there:
-        for kept, until in ((running, end), (holding, end + stay.rest)):
-            if moment < until:
-                kept.setdefault(stay.worker.id, []).append(stay)
-    found = []
-    for name, mine in holding.items():
-        spec = mine[0].worker.spec
-        labs = [stay.needs.requirements for stay in running.get(name, ())]
-        numbers = [number for stay in mine for number in stay.numbers]
-        for what, used, most in (
-            ("cores", sum(needs.cpu_cores for needs in labs), spec.capacity.cpu_cores),
-            ("GB of memory", sum(needs.memory_gb for needs in labs), spec.capacity.memory_gb),
-            ("GB of storage", sum(needs.storage_gb for needs in labs), spec.capacity.storage_gb),
-            ("nodes", sum(stay.needs.requirements.node_count for stay in mine), spec.max_nodes or 10**9),
-            ("times a port", max((numbers.count(number) for number in numbers), default=0), 1),
-        ):
-            if used > most:
-                found.append(f"{name}: {used:g} {what}, {most:g} there")
-        if any(not spec.port_range.start <= number <= spec.port_range.end for number in numbers):
-            found.append(f"{name}: a port out of range")
-    allowed = pool.spec.allowed_licenses
-    if allowed is not None and len(holding) > allowed:
-        found.append(f"{len(holding)} workers on, {allowed} licences")
-    return found
+        return await over_committed(self, beside) + await remembered_otherwise(self.store)
 
 
 @pytest.fixture(autouse=True)

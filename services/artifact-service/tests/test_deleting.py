@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from lablet_artifacts.references import References, keep
-from lablet_artifacts.sweeping import Sweeper
 from lablet_common.objects import ObjectStoreUnavailable, digest_of
 from lablet_common.quotas import Quota
 from lablet_common.resources.artifact import ArtifactPhase, Reference, object_key
@@ -32,19 +31,6 @@ async def delete(shelf: Any, target: str, **body: Any) -> Any:
     return await shelf.decided(await shelf.ask("delete", target, body, kind="artifact"))
 
 
-async def sweeper(shelf: Any, objects: Any = None) -> Sweeper:
-    return Sweeper(
-        shelf.store,
-        await shelf.fence(),
-        objects or shelf.objects,
-        shelf.clock,
-        by="/lablet/artifact-service",
-        grace=timedelta(hours=1),
-        retention=timedelta(days=90),
-        look_seconds=3600,
-    )
-
-
 def refusal(request: Any) -> tuple[str, str]:
     problem = request.status.problem
     return problem.type.rpartition("/")[2], problem.detail
@@ -56,7 +42,7 @@ async def test_what_nothing_alive_needs_goes_at_once_with_its_object(shelf: Any)
     assert (await delete(shelf, digest, reason="the learner asked")).status.reason == "DeleteRequested"
     leaving = await shelf.all(ARTIFACT).require(digest)
     assert (leaving.status.phase, leaving.status.message) == (ArtifactPhase.DELETING, "the learner asked")
-    assert await (await sweeper(shelf)).look() == 1
+    assert await (await shelf.sweeper()).look() == 1
     assert await shelf.all(ARTIFACT).get(digest) is None
     assert shelf.objects.objects == {}
 
@@ -79,7 +65,7 @@ async def test_the_file_of_a_definition_stays_until_that_version_is_archived(she
     assert "small@1.0.0" in detail
     await shelf.decided(await shelf.ask("archive", "small@1.0.0", {}))
     assert (await delete(shelf, digest)).status.reason == "DeleteRequested"
-    await (await sweeper(shelf)).look()
+    await (await shelf.sweeper()).look()
     assert object_key("default", digest) not in shelf.objects.objects
 
 
@@ -108,18 +94,18 @@ async def test_content_that_two_have_left_goes_with_the_second(shelf: Any) -> No
     await delete(shelf, "ins-a-1")
     left = await shelf.all(ARTIFACT).require(digest)
     assert [reference.subject for reference in left.status.references] == ["instance/ins-b-1"]
-    await (await sweeper(shelf)).look()
+    await (await shelf.sweeper()).look()
     assert await shelf.all(ARTIFACT).get(other) is None
     assert object_key("default", digest) in shelf.objects.objects
     await delete(shelf, "ins-b-1")
-    await (await sweeper(shelf)).look()
+    await (await shelf.sweeper()).look()
     assert shelf.objects.objects == {}
 
 
 async def test_only_the_role_that_was_named_is_deleted(shelf: Any) -> None:
     work, lab = await kept(shelf, b"work"), await kept(shelf, b"lab", role="exported")
     await delete(shelf, "ins-a-1", role="collected")
-    await (await sweeper(shelf)).look()
+    await (await shelf.sweeper()).look()
     assert await shelf.all(ARTIFACT).get(work) is None
     assert await shelf.all(ARTIFACT).get(lab) is not None
     assert refusal(await delete(shelf, lab, role="report"))[0] == "unknown-artifact"
@@ -146,16 +132,16 @@ async def test_the_same_file_can_be_published_again_after_its_deletion(shelf: An
     await shelf.publish("small", small)
     await shelf.decided(await shelf.ask("archive", "small@1.0.0", {}))
     await delete(shelf, digest_of(small))
-    await (await sweeper(shelf)).look()
+    await (await shelf.sweeper()).look()
     again = await shelf.publish("small", small, "2.0.0")
     assert again.status.reason == "Published"
-    await (await sweeper(shelf)).look()
+    await (await shelf.sweeper()).look()
     assert shelf.objects.objects[object_key("default", digest_of(small))] == small
 
 
 async def test_a_running_sweeper_finishes_a_deletion_without_waiting_for_its_next_look(shelf: Any) -> None:
     digest = await kept(shelf, b"hostname r1")
-    sweeping = await sweeper(shelf)
+    sweeping = await shelf.sweeper()
     running = asyncio.create_task(sweeping.run())
     try:
         await shelf.settle()
@@ -178,9 +164,9 @@ async def test_a_deletion_outlives_a_store_that_is_down(shelf: Any) -> None:
     await delete(shelf, digest)
     shelf.objects.unavailable = True
     with pytest.raises(ObjectStoreUnavailable):
-        await (await sweeper(shelf)).look()
+        await (await shelf.sweeper()).look()
     shelf.objects.unavailable = False
-    assert await (await sweeper(shelf)).look() == 1
+    assert await (await shelf.sweeper()).look() == 1
     assert shelf.objects.objects == {}
 
 
@@ -188,7 +174,7 @@ async def test_a_tenants_own_retention_wins_over_the_services(shelf: Any) -> Non
     digest = await kept(shelf, b"hostname r1")
     await shelf.store.put(quota_key("default"), Quota(retention_days=7).to_json())
     await shelf.store.put(quota_key("acme"), Quota(retention_days=1).to_json())
-    sweeping = await sweeper(shelf)
+    sweeping = await shelf.sweeper()
     sweeping._now = lambda: datetime.now(UTC) + timedelta(hours=2)
     await shelf.clock.advance(timedelta(days=6, hours=23))
     assert await sweeping.look() == 0

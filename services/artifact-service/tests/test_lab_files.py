@@ -41,19 +41,10 @@ async def old(shelf: Any, small: bytes) -> str:
     return digest
 
 
-async def sweeper(shelf: Any, objects: Any = None) -> Sweeper:
+async def sweeper(shelf: Any, **more: Any) -> Sweeper:
     """Everything is old enough to be swept."""
-    return Sweeper(
-        shelf.store,
-        await shelf.fence(),
-        objects or shelf.objects,
-        shelf.clock,
-        by="/lablet/artifact-service",
-        grace=GRACE,
-        retention=timedelta(days=90),
-        look_seconds=3600,
-        now=lambda: datetime.now(UTC) + GRACE,
-    )
+    sweeping: Sweeper = await shelf.sweeper(now=lambda: datetime.now(UTC) + GRACE, **more)
+    return sweeping
 
 
 async def left_by_a_lab(shelf: Any, data: bytes) -> None:
@@ -105,7 +96,7 @@ async def test_what_was_on_its_way_out_stays_and_is_referred_to(shelf: Any, smal
 
 async def test_nothing_is_deleted_before_it_is_known_what_is_needed(shelf: Any, small: bytes, old: str) -> None:
     await left_by_a_lab(shelf, small)
-    sweeping = await sweeper(shelf, failing := Failing(shelf.objects))
+    sweeping = await sweeper(shelf, objects=(failing := Failing(shelf.objects)))
     running = asyncio.create_task(sweeping.run())
     async with asyncio.timeout(5):
         while not failing.failed:

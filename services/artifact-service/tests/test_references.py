@@ -44,14 +44,11 @@ class Weighed(MemoryStore):
 class Switches:
     """The content that all leave alike, and its uses."""
 
-    def __init__(self, shelf: Any, fence: Fence, digest: str) -> None:
+    def __init__(self, shelf: Any, fence: Fence, sweeper: Sweeper, digest: str) -> None:
         self.shelf, self.digest = shelf, digest
         self.references = References(shelf.store, fence)
         self.spec = ArtifactSpec(digest=digest, bytes=len(SWITCH), media_type="text/plain")
-        self.sweeper = Sweeper(
-            shelf.store, fence, shelf.objects, shelf.clock, by="/lablet/artifact-service", grace=timedelta(0),
-            retention=timedelta(days=90), look_seconds=60,
-        )  # fmt: skip
+        self.sweeper = sweeper
 
     async def left_by(self, uses: Sequence[Reference]) -> None:
         for one in uses:
@@ -82,7 +79,7 @@ class Switches:
 async def switches(shelf: Any) -> Switches:
     shelf.store = Weighed()
     digest = await put_content(shelf.objects, "default", SWITCH, "text/plain")
-    return Switches(shelf, await shelf.fence(), digest)
+    return Switches(shelf, await shelf.fence(), await shelf.sweeper(grace=timedelta(0)), digest)
 
 
 async def test_of_ten_thousand_uses_the_last_costs_what_the_first_few_did(switches: Switches) -> None:

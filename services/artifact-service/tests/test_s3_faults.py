@@ -12,7 +12,6 @@ import pytest
 
 from lablet_artifacts.patience import with_patience
 from lablet_artifacts.references import References, keep
-from lablet_artifacts.sweeping import Sweeper
 from lablet_common.objects import (
     ObjectMissing,
     ObjectStoreDenied,
@@ -178,17 +177,7 @@ async def test_the_servers_own_times_decide_what_is_old_enough_to_be_swept(shelf
     used = await keep(objects, references, "default", b"hostname r1", "text/plain", reference, shelf.clock.now())
     await objects.put("staging/uploads/default/req-gone", b"an upload that nobody asked for")
     later = timedelta()
-    sweeper = Sweeper(
-        shelf.store,
-        await shelf.fence(),
-        objects,
-        shelf.clock,
-        by="/lablet/artifact-service",
-        grace=timedelta(minutes=60),
-        retention=timedelta(days=90),
-        look_seconds=60,
-        now=lambda: datetime.now(UTC) + later,
-    )
+    sweeper = await shelf.sweeper(objects=objects, now=lambda: datetime.now(UTC) + later)
     assert await sweeper.look() == 0, "what has just been put stays"
     later = timedelta(minutes=61)
     assert await sweeper.look() == 2
@@ -201,10 +190,7 @@ async def test_a_sweeper_in_a_sick_store_deletes_nothing_that_is_used(
 ) -> None:
     shelf.objects = objects
     await shelf.publish("small", small)
-    sweeper = Sweeper(
-        shelf.store, await shelf.fence(), objects, shelf.clock, by="/lablet/artifact-service", grace=timedelta(0),
-        retention=timedelta(days=90), look_seconds=0.05,
-    )  # fmt: skip
+    sweeper = await shelf.sweeper(objects=objects, grace=timedelta(0), look_seconds=0.05)
     orphans = [await put_content(objects, "default", f"orphan {n}".encode(), "text/plain") for n in range(5)]
     turn = iter(range(10_000))
     front.sickness = lambda _method, _key: FAULTS["dropped"] if next(turn) % 3 == 0 else None

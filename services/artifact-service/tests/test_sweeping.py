@@ -16,21 +16,15 @@ GRACE = timedelta(minutes=60)
 WORK = Reference(subject="instance/ins-a-1", role="collected", name="r1.cfg", attempt=1)
 
 
-async def sweeper(shelf: Any, objects: Any = None, alone: Any = None) -> Sweeper:
+async def sweeper(shelf: Any, **more: Any) -> Sweeper:
     shelf.later = getattr(shelf, "later", timedelta())
-    return Sweeper(
-        shelf.store,
-        await shelf.fence(),
-        objects or shelf.objects,
-        shelf.clock,
-        by="/lablet/artifact-service",
+    sweeping: Sweeper = await shelf.sweeper(
         grace=GRACE,
-        retention=timedelta(days=90),
-        look_seconds=60,
-        alone=alone,
         now=lambda: datetime.now(UTC) + shelf.later,
         monotonic=lambda: shelf.later.total_seconds(),
+        **more,
     )
+    return sweeping
 
 
 async def kept(shelf: Any, data: bytes = b"hostname r1", reference: Reference = WORK) -> str:
@@ -195,7 +189,7 @@ async def test_a_crash_between_any_two_steps_is_finished_by_the_next_sweeper(she
     dying = Dying()
     dying.objects, dying.modified = shelf.objects.objects, shelf.objects.modified
     with contextlib.suppress(ObjectStoreUnavailable):
-        await (await sweeper(shelf, dying)).look()
+        await (await sweeper(shelf, objects=dying)).look()
     await swept(shelf)
     assert list(shelf.objects.objects) == [object_key("default", used)]
     assert [one.id for one in (await shelf.all(ARTIFACT).list()).items] == [used]

@@ -22,7 +22,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from lablet_common.secrets import SecretBox
-from lablet_common.testing.planted import files_below, found_in
+from lablet_common.testing.planted import files_below, found_in, spans_in
 from lablet_common.testing.sinks import serving
 from lablet_gateway.webhooks.signing import signature
 from lablet_local.binaries import find_etcd
@@ -48,6 +48,8 @@ KNOWN_TEXT = {
     b"WorkerTemplate": "nats/", b"lablet.intent.scheduler": "nats/", b"Lablet-Dead-Reason": "nats/",
     b"/secret-at-work": "etcd/", b'"subscription": "planted"': "logs/", b"OSPF basics": "s3/",
     b"lablet_webhook_deliveries_total": "metrics of api-gateway-1", b"/requests/": "etcd/",
+    b"api-gateway-1": "resources of spans", b"worker-controller-1": "resources of spans", b"PATCH CML": "names of spans",
+    b"/users/": "attributes of spans", b"exception.stacktrace": "events of spans", b"Unavailable": "statuses of spans",
 }  # fmt: skip
 """What is sure to be in each place, where that was looked through at all."""
 FINAL = ("Completed", "Cancelled", "Expired", "Failed", "Rejected")
@@ -73,6 +75,17 @@ class Hook:
             return web.Response(status=422, text="not this one")
         self.taken += 1
         return web.Response(status=204)
+
+
+@dataclass
+class Collector:
+    """Takes every span, as it comes over the wire."""
+
+    exported: list[bytes] = field(default_factory=list)
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.exported.append(await request.content.read())  # of whatever size
+        return web.Response(content_type="application/x-protobuf")  # no field of the answer is set
 
 
 @dataclass
@@ -129,8 +142,20 @@ def enter(mesh: LocalMesh, planted: Planted, open_door: Any) -> Callable[[], Awa
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def mesh(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalMesh]:
-    environment = {"WEBHOOK_ALLOW_PRIVATE": "true", "WEBHOOK_PATIENCE_HOURS": str(3 / 3600)}
+async def collector() -> AsyncIterator[tuple[Collector, str]]:
+    found = Collector()
+    async with serving(found.take) as url:
+        yield found, url
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def mesh(tmp_path_factory: pytest.TempPathFactory, collector: tuple[Collector, str]) -> AsyncIterator[LocalMesh]:
+    environment = {
+        "WEBHOOK_ALLOW_PRIVATE": "true",
+        "WEBHOOK_PATIENCE_HOURS": str(3 / 3600),
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector[1],
+        "OTEL_BSP_SCHEDULE_DELAY": "2000",  # whoever is killed takes its latest spans along
+    }
     async with LocalMesh(tmp_path_factory.mktemp("faults"), speed=240, environment=environment) as made:
         yield made
 
@@ -312,7 +337,7 @@ async def test_without_s3_an_upload_is_refused_and_names_it(mesh: LocalMesh, ent
 
 
 async def test_no_secret_is_anywhere_but_where_it_belongs_after_all_that(
-    mesh: LocalMesh, planted: Planted, enter: Any
+    mesh: LocalMesh, planted: Planted, collector: tuple[Collector, str], enter: Any
 ) -> None:
     """After kills, outages and refusals: where something goes wrong, most is told. The mesh is stopped, so that all that was
     said lies on the disk."""
@@ -334,7 +359,7 @@ async def test_no_secret_is_anywhere_but_where_it_belongs_after_all_that(
     assert missing == set(), "too few kinds of refusals were looked at"
     secrets = planted.secrets | await _changed_passwords(mesh)
     await mesh.stop()
-    places |= dict(files_below(mesh.folder.root, ELSEWHERE))
+    places |= dict(files_below(mesh.folder.root, ELSEWHERE)) | spans_in(collector[0].exported)
     for what, where in KNOWN_TEXT.items():
         assert any(what in content for name, content in places.items() if name.startswith(where)), (what, where)
     assert found_in(secrets, places) == []

@@ -1,8 +1,11 @@
 """Looking for planted secrets wherever something is kept or told, in whatever bytes it is kept: for tests."""
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 _SHORTEST = 16
 """Characters; what is shorter may be there by chance."""
@@ -39,6 +42,22 @@ def files_below(folder: Path, leaving_out: Sequence[str] = ()) -> Iterator[tuple
         name = path.relative_to(folder)
         if path.is_file() and not any(name.match(pattern) or _below(name, pattern) for pattern in leaving_out):
             yield str(name), path.read_bytes().rstrip(b"\0")
+
+
+def spans_in(exported: Iterable[bytes]) -> dict[str, bytes]:
+    """What was sent to a collector (OTLP, protobuf), by what of a span it is, and as a whole as it came over the wire."""
+    found: dict[str, list[bytes]] = defaultdict(list)
+    for body in exported:
+        found["spans"].append(body)
+        for group in ExportTraceServiceRequest.FromString(body).resource_spans:
+            found["resources of spans"].append(group.resource.SerializeToString())
+            for span in (span for scope in group.scope_spans for span in scope.spans):
+                found["names of spans"].append(span.name.encode())
+                found["statuses of spans"].append(span.status.message.encode())
+                found["attributes of spans"] += [one.SerializeToString() for one in span.attributes]
+                found["events of spans"] += [one.SerializeToString() for one in span.events]
+                found["links of spans"] += [one.SerializeToString() for one in span.links]
+    return {what: b"\n".join(dict.fromkeys(parts)) for what, parts in found.items()}
 
 
 def _below(name: Path, pattern: str) -> bool:

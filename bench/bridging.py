@@ -76,7 +76,7 @@ async def carried(store: EtcdStore, bus: Bus, fence: Fence, changes: int) -> flo
     for first in range(0, changes, TOGETHER):
         await store.txn([], [change(number) for number in range(first, first + TOGETHER)])
     last = (await store.status()).revision
-    bridge = Bridge(store, RESERVATION, fence, bus.publish, source=SOURCE)
+    bridge = Bridge(store, RESERVATION, fence, bus, source=SOURCE)
     began = time.perf_counter()
     running = asyncio.create_task(bridge.run())
     while bridge.cursor < last:
@@ -91,7 +91,7 @@ async def carried(store: EtcdStore, bus: Bus, fence: Fence, changes: int) -> flo
 
 async def delays(store: EtcdStore, bus: Bus, fence: Fence, endpoint: str, url: str) -> Sequence[float]:
     """Milliseconds, sorted."""
-    bridge = asyncio.create_task(Bridge(store, RESERVATION, fence, bus.publish, source=SOURCE).run())
+    bridge = asyncio.create_task(Bridge(store, RESERVATION, fence, bus, source=SOURCE).run())
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as others:
         told = await asyncio.get_running_loop().run_in_executor(others, traffic, endpoint, url)
     bridge.cancel()

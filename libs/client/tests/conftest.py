@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from lablet_client.client import Client
 from lablet_client.connection import Connection
 from lablet_client.retry import Retry
+from lablet_common.bus.memory import PlainLog
 
 Answer = httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]
 URL = "http://lablet.test"
@@ -271,7 +272,7 @@ class Mesh:
                 self.log.append(outgoing.event)
 
         bridges = [
-            Bridge(self.store, kind, fence, publish, source=f"/lablet/{kind.owner}")
+            Bridge(self.store, kind, fence, PlainLog(publish), source=f"/lablet/{kind.owner}")
             for kind in KINDS.values()
             if kind in (RESERVATION, DEFINITION, WORKER) or kind.name in ("request", "pool", "instance")
         ]

@@ -3,8 +3,9 @@
 The owner of a kind runs one bridge for it, fenced. From a stored cursor it follows the etcd watch, derives each change's
 events, publishes them with one in flight per resource and many resources at once, and moves the cursor behind what the
 broker has confirmed. After a crash it begins at the cursor again: nothing is missing, and what comes twice carries the
-same ids. When the history after the cursor was compacted by somebody else, the present state of everything newer than
-the cursor is published instead, marked `replayed`.
+same ids. A killed NATS may have lost the last of what it confirmed (see `cursor`): in a new connection nothing is published
+before that has been looked at, and what is not there is published again. When the history after the cursor was compacted by
+somebody else, the present state of everything newer than the cursor is published instead, marked `replayed`.
 
 Not guaranteed: an order between resources, and (after such a compaction) an event for every change in between or for
 deletions; consumers find those in their own caches. An earlier owner that stood still meanwhile may still tell one of those
@@ -14,14 +15,14 @@ log and counted (`lablet_events_left_out_total`): `derive` sees to it that there
 """
 
 import asyncio
-import json
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lablet_common.bus.connection import TooLarge
+from lablet_common.bus.connection import BusUnavailable, TooLarge
+from lablet_common.cursor import Cursor, EventLog, Mark
 from lablet_common.events import Outgoing, derive
 from lablet_common.events.binding import InvalidEvent
 from lablet_common.ownership import Fence, NotOwner
@@ -36,7 +37,6 @@ from lablet_common.telemetry.metrics import BRIDGE_LAG_REVISIONS, BRIDGE_LAG_SEC
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-Publish = Callable[[Outgoing], Awaitable[None]]
 
 _IN_FLIGHT = 128
 """Resources that are published at the same time."""
@@ -64,14 +64,22 @@ class _Change:
     events: deque[Outgoing]
 
 
-class Bridge:
-    """Publishes the changes of one kind for as long as `fence` stands. `source` is the `source` of its events."""
+class _Forgotten(Exception):
+    """The stream does not hold any more what it had acknowledged; `cursor` is as far as it does."""
 
-    def __init__(self, store: Store, kind: Kind, fence: Fence, publish: Publish, *, source: str) -> None:
+    def __init__(self, cursor: Cursor) -> None:
+        super().__init__(f"nothing can be relied upon after revision {cursor.revision}")
+        self.cursor = cursor
+
+
+class Bridge:
+    """Publishes the changes of one kind into `log` for as long as `fence` stands. `source` is the `source` of its events."""
+
+    def __init__(self, store: Store, kind: Kind, fence: Fence, log: EventLog, *, source: str) -> None:
         self._store = store
         self._kind = kind
         self._fence = fence
-        self._publish = publish
+        self._stream = log
         self._source = source
         self._remembered: OrderedDict[str, Resource[Any, Any]] = OrderedDict()
         self._open: deque[_Change] = deque()  # in the order of revisions; the confirmed ones go when they come first
@@ -83,7 +91,13 @@ class Bridge:
         self._unsaved = 0
         self._seen = 0
         self._done = 0
-        self._stored = 0
+        self._cursor = Cursor((Mark(0),))
+        """As it is stored, or as far as it stands."""
+        self._last = (0, "")
+        """Number and subject of the message that lies furthest back in the stream of all that were confirmed."""
+        self._session: int | None = None
+        """The connection in which everything confirmed is known to be there."""
+        self._looking = asyncio.Lock()
         self._failing = False
 
     @property
@@ -99,18 +113,38 @@ class Bridge:
     @property
     def cursor(self) -> int:
         """Everything up to this revision has been confirmed, as it is stored."""
-        return self._stored
+        return self._cursor.revision
 
     async def run(self) -> None:
         """Publishes until cancelled. Raises `NotOwner` when the fence has fallen, and `Unreadable`."""
         EVENTS_LEFT_OUT.labels(self._kind.name)  # from zero on: an increase can be seen of what was there before
-        self._seen = self._done = self._stored = await self._patiently(self._read_cursor)
+        self._begin_at(await self._patiently(self._read_cursor))
         try:
-            publishers = (self._publish_for_ever() for _ in range(_IN_FLIGHT))
-            await together(self._follow(), self._keep_cursor(), *publishers)
+            while True:
+                try:
+                    publishers = (self._publish_for_ever() for _ in range(_IN_FLIGHT))
+                    await together(self._follow(), self._keep_cursor(), *publishers)
+                except _Forgotten as error:
+                    _log.warning(
+                        "NATS has lost events that it had acknowledged: they are published again",
+                        extra={"kind": self._kind.name, "after": error.cursor.revision, "told": self._done},
+                    )
+                    self._begin_at(error.cursor)
+                    await self._save(error.cursor)
         finally:
             BRIDGE_LAG_REVISIONS.labels(self._kind.name).set(0)
             BRIDGE_LAG_SECONDS.labels(self._kind.name).set(0)
+
+    def _begin_at(self, cursor: Cursor) -> None:
+        """As if nothing had been read or published after it."""
+        self._cursor = cursor
+        self._seen = self._done = cursor.revision
+        self._last = cursor.marks[-1].number, cursor.marks[-1].subject
+        self._open.clear()
+        self._lines.clear()
+        self._ready = asyncio.Queue()
+        self._room.set()
+        self._unsaved = 0
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -225,7 +259,10 @@ class Bridge:
         pause = _PAUSE_SECONDS
         while True:
             try:
-                await self._publish(outgoing)
+                await self._look_back()
+                number = await self._stream.publish(outgoing, session=self._session)
+            except _Forgotten:
+                raise
             except (TooLarge, InvalidEvent) as error:
                 self._leave_out(str(outgoing.event.get_id()), error)
                 return
@@ -242,7 +279,26 @@ class Bridge:
                 if self._failing:
                     self._failing = False
                     _log.info("events are published again", extra={"kind": self._kind.name})
+                if number > self._last[0]:
+                    self._last = number, outgoing.subject
                 return
+
+    async def _look_back(self) -> None:
+        """In a new connection, before anything is published in it: what was confirmed in the one before must be there, for
+        the server may have been killed. Raises `_Forgotten` where it is not, `BusUnavailable` where that cannot be told."""
+        if self._stream.session == self._session:
+            return
+        async with self._looking:
+            session = self._stream.session
+            if session == self._session:
+                return
+            cursor = self._cursor.moved(Mark(self._done, *self._last))
+            standing = await cursor.standing(self._stream)
+            if standing.revision < cursor.revision:
+                raise _Forgotten(standing)
+            if standing.epoch != cursor.epoch:
+                self._cursor, self._last = standing, (0, "")
+            self._session = session
 
     # -- the cursor ------------------------------------------------------------------------------------------------
 
@@ -273,13 +329,19 @@ class Bridge:
             self._confirmed.clear()
             BRIDGE_LAG_REVISIONS.labels(self._kind.name).set(self.lag_revisions)
             BRIDGE_LAG_SECONDS.labels(self._kind.name).set(self.lag_seconds)
-            moved = self._done - self._stored
+            try:
+                await self._look_back()  # also where there is nothing to publish just now
+            except BusUnavailable:
+                continue  # who has something to publish says so
+            moved = self._done - self.cursor
             if (self._unsaved and moved) or moved >= _IDLE_REVISIONS:
-                await self._save_cursor()
+                unsaved = self._unsaved
+                if await self._save(self._cursor.moved(Mark(self._done, *self._last))):
+                    self._unsaved -= unsaved
 
-    async def _save_cursor(self) -> None:
-        unsaved, revision = self._unsaved, self._done
-        txn = Transaction().put(cursor_key(self._kind.name), json.dumps({"revision": revision}).encode())
+    async def _save(self, cursor: Cursor) -> bool:
+        """Raises `NotOwner`; False: etcd does not answer, the next one will be stored."""
+        txn = Transaction().put(cursor_key(self._kind.name), cursor.to_json())
         self._fence.guard(txn)
         try:
             await txn.commit(self._store)
@@ -287,14 +349,14 @@ class Bridge:
             raise NotOwner(f"the bridge of {self._kind.name} is no longer this replica's") from None
         except StoreUnavailable as error:
             _log.warning("the cursor could not be stored", extra={"kind": self._kind.name, "cause": str(error)})
-        else:
-            self._unsaved -= unsaved
-            self._stored = revision
+            return False
+        self._cursor = cursor
+        return True
 
-    async def _read_cursor(self) -> int:
-        """The stored cursor; 0 where there is none, which begins with the whole history."""
+    async def _read_cursor(self) -> Cursor:
+        """The stored cursor; revision 0 where there is none, which begins with the whole history."""
         found = await self._store.get(cursor_key(self._kind.name))
-        return int(json.loads(found.value)["revision"]) if found is not None else 0
+        return Cursor.from_json(found.value) if found is not None else Cursor((Mark(0),))
 
     async def _patiently(self, what: Callable[[], Awaitable[_T]]) -> _T:
         while True:

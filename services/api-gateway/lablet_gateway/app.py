@@ -267,7 +267,7 @@ class Gateway:
             return
         kind = KINDS[shard.removeprefix(_BRIDGE)]
         runtime = self._runtime
-        bridge = Bridge(runtime.store, kind, fence, runtime.bus.publish, source=runtime.source)
+        bridge = Bridge(runtime.store, kind, fence, runtime.bus, source=runtime.source)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(bridge.run())
             if kind is REQUEST:

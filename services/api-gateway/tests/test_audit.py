@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lablet_common.bridge import Bridge
+from lablet_common.bus.memory import PlainLog
 from lablet_common.events import kind_and_id
 from lablet_common.ownership import Fence
 from lablet_common.requests import Inbox, decide_in
@@ -33,7 +34,9 @@ async def published(world: Any) -> AsyncIterator[Any]:
         if outgoing.subject.startswith("lablet.event."):
             world.log.append(outgoing.event)
 
-    bridges = [Bridge(world.store, kind, fence, publish, source=f"/lablet/{kind.owner}") for kind in KINDS.values()]
+    bridges = [
+        Bridge(world.store, kind, fence, PlainLog(publish), source=f"/lablet/{kind.owner}") for kind in KINDS.values()
+    ]
     running = [asyncio.create_task(bridge.run()) for bridge in bridges]
 
     async def wait() -> None:

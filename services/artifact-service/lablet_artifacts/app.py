@@ -73,7 +73,7 @@ class ArtifactService:
         runtime = self._runtime
         if shard.startswith(_BRIDGE):
             kind = KINDS[shard.removeprefix(_BRIDGE)]
-            await Bridge(runtime.store, kind, fence, runtime.bus.publish, source=runtime.source).run()
+            await Bridge(runtime.store, kind, fence, runtime.bus, source=runtime.source).run()
             return
         resync = self._settings.resync_seconds
         keeper = Keeper(

@@ -10,6 +10,7 @@ import pytest
 from lablet_artifacts.references import PORTION, References
 from lablet_artifacts.sweeping import Sweeper
 from lablet_common.bridge import Bridge
+from lablet_common.bus.memory import PlainLog
 from lablet_common.events import Outgoing, resource_of
 from lablet_common.objects import object_key, put_content
 from lablet_common.ownership import Fence
@@ -103,7 +104,7 @@ async def test_every_event_is_small_and_tells_of_the_use_that_it_is_about(switch
     await switches.left_by([use(n) for n in range(200)])
     store = switches.shelf.store
     fence = await switches.shelf.fence()
-    bridge = Bridge(store, ARTIFACT, fence, publish, source="/lablet/artifact-service")
+    bridge = Bridge(store, ARTIFACT, fence, PlainLog(publish), source="/lablet/artifact-service")
     async with switches.shelf.running(bridge.run()):
 
         async def told() -> bool:

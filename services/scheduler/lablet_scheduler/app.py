@@ -64,7 +64,7 @@ class Scheduler:
         if shard.startswith(_BRIDGE):
             kind = KINDS[shard.removeprefix(_BRIDGE)]
             store, source = self._runtime.store, self._runtime.source
-            bridge = Bridge(store, kind, fence, self._runtime.bus.publish, source=source)
+            bridge = Bridge(store, kind, fence, self._runtime.bus, source=source)
             await together(bridge.run(), Removal(store, kind, fence, bridge).run())
         else:
             await self._serve_pool(shard, fence)

@@ -133,7 +133,7 @@ class WorkerController:
         if shard.startswith(_BRIDGE):
             kind = KINDS[shard.removeprefix(_BRIDGE)]
             store, source = self._runtime.store, self._runtime.source
-            bridge = Bridge(store, kind, fence, self._runtime.bus.publish, source=source)
+            bridge = Bridge(store, kind, fence, self._runtime.bus, source=source)
             await together(bridge.run(), Removal(store, kind, fence, bridge).run())
             return
         desk = Desk(self._runtime.store, self._runtime.clock, self._runtime.source)

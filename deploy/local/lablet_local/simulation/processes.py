@@ -15,6 +15,7 @@ from lablet_artifacts.keeper import Keeper
 from lablet_artifacts.leftovers import Leftovers
 from lablet_artifacts.rendering import Renderer
 from lablet_common.bridge import Bridge
+from lablet_common.bus.memory import PlainLog
 from lablet_common.events import Outgoing
 from lablet_common.intake import Intake
 from lablet_common.objects import ObjectStoreUnavailable
@@ -157,7 +158,7 @@ class Process:
             return
         assert self._publish is not None
         (kind,) = (kind for kind in BRIDGED if kind.name == shard.removeprefix(_BRIDGE))
-        await Bridge(self._store, kind, fence, self._send, source=f"/lablet/{self.service}").run()
+        await Bridge(self._store, kind, fence, PlainLog(self._send), source=f"/lablet/{self.service}").run()
 
     async def _send(self, out: Outgoing) -> None:
         """To the broker, over this process's line."""

@@ -6,7 +6,7 @@ go while the process runs, one slow message must not hold a batch, and a lost pu
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from weakref import WeakSet
 
 import nats.errors
@@ -16,12 +16,13 @@ from nats.js.errors import NoStreamResponseError, NotFoundError
 from lablet_common.bus import streams
 from lablet_common.bus.client import MOST_HEADERS
 from lablet_common.bus.connection import CALL_SECONDS, BusUnavailable, Connection, TooLarge
-from lablet_common.bus.consumer import ACK_WAIT_SECONDS, Consumer, Start
+from lablet_common.bus.consumer import ACK_WAIT_SECONDS, Consumer, Start, epoch_of
 from lablet_common.bus.follower import Follower
 from lablet_common.bus.handling import Buried, Handler, RetryPolicy
 from lablet_common.bus.messages import DeadLetter, Received, publishable
 from lablet_common.bus.seen import Seen
 from lablet_common.bus.tracing import publishing
+from lablet_common.cursor import Present
 from lablet_common.events import subjects
 from lablet_common.events.derive import Outgoing
 from lablet_common.settings import NatsSettings
@@ -84,17 +85,47 @@ class Bus:
     async def ensure_streams(self) -> None:
         """Makes the streams that this service uses, as far as they are missing, and brings them up to date. Raises
         `BusUnavailable` or what the server says."""
-        connection = self._connection
-        wanted = streams.used_by(self._service)
-        await streams.ensure(connection.js, wanted, server=connection.server, replicas=self._replicas)
+        await self._ensure(streams.used_by(self._service))
 
-    async def publish(self, outgoing: Outgoing) -> None:
-        """Stores the event in its stream; returns once the server has acknowledged it. Raises `BusUnavailable` (then it may
-        or may not have been stored; publishing again is safe), and `TooLarge` or `InvalidEvent` for one that never can be."""
+    @property
+    def session(self) -> int:
+        """Which connection to NATS it is: changes with each loss of one."""
+        return self._connection.session
+
+    async def publish(self, outgoing: Outgoing, *, session: int | None = None) -> int:
+        """Stores the event in its stream and returns its number there once the server has acknowledged it; in that
+        `session` or not at all. Raises `BusUnavailable` (then it may or may not have been stored; publishing again is
+        safe), and `TooLarge` or `InvalidEvent` for one that never can be."""
         stream = streams.stream_of(outgoing.subject)
         with publishing(outgoing) as parent:
             headers, payload = publishable(outgoing, parent)
-            await self._store(outgoing.subject, headers, payload, stream)
+            return await self._store(outgoing.subject, headers, payload, stream, session)
+
+    async def present(self) -> Present:
+        """The stream of events, as it is. Raises `BusUnavailable`."""
+        js = self._connection.js
+        try:
+            try:
+                info = await js.stream_info(streams.EVENTS_STREAM)
+            except NotFoundError:
+                await self._restore(streams.EVENTS_STREAM)
+                info = await js.stream_info(streams.EVENTS_STREAM)
+        except (nats.errors.Error, IncorrectState, TimeoutError, OSError) as error:
+            raise BusUnavailable(f"NATS does not say how {streams.EVENTS_STREAM} is: {error!r}") from error
+        return Present(epoch_of(info), info.state.first_seq)
+
+    async def last(self, subject: str) -> int:
+        """Number of the last event under it, 0 where there is none. Raises `BusUnavailable`."""
+        try:
+            found = await self._connection.js.get_last_msg(streams.EVENTS_STREAM, subject, direct=True)
+        except NotFoundError:
+            return 0
+        except (nats.errors.Error, IncorrectState, TimeoutError, OSError) as error:
+            right = (
+                f"{self._service}'s user must have the right to $JS.API.DIRECT.GET.{streams.EVENTS_STREAM}.{subject}"
+            )
+            raise BusUnavailable(f"NATS does not give the last event of {subject} ({right}): {error!r}") from error
+        return found.seq or 0
 
     async def tell(self, outgoing: Outgoing) -> None:
         """Publishes to whoever listens now (core NATS, no stream): refusals to outside systems. Raises `BusUnavailable`, and
@@ -185,13 +216,15 @@ class Bus:
         except nats.errors.Error as error:
             raise BusUnavailable(f"the consumer {durable} was not deleted: {error}") from error
 
-    async def _store(self, subject: str, headers: dict[str, str], payload: bytes, stream: str) -> None:
+    async def _store(
+        self, subject: str, headers: dict[str, str], payload: bytes, stream: str, session: int | None = None
+    ) -> int:
         try:
             try:
-                await self._connection.client.store(subject, headers, payload, stream=stream, within=CALL_SECONDS)
+                return await self._store_in(session, subject, headers, payload, stream)
             except NoStreamResponseError:
                 await self._restore(stream)
-                await self._connection.client.store(subject, headers, payload, stream=stream, within=CALL_SECONDS)
+                return await self._store_in(session, subject, headers, payload, stream)
         except nats.errors.MaxPayloadError as error:
             most = self._connection.client.max_payload
             told = f"headers and {len(payload)} bytes of payload, of {most} in all and {MOST_HEADERS} of headers"
@@ -199,9 +232,27 @@ class Bus:
         except (nats.errors.Error, IncorrectState, TimeoutError, OSError) as error:
             raise BusUnavailable(f"NATS did not store {subject}: {type(error).__name__} {error}") from error
 
+    async def _store_in(
+        self, session: int | None, subject: str, headers: dict[str, str], payload: bytes, stream: str
+    ) -> int:
+        client = self._connection.client
+        if session is not None:
+            await client.prepare()
+            if session != self.session:
+                raise BusUnavailable("the connection to NATS was lost, and this was meant for it")
+        return await client.store(subject, headers, payload, stream=stream, within=CALL_SECONDS)
+
     async def _restore(self, stream: str) -> None:
         """Makes a stream that somebody deleted; many at once make it once. Raises what the server says."""
-        connection = self._connection
-        wanted = [one for one in streams.used_by(self._service) if one.name == stream]
         async with self._restoring:
-            await streams.ensure(connection.js, wanted, server=connection.server, replicas=self._replicas)
+            await self._ensure([one for one in streams.used_by(self._service) if one.name == stream])
+
+    async def _ensure(self, wanted: Iterable[streams.Stream]) -> None:
+        connection = self._connection
+        await streams.ensure(
+            connection.js,
+            wanted,
+            server=connection.server,
+            replicas=self._replicas,
+            clustered=connection.clustered,
+        )

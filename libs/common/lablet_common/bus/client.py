@@ -5,6 +5,9 @@ and consumers cost (ADR 0022 has the figures). Everything else (connecting, reco
 nats-py's. `store` publishes into a stream and waits for the server's acknowledgement; acknowledgements come on one
 subscription and go straight to whoever waits.
 
+Nothing that was handed over in one connection is sent in the next: when a connection is lost, what had not been sent is
+dropped and whoever waits for an acknowledgement is told at once.
+
 Not guaranteed: that what was not acknowledged in time was not stored; message ids make a repeat harmless. This class
 overrides methods that nats-py does not document: its version is pinned, and the tests hold both to the same behaviour.
 """
@@ -12,6 +15,7 @@ overrides methods that nats-py does not document: its version is pinned, and the
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,7 +27,7 @@ from nats.js.errors import APIError, NoStreamResponseError
 MOST_HEADERS = 65_535
 """Bytes of headers that a stream takes (nats-server: "header size exceeds maximum allowed of 64k"), whatever its payload."""
 _HEADER_LINE = "NATS/1.0\r\n"
-_STORED = b'{"stream":'
+_STORED = re.compile(rb'\{"stream":"[^"]*", *"seq":(\d+)')
 _NO_RESPONDERS = b"NATS/1.0 503"
 _EXPECTED_STREAM = "Nats-Expected-Stream"
 _NO_NAME = "\r\n"
@@ -45,10 +49,16 @@ class StoringClient(Client):
         self._prefix = ""
         self._subscribing = asyncio.Lock()
 
+    async def prepare(self) -> None:
+        """What the first `store` would wait for: from then on one sends, or raises, before anything else runs."""
+        if not self._acknowledgements:
+            await self._subscribe_acknowledgements()
+
     async def store(
         self, subject: str, headers: Mapping[str, str], payload: bytes, *, stream: str, within: float
-    ) -> None:
-        """Publishes and waits up to `within` seconds for the acknowledgement of `stream`. Raises `TimeoutError`,
+    ) -> int:
+        """Publishes, waits up to `within` seconds for the acknowledgement of `stream` and returns the message's number
+        there (of what was there already, under the same message id, the first one's). Raises `TimeoutError`,
         `NoStreamResponseError` where no stream takes the subject, `APIError` for a refusal, `MaxPayloadError` for more than
         the server takes (headers count: sent all the same, it would close the connection), `nats.errors.Error` without a
         connection, and `ValueError` for a header that holds the end of a line."""
@@ -56,6 +66,8 @@ class StoringClient(Client):
             await self._subscribe_acknowledgements()
         if self.is_closed:
             raise nats.errors.ConnectionClosedError
+        if self.is_reconnecting:
+            raise nats.errors.ConnectionReconnectingError
         if self.is_draining_pubs:
             raise nats.errors.ConnectionDrainingError
         block = _block(headers, stream)
@@ -75,7 +87,17 @@ class StoringClient(Client):
         finally:
             deadline.cancel()
             del self._unacknowledged[token], future, deadline  # its error would hold this frame, which would hold it
-        _check(answer)
+        return _number_in(answer)
+
+    async def _process_op_err(self, error: Exception) -> None:
+        """The connection is lost (or is being tended to already)."""
+        before = self.is_reconnecting
+        await super()._process_op_err(error)
+        if self.is_reconnecting and not before:
+            self._pending, self._pending_data_size = [], 0
+            for future in self._unacknowledged.values():
+                if not future.done():
+                    future.set_exception(nats.errors.ConnectionReconnectingError())
 
     async def _subscribe_acknowledgements(self) -> None:
         async with self._subscribing:
@@ -134,12 +156,14 @@ def _block(headers: Mapping[str, str], stream: str) -> bytes:
     return f"{_HEADER_LINE}{lines}{_EXPECTED_STREAM}: {stream}\r\n\r\n".encode()
 
 
-def _check(answer: bytes) -> None:
-    """Raises unless it says that the message is stored."""
-    if answer.startswith(_STORED):
-        return
+def _number_in(answer: bytes) -> int:
+    """Number of the stored message. Raises unless the answer says that it is stored."""
+    stored = _STORED.match(answer)
+    if stored is not None:
+        return int(stored[1])
     if answer.startswith(_NO_RESPONDERS):
         raise NoStreamResponseError
     said: Any = json.loads(answer)
     if "error" in said:
         raise APIError.from_error(said["error"])
+    return int(said["seq"])

@@ -74,6 +74,7 @@ class Connection:
         self._broker: _Broker | None = None
         self._js: JetStreamContext | None = None
         self._up = asyncio.Event()
+        self._losses = 0
         self._closing = False
         self._first = True
         self._listeners: set[Callable[[str], None]] = set()
@@ -84,6 +85,11 @@ class Connection:
     @property
     def connected(self) -> bool:
         return self._up.is_set()
+
+    @property
+    def session(self) -> int:
+        """Which connection it is: how many have been lost before."""
+        return self._losses
 
     @property
     def url(self) -> str:
@@ -111,6 +117,11 @@ class Connection:
         """The server's version."""
         version = self.client.connected_server_version
         return version.major, version.minor
+
+    @property
+    def clustered(self) -> bool:
+        """Whether the server is one of several."""
+        return bool(self.client._server_info.get("cluster"))
 
     async def wait_up(self) -> None:
         await self._up.wait()
@@ -172,7 +183,7 @@ class Connection:
         if self._broker is not None:
             try:
                 await self._broker.stop()
-            except nats.errors.Error as error:
+            except (nats.errors.Error, OSError) as error:
                 _log.info("NATS was left without a farewell", extra={"cause": str(error)})
             self._broker = None
 
@@ -231,6 +242,7 @@ class Connection:
 
     def _lost(self, reason: str) -> None:
         self._up.clear()
+        self._losses += 1
         for listener in tuple(self._listeners):
             listener(reason)
 

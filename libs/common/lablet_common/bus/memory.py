@@ -18,6 +18,7 @@ from lablet_common.bus.handling import Again, Buried, Done, GiveUp, Handler, Ret
 from lablet_common.bus.lanes import Lanes
 from lablet_common.bus.messages import DeadLetter, Received, publishable, received
 from lablet_common.bus.seen import Seen
+from lablet_common.cursor import Present
 from lablet_common.events.binding import InvalidEvent
 from lablet_common.events.derive import Outgoing
 from lablet_common.events.subjects import matches
@@ -49,6 +50,26 @@ class _Durable:
         self.arrived.set()
 
 
+class PlainLog:
+    """An event log (`lablet_common.cursor`) over whatever publishes; it never forgets and its connection is never lost."""
+
+    session = 0
+
+    def __init__(self, publish: Callable[[Outgoing], Awaitable[object]]) -> None:
+        self._publish = publish
+        self._numbers: dict[str, int] = {}
+
+    async def publish(self, outgoing: Outgoing, *, session: int | None = None) -> int:  # noqa: ARG002 - there is one
+        await self._publish(outgoing)
+        return self._numbers.setdefault(outgoing.msg_id, len(self._numbers) + 1)
+
+    async def present(self) -> Present:
+        return Present("plain", 1 + len(self._numbers))
+
+    async def last(self, subject: str) -> int:  # noqa: ARG002 - everything is there
+        return len(self._numbers)
+
+
 class MemoryBus:
     """Set `connected` to False to play an outage."""
 
@@ -61,7 +82,8 @@ class MemoryBus:
         self.dead: list[DeadLetter] = []
         self.epoch = "m1"
         self._streams: dict[str, list[_Stored]] = {}
-        self._ids: set[tuple[str, str]] = set()
+        self._ids: dict[tuple[str, str], int] = {}
+        self.session = 0
         self.durables: dict[tuple[str, str], _Durable] = {}
         self._changed = asyncio.Condition()
 
@@ -74,15 +96,28 @@ class MemoryBus:
     async def ensure_streams(self) -> None:
         self._require()
 
-    async def publish(self, outgoing: Outgoing) -> None:
+    async def publish(self, outgoing: Outgoing, *, session: int | None = None) -> int:
         self._require()
+        if session is not None and session != self.session:
+            raise BusUnavailable("the connection was lost, and this was meant for it")
         headers, payload = publishable(outgoing, None)
         stream = streams.stream_of(outgoing.subject)
-        if (stream, outgoing.msg_id) in self._ids:
-            return
-        self._ids.add((stream, outgoing.msg_id))
+        known = self._ids.get((stream, outgoing.msg_id))
+        if known is not None:
+            return known
+        number = self._ids[stream, outgoing.msg_id] = len(self._streams.get(stream, ())) + 1
         self.published.append(outgoing)
         await self.put(outgoing.subject, headers, payload)
+        return number
+
+    async def present(self) -> Present:
+        self._require()
+        return Present(self.epoch, 1)
+
+    async def last(self, subject: str) -> int:
+        self._require()
+        stored = self._streams.get(streams.EVENTS_STREAM, ())
+        return next((message.sequence for message in reversed(stored) if message.subject == subject), 0)
 
     async def put(self, subject: str, headers: dict[str, str], payload: bytes) -> None:
         """Stores a message as it is, an event or not."""

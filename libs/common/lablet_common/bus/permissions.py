@@ -76,7 +76,11 @@ def agent_user(worker: str, password: str) -> NatsUser:
 def service_permissions(service: Service) -> Permissions:
     """What one of the four services needs, and no more."""
     own_inbox = f"{inbox_prefix(service)}.>"
-    publish = [f"lablet.event.*.{kind.name}.>" for kind in owned_by(service)]
+    told = [f"lablet.event.*.{kind.name}.>" for kind in owned_by(service)]
+    if service is Service.WORKERS:
+        told.append("lablet.event.*.scaling.>")
+    # its bridges ask whether what they published is there
+    publish = [*told, *(f"$JS.API.DIRECT.GET.{EVENTS_STREAM}.{subject}" for subject in told)]
     publish.append(f"lablet.dlq.{service}.>")
     for stream in used_by(service):
         publish += [f"$JS.API.STREAM.INFO.{stream.name}", f"$JS.API.STREAM.CREATE.{stream.name}"]
@@ -98,7 +102,7 @@ def service_permissions(service: Service) -> Permissions:
             publish.append("lablet.agent-work.*.output")
             subscribe += ["lablet.event.>", "lablet.dlq.>", f"lablet.agent.*.reply.{service}.>"]
         case Service.WORKERS:
-            publish += ["lablet.event.*.scaling.>", "lablet.agent-work.>"]
+            publish.append("lablet.agent-work.>")
             publish += _owning(service)
             subscribe += ["lablet.event.>", "lablet.agent.>"]
         case _:

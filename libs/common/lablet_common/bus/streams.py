@@ -1,9 +1,11 @@
 """The streams: their names, subjects and limits, made by whichever service comes first and made again when they vanish.
 
-EVENTS and INTENTS can be published again from etcd, so where the server can (2.12 on, one replica) they are flushed in
-the background; INGRESS and DLQ, which hold something that stands nowhere else, are flushed before the acknowledgement
-(server setting `sync_interval: always`). Not guaranteed: that a stream keeps what it acknowledged in a power loss; the
-bridge and the owners' resync heal what is missing.
+EVENTS and INTENTS can be published again from etcd, so where a server of its own can (2.12 on), they are flushed in the
+background: killed, it loses the end of what it acknowledged. The bridges look for that end in each new connection, and
+publish again what is missing (`lablet_common.cursor`); owners look for requests whose intent never came in etcd. INGRESS
+and DLQ, which hold something that stands nowhere else, are flushed before the acknowledgement (server setting
+`sync_interval: always`), and so is everything in a cluster, where another server may be killed than the one that one is
+connected to. Not guaranteed: that INGRESS keeps what it acknowledged where the server was not set up so.
 """
 
 import logging
@@ -47,9 +49,10 @@ class Stream:
     only_copy: bool = False
     """Must be on disk before it is acknowledged."""
 
-    def config(self, *, replicas: int = 1, server: tuple[int, int] = (2, 9)) -> StreamConfig:
+    def config(self, *, replicas: int = 1, server: tuple[int, int] = (2, 9), clustered: bool = False) -> StreamConfig:
         """As the server wants it."""
-        relaxed = not self.only_copy and replicas == 1 and server >= _PERSIST_MODE_SINCE
+        alone = replicas == 1 and not clustered
+        relaxed = not self.only_copy and alone and server >= _PERSIST_MODE_SINCE
         return StreamConfig(
             name=self.name,
             subjects=list(self.subjects),
@@ -98,12 +101,17 @@ def used_by(service: str) -> tuple[Stream, ...]:
 
 
 async def ensure(
-    js: JetStreamContext, streams: Iterable[Stream], *, server: tuple[int, int], replicas: int = 1
+    js: JetStreamContext,
+    streams: Iterable[Stream],
+    *,
+    server: tuple[int, int],
+    replicas: int = 1,
+    clustered: bool = False,
 ) -> None:
     """Makes the streams that are missing and brings the limits of the others up to date. Somebody else's change in the
     same moment is no error. Raises what the server says otherwise (`nats.errors.Error`, `nats.js.errors.APIError`)."""
     for stream in streams:
-        wanted = stream.config(replicas=replicas, server=server)
+        wanted = stream.config(replicas=replicas, server=server, clustered=clustered)
         try:
             present = (await js.stream_info(stream.name)).config
         except NotFoundError:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lablet_common.bus import EVENTS_STREAM, Bus, MemoryBus, Received, RetryPolicy, intents_stream
+from lablet_common.bus import EVENTS_STREAM, Bus, BusUnavailable, MemoryBus, Received, RetryPolicy, intents_stream
 from lablet_common.bus.consumer import After, epoch_of
 from lablet_common.bus.messages import DeadLetter, publishable
 from lablet_common.events import Outgoing, data_of, subjects
@@ -329,3 +329,17 @@ async def test_a_new_consumer_begins_behind_a_place_and_at_the_beginning_of_a_st
             await bus.publish(events[3])
             await until(lambda got=got: "rsv-4" in got)  # type: ignore[misc]
         assert sorted(got) == wanted
+
+
+async def test_a_publisher_can_tell_whether_what_it_published_is_there(bus: AnyBus, make: Make) -> None:
+    first, other = make("rsv-1", 1, state=True), make("rsv-2", 2, state=True)
+    present = await bus.present()
+    assert await bus.last(first.subject) == 0
+    numbers = [await bus.publish(out, session=bus.session) for out in (first, other, make("rsv-1", 3, state=True))]
+    assert numbers == [1, 2, 3]
+    assert await bus.publish(first) == 1, "a repeat lies where the first one does"
+    assert [await bus.last(out.subject) for out in (first, other)] == [3, 2]
+    assert (await bus.present()).epoch == present.epoch
+    with pytest.raises(BusUnavailable):
+        await bus.publish(make("rsv-1", 4, state=True), session=bus.session + 1)
+    assert await bus.last(first.subject) == 3

@@ -28,6 +28,7 @@ def test_what_can_be_published_again_is_flushed_behind_the_acknowledgement_where
     assert stream.config(server=NEW).persist_mode is PersistMode.ASYNC
     assert stream.config(server=OLD).persist_mode is None
     assert stream.config(server=NEW, replicas=3).persist_mode is None
+    assert stream.config(server=NEW, clustered=True).persist_mode is None
 
 
 @pytest.mark.parametrize("stream", [INGRESS, DLQ], ids=lambda stream: stream.name)

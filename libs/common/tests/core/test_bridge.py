@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from lablet_common.bridge import Bridge
-from lablet_common.bus.connection import TooLarge
+from lablet_common.bus.connection import BusUnavailable, TooLarge
+from lablet_common.bus.memory import PlainLog
+from lablet_common.cursor import Present
 from lablet_common.events import Outgoing, sequence_of
 from lablet_common.events.binding import InvalidEvent
 from lablet_common.ownership import NotOwner
@@ -28,10 +30,16 @@ Eventually = Callable[..., Any]
 
 
 class Broker:
-    """Takes events; can fail, be slow, and counts what is in flight."""
+    """Takes events; can fail, be slow, be killed and forget the last of them, and counts what is in flight."""
 
     def __init__(self) -> None:
         self.events: list[Outgoing] = []
+        """What lies in its stream, in order. A repeat of what is there is not stored again."""
+        self.before = 0
+        """Messages that were purged: the number of the first one is one more."""
+        self.epoch = "first"
+        self.session = 0
+        self.away = False
         self.in_flight: Counter[str] = Counter()
         self.most_at_once = 0
         self.most_per_resource = 0
@@ -40,7 +48,28 @@ class Broker:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def publish(self, outgoing: Outgoing) -> None:
+    def kill(self, forgotten: int) -> None:
+        """Comes back without its last messages."""
+        del self.events[len(self.events) - forgotten :]
+        self.session += 1
+
+    def purge(self) -> None:
+        self.before += len(self.events)
+        self.events.clear()
+
+    async def present(self) -> Present:
+        await asyncio.sleep(0)
+        if self.away:
+            raise BusUnavailable("the broker is away")
+        return Present(self.epoch, self.before + 1)
+
+    async def last(self, subject: str) -> int:
+        found = [number for number, one in enumerate(self.events, self.before + 1) if one.subject == subject]
+        return found[-1] if found else 0
+
+    async def publish(self, outgoing: Outgoing, *, session: int | None = None) -> int:
+        if session != self.session or self.away:
+            raise BusUnavailable("the broker is away")
         subject = outgoing.event.get_subject() or ""
         self.tries[subject] += 1
         self.in_flight[subject] += 1
@@ -51,7 +80,9 @@ class Broker:
             await asyncio.sleep(0)
             if subject in self.failing or "*" in self.failing:
                 raise ConnectionError("the broker is away")
-            self.events.append(outgoing)
+            if outgoing.msg_id not in [one.msg_id for one in self.events]:
+                self.events.append(outgoing)
+            return self.before + 1 + [one.msg_id for one in self.events].index(outgoing.msg_id)
         finally:
             self.in_flight[subject] -= 1
 
@@ -76,7 +107,7 @@ def templates(store: Store) -> Repository[WorkerTemplate]:
 
 @pytest.fixture
 async def bridge(store: Store, broker: Broker, make_fence: Callable[..., Any]) -> Bridge:
-    return Bridge(store, TEMPLATE, await make_fence(store), broker.publish, source=SOURCE)
+    return Bridge(store, TEMPLATE, await make_fence(store), broker, source=SOURCE)
 
 
 async def end(task: asyncio.Task[Any]) -> None:
@@ -122,7 +153,7 @@ async def test_one_publish_is_in_flight_per_resource_and_many_in_all(
     memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
 ) -> None:
     templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
-    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker.publish, source=SOURCE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker, source=SOURCE)
     background(bridge.run())
     broker.open.clear()
     for name in ("a", "b", "c", "d"):
@@ -151,14 +182,14 @@ async def test_what_was_published_before_a_crash_comes_again_with_the_same_ids(
     fence = await make_fence(store)
     for name in ("a", "b"):
         await templates.create(make_template(name))
-    first = background(Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE).run())
+    first = background(Bridge(store, TEMPLATE, fence, broker, source=SOURCE).run())
     await eventually(lambda: len(broker.events) == 2)
     await end(first)  # before the cursor is stored, which takes 200 ms
     assert await store.get("/bridge/template/cursor") is None
     await templates.create(make_template("c"))
     before = sorted((o.event.get_id(), o.msg_id, o.event.get_data()) for o in broker.events)
     broker.events.clear()
-    background(Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE).run())
+    background(Bridge(store, TEMPLATE, fence, broker, source=SOURCE).run())
     await eventually(lambda: len(broker.events) == 3)
     again = [(o.event.get_id(), o.msg_id, o.event.get_data()) for o in broker.events]
     assert all(one in again for one in before)
@@ -175,11 +206,11 @@ async def test_killed_at_any_moment_nothing_is_missing(
         made = await templates.create(make_template(f"t{round_}"))
         changed = await templates.update(made.relabelled({"x": "y"}))
         wanted |= {f"template/{t.metadata.uid}/{t.revision}" for t in (made, changed)}
-        task = background(Bridge(memory, TEMPLATE, fence, broker.publish, source=SOURCE).run())
+        task = background(Bridge(memory, TEMPLATE, fence, broker, source=SOURCE).run())
         for _ in range(round_):
             await asyncio.sleep(0)
         await end(task)
-    background(Bridge(memory, TEMPLATE, fence, broker.publish, source=SOURCE).run())
+    background(Bridge(memory, TEMPLATE, fence, broker, source=SOURCE).run())
     await eventually(lambda: wanted <= set(broker.ids))
     assert set(broker.ids) == wanted
 
@@ -195,12 +226,12 @@ async def test_a_restart_goes_on_at_the_cursor_and_repeats_nothing(
 ) -> None:
     fence = await make_fence(store)
     made = await templates.create(make_template("a"))
-    bridge = Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE)
+    bridge = Bridge(store, TEMPLATE, fence, broker, source=SOURCE)
     task = background(bridge.run())
     await eventually(lambda: bridge.cursor >= made.revision)
     await end(task)
     await templates.create(make_template("b"))
-    background(Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE).run())
+    background(Bridge(store, TEMPLATE, fence, broker, source=SOURCE).run())
     await eventually(lambda: len(broker.events) == 2)
     assert [subject for subject, _ in broker.facts] == ["template/a", "template/b"]
 
@@ -216,17 +247,17 @@ async def test_after_a_compaction_the_present_state_of_everything_newer_is_publi
 ) -> None:
     fence = await make_fence(store)
     old = await templates.create(make_template("old"))
-    bridge = Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE)
+    bridge = Bridge(store, TEMPLATE, fence, broker, source=SOURCE)
     task = background(bridge.run())
     await eventually(lambda: bridge.cursor >= old.revision)
     await end(task)
-    broker.events.clear()
+    broker.purge()
     late = await templates.create(make_template("late"))
     late = await templates.update(late.relabelled({"x": "y"}))
     await templates.create(make_template("last"))
     revision = (await templates.list()).revision
     await store.compact(revision)
-    bridge = Bridge(store, TEMPLATE, fence, broker.publish, source=SOURCE)
+    bridge = Bridge(store, TEMPLATE, fence, broker, source=SOURCE)
     background(bridge.run())
     await eventually(lambda: bridge.cursor >= revision)
     assert [subject for subject, _ in broker.facts] == ["template/late", "template/last"]
@@ -262,7 +293,7 @@ async def test_a_publish_that_fails_is_tried_for_ever_and_holds_up_only_its_reso
     memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
 ) -> None:
     templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
-    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker.publish, source=SOURCE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker, source=SOURCE)
     task = background(bridge.run())
     broker.failing.add("template/bad")
     bad = await templates.create(make_template("bad"))
@@ -285,7 +316,7 @@ async def test_the_cursor_is_stored_seldom_and_not_at_all_when_nothing_was_publi
     memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
 ) -> None:
     templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
-    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker.publish, source=SOURCE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker, source=SOURCE)
     background(bridge.run())
     for number in range(300):
         made = await templates.create(make_template(f"t{number}"))
@@ -303,7 +334,7 @@ async def test_the_cursor_is_stored_seldom_and_not_at_all_when_nothing_was_publi
 async def test_an_idle_bridge_follows_the_store_at_a_distance(
     memory: MemoryStore, broker: Broker, make_fence: Any, background: Background, eventually: Any
 ) -> None:
-    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker.publish, source=SOURCE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker, source=SOURCE)
     background(bridge.run())
     await eventually(lambda: memory.watchers)
     for _ in range(1500):
@@ -319,7 +350,7 @@ async def test_it_outlives_an_absence_of_etcd(
     fence = await make_fence(memory)
     await templates.create(make_template("a"))
     memory.fail_next(2, StoreUnavailable("etcd is away"))
-    bridge = Bridge(memory, TEMPLATE, fence, broker.publish, source=SOURCE)
+    bridge = Bridge(memory, TEMPLATE, fence, broker, source=SOURCE)
     task = background(bridge.run())
     await eventually(lambda: broker.events)
     memory.unavailable = True
@@ -338,7 +369,7 @@ async def test_a_request_goes_out_as_its_state_and_its_intent_also_when_handed_o
     background: Background,
     eventually: Eventually,
 ) -> None:
-    background(Bridge(store, REQUEST, await make_fence(store), broker.publish, source="/lablet/api-gateway").run())
+    background(Bridge(store, REQUEST, await make_fence(store), broker, source="/lablet/api-gateway").run())
     accepted = await accept(store, make_request("k"))
     await eventually(lambda: len(broker.events) == 2)
     (waiting,) = await Inbox(store, "scheduler", "default").pending()
@@ -377,13 +408,13 @@ async def test_an_event_that_can_never_be_published_holds_up_nothing_and_is_coun
     async def publish(outgoing: Outgoing) -> None:
         if outgoing.event.get_subject() == "template/odd":
             raise error
-        await broker.publish(outgoing)
+        await broker.publish(outgoing, session=broker.session)
 
     def left_out() -> float | None:
         return REGISTRY.get_sample_value("lablet_events_left_out_total", {"kind": "template"})
 
     templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
-    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), publish, source=SOURCE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), PlainLog(publish), source=SOURCE)
     background(bridge.run())
     await eventually(lambda: left_out() is not None)
     before = left_out() or 0.0
@@ -400,10 +431,144 @@ async def test_a_change_that_cannot_be_written_as_an_event_holds_up_nothing_eith
     memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
 ) -> None:
     templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
-    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker.publish, source=SOURCE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker, source=SOURCE)
     task = background(bridge.run())
     odd = make_template("odd")
     await templates.create(odd.model_copy(update={"metadata": odd.metadata.model_copy(update={"tenant": ""})}))
     after = await templates.create(make_template("after"))
     await eventually(lambda: bridge.cursor >= after.revision or task.done())
     assert [subject for subject, _ in broker.facts] == ["template/after"]
+
+
+async def told(broker: Broker, templates: Repository[WorkerTemplate], eventually: Eventually) -> None:
+    """Waits until the last change of each template is in the stream; then each change must be, in its order."""
+    present = (await templates.list()).items
+    await eventually(lambda: {f"template/{one.metadata.uid}/{one.revision}" for one in present} <= set(broker.ids))
+    for one in present:
+        mine = [sequence_of(o.event) for o in broker.events if o.event.get_subject() == f"template/{one.id}"]
+        assert mine == sorted(mine)
+
+
+@pytest.mark.parametrize("forgotten", [1, 3, 30, 60])
+async def test_what_a_killed_broker_forgot_is_published_again_before_anything_else(
+    memory: MemoryStore,
+    broker: Broker,
+    make_template: Make,
+    make_fence: Any,
+    background: Background,
+    eventually: Any,
+    forgotten: int,
+) -> None:
+    """Fault seed 115: four events that NATS had acknowledged, and that were on no disk when it was killed, were lost."""
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker, source=SOURCE)
+    background(bridge.run())
+    made = [await templates.create(make_template(f"t{number}")) for number in range(20)]
+    for label in "xy":
+        made = [await templates.update(one.relabelled({label: "1"})) for one in made]
+        await eventually(lambda revision=made[-1].revision: bridge.cursor >= revision)
+    before = list(broker.ids)
+    assert len(before) == 60
+    broker.kill(forgotten)
+    made = [await templates.update(one.relabelled({"z": "1"})) for one in made]
+    await told(broker, templates, eventually)
+    assert Counter(broker.ids) == Counter([*before, *(f"template/{one.metadata.uid}/{one.revision}" for one in made)])
+    await eventually(lambda: bridge.cursor >= made[-1].revision)
+
+
+async def test_what_was_forgotten_is_missed_where_nothing_changes_any_more(
+    memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker, source=SOURCE)
+    background(bridge.run())
+    made = [await templates.create(make_template(f"t{number}")) for number in range(5)]
+    await eventually(lambda: bridge.cursor >= made[-1].revision)
+    before = list(broker.ids)
+    broker.kill(3)
+    await eventually(lambda: sorted(broker.ids) == sorted(before))
+
+
+async def test_the_next_bridge_misses_what_was_forgotten_between_them(
+    store: Store,
+    broker: Broker,
+    templates: Repository[WorkerTemplate],
+    make_template: Make,
+    make_fence: Any,
+    background: Background,
+    eventually: Eventually,
+) -> None:
+    fence = await make_fence(store)
+    bridge = Bridge(store, TEMPLATE, fence, broker, source=SOURCE)
+    task = background(bridge.run())
+    made = [await templates.create(make_template(f"t{number}")) for number in range(30)]
+    await eventually(lambda: bridge.cursor >= made[-1].revision)
+    await end(task)
+    before = list(broker.ids)
+    broker.kill(20)
+    background(Bridge(store, TEMPLATE, fence, broker, source=SOURCE).run())
+    await eventually(lambda: sorted(broker.ids) == sorted(before))
+
+
+async def test_after_a_cursor_went_back_the_stored_one_says_so(
+    memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    """A bridge that ends before it has published again leaves that to the next."""
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    fence = await make_fence(memory)
+    bridge = Bridge(memory, TEMPLATE, fence, broker, source=SOURCE)
+    task = background(bridge.run())
+    made = [await templates.create(make_template(f"t{number}")) for number in range(30)]
+    await eventually(lambda: bridge.cursor >= made[-1].revision)
+    before = list(broker.ids)
+    broker.failing.add("*")
+    broker.kill(30)
+    await eventually(lambda: bridge.cursor < made[0].revision)
+    stored = await memory.get("/bridge/template/cursor")
+    assert stored is not None
+    assert json.loads(stored.value)["revision"] == bridge.cursor
+    await end(task)
+    broker.failing.clear()
+    background(Bridge(memory, TEMPLATE, fence, broker, source=SOURCE).run())
+    await eventually(lambda: sorted(broker.ids) == sorted(before))
+
+
+async def test_a_stream_that_was_purged_or_made_anew_is_not_filled_again(
+    memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker, source=SOURCE)
+    background(bridge.run())
+    first = await templates.create(make_template("first"))
+    await eventually(lambda: bridge.cursor >= first.revision)
+    broker.purge()
+    broker.kill(0)
+    second = await templates.create(make_template("second"))
+    await eventually(lambda: bridge.cursor >= second.revision)
+    assert [subject for subject, _ in broker.facts] == ["template/second"]
+    broker.events.clear()
+    broker.before, broker.epoch = 0, "second"
+    broker.kill(0)
+    third = await templates.create(make_template("third"))
+    await eventually(lambda: bridge.cursor >= third.revision)
+    assert [subject for subject, _ in broker.facts] == ["template/third"]
+    broker.kill(1)
+    await eventually(lambda: [subject for subject, _ in broker.facts] == ["template/third"])
+
+
+async def test_while_the_broker_is_away_the_lag_shows_and_the_cursor_stands_still(
+    memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker, source=SOURCE)
+    background(bridge.run())
+    first = await templates.create(make_template("first"))
+    await eventually(lambda: bridge.cursor >= first.revision)
+    broker.away = True
+    broker.session += 1
+    second = await templates.create(make_template("second"))
+    await eventually(lambda: bridge.lag_seconds > 0.3)
+    assert bridge.cursor < second.revision
+    broker.away = False
+    await eventually(lambda: bridge.cursor >= second.revision and bridge.lag_seconds == 0)
+    assert [subject for subject, _ in broker.facts] == ["template/first", "template/second"]

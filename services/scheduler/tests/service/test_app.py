@@ -35,7 +35,7 @@ async def running(world: Any) -> AsyncIterator[tuple[Any, MemoryBus]]:
         )
         alive = [
             tasks.create_task(Scheduler(runtime, world.settings).run()),
-            tasks.create_task(Bridge(world.store, REQUEST, fence, bus.publish, source="/lablet/api-gateway").run()),
+            tasks.create_task(Bridge(world.store, REQUEST, fence, bus, source="/lablet/api-gateway").run()),
         ]
         yield world, bus
         for task in alive:

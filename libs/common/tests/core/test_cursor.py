@@ -1,0 +1,88 @@
+"""How far back a bridge can go, and from where it must."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lablet_common.cursor import Cursor, Mark, Present, thinned
+from lablet_common.events import Outgoing
+
+DISTANCES = (16, 128, 1024, 8192)
+
+
+class Stream:
+    """The messages of one subject, of which the last may be lost."""
+
+    def __init__(self, last: int, *, first: int = 1, epoch: str = "e") -> None:
+        self.session = 0
+        self._present = Present(epoch, first)
+        self._last = last
+        self.asked = 0
+
+    async def publish(self, outgoing: Outgoing, *, session: int | None = None) -> int:
+        raise NotImplementedError
+
+    async def present(self) -> Present:
+        return self._present
+
+    async def last(self, subject: str) -> int:
+        assert subject == "s"
+        self.asked += 1
+        return self._last
+
+
+def marked(*revisions: int) -> Cursor:
+    """With message 10 for revision 1, 20 for 2 and so on."""
+    return Cursor(tuple(Mark(one, 10 * one, "s" if one else "") for one in revisions), "e")
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=400))
+def test_for_each_distance_a_mark_is_kept_that_is_about_so_far_back(steps: list[int]) -> None:
+    marks: tuple[Mark, ...] = (Mark(0),)
+    for step in steps:
+        marks = thinned((*marks, Mark(marks[-1].revision + step)))
+        newest = marks[-1].revision
+        for distance in DISTANCES:
+            if newest >= distance:
+                nearest = max(mark.revision for mark in marks if mark.revision <= newest - distance)
+                assert newest - nearest <= 2 * distance + 12
+    assert len(marks) <= 16
+    assert list(marks) == sorted(marks, key=lambda mark: mark.revision)
+
+
+def test_a_mark_is_never_alone_once_there_were_two() -> None:
+    """Nobody could go back from it."""
+    assert thinned((Mark(0), Mark(10**6, 5, "s"))) == (Mark(0), Mark(10**6, 5, "s"))
+    assert thinned((Mark(3), Mark(3, 7, "s"))) == (Mark(3, 7, "s"),)
+
+
+def test_it_is_read_as_it_was_written_and_as_it_was_before_there_were_marks() -> None:
+    cursor = marked(0, 3, 7)
+    assert Cursor.from_json(cursor.to_json()) == cursor
+    assert json.loads(cursor.to_json())["revision"] == 7
+    assert Cursor.from_json(b'{"revision": 12}') == Cursor((Mark(12),))
+
+
+@pytest.mark.parametrize(
+    ("last", "stands"),
+    [(70, (0, 3, 7)), (99, (0, 3, 7)), (69, (0, 3)), (30, (0, 3)), (29, (0,)), (0, (0,))],
+)
+async def test_the_newest_mark_whose_message_is_there_stands(last: int, stands: tuple[int, ...]) -> None:
+    assert await marked(0, 3, 7).standing(Stream(last)) == marked(*stands)
+
+
+async def test_where_none_stands_the_oldest_says_where_to_begin() -> None:
+    assert await marked(3, 7).standing(Stream(5)) == Cursor((Mark(3),), "e")
+
+
+async def test_what_was_purged_or_is_too_old_had_been_there() -> None:
+    stream = Stream(0, first=71)
+    assert await marked(0, 3, 7).standing(stream) == marked(0, 3, 7)
+    assert not stream.asked
+    assert await marked(0, 3, 7).standing(Stream(0, first=31)) == marked(0, 3)
+
+
+async def test_in_a_stream_made_anew_nothing_is_missed() -> None:
+    assert await marked(0, 3, 7).standing(Stream(0, epoch="f")) == Cursor((Mark(7),), "f")

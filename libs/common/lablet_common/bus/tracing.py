@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cloudevents.core.v1.event import CloudEvent
-from opentelemetry import context, trace
-from opentelemetry.trace import Link, SpanKind
+from opentelemetry import context
+from opentelemetry.trace import SpanKind
 
 from lablet_common.bus.messages import Received
 from lablet_common.events.derive import Outgoing
 from lablet_common.events.subjects import template_of
-from lablet_common.telemetry.spans import tracing
-from lablet_common.telemetry.traces import are_dropped, context_of, current_trace_parent
+from lablet_common.telemetry.spans import tracing, within_span
+from lablet_common.telemetry.traces import are_dropped, current_trace_parent, links_to
 
 
 @contextmanager
@@ -37,13 +37,7 @@ def publishing(outgoing: Outgoing) -> Iterator[str | None]:
         "messaging.operation.type": "send",
         "messaging.message.id": outgoing.msg_id,
     }
-    tracer = trace.get_tracer(__name__)
-    with tracer.start_as_current_span(
-        f"publish {destination}",
-        kind=SpanKind.PRODUCER,
-        attributes=attributes,
-        links=_links(origin),
-    ):
+    with within_span(f"publish {destination}", attributes, kind=SpanKind.PRODUCER, links=links_to([origin])):
         yield current_trace_parent()
 
 
@@ -64,13 +58,12 @@ def processing(message: Received, consumer: str) -> Iterator[None]:
         "messaging.operation.type": "process",
         "messaging.consumer.group.name": consumer,
     }
-    tracer = trace.get_tracer(__name__)
-    with tracer.start_as_current_span(
+    with within_span(
         f"process {destination}",
-        context=context.Context(),
+        attributes,
         kind=SpanKind.CONSUMER,
-        attributes=attributes,
-        links=_links(*origins),
+        under=context.Context(),
+        links=links_to(origins),
     ):
         yield
 
@@ -87,8 +80,3 @@ def _described(event: CloudEvent, subject: str, destination: str) -> dict[str, s
     }
     correlation = event.get_extension("correlationid")
     return words | {"messaging.message.conversation_id": str(correlation)} if correlation else words
-
-
-def _links(*trace_parents: str | None) -> list[Link]:
-    found = (context_of(parent) for parent in dict.fromkeys(trace_parents))
-    return [Link(one) for one in found if one is not None]

@@ -7,14 +7,15 @@ under way and nowhere else: polls of things at rest leave no trace.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import lru_cache
 
 from opentelemetry import context, trace
-from opentelemetry.trace import Link, ProxyTracerProvider, Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, ProxyTracerProvider, Span, SpanKind, Status, StatusCode, Tracer, TracerProvider
 from opentelemetry.util.types import AttributeValue
 
-from lablet_common.telemetry.traces import are_dropped, context_of, link_to
+from lablet_common.telemetry.traces import are_dropped, context_of, links_to
 
 Attributes = Mapping[str, AttributeValue]
 _TRACER = "lablet"
@@ -30,12 +31,36 @@ def tracing() -> bool:
     return not isinstance(trace.get_tracer_provider(), ProxyTracerProvider)
 
 
+def tracer() -> Tracer:
+    """What makes our spans."""
+    return _tracer_of(trace.get_tracer_provider())
+
+
+@lru_cache(maxsize=1)
+def _tracer_of(provider: TracerProvider) -> Tracer:
+    """Kept, as the SDK enters a filter of warnings each time it is asked for one."""
+    return provider.get_tracer(_TRACER)
+
+
+def within_span(
+    name: str,
+    attributes: Attributes,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    under: context.Context | None = None,
+    links: Sequence[Link] = (),
+) -> AbstractContextManager[Span]:
+    """A span that begins now and ends with the block, and is the one under way in it; an error marks it. `under`: whose part
+    it is, None for the span under way."""
+    span = tracer().start_span(name, under, kind, attributes, links)
+    return trace.use_span(span, end_on_exit=True)
+
+
 def calling(name: str, attributes: Attributes) -> AbstractContextManager[object]:
     """A call to something else, as part of the span under way; an error marks it."""
     if not trace.get_current_span().is_recording():
         return _NOTHING
-    tracer = trace.get_tracer(_TRACER)
-    return tracer.start_as_current_span(name, kind=SpanKind.CLIENT, attributes=dict(attributes))
+    return within_span(name, attributes, kind=SpanKind.CLIENT)
 
 
 def named(name: str, attributes: Attributes) -> None:
@@ -58,21 +83,22 @@ def continuing(name: str, trace_parent: str | None, attributes: Attributes) -> I
             yield
         return
     under = trace.set_span_in_context(trace.NonRecordingSpan(origin)) if origin else context.Context()
-    with trace.get_tracer(_TRACER).start_as_current_span(name, context=under, attributes=dict(attributes)):
+    with within_span(name, attributes, under=under):
         yield
 
 
 @contextmanager
 def together(name: str, trace_parents: Iterable[str | None], attributes: Attributes) -> Iterator[None]:
-    """Work for several at once: a trace of its own that links to each of them."""
-    parents = dict.fromkeys(trace_parents) if tracing() else {}
-    if are_dropped(parents) or not tracing():
+    """Work for several at once: a trace of its own that links to each of them that is kept."""
+    if not tracing():
         yield
         return
-    links = [link for parent in parents for link in link_to(parent)]
-    with trace.get_tracer(_TRACER).start_as_current_span(
-        name, context=context.Context(), attributes={"lablet.batch.size": len(links), **attributes}, links=links
-    ):
+    parents = dict.fromkeys(trace_parents)
+    if are_dropped(parents):
+        yield
+        return
+    words = {"lablet.batch.size": sum(map(bool, parents)), **attributes}
+    with within_span(name, words, under=context.Context(), links=links_to(parents)):
         yield
 
 
@@ -119,7 +145,4 @@ def _begun(name: str, origins: Iterable[str | None], attributes: Attributes) -> 
     parents = dict.fromkeys(origins)
     if are_dropped(parents):
         return trace.INVALID_SPAN
-    links: list[Link] = [link for one in parents for link in link_to(one)]
-    return trace.get_tracer(_TRACER).start_span(
-        name, context=context.Context(), attributes=dict(attributes), links=links
-    )
+    return tracer().start_span(name, context.Context(), attributes=attributes, links=links_to(parents))

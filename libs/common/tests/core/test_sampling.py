@@ -3,15 +3,18 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from lablet_common.settings import TelemetrySettings
-from lablet_common.telemetry import spans
+from lablet_common.telemetry import spans, traces
 from lablet_common.telemetry.sampling import ByStory
-from lablet_common.telemetry.traces import current_trace_parent
+from lablet_common.telemetry.traces import are_dropped, context_of, current_trace_parent, links_to
 
 Told = Callable[[float], InMemorySpanExporter]
 
@@ -24,7 +27,6 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
         provider.add_span_processor(SimpleSpanProcessor(exporter))
         monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
         monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
-        monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
         return exporter
 
     return sampled
@@ -56,7 +58,7 @@ def test_what_continues_a_story_and_what_links_to_it_is_kept_or_dropped_with_it(
 def test_what_belongs_to_a_dropped_story_costs_no_span_at_all(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     told(0)
     origin = f"00-{'a' * 32}-{'b' * 16}-00"
-    monkeypatch.setattr(trace, "get_tracer", lambda _: pytest.fail("a span is made"))
+    monkeypatch.setattr(spans, "tracer", lambda: pytest.fail("a span is made"))
     with spans.together("commit", [origin, origin], {}), spans.calling("Txn etcd", {}):
         pass
     with spans.continuing("decide", origin, {}):
@@ -78,6 +80,35 @@ def test_a_batch_with_one_kept_story_in_it_is_kept(told: Told) -> None:
     (batch,) = exporter.get_finished_spans()
     assert batch.attributes is not None
     assert batch.attributes["lablet.batch.size"] == 2
+    assert [link.context.trace_id for link in batch.links] == [int("c" * 32, 16)], (
+        "of the other there is nothing to find"
+    )
+
+
+@settings(deadline=None)
+@given(
+    st.from_regex(r"(00|01|ff)-([0-9a-f]{32}|0{32})-([0-9a-f]{16}|0{16})-[0-9a-f]{2}(-00| )?", fullmatch=True)
+    | st.text()
+)
+def test_a_trace_parent_is_read_as_the_w3c_propagator_reads_it(trace_parent: str) -> None:
+    read = trace.get_current_span(TraceContextTextMapPropagator().extract({"traceparent": trace_parent}))
+    story = read.get_span_context()
+    assert context_of(trace_parent) == (story if story.is_valid else None)
+    assert are_dropped([trace_parent]) == (story.is_valid and not story.trace_flags.sampled)
+
+
+def test_todays_version_is_read_without_the_propagator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "_W3C", None)
+    kept = context_of(f"00-{'7' * 32}-{'8' * 16}-01")
+    assert kept is not None
+    assert kept.is_remote
+
+
+def test_of_a_dropped_story_no_more_is_read_than_that_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces, "context_of", lambda _: pytest.fail("it is read"))
+    dropped = [f"00-{'a' * 32}-{'b' * 16}-{flags}" for flags in ("00", "02")]
+    assert are_dropped(dropped)
+    assert not links_to(dropped)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
-    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
     yield exporter
     provider.shutdown()
 
@@ -101,3 +100,21 @@ def test_without_a_collector_nothing_is_kept() -> None:
     with phases.within("instance/ins-1", "Running", [ORIGIN], {}), spans.continuing("decide", ORIGIN, {}):
         assert not trace.get_current_span().is_recording()
     phases.leave_all()
+
+
+def test_the_sdk_is_asked_once_for_what_makes_spans(
+    told: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, provider = list[str](), trace.get_tracer_provider()
+    by_sdk = provider.get_tracer
+
+    def counted(name: str) -> trace.Tracer:
+        asked.append(name)
+        return by_sdk(name)
+
+    monkeypatch.setattr(provider, "get_tracer", counted)
+    for _ in range(3):
+        with spans.together("commit", [ORIGIN], {}), spans.calling("Txn etcd", {}):
+            pass
+    assert len(told.get_finished_spans()) == 6
+    assert asked == ["lablet"]

@@ -15,7 +15,7 @@ from lablet_common.telemetry import metrics
 from lablet_common.telemetry.census import count
 from lablet_common.telemetry.health import Health
 from lablet_common.telemetry.logs import ConsoleFormatter, JsonFormatter
-from lablet_common.telemetry.traces import context_of, link_to
+from lablet_common.telemetry.traces import context_of, links_to
 
 
 @pytest.fixture
@@ -140,9 +140,9 @@ def test_on_a_terminal_a_line_is_readable():
 
 def test_a_phase_links_to_the_span_that_its_resource_was_made_in():
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    (link,) = link_to(parent)
+    (link,) = links_to([parent, None, parent])
     assert f"{link.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
-    assert link_to(None) == []
+    assert links_to([None, "nonsense", f"{parent[:-2]}00", f"01{parent[2:-2]}00"]) == [], "no such span is kept"
     assert context_of("nonsense") is None
 
 

@@ -32,8 +32,9 @@ def configure_tracing(settings: TelemetrySettings, service: str, replica: str) -
     next to nothing)."""
     if not settings.otel_exporter_otlp_endpoint:
         return None
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    from lablet_common.telemetry.export import SpanSender
 
     provider = TracerProvider(
         sampler=ByStory(settings.sampled),
@@ -47,7 +48,7 @@ def configure_tracing(settings: TelemetrySettings, service: str, replica: str) -
         ),
     )
     endpoint = settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces"
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    provider.add_span_processor(BatchSpanProcessor(SpanSender(endpoint=endpoint)))
     trace.set_tracer_provider(provider)
     return provider
 

@@ -8,6 +8,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -48,24 +49,33 @@ def drawn(seeds: int = 200, agents: Sequence[str] = ()) -> list[Fault]:
     ]
 
 
+WITH_AGENTS = {"agents": AGENTS, "agent_ttl": AGENT_LEASE_SECONDS}
+
+
+def digest_of(drawn: Callable[[int], list[Fault]]) -> str:
+    """Of the first 200 seeds."""
+    told = [
+        f"{seed} {fault.at!r} {fault.kind} {fault.target} {fault.seconds!r}"
+        for seed in range(1, 201)
+        for fault in drawn(seed)
+    ]
+    return hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+
+
 @pytest.mark.parametrize(
     ("more", "digest"),
-    [
-        ({}, "efa025f15d32b03c"),
-        ({"agents": AGENTS, "agent_ttl": AGENT_LEASE_SECONDS}, "1eb2154f93b54a38"),
-        ({"members": 3}, "3e784568b0a8623f"),
-    ],
+    [({}, "efa025f15d32b03c"), (WITH_AGENTS, "1eb2154f93b54a38"), ({"members": 3}, "3e784568b0a8623f")],
 )
 def test_the_plan_of_the_first_200_seeds_is_the_one_with_which_they_are_recorded(
     more: dict[str, Any], digest: str
 ) -> None:
     """`bench/records/fault-runs.jsonl` is of these plans. Whoever changes this begins the record anew."""
-    told = [
-        f"{seed} {fault.at!r} {fault.kind} {fault.target} {fault.seconds!r}"
-        for seed in range(1, 201)
-        for fault in plan(seed, SECONDS, REPLICAS, LEASE_TTL, sound_etcd=True, **more)
-    ]
-    assert hashlib.sha256("\n".join(told).encode()).hexdigest().startswith(digest)
+    assert digest_of(lambda seed: plan(seed, SECONDS, REPLICAS, LEASE_TTL, sound_etcd=True, **more)) == digest
+
+
+@pytest.mark.parametrize(("more", "digest"), [({}, "4252a7e1065b16e3"), (WITH_AGENTS, "b3ce31ed9639ef8f")])
+def test_and_so_is_what_comes_beside_it(more: dict[str, Any], digest: str) -> None:
+    assert digest_of(lambda seed: plan_links(seed, SECONDS, REPLICAS, **more)) == digest
 
 
 def test_what_comes_beside_the_plan_is_the_same_each_time_and_touches_no_other_stream() -> None:
@@ -219,15 +229,17 @@ async def test_a_block_in_which_somebody_listens_already_is_not_taken() -> None:
 class Mesh:
     """Has one machine that is off, and those that run."""
 
-    def __init__(self, *hosts: str) -> None:
+    def __init__(self, *hosts: str, on_for: float | None = None) -> None:
         self.hosts = list(hosts)
+        came_on = datetime.now(UTC) - timedelta(seconds=on_for or 0)
+        self._state = {"state": "running" if on_for else "pending", "history": [{"at": came_on.isoformat()}]}
         self.asked = 0
         self.members = type("Members", (), {"etcd_endpoints": ("127.0.0.1:1",)})()
 
     async def machines(self) -> list[dict[str, Any]]:
         self.asked += 1
         off = {"id": "m-0", "state": "stopped", "pid": None, "host": "127.99.1.9"}
-        return [off, *({"id": host, "state": "pending", "pid": 1, "host": host} for host in self.hosts)]
+        return [off, *({"id": host, "pid": 1, "host": host, **self._state} for host in self.hosts)]
 
 
 @pytest.fixture
@@ -261,6 +273,18 @@ async def test_a_machine_that_is_on_is_cut_off_for_its_time_and_counted_by_its_l
     await running
     assert not one.refuse
     assert injector.done == {"cut machines": 1}
+
+
+@pytest.mark.parametrize(("on_for", "chosen"), [(9.0, True), (1.0, False)])
+async def test_who_is_given_up_is_a_machine_that_has_labs_by_now(
+    network: Network, on_for: float, chosen: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults, "_MACHINE_SECONDS", 0.1)
+    monkeypatch.setattr(faults, "_SHORT_SECONDS", 0.1)
+    mesh = Mesh(next(addresses(loopback(PortBlock(20_500).machine_net))), on_for=on_for)
+    injector = injector_on(network, mesh)
+    await injector.run([Fault(0, Kind.CUT, f"worker-controller→{A_MACHINE}", 0.2)])
+    assert (injector.done.total(), injector.missed) == (int(chosen), int(not chosen))
 
 
 async def test_where_no_machine_comes_up_the_fault_is_missed(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@ import os
 import random
 import signal
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -29,8 +30,11 @@ _log = logging.getLogger("lablet.chaos")
 _LATE_SECONDS = 0.15
 _CATCH_UP_SECONDS = 3.0
 _ROOM_SECONDS = 0.2
-_MACHINE_SECONDS = 5.0
+_MACHINE_SECONDS = 8.0
 """For so long a machine that is to be cut off is waited for."""
+_SHORT_SECONDS = 15.0
+_SETTLED_SECONDS = 4.0
+"""After which a machine that is on has labs: its controller is up after half a second, and labs need no more."""
 
 
 class Injector:
@@ -145,7 +149,7 @@ class Injector:
 
     async def _disturb(self, fault: Fault) -> None:
         """Where several of a kind meet on a connection, it is broken until the last of them has ended."""
-        proxies = self._network.between(fault.target, await self._host(fault.target))
+        proxies = self._network.between(fault.target, await self._host(fault))
         for proxy in proxies:
             self._broken[proxy, fault.kind] += 1
             if fault.kind is Kind.CUT:
@@ -172,17 +176,21 @@ class Injector:
         else:
             proxy.delay_seconds = 0.0
 
-    async def _host(self, pair: str) -> str | None:
-        """Of the machine that is meant, where it is one alone: any that is on or boots, the first where there is none yet."""
-        if not pair.endswith(f"→{A_MACHINE}"):
+    async def _host(self, fault: Fault) -> str | None:
+        """Of the machine that is meant, where it is one alone: any that is on or boots; for a fault that goes on until it is
+        given up, one that has been on for a while, so that labs run on it. One is waited for."""
+        if not fault.target.endswith(f"→{A_MACHINE}"):
             return None
+        lasts = fault.seconds > _SHORT_SECONDS
+        states = ("running",) if lasts else ("pending", "running")
         waiting_until = asyncio.get_running_loop().time() + _MACHINE_SECONDS
         while True:
             try:
-                return str(self._beside.choice(await self._machines_in("pending", "running"))["host"])
-            except NotReady:
+                found = await self._machines_in(*states)
+                return str(self._beside.choice(list(_settled(found)) if lasts else found)["host"])
+            except (NotReady, IndexError):
                 if asyncio.get_running_loop().time() >= waiting_until:
-                    raise
+                    raise NotReady("no machine is on, or for long enough") from None
                 await asyncio.sleep(_ROOM_SECONDS)
 
     async def _kill_a_machine(self) -> None:
@@ -246,3 +254,9 @@ class Injector:
                 await asyncio.sleep(_ROOM_SECONDS)
             else:
                 return
+
+
+def _settled(machines: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Those that came on a while ago."""
+    before = datetime.now(UTC) - timedelta(seconds=_SETTLED_SECONDS)
+    return (one for one in machines if datetime.fromisoformat(one["history"][-1]["at"]) <= before)

@@ -19,6 +19,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from lablet_common.bus.connection import BusUnavailable, TooLarge
@@ -33,6 +34,7 @@ from lablet_common.store.changes import decode
 from lablet_common.store.transaction import Conflict, Transaction
 from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import BRIDGE_LAG_REVISIONS, BRIDGE_LAG_SECONDS, EVENTS_LEFT_OUT
+from lablet_common.told import Forgotten, Told
 
 _log = logging.getLogger(__name__)
 
@@ -64,14 +66,6 @@ class _Change:
     events: deque[Outgoing]
 
 
-class _Forgotten(Exception):
-    """The stream does not hold any more what it had acknowledged; `cursor` is as far as it does."""
-
-    def __init__(self, cursor: Cursor) -> None:
-        super().__init__(f"nothing can be relied upon after revision {cursor.revision}")
-        self.cursor = cursor
-
-
 class Bridge:
     """Publishes the changes of one kind into `log` for as long as `fence` stands. `source` is the `source` of its events."""
 
@@ -79,7 +73,7 @@ class Bridge:
         self._store = store
         self._kind = kind
         self._fence = fence
-        self._stream = log
+        self._told = Told(log)
         self._source = source
         self._remembered: OrderedDict[str, Resource[Any, Any]] = OrderedDict()
         self._open: deque[_Change] = deque()  # in the order of revisions; the confirmed ones go when they come first
@@ -87,18 +81,12 @@ class Bridge:
         self._ready: asyncio.Queue[str] = asyncio.Queue()
         self._room = asyncio.Event()
         self._room.set()
-        self._confirmed = asyncio.Event()
+        self._wanted = asyncio.Event()
         self._unsaved = 0
         self._seen = 0
         self._done = 0
-        self._cursor = Cursor((Mark(0),))
-        """As it is stored, or as far as it stands."""
-        self._last = (0, "")
-        """Number and subject of the message that lies furthest back in the stream of all that were confirmed."""
-        self._session: int | None = None
-        """The connection in which everything confirmed is known to be there."""
-        self._looking = asyncio.Lock()
-        self._failing = False
+        self._failing = ""
+        """What keeps events from being published just now."""
 
     @property
     def lag_revisions(self) -> int:
@@ -113,7 +101,7 @@ class Bridge:
     @property
     def cursor(self) -> int:
         """Everything up to this revision has been confirmed, as it is stored."""
-        return self._cursor.revision
+        return self._told.cursor.revision
 
     async def run(self) -> None:
         """Publishes until cancelled. Raises `NotOwner` when the fence has fallen, and `Unreadable`."""
@@ -124,22 +112,21 @@ class Bridge:
                 try:
                     publishers = (self._publish_for_ever() for _ in range(_IN_FLIGHT))
                     await together(self._follow(), self._keep_cursor(), *publishers)
-                except _Forgotten as error:
+                except Forgotten as error:
                     _log.warning(
                         "NATS has lost events that it had acknowledged: they are published again",
                         extra={"kind": self._kind.name, "after": error.cursor.revision, "told": self._done},
                     )
-                    self._begin_at(error.cursor)
-                    await self._save(error.cursor)
+                    self._begin_at(error.cursor, again=self._seen)
+                    await self._patiently(partial(self._put, error.cursor))
         finally:
             BRIDGE_LAG_REVISIONS.labels(self._kind.name).set(0)
             BRIDGE_LAG_SECONDS.labels(self._kind.name).set(0)
 
-    def _begin_at(self, cursor: Cursor) -> None:
-        """As if nothing had been read or published after it."""
-        self._cursor = cursor
+    def _begin_at(self, cursor: Cursor, *, again: int = 0) -> None:
+        """As if nothing had been read or published after it, or, up to `again`, perhaps."""
+        self._told.begin(cursor, again=again)
         self._seen = self._done = cursor.revision
-        self._last = cursor.marks[-1].number, cursor.marks[-1].subject
         self._open.clear()
         self._lines.clear()
         self._ready = asyncio.Queue()
@@ -258,47 +245,31 @@ class Bridge:
     async def _publish_surely(self, outgoing: Outgoing) -> None:
         pause = _PAUSE_SECONDS
         while True:
+            while not self._told.is_known:
+                self._wanted.set()
+                await self._told.wait_known()
             try:
-                await self._look_back()
-                number = await self._stream.publish(outgoing, session=self._session)
-            except _Forgotten:
-                raise
+                await self._told.tell(outgoing)
             except (TooLarge, InvalidEvent) as error:
                 self._leave_out(str(outgoing.event.get_id()), error)
                 return
             except Exception as error:  # noqa: BLE001 - whatever the publisher raises, the event must not be lost
-                if not self._failing:
-                    self._failing = True
-                    _log.warning(
-                        "events cannot be published; trying for ever",
-                        extra={"kind": self._kind.name, "event": outgoing.subject, "cause": repr(error)},
-                    )
+                self._complain("publish", outgoing.subject, error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _PAUSE_MAXIMUM)
             else:
                 if self._failing:
-                    self._failing = False
+                    self._failing = ""
                     _log.info("events are published again", extra={"kind": self._kind.name})
-                if number > self._last[0]:
-                    self._last = number, outgoing.subject
                 return
 
-    async def _look_back(self) -> None:
-        """In a new connection, before anything is published in it: what was confirmed in the one before must be there, for
-        the server may have been killed. Raises `_Forgotten` where it is not, `BusUnavailable` where that cannot be told."""
-        if self._stream.session == self._session:
+    def _complain(self, reason: str, event: str, error: Exception) -> None:
+        """Once for each reason."""
+        if reason == self._failing:
             return
-        async with self._looking:
-            session = self._stream.session
-            if session == self._session:
-                return
-            cursor = self._cursor.moved(Mark(self._done, *self._last))
-            standing = await cursor.standing(self._stream)
-            if standing.revision < cursor.revision:
-                raise _Forgotten(standing)
-            if standing.epoch != cursor.epoch:
-                self._cursor, self._last = standing, (0, "")
-            self._session = session
+        self._failing = reason
+        words = {"kind": self._kind.name, "event": event, "cause": repr(error)}
+        _log.warning("events cannot be published; trying for ever", extra=words)
 
     # -- the cursor ------------------------------------------------------------------------------------------------
 
@@ -317,41 +288,49 @@ class Bridge:
         if len(changes) <= _BACKLOG // 2:
             self._room.set()
         if self._unsaved >= _CURSOR_EVENTS:
-            self._confirmed.set()
+            self._wanted.set()
 
     async def _keep_cursor(self) -> None:
         while True:
             try:
                 async with asyncio.timeout(_CURSOR_SECONDS):
-                    await self._confirmed.wait()
+                    await self._wanted.wait()
             except TimeoutError:
                 pass  # also fewer events move the cursor now and then
-            self._confirmed.clear()
+            self._wanted.clear()
             BRIDGE_LAG_REVISIONS.labels(self._kind.name).set(self.lag_revisions)
             BRIDGE_LAG_SECONDS.labels(self._kind.name).set(self.lag_seconds)
             try:
-                await self._look_back()  # also where there is nothing to publish just now
-            except BusUnavailable:
-                continue  # who has something to publish says so
+                await self._told.look(self._done)
+            except BusUnavailable as error:
+                if self._open:
+                    self._complain(str(error), "", error)
+                await asyncio.sleep(_PAUSE_SECONDS)
+                continue
             moved = self._done - self.cursor
-            if (self._unsaved and moved) or moved >= _IDLE_REVISIONS:
+            if (self._unsaved and moved) or moved >= _IDLE_REVISIONS or self._told.wants_storing:
                 unsaved = self._unsaved
-                if await self._save(self._cursor.moved(Mark(self._done, *self._last))):
+                if await self._save(self._told.up_to(self._done)):
                     self._unsaved -= unsaved
 
     async def _save(self, cursor: Cursor) -> bool:
         """Raises `NotOwner`; False: etcd does not answer, the next one will be stored."""
+        try:
+            await self._put(cursor)
+        except StoreUnavailable as error:
+            _log.warning("the cursor could not be stored", extra={"kind": self._kind.name, "cause": str(error)})
+            return False
+        return True
+
+    async def _put(self, cursor: Cursor) -> None:
+        """Raises `NotOwner`, and `StoreUnavailable`."""
         txn = Transaction().put(cursor_key(self._kind.name), cursor.to_json())
         self._fence.guard(txn)
         try:
             await txn.commit(self._store)
         except Conflict:
             raise NotOwner(f"the bridge of {self._kind.name} is no longer this replica's") from None
-        except StoreUnavailable as error:
-            _log.warning("the cursor could not be stored", extra={"kind": self._kind.name, "cause": str(error)})
-            return False
-        self._cursor = cursor
-        return True
+        self._told.stored(cursor)
 
     async def _read_cursor(self) -> Cursor:
         """The stored cursor; revision 0 where there is none, which begins with the whole history."""

@@ -8,11 +8,11 @@ Not guaranteed: that nobody else compacts. Bridges and caches survive that; they
 """
 
 import asyncio
-import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
 
+from lablet_common.cursor import Cursor
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.resources.kinds import Kind, cursor_key
 from lablet_common.store import Compacted, Store, StoreUnavailable
@@ -23,11 +23,11 @@ _LOOK_SECONDS = 60.0
 
 
 async def lowest_cursor(store: Store, kinds: Iterable[Kind]) -> int:
-    """The revision up to which every kind's changes have been published; 0 while one of them has published nothing."""
+    """The revision up to which no bridge will have to tell anything again; 0 while one of them has published nothing."""
     lowest: int | None = None
     for kind in kinds:
         found = await store.get(cursor_key(kind.name))
-        revision = int(json.loads(found.value)["revision"]) if found is not None else 0
+        revision = Cursor.from_json(found.value).safe if found is not None else 0
         lowest = revision if lowest is None else min(lowest, revision)
     return lowest or 0
 

@@ -25,6 +25,16 @@ class Present(NamedTuple):
     """Which one of its name: another, made later, has another."""
     first: int
     """Number of its oldest message, or of the next one where it is empty."""
+    forgets: bool
+    """It acknowledges what it has not written yet."""
+
+
+class Latest(NamedTuple):
+    """The last message under a subject; zeros where there is none."""
+
+    number: int = 0
+    sequence: int = 0
+    """Revision of the change that it tells of."""
 
 
 class EventLog(Protocol):
@@ -32,20 +42,20 @@ class EventLog(Protocol):
 
     @property
     def session(self) -> int:
-        """Changes with each loss of the connection: only then may a server have been killed."""
+        """Changes with each loss of the connection, and when the stream was made anew."""
         ...
 
     async def publish(self, outgoing: Outgoing, *, session: int | None = None) -> int:
-        """Stores it and returns its number in the stream; a repeat has the number of the first. Nothing is sent in
-        another `session` than the given one. Raises `BusUnavailable` and its kinds."""
+        """Stores it and returns its number in the stream of events; a repeat has the number of the first, what goes into
+        another stream 0. Nothing is sent in another `session` than the given one. Raises `BusUnavailable` and its kinds."""
         ...
 
     async def present(self) -> Present:
         """Raises `BusUnavailable`."""
         ...
 
-    async def last(self, subject: str) -> int:
-        """Number of the last message under it, 0 where there is none. Raises `BusUnavailable`."""
+    async def last(self, subject: str) -> Latest:
+        """Raises `BusUnavailable`."""
         ...
 
 
@@ -66,25 +76,30 @@ class Cursor:
     marks: tuple[Mark, ...]
     epoch: str = ""
     """Of the stream in which their messages lie."""
+    safe: int = 0
+    """Nobody will have to go back behind this revision: etcd may forget what came before."""
 
     @property
     def revision(self) -> int:
         return self.marks[-1].revision
 
-    def moved(self, mark: Mark) -> Self:
-        """With a newer mark; of the older ones those stay that are needed."""
-        return type(self)(thinned((*self.marks, mark)), self.epoch)
+    def moved(self, mark: Mark, *, safe: int = 0) -> Self:
+        """With a newer mark, and safe up to there; of the older marks those stay that are needed."""
+        safe = max(safe, self.safe)
+        return type(self)(thinned((*self.marks, mark), safe), self.epoch, safe)
 
     def to_json(self) -> bytes:
         marks = [[mark.revision, mark.number, mark.subject] for mark in self.marks]
-        return json.dumps({"revision": self.revision, "epoch": self.epoch, "marks": marks}).encode()
+        said = {"revision": self.revision, "safe": self.safe, "epoch": self.epoch, "marks": marks}
+        return json.dumps(said).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
         """Also one that holds a revision alone, as they were before there were marks."""
         read: dict[str, Any] = json.loads(text)
         marks = [Mark(*mark) for mark in read.get("marks", ())]
-        return cls(tuple(marks) or (Mark(int(read["revision"])),), read.get("epoch", ""))
+        revision = int(read["revision"])
+        return cls(tuple(marks) or (Mark(revision),), read.get("epoch", ""), read.get("safe", revision))
 
     async def standing(self, log: EventLog) -> Self:
         """As far as it can be relied upon: up to the newest mark whose message is there. Raises `BusUnavailable`.
@@ -94,29 +109,39 @@ class Cursor:
         """
         present = await log.present()
         if present.epoch != self.epoch:
-            return type(self)((Mark(self.revision),), present.epoch)
+            return type(self)((Mark(self.revision),), present.epoch, self.revision)
+        if not present.forgets:
+            return self
         for end in range(len(self.marks), 0, -1):
             mark = self.marks[end - 1]
-            if not mark.number or mark.number < present.first or await log.last(mark.subject) >= mark.number:
-                return type(self)(self.marks[:end], self.epoch)
-        return type(self)((Mark(self.marks[0].revision),), self.epoch)
+            if not mark.number or mark.number < present.first or (await log.last(mark.subject)).number >= mark.number:
+                return type(self)(self.marks[:end], self.epoch, min(self.safe, mark.revision))
+        oldest = self.marks[0].revision
+        return type(self)((Mark(oldest),), self.epoch, min(self.safe, oldest))
 
 
-def thinned(marks: Sequence[Mark]) -> tuple[Mark, ...]:
-    """Of marks in the order of their revisions: the last; for each distance the newest that is so far behind it; and the
-    first in the last's stretch of that length and in the one before, from which later ones of that distance come."""
+def thinned(marks: Sequence[Mark], safe: int = 0) -> tuple[Mark, ...]:
+    """Of marks in the order of their revisions: the last two, and the newest up to the `safe` revision; for each distance the
+    newest that is so far behind, and the first in the last's stretch of that length and in the one before, from which later
+    ones of that distance come."""
     newest = marks[-1]
-    kept = {newest.revision: newest}
+    wanted = [newest, _newest(marks, newest.revision - 1), _newest(marks, safe)]
     for distance in _DISTANCES:
         stretch = newest.revision // distance * distance
-        for found in (
-            next((mark for mark in reversed(marks) if mark.revision <= newest.revision - distance), None),
+        wanted += [
+            _newest(marks, newest.revision - distance),
             _first(marks, stretch - distance, stretch),
             _first(marks, stretch, stretch + distance),
-        ):
-            if found is not None:
-                kept.setdefault(found.revision, found)
+        ]
+    kept: dict[int, Mark] = {}
+    for mark in wanted:
+        if mark is not None:
+            kept.setdefault(mark.revision, mark)
     return tuple(kept[revision] for revision in sorted(kept))
+
+
+def _newest(marks: Sequence[Mark], revision: int) -> Mark | None:
+    return next((mark for mark in reversed(marks) if mark.revision <= revision), None)
 
 
 def _first(marks: Iterable[Mark], begin: int, end: int) -> Mark | None:

@@ -11,6 +11,7 @@ from weakref import WeakSet
 
 import nats.errors
 from faststream.exceptions import IncorrectState
+from nats.js.api import PersistMode
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
 from lablet_common.bus import streams
@@ -22,10 +23,11 @@ from lablet_common.bus.handling import Buried, Handler, RetryPolicy
 from lablet_common.bus.messages import DeadLetter, Received, publishable
 from lablet_common.bus.seen import Seen
 from lablet_common.bus.tracing import publishing
-from lablet_common.cursor import Present
+from lablet_common.cursor import Latest, Present
 from lablet_common.events import subjects
 from lablet_common.events.derive import Outgoing
 from lablet_common.settings import NatsSettings
+from lablet_common.tasks import heeding_cancellation
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 _HEADER_BYTES = 32
@@ -44,6 +46,7 @@ class Bus:
         self._replicas = replicas
         self._connection = Connection(settings, service)
         self._restoring = asyncio.Lock()
+        self._made_anew = 0
         self._consumers: WeakSet[Consumer] = WeakSet()
 
     @property
@@ -89,43 +92,48 @@ class Bus:
 
     @property
     def session(self) -> int:
-        """Which connection to NATS it is: changes with each loss of one."""
-        return self._connection.session
+        """Which connection to NATS it is: changes with each loss of one, and when a stream was made anew."""
+        return self._connection.session + self._made_anew
 
     async def publish(self, outgoing: Outgoing, *, session: int | None = None) -> int:
-        """Stores the event in its stream and returns its number there once the server has acknowledged it; in that
-        `session` or not at all. Raises `BusUnavailable` (then it may or may not have been stored; publishing again is
-        safe), and `TooLarge` or `InvalidEvent` for one that never can be."""
+        """Stores the event in its stream, in that `session` or not at all; returns once the server has acknowledged it, with
+        its number in EVENTS (0: it lies in another stream). Raises `BusUnavailable` (then it may or may not have been
+        stored; publishing again is safe), and `TooLarge` or `InvalidEvent` for one that never can be."""
         stream = streams.stream_of(outgoing.subject)
         with publishing(outgoing) as parent:
             headers, payload = publishable(outgoing, parent)
-            return await self._store(outgoing.subject, headers, payload, stream, session)
+            number = await self._store(outgoing.subject, headers, payload, stream, session)
+        return number if stream == streams.EVENTS_STREAM else 0
 
     async def present(self) -> Present:
         """The stream of events, as it is. Raises `BusUnavailable`."""
         js = self._connection.js
         try:
-            try:
-                info = await js.stream_info(streams.EVENTS_STREAM)
-            except NotFoundError:
-                await self._restore(streams.EVENTS_STREAM)
-                info = await js.stream_info(streams.EVENTS_STREAM)
+            with heeding_cancellation():
+                try:
+                    info = await js.stream_info(streams.EVENTS_STREAM)
+                except NotFoundError:
+                    await self._restore(streams.EVENTS_STREAM)
+                    info = await js.stream_info(streams.EVENTS_STREAM)
         except (nats.errors.Error, IncorrectState, TimeoutError, OSError) as error:
             raise BusUnavailable(f"NATS does not say how {streams.EVENTS_STREAM} is: {error!r}") from error
-        return Present(epoch_of(info), info.state.first_seq)
+        return Present(epoch_of(info), info.state.first_seq, info.config.persist_mode == PersistMode.ASYNC)
 
-    async def last(self, subject: str) -> int:
-        """Number of the last event under it, 0 where there is none. Raises `BusUnavailable`."""
+    async def last(self, subject: str) -> Latest:
+        """The last event under it. Raises `BusUnavailable`."""
         try:
-            found = await self._connection.js.get_last_msg(streams.EVENTS_STREAM, subject, direct=True)
+            with heeding_cancellation():
+                found = await self._connection.js.get_last_msg(streams.EVENTS_STREAM, subject, direct=True)
         except NotFoundError:
-            return 0
-        except (nats.errors.Error, IncorrectState, TimeoutError, OSError) as error:
+            return Latest()
+        except TimeoutError as error:
             right = (
                 f"{self._service}'s user must have the right to $JS.API.DIRECT.GET.{streams.EVENTS_STREAM}.{subject}"
             )
-            raise BusUnavailable(f"NATS does not give the last event of {subject} ({right}): {error!r}") from error
-        return found.seq or 0
+            raise BusUnavailable(f"NATS does not give the last event of {subject}: no answer ({right})") from error
+        except (nats.errors.Error, IncorrectState, OSError) as error:
+            raise BusUnavailable(f"NATS does not give the last event of {subject}: {error!r}") from error
+        return Latest(found.seq or 0, int((found.headers or {}).get("ce-sequence", "0")))
 
     async def tell(self, outgoing: Outgoing) -> None:
         """Publishes to whoever listens now (core NATS, no stream): refusals to outside systems. Raises `BusUnavailable`, and
@@ -245,14 +253,16 @@ class Bus:
     async def _restore(self, stream: str) -> None:
         """Makes a stream that somebody deleted; many at once make it once. Raises what the server says."""
         async with self._restoring:
+            self._made_anew += 1
             await self._ensure([one for one in streams.used_by(self._service) if one.name == stream])
 
     async def _ensure(self, wanted: Iterable[streams.Stream]) -> None:
         connection = self._connection
-        await streams.ensure(
-            connection.js,
-            wanted,
-            server=connection.server,
-            replicas=self._replicas,
-            clustered=connection.clustered,
-        )
+        with heeding_cancellation():
+            await streams.ensure(
+                connection.js,
+                wanted,
+                server=connection.server,
+                replicas=self._replicas,
+                clustered=connection.clustered,
+            )

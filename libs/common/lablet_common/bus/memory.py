@@ -18,7 +18,7 @@ from lablet_common.bus.handling import Again, Buried, Done, GiveUp, Handler, Ret
 from lablet_common.bus.lanes import Lanes
 from lablet_common.bus.messages import DeadLetter, Received, publishable, received
 from lablet_common.bus.seen import Seen
-from lablet_common.cursor import Present
+from lablet_common.cursor import Latest, Present
 from lablet_common.events.binding import InvalidEvent
 from lablet_common.events.derive import Outgoing
 from lablet_common.events.subjects import matches
@@ -64,10 +64,10 @@ class PlainLog:
         return self._numbers.setdefault(outgoing.msg_id, len(self._numbers) + 1)
 
     async def present(self) -> Present:
-        return Present("plain", 1 + len(self._numbers))
+        return Present("plain", 1, forgets=False)
 
-    async def last(self, subject: str) -> int:  # noqa: ARG002 - everything is there
-        return len(self._numbers)
+    async def last(self, subject: str) -> Latest:  # noqa: ARG002 - nobody goes back
+        return Latest()
 
 
 class MemoryBus:
@@ -102,22 +102,22 @@ class MemoryBus:
             raise BusUnavailable("the connection was lost, and this was meant for it")
         headers, payload = publishable(outgoing, None)
         stream = streams.stream_of(outgoing.subject)
-        known = self._ids.get((stream, outgoing.msg_id))
-        if known is not None:
-            return known
-        number = self._ids[stream, outgoing.msg_id] = len(self._streams.get(stream, ())) + 1
-        self.published.append(outgoing)
-        await self.put(outgoing.subject, headers, payload)
-        return number
+        number = self._ids.get((stream, outgoing.msg_id))
+        if number is None:
+            number = self._ids[stream, outgoing.msg_id] = len(self._streams.get(stream, ())) + 1
+            self.published.append(outgoing)
+            await self.put(outgoing.subject, headers, payload)
+        return number if stream == streams.EVENTS_STREAM else 0
 
     async def present(self) -> Present:
         self._require()
-        return Present(self.epoch, 1)
+        return Present(self.epoch, 1, forgets=False)
 
-    async def last(self, subject: str) -> int:
+    async def last(self, subject: str) -> Latest:
         self._require()
         stored = self._streams.get(streams.EVENTS_STREAM, ())
-        return next((message.sequence for message in reversed(stored) if message.subject == subject), 0)
+        found = next((message for message in reversed(stored) if message.subject == subject), None)
+        return Latest(found.sequence, int(found.headers["ce-sequence"])) if found else Latest()
 
     async def put(self, subject: str, headers: dict[str, str], payload: bytes) -> None:
         """Stores a message as it is, an event or not."""

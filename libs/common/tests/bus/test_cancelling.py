@@ -1,9 +1,11 @@
 """A cancellation that comes together with the broker's answer still ends the task."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from nats.js.api import RawStreamMsg, StreamConfig, StreamInfo, StreamState
 
 from lablet_common.bus import Bus
 from lablet_common.bus.client import StoringClient
@@ -27,9 +29,32 @@ class _Client(StoringClient):
             future.set_result(b'{"stream":"INTENTS_SCHEDULER","seq":1}')
 
 
+class _JetStream:
+    """Answers when it is told to, over `asyncio.wait_for`, as nats-py's requests do."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.answered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    async def _answer(self) -> Any:
+        self.asked.set()
+        return await asyncio.wait_for(self.answered, 5)
+
+    async def stream_info(self, stream: str) -> StreamInfo:
+        await self._answer()
+        return StreamInfo(config=StreamConfig(name=stream), state=StreamState(0, 0, 0, 0, 0))
+
+    async def get_last_msg(self, stream: str, subject: str, direct: bool) -> RawStreamMsg:
+        await self._answer()
+        return RawStreamMsg(subject=subject, seq=1)
+
+
 class _Connection:
     def __init__(self) -> None:
         self.client = _Client()
+        self.js = _JetStream()
+        self.server = (2, 12)
+        self.clustered = False
 
 
 async def test_a_publisher_that_is_cancelled_while_the_answer_comes_ends(make: Any) -> None:
@@ -48,6 +73,27 @@ async def test_a_publisher_that_is_cancelled_while_the_answer_comes_ends(make: A
     done, _ = await asyncio.wait({publishing}, timeout=1)
     assert done, "the cancellation was swallowed"
     assert publishing.cancelled()
+
+
+@pytest.mark.parametrize("ask", [Bus.present, lambda bus: bus.last("lablet.event.a.b.c.d"), Bus.ensure_streams])
+async def test_a_bridge_that_is_cancelled_while_it_is_told_what_is_there_ends(ask: Callable[[Bus], Any]) -> None:
+    """Fault seeds 143 and 174: such a bridge kept its shard for ever and told nothing."""
+    bus = Bus(NatsSettings(), "scheduler")
+    connection = bus._connection = _Connection()  # type: ignore[assignment]  # a stand-in
+    went_on = False
+
+    async def bridge() -> None:
+        nonlocal went_on
+        await ask(bus)
+        went_on = True
+
+    asking = asyncio.create_task(bridge())
+    await connection.js.asked.wait()
+    connection.js.answered.set_result(None)
+    asking.cancel()
+    await asyncio.wait({asking}, timeout=5)
+    assert asking.cancelled()
+    assert not went_on
 
 
 async def test_without_a_cancellation_results_and_errors_pass() -> None:

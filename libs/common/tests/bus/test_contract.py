@@ -334,12 +334,13 @@ async def test_a_new_consumer_begins_behind_a_place_and_at_the_beginning_of_a_st
 async def test_a_publisher_can_tell_whether_what_it_published_is_there(bus: AnyBus, make: Make) -> None:
     first, other = make("rsv-1", 1, state=True), make("rsv-2", 2, state=True)
     present = await bus.present()
-    assert await bus.last(first.subject) == 0
-    numbers = [await bus.publish(out, session=bus.session) for out in (first, other, make("rsv-1", 3, state=True))]
+    assert await bus.last(first.subject) == (0, 0)
+    numbers = [await bus.publish(out, session=bus.session) for out in (first, other, make("rsv-1", 7, state=True))]
     assert numbers == [1, 2, 3]
     assert await bus.publish(first) == 1, "a repeat lies where the first one does"
-    assert [await bus.last(out.subject) for out in (first, other)] == [3, 2]
+    assert await bus.publish(make("rsv-1", 8)) == 0, "an intent lies in another stream"
+    assert [await bus.last(out.subject) for out in (first, other)] == [(3, 7), (2, 2)]
     assert (await bus.present()).epoch == present.epoch
     with pytest.raises(BusUnavailable):
-        await bus.publish(make("rsv-1", 4, state=True), session=bus.session + 1)
-    assert await bus.last(first.subject) == 3
+        await bus.publish(make("rsv-1", 9, state=True), session=bus.session + 1)
+    assert await bus.last(first.subject) == (3, 7)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lablet_common.cursor import Cursor, Mark, Present, thinned
+from lablet_common.cursor import Cursor, Latest, Mark, Present, thinned
 from lablet_common.events import Outgoing
 
 DISTANCES = (16, 128, 1024, 8192)
@@ -15,9 +15,9 @@ DISTANCES = (16, 128, 1024, 8192)
 class Stream:
     """The messages of one subject, of which the last may be lost."""
 
-    def __init__(self, last: int, *, first: int = 1, epoch: str = "e") -> None:
+    def __init__(self, last: int, *, first: int = 1, epoch: str = "e", forgets: bool = True) -> None:
         self.session = 0
-        self._present = Present(epoch, first)
+        self._present = Present(epoch, first, forgets)
         self._last = last
         self.asked = 0
 
@@ -27,10 +27,10 @@ class Stream:
     async def present(self) -> Present:
         return self._present
 
-    async def last(self, subject: str) -> int:
+    async def last(self, subject: str) -> Latest:
         assert subject == "s"
         self.asked += 1
-        return self._last
+        return Latest(self._last)
 
 
 def marked(*revisions: int) -> Cursor:
@@ -48,7 +48,7 @@ def test_for_each_distance_a_mark_is_kept_that_is_about_so_far_back(steps: list[
             if newest >= distance:
                 nearest = max(mark.revision for mark in marks if mark.revision <= newest - distance)
                 assert newest - nearest <= 2 * distance + 12
-    assert len(marks) <= 16
+    assert len(marks) <= 18
     assert list(marks) == sorted(marks, key=lambda mark: mark.revision)
 
 
@@ -58,11 +58,31 @@ def test_a_mark_is_never_alone_once_there_were_two() -> None:
     assert thinned((Mark(3), Mark(3, 7, "s"))) == (Mark(3, 7, "s"),)
 
 
+def test_the_mark_before_the_last_and_the_safe_one_are_kept() -> None:
+    marks = tuple(Mark(one) for one in (0, 16, 23, 24, 25, 26))
+    assert thinned(marks, 23) == tuple(Mark(one) for one in (0, 16, 23, 25, 26))
+    assert thinned(marks, 24) == tuple(Mark(one) for one in (0, 16, 24, 25, 26))
+
+
+def test_safe_never_goes_back_by_moving_and_is_no_further_than_what_stands() -> None:
+    cursor = marked(0, 3).moved(Mark(7, 70, "s"), safe=3)
+    assert cursor.safe == 3
+    assert cursor.moved(Mark(9, 90, "s")).safe == 3
+    assert Cursor.from_json(cursor.to_json()) == cursor
+    assert Cursor.from_json(b'{"revision": 12}').safe == 12
+
+
+async def test_where_nothing_is_forgotten_everything_stands() -> None:
+    stream = Stream(0, forgets=False)
+    assert await marked(0, 3, 7).standing(stream) == marked(0, 3, 7)
+    assert not stream.asked
+
+
 def test_it_is_read_as_it_was_written_and_as_it_was_before_there_were_marks() -> None:
     cursor = marked(0, 3, 7)
     assert Cursor.from_json(cursor.to_json()) == cursor
     assert json.loads(cursor.to_json())["revision"] == 7
-    assert Cursor.from_json(b'{"revision": 12}') == Cursor((Mark(12),))
+    assert Cursor.from_json(b'{"revision": 12}') == Cursor((Mark(12),), safe=12)
 
 
 @pytest.mark.parametrize(
@@ -85,4 +105,4 @@ async def test_what_was_purged_or_is_too_old_had_been_there() -> None:
 
 
 async def test_in_a_stream_made_anew_nothing_is_missed() -> None:
-    assert await marked(0, 3, 7).standing(Stream(0, epoch="f")) == Cursor((Mark(7),), "f")
+    assert await marked(0, 3, 7).standing(Stream(0, epoch="f")) == Cursor((Mark(7),), "f", 7)

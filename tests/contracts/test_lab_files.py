@@ -70,8 +70,8 @@ async def test_a_lab_that_waited_becomes_the_same_as_one_that_was_imported_for_t
     assert await runtime.adopt(waiting, f"ins-{path.stem}-2", rendered)
     fresh = await runtime.import_lab(f"ins-{path.stem}-3", rendered)
     labs = await runtime.labs()
-    assert labs[f"ins-{path.stem}-2"] == waiting
-    assert "warm-0-0" not in labs
+    assert labs[waiting] == f"ins-{path.stem}-2"
+    assert "warm-0-0" not in labs.values()
     wanted, adopted = parts_of(rendered), parts_of(await runtime.export(waiting))
     assert wanted.tags == adopted.tags == parts_of(await runtime.export(fresh)).tags
     assert wanted.shown_in(adopted)
@@ -84,5 +84,5 @@ async def test_a_lab_of_another_file_is_not_taken_for_a_seats(runtime: CmlRuntim
     data = (ROOT / "examples" / "labs" / "ospf-basics.yaml").read_bytes()
     waiting = await runtime.import_lab("warm-0-0", data)
     assert not await runtime.adopt(waiting, "ins-a-1", data.replace(b"label: R2", b"label: R9"))
-    assert (await runtime.labs())["warm-0-0"] == waiting
+    assert (await runtime.labs())[waiting] == "warm-0-0"
     await runtime.remove(waiting)

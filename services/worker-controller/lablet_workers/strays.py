@@ -2,7 +2,8 @@
 
 A lab bears its instance's id as its title. After a store was restored from a backup there may be labs of which it knows
 nothing (their reservations were decided after the backup), of instances that it knows to have ended, or of seats that it
-has given another place: they take licence nodes and memory that the calendar believes free, and nobody would ever end them.
+has given another place; and where two owners that followed each other have both imported a seat's lab, the one that is not
+recorded: they take licence nodes and memory that the calendar believes free, and nobody would ever end them.
 Other titles are other people's. As with machines, only what the runtime positively shows counts, at two sightings that lie a
 grace apart; a worker that does not answer begins nothing and ends nothing.
 """
@@ -24,11 +25,13 @@ _REST_SECONDS = 20.0
 """Real time: asking a worker for its labs is a call for each of them."""
 
 
-def is_stray(title: str, worker: str, instance: Instance | None) -> bool:
-    """Whether the lab of that title has nothing to do on the worker; `instance`: the record that it names. Pure."""
+def is_stray(lab: str, title: str, worker: str, instance: Instance | None) -> bool:
+    """Whether the lab (its id and title) has nothing to do on the worker; `instance`: the record that it names. Pure."""
     if not title.startswith(LAB_PREFIX):
         return False
-    return instance is None or instance.is_final or instance.spec.worker != worker
+    if instance is None or instance.is_final or instance.spec.worker != worker:
+        return True
+    return instance.status.lab is not None and instance.status.lab.id != lab
 
 
 class Strays:
@@ -62,10 +65,10 @@ class Strays:
     async def _look_at(self, worker: str, runtime: Runtime) -> None:
         strays = self._among(worker, await runtime.labs())
         sightings = self._sightings.setdefault(worker, Sightings(self._grace))
-        for title, lab in sightings.look(strays, self._estate.clock.now()).items():
+        for lab, title in sightings.look(strays, self._estate.clock.now()).items():
             try:
                 stopped = (await runtime.progress(lab)).stopped
-                if not self._among(worker, {title: lab}):
+                if not self._among(worker, {lab: title}):
                     continue  # its record has come meanwhile
                 await (runtime.remove(lab) if stopped else runtime.stop(lab))
             except LabMissing:
@@ -76,6 +79,6 @@ class Strays:
             )
 
     def _among(self, worker: str, labs: Mapping[str, str]) -> dict[str, str]:
-        """Those of the labs (title → id) that are strays by the records as they are now."""
+        """Those of the labs (id → title) that are strays by the records as they are now."""
         known = self._estate.instances
-        return {title: lab for title, lab in labs.items() if is_stray(title, worker, known.get(title))}
+        return {lab: title for lab, title in labs.items() if is_stray(lab, title, worker, known.get(title))}

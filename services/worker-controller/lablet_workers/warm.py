@@ -22,7 +22,7 @@ from lablet_common.resources.definition import Definition, DefinitionPhase
 from lablet_common.resources.kinds import DEFINITION
 from lablet_common.resources.worker import Worker, WorkerPhase
 from lablet_workers.estate import Estate
-from lablet_workers.runtimes.port import Runtime, RuntimeFault, WarmRuntime
+from lablet_workers.runtimes.port import Runtime, RuntimeFault, WarmRuntime, titled
 
 log = logging.getLogger("lablet.workers.warm")
 
@@ -44,8 +44,8 @@ async def import_or_adopt(runtime: Runtime, title: str, topology: bytes, definit
         return await runtime.import_lab(title, topology)
     async with runtime.taking:
         labs = await runtime.labs()
-        waiting = sorted((name, lab) for name, lab in labs.items() if name.startswith(_stem(definition)))
-        for name, lab in waiting if title not in labs else ():
+        waiting = sorted((name, lab) for lab, name in labs.items() if name.startswith(_stem(definition)))
+        for name, lab in waiting if not titled(labs, title) else ():
             try:
                 if await runtime.adopt(lab, title, topology):
                     log.info("a waiting lab was taken", extra={"instance": title, "lab": name})
@@ -97,9 +97,10 @@ class Warmer:
         """Imports what is missing on one worker and removes what nobody wants any more."""
         if runtime is None or not isinstance(runtime, WarmRuntime):
             return
-        labs = {name: lab for name, lab in (await runtime.labs()).items() if name.startswith(_PREFIX)}
+        labs = sorted((name, lab) for lab, name in (await runtime.labs()).items() if name.startswith(_PREFIX))
+        names = {name for name, _ in labs}
         depth: Counter[str] = Counter()
-        for name, lab in sorted(labs.items()):
+        for name, lab in labs:
             stem = f"{name.rpartition('-')[0]}-"
             depth[stem] += 1
             if stem not in wanted or depth[stem] > wanted[stem].spec.warm_depth:
@@ -107,7 +108,7 @@ class Warmer:
         for stem, definition in wanted.items():
             for number in range(definition.spec.warm_depth):
                 title = title_of(definition, number)
-                if title in labs or depth[stem] >= definition.spec.warm_depth:
+                if title in names or depth[stem] >= definition.spec.warm_depth:
                     continue
                 data = await get_content(self._estate.objects, definition.tenant, definition.spec.topology.digest)
                 await runtime.import_lab(title, data)
@@ -115,5 +116,5 @@ class Warmer:
 
     async def _remove(self, runtime: WarmRuntime, name: str, lab: str) -> None:
         async with runtime.taking:
-            if (await runtime.labs()).get(name) == lab:  # a seat may have taken it meanwhile
+            if (await runtime.labs()).get(lab) == name:  # a seat may have taken it meanwhile
                 await runtime.remove(lab)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from lablet_workers.runtimes.memory import MemoryLab
 from lablet_workers.strays import is_stray
 
 
@@ -43,9 +44,9 @@ async def test_a_clock_that_runs_fast_does_not_make_workers_answer_more_often(
     runtime, asked = fleet.runtime(), []
     real = type(runtime).labs
 
-    async def labs(self: Any) -> Any:
+    async def labs(self: Any, *more: Any) -> Any:
         asked.append(fleet.clock.now())
-        return await real(self)
+        return await real(self, *more)
 
     monkeypatch.setattr(type(runtime), "labs", labs)
     monkeypatch.setattr(type(fleet.clock), "speed", speed)
@@ -102,11 +103,25 @@ async def test_a_lab_whose_record_comes_meanwhile_is_left_alone(fleet: Any, monk
     assert ("stopped", "ins-b-1") not in runtime.history
 
 
+async def test_a_second_lab_of_a_seat_that_runs_on_is_ended_and_its_own_is_not(fleet: Any) -> None:
+    await fleet.book("a", 30, 180)
+    await fleet.at(42)
+    runtime, own = fleet.runtime(), (await fleet.instance()).status.lab.id
+    runtime.lab_by_id["a-twin"] = MemoryLab("a-twin", "ins-a-1", b"")
+    await fleet.at(66)
+    assert set(runtime.lab_by_id) == {own}
+    assert await fleet.phase() == "Running"
+    assert ("stopped", "ins-a-1") not in runtime.history
+
+
 async def test_only_a_lab_of_ours_where_its_seat_is_not_is_a_stray(fleet: Any) -> None:
     await fleet.book("a", 30, 180)
     await fleet.at(42)
     instance = await fleet.instance()
-    assert not is_stray("ins-a-1", "default-001", instance)
-    assert is_stray("ins-a-1", "default-002", instance)
-    assert is_stray("ins-b-1", "default-001", None)
-    assert not is_stray("exam", "default-001", None)
+    own = instance.status.lab.id
+    assert not is_stray(own, "ins-a-1", "default-001", instance)
+    assert is_stray(own, "ins-a-1", "default-002", instance)
+    assert is_stray("another", "ins-a-1", "default-001", instance)
+    assert not is_stray("another", "ins-a-1", "default-001", instance.observed(lab=None)), "it may become its own"
+    assert is_stray("lab", "ins-b-1", "default-001", None)
+    assert not is_stray("lab", "exam", "default-001", None)

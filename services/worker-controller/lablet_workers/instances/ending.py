@@ -11,7 +11,7 @@ from lablet_common.resources.model import Condition
 from lablet_workers.harvest import REPORT, Harvest, harvest
 from lablet_workers.instances.coming_up import nodes_of, reachable
 from lablet_workers.instances.context import Again, Situation
-from lablet_workers.instances.failing import DRAINED, LAB_STOPPED, LAB_VANISHED, WORKER_LOST, no_orphan
+from lablet_workers.instances.failing import DRAINED, LAB_STOPPED, LAB_VANISHED, WORKER_LOST, none_left
 from lablet_workers.runtimes.port import LabMissing, RuntimeUnavailable
 from lablet_workers.staging import stage, staged_files
 
@@ -177,7 +177,7 @@ async def stopping(s: Situation) -> Instance | Again:
     if s.overdue():
         return s.fail("DeadlineMissed", "its lab did not stop in time")
     if lab is None:
-        if not await no_orphan(s):
+        if not await none_left(s):
             return Again(s.times.poll)
         return s.move(_P.STOPPED, "NothingRan", deadline=s.now + s.times.stop)
     if runtime is None:
@@ -263,14 +263,18 @@ async def exported(s: Situation) -> Instance | Again:
     if s.instance.status.evicted and not s.abandoned and s.now < s.instance.spec.end:
         return s.fail(DRAINED, f"worker {s.instance.spec.worker} is being emptied")
     done = s.move(_P.TERMINATED, "Released", deadline=None, released=True, attempts=s.ended_attempts(), staged=None)
-    if lab is None or s.worker_runs_nothing:
+    worker = s.worker
+    if worker is None or s.worker_runs_nothing:
         return done
     if s.overdue():
         return s.fail("DeadlineMissed", "its lab was not removed in time")
     if s.runtime is None:
         return Again(s.times.poll)
-    try:
-        await s.runtime.remove(lab.id)
-    except RuntimeUnavailable:
-        return Again(s.times.poll)
-    return done
+    if lab is not None:
+        try:
+            await s.runtime.remove(lab.id)
+        except RuntimeUnavailable:
+            return Again(s.times.poll)
+    if worker.spec.runtime == PROCESSES:
+        return done  # an agent's lab is a folder that bears its title: there is no second one
+    return done if await none_left(s) else Again(s.times.poll)

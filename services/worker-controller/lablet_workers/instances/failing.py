@@ -7,7 +7,7 @@ from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_common.resources.reservation import SeatState
 from lablet_common.resources.worker import WorkerPhase
 from lablet_workers.instances.context import Again, Situation
-from lablet_workers.runtimes.port import LabMissing, RuntimeFault
+from lablet_workers.runtimes.port import LabMissing, RuntimeFault, titled
 
 _P = InstancePhase
 
@@ -93,7 +93,7 @@ async def _cleaned(s: Situation) -> bool:
     if s.worker_runs_nothing:
         return True
     if lab is None:
-        return await no_orphan(s)
+        return await none_left(s)
     if s.runtime is None:
         return False
     try:
@@ -103,30 +103,41 @@ async def _cleaned(s: Situation) -> bool:
             return False
         await s.runtime.remove(lab.id)
     except LabMissing:
-        return True
+        log.debug("its lab is gone", extra={"instance": s.instance.id, "lab": lab.id})
     except RuntimeFault as error:
         log.info("its lab cannot be removed yet", extra={"instance": s.instance.id, "cause": str(error)})
         return False
-    return True
+    return await none_left(s)
 
 
-async def no_orphan(s: Situation) -> bool:
-    """A lab that was imported right before a crash, and never recorded, is not left behind."""
+async def none_left(s: Situation) -> bool:
+    """No lab that bears its title is on its worker any more: none that was imported right before a crash and never recorded,
+    and no second one. Two owners that follow each other may both import it, the one before by a request that it sent when
+    it stood still over the end of its lease; the runtime knows nothing of fences, and only one of the labs is recorded."""
     if s.worker_runs_nothing:
         return True
     if s.runtime is None:
         return False
     try:
-        orphan = (await s.runtime.labs()).get(s.instance.id)
-        if orphan is None:
-            return True
-        if not (await s.runtime.progress(orphan)).stopped:
-            await s.runtime.stop(orphan)
-            return False
-        await s.runtime.remove(orphan)
+        for lab in titled(await s.runtime.labs(besides=_neighbours_labs(s)), s.instance.id):
+            if not (await s.runtime.progress(lab)).stopped:
+                await s.runtime.stop(lab)
+                return False
+            await s.runtime.remove(lab)
     except LabMissing:
-        return True
+        return False  # gone in between: looked at once more
     except RuntimeFault as error:
         log.info("an unrecorded lab cannot be removed yet", extra={"instance": s.instance.id, "cause": str(error)})
         return False
     return True
+
+
+def _neighbours_labs(s: Situation) -> set[str]:
+    """What the other instances of its worker have recorded there: nobody needs to ask for those labs' titles."""
+    machine = s.worker.status.machine if s.worker is not None else None
+    labs = [(one.instance.id, one.instance.status.lab) for one in s.neighbours()]
+    return {
+        lab.id
+        for name, lab in labs
+        if lab is not None and machine is not None and lab.machine == machine.id and name != s.instance.id
+    }

@@ -70,7 +70,7 @@ async def _give_back_license(worker: Worker, around: Surroundings) -> bool:
     else:
         return True
     try:
-        for lab in (await runtime.labs()).values():
+        for lab in await runtime.labs():
             if not (await runtime.progress(lab)).stopped:
                 await runtime.stop(lab)
     except RuntimeFault as error:
@@ -184,7 +184,7 @@ async def _emptied(worker: Worker, around: Surroundings) -> bool:
     if runtime is None:
         return True  # it never came so far that anything was started on it
     try:
-        ours = [lab for title, lab in (await runtime.labs()).items() if title.startswith(LAB_PREFIX)]
+        ours = [lab for lab, title in (await runtime.labs()).items() if title.startswith(LAB_PREFIX)]
         for lab in ours:
             if not (await runtime.progress(lab)).stopped:
                 await runtime.stop(lab)

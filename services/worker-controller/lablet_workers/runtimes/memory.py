@@ -1,7 +1,7 @@
 """A runtime in memory, for tests: labs that start at once or when the test says so, licences, and faults."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -15,6 +15,7 @@ from lablet_workers.runtimes.port import (
     RuntimeFault,
     RuntimeInfo,
     RuntimeUnavailable,
+    titled,
 )
 
 
@@ -111,14 +112,14 @@ class MemoryRuntime:
             self.history.append(("deregistered", ""))
         self.registration = "NOT_REGISTERED"
 
-    async def labs(self) -> Mapping[str, str]:
+    async def labs(self, besides: Container[str] = ()) -> Mapping[str, str]:
         self._enter()
-        return {lab.title: lab.id for lab in self.lab_by_id.values()}
+        return {lab.id: lab.title for lab in self.lab_by_id.values() if lab.id not in besides}
 
     async def import_lab(self, title: str, topology: bytes) -> str:
-        known = (await self.labs()).get(title)
-        if known is not None:
-            return known
+        known = titled(await self.labs(), title)
+        if known:
+            return known[0]
         lab = MemoryLab(f"lab-{next(self._ids)}", title, topology)
         self.lab_by_id[lab.id] = lab
         self.history.append(("imported", title))

@@ -5,7 +5,7 @@ a step may be done again after a crash at any point. A lab is found again by its
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -99,12 +99,14 @@ class Runtime(Protocol):
         """Gives the licence back; it being given back already is no error. Raises `RuntimeFault` while nodes run."""
         ...
 
-    async def labs(self) -> Mapping[str, str]:
-        """Title → id of every lab on the worker."""
+    async def labs(self, besides: Container[str] = ()) -> Mapping[str, str]:
+        """Id → title of every lab on the worker but those whose ids are named. A title may occur twice: imports look and then
+        make, so two that cross make two labs; and people name theirs as they like."""
         ...
 
     async def import_lab(self, title: str, topology: bytes) -> str:
-        """The lab's id; one with that title that is there already is taken."""
+        """The lab's id; one with that title that is there already is taken. Not guaranteed: that it is the only one. A
+        request that was given up, or whose sender stood still and lost its shard, may be carried out after the look."""
         ...
 
     async def start(self, lab: str) -> None:
@@ -130,6 +132,11 @@ class Runtime(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+def titled(labs: Mapping[str, str], title: str) -> list[str]:
+    """The ids of those labs (id → title) that bear the title, in an order that everybody finds."""
+    return sorted(lab for lab, name in labs.items() if name == title)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ exit codes) stands in the place of node configurations.
 import base64
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -102,8 +102,9 @@ class ProcessRuntime:
     async def deregister(self) -> None:
         return None
 
-    async def labs(self) -> Mapping[str, str]:
-        return {str(title): str(lab) for title, lab in (await self._ask("labs"))["labs"].items()}
+    async def labs(self, besides: Container[str] = ()) -> Mapping[str, str]:
+        found = (await self._ask("labs"))["labs"].items()
+        return {str(lab): str(title) for title, lab in found if str(lab) not in besides}
 
     async def import_lab(self, title: str, topology: bytes) -> str:
         return str((await self._ask("import", title=title, manifest=topology.decode()))["lab"])

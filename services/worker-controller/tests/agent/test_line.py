@@ -100,7 +100,7 @@ async def test_a_lab_by_the_runtime_port_from_import_to_removal(net: Net, host: 
     lab = await one.import_lab("ins-a-1", manifest(sh("echo works; exit 5"), until="completed"))
     host.labs.append(lab)
     assert await one.import_lab("ins-a-1", manifest(sh("other"))) == lab
-    assert await one.labs() == {"ins-a-1": lab}
+    assert await one.labs() == {lab: "ins-a-1"}
     assert (await one.progress(lab)).stopped
     await one.start(lab)
     async with asyncio.timeout(10):

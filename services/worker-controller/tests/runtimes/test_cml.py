@@ -33,7 +33,7 @@ async def test_a_lab_goes_the_whole_way_on_a_real_controller(
     assert (await runtime.license()).node_quota == 20
     first = await runtime.import_lab("ins-a-1", lab(unused_tcp_port))
     assert await runtime.import_lab("ins-a-1", lab(unused_tcp_port)) == first, "found again by its title"
-    assert await runtime.labs() == {"ins-a-1": first}
+    assert await runtime.labs() == {first: "ins-a-1"}
     before = await runtime.progress(first)
     assert before.stopped
     assert not before.converged
@@ -110,7 +110,20 @@ async def test_an_import_keeps_its_body_when_the_token_had_to_be_renewed(
     await runtime.secure("image-default", "ours")
     machine.faults(failRequests=1, failStatus=401, failPath="import")
     key = await runtime.import_lab("ins-b-1", lab(unused_tcp_port))
-    assert await runtime.labs() == {"ins-b-1": key}
+    assert await runtime.labs() == {key: "ins-b-1"}
+
+
+async def test_two_imports_that_cross_make_two_labs_and_both_are_told(
+    machine: Machine, runtime: CmlRuntime, unused_tcp_port: int
+) -> None:
+    """The controller refuses no title for being there; which one is found again is the same for everybody."""
+    await runtime.secure("image-default", "ours")
+    made = [
+        (await runtime._send("POST", "/import", params={"title": "ins-c-1"}, content=lab(unused_tcp_port))).json()["id"]
+        for _ in range(2)
+    ]
+    assert await runtime.labs() == dict.fromkeys(made, "ins-c-1")
+    assert await runtime.import_lab("ins-c-1", lab(unused_tcp_port)) == min(made)
 
 
 async def test_a_registration_in_conflict_is_for_later_and_one_on_its_way_is_no_error(

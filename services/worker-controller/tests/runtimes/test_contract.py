@@ -24,7 +24,8 @@ async def test_a_lab_is_found_again_by_its_title_and_imported_once(given: Any) -
     lab = await given.runtime.import_lab("ins-a-1", given.topology())
     assert await given.runtime.import_lab("ins-a-1", given.topology()) == lab
     other = await given.runtime.import_lab("ins-b-1", given.topology())
-    assert await given.runtime.labs() == {"ins-a-1": lab, "ins-b-1": other}
+    assert await given.runtime.labs() == {lab: "ins-a-1", other: "ins-b-1"}
+    assert await given.runtime.labs(besides={lab}) == {other: "ins-b-1"}
 
 
 async def test_a_lab_that_was_imported_has_not_begun(given: Any) -> None:

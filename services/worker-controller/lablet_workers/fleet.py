@@ -12,7 +12,7 @@ from lablet_common.reconcile import Again
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, RESERVATION, TEMPLATE, WORKER
 from lablet_common.resources.reservation import Reservation
-from lablet_common.resources.worker import PoolSpec, Worker, WorkerPhase, WorkerPool
+from lablet_common.resources.worker import PoolSpec, Scaling, Worker, WorkerPhase, WorkerPool
 from lablet_common.store import Conflict, Transaction
 from lablet_common.store.cache import Cache
 from lablet_common.store.changes import update_in
@@ -23,7 +23,8 @@ from lablet_workers.agents.leases import Presence
 from lablet_workers.bookings import Bookings
 from lablet_workers.estate import Estate
 from lablet_workers.handlers import replaced
-from lablet_workers.machines.context import Look, Outcome, Surroundings, with_refusal
+from lablet_workers.licences import Licences
+from lablet_workers.machines.context import Look, Outcome, Surroundings, with_hold, with_refusal
 from lablet_workers.machines.steps import step as worker_step
 from lablet_workers.needs import Need, Wanted, WorkerNeeds, by_calendar, is_live, needs_of, plan_power, seats_of
 from lablet_workers.pools import is_surplus, missing_workers, recordoned
@@ -89,6 +90,7 @@ class Fleet:
         self._phases = Phases()
         self._licenses_seen: dict[str, datetime] = {}
         """Worker → when its licence was looked at last."""
+        self._licences = Licences()
 
     def replan(self) -> None:
         """Something changed that the wanted power depends on."""
@@ -289,9 +291,16 @@ class Fleet:
             return self._estate.again(timedelta(0))
         if isinstance(outcome, Look):
             noted = with_refusal(worker, refusal, now)
+            if noted is None and self._licences.in_doubt(worker):  # written over, so that it cannot come any more
+                noted = worker.observed(scaling=Scaling(direction="held", rule=wanted.rule, at=now))
             if noted is None:
                 return self._estate.again(outcome.after)
             outcome = Outcome(noted)
+        elif not self._licences.claim(worker, outcome.worker, pool.spec, self._estate.workers_here()):
+            held = with_hold(worker, Wanted(False, "licenses"), now)
+            if held is None:
+                return self._estate.again(self._estate.poll)
+            outcome = Outcome(held)
         try:
             committed = await self._estate.workers.commit(outcome.worker, gate=outcome.gate)
         except Conflict as conflict:

@@ -25,6 +25,7 @@ $(READY): requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	@echo "setting up .venv (once) …"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(PACKAGES:%=--editable %)
+	@$(BIN)/python bench/interpreter.py
 	@touch $@
 
 demo: $(READY) ## a morning of classes and exams on real local servers, checked to the last seat

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+import interpreter
+
 _LINE = re.compile(r"^bench ([a-z]+):((?: [a-z0-9_]+=\S*)+)$")
 
 
@@ -104,7 +106,8 @@ def this_machine() -> Machine:
     except OSError:
         system = platform.system()
     name = names[0].strip() if names else platform.machine()
-    return Machine(name, os.cpu_count() or 1, round(memory), system, platform.python_version())
+    python = f"{platform.python_version()} ({interpreter.this_build()})"
+    return Machine(name, os.cpu_count() or 1, round(memory), system, python)
 
 
 def now() -> str:

@@ -18,7 +18,7 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -117,8 +117,9 @@ class Bridge:
                         "NATS has lost events that it had acknowledged: they are published again",
                         extra={"kind": self._kind.name, "after": error.cursor.revision, "told": self._done},
                     )
-                    self._begin_at(error.cursor, again=self._seen)
-                    await self._patiently(partial(self._put, error.cursor))
+                    cursor = replace(error.cursor, again=max(self._seen, error.cursor.again))
+                    self._begin_at(cursor, again=cursor.again)
+                    await self._patiently(partial(self._put, cursor))
         finally:
             BRIDGE_LAG_REVISIONS.labels(self._kind.name).set(0)
             BRIDGE_LAG_SECONDS.labels(self._kind.name).set(0)
@@ -308,10 +309,12 @@ class Bridge:
                 await asyncio.sleep(_PAUSE_SECONDS)
                 continue
             moved = self._done - self.cursor
-            if (self._unsaved and moved) or moved >= _IDLE_REVISIONS or self._told.wants_storing:
+            if (self._unsaved and moved) or moved >= _IDLE_REVISIONS:
                 unsaved = self._unsaved
                 if await self._save(self._told.up_to(self._done)):
                     self._unsaved -= unsaved
+            elif self._told.wants_storing:
+                await self._save(self._told.up_to(self.cursor))
 
     async def _save(self, cursor: Cursor) -> bool:
         """Raises `NotOwner`; False: etcd does not answer, the next one will be stored."""

@@ -78,19 +78,29 @@ class Cursor:
     """Of the stream in which their messages lie."""
     safe: int = 0
     """Nobody will have to go back behind this revision: etcd may forget what came before."""
+    again: int = 0
+    """The bridge went back: what lies up to this revision may have been told before."""
 
     @property
     def revision(self) -> int:
         return self.marks[-1].revision
 
-    def moved(self, mark: Mark, *, safe: int = 0) -> Self:
-        """With a newer mark, and safe up to there; of the older marks those stay that are needed."""
-        safe = max(safe, self.safe)
-        return type(self)(thinned((*self.marks, mark), safe), self.epoch, safe)
+    def moved(self, mark: Mark, *, safe: int = 0, again: int = 0) -> Self:
+        """With a newer mark; of the older ones those stay that are needed. Safe up to there, as far as a mark says so: one
+        that was given up cannot be gone back to. (Of marks of one revision the older stays: its message is lost less easily.)
+        """
+        marks = self.marks if mark.revision == self.revision else (*self.marks, mark)
+        sure = _newest(marks, safe)
+        safe = max(self.safe, sure.revision if sure is not None else 0)
+        return type(self)(thinned(marks, safe), self.epoch, safe, again)
+
+    def probing(self, mark: Mark) -> Self:
+        """To find out what stands of it: with all that was confirmed, and all marks."""
+        return type(self)((*self.marks, mark), self.epoch, self.safe, self.again)
 
     def to_json(self) -> bytes:
         marks = [[mark.revision, mark.number, mark.subject] for mark in self.marks]
-        said = {"revision": self.revision, "safe": self.safe, "epoch": self.epoch, "marks": marks}
+        said = {"revision": self.revision, "safe": self.safe, "again": self.again, "epoch": self.epoch, "marks": marks}
         return json.dumps(said).encode()
 
     @classmethod
@@ -99,7 +109,8 @@ class Cursor:
         read: dict[str, Any] = json.loads(text)
         marks = [Mark(*mark) for mark in read.get("marks", ())]
         revision = int(read["revision"])
-        return cls(tuple(marks) or (Mark(revision),), read.get("epoch", ""), read.get("safe", revision))
+        safe, again = read.get("safe", revision), read.get("again", 0)
+        return cls(tuple(marks) or (Mark(revision),), read.get("epoch", ""), safe, again)
 
     async def standing(self, log: EventLog) -> Self:
         """As far as it can be relied upon: up to the newest mark whose message is there. Raises `BusUnavailable`.
@@ -115,17 +126,18 @@ class Cursor:
         for end in range(len(self.marks), 0, -1):
             mark = self.marks[end - 1]
             if not mark.number or mark.number < present.first or (await log.last(mark.subject)).number >= mark.number:
-                return type(self)(self.marks[:end], self.epoch, min(self.safe, mark.revision))
+                return type(self)(self.marks[:end], self.epoch, min(self.safe, mark.revision), self.again)
         oldest = self.marks[0].revision
-        return type(self)((Mark(oldest),), self.epoch, min(self.safe, oldest))
+        return type(self)((Mark(oldest),), self.epoch, min(self.safe, oldest), self.again)
 
 
 def thinned(marks: Sequence[Mark], safe: int = 0) -> tuple[Mark, ...]:
-    """Of marks in the order of their revisions: the last two, and the newest up to the `safe` revision; for each distance the
-    newest that is so far behind, and the first in the last's stretch of that length and in the one before, from which later
-    ones of that distance come."""
+    """Of marks in the order of their revisions: the last two, the newest with another message than the last, and the newest
+    up to the `safe` revision; for each distance the newest that is so far behind, and the first in the last's stretch of that
+    length and in the one before, from which later ones of that distance come."""
     newest = marks[-1]
-    wanted = [newest, _newest(marks, newest.revision - 1), _newest(marks, safe)]
+    other = next((mark for mark in reversed(marks) if mark.number != newest.number), None)
+    wanted = [newest, other, _newest(marks, newest.revision - 1), _newest(marks, safe)]
     for distance in _DISTANCES:
         stretch = newest.revision // distance * distance
         wanted += [

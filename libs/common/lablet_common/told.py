@@ -11,6 +11,8 @@ from collections import deque
 from lablet_common.cursor import Cursor, EventLog, Mark
 from lablet_common.events import Outgoing, sequence_of
 
+_EVENTS = "lablet.event."
+
 _SAFE_SECONDS = 60.0
 """After which a stream has written what it acknowledged, and an operating system its pages."""
 _LOOK_SECONDS = 30.0
@@ -32,10 +34,12 @@ class Told:
         self._stream = stream
         self.cursor = Cursor((Mark(0),))
         """As it is stored, or as far as it stands."""
-        self._last = Mark(0)
-        """The message that lies furthest back in the stream of all that were confirmed."""
+        self._number, self._subject = 0, ""
+        """Of the message that lies furthest back in the stream of all that were confirmed."""
         self._again = 0
         """What lies up to this revision may have been told before the bridge went back."""
+        self._fallen = 0
+        """Up to this number are messages that were lost; the server may still say it knows one."""
         self._session: int | None = None
         """The connection in which everything confirmed is known to be there."""
         self._known = asyncio.Event()
@@ -48,9 +52,10 @@ class Told:
 
     def begin(self, cursor: Cursor, *, again: int = 0) -> None:
         """As if nothing had been told after it, or, up to `again`, perhaps."""
+        self._fallen = self._number if again else 0
         self.cursor = cursor
-        self._last = cursor.marks[-1]
-        self._again = max(again, self._again)
+        self._number, self._subject = cursor.marks[-1].number, cursor.marks[-1].subject
+        self._again = max(again, cursor.again)
         self._young.clear()
         self._safe = cursor.safe
 
@@ -69,25 +74,28 @@ class Told:
         await self._known.wait()
 
     async def tell(self, outgoing: Outgoing) -> None:
-        """Publishes, once the stream has it; not what it has already, with something newer behind it. Raises what
-        `EventLog.publish` raises."""
-        if self._again and await self._has_newer(outgoing):
+        """Publishes, once the stream has it; not what it has already. Raises what `EventLog.publish` raises."""
+        if self._again and await self._is_there(outgoing):
             return
         number = await self._stream.publish(outgoing, session=self._session)
-        if number > self._last.number:
-            self._last = Mark(0, number, outgoing.subject)
+        if number > self._number and number > self._fallen:
+            self._number, self._subject = number, outgoing.subject
 
-    async def _has_newer(self, outgoing: Outgoing) -> bool:
+    async def _is_there(self, outgoing: Outgoing) -> bool:
         sequence = sequence_of(outgoing.event)
-        return sequence <= self._again and (await self._stream.last(outgoing.subject)).sequence > sequence
+        if sequence > self._again or not outgoing.subject.startswith(_EVENTS):
+            return False
+        return (await self._stream.last(outgoing.subject)).sequence >= sequence
 
     def up_to(self, revision: int) -> Cursor:
-        """The cursor for when everything up to there has been told."""
+        """The cursor to be stored when everything up to there has been told."""
+        if revision >= self._again:
+            self._again = 0
         now = asyncio.get_running_loop().time()
-        if not self._young or revision > self._young[-1][1]:
-            self._young.append((now, revision))
+        self._note(now, revision)
         self._age(now)
-        return self.cursor.moved(Mark(revision, self._last.number, self._last.subject), safe=self._safe)
+        mark = Mark(revision, self._number, self._subject)
+        return self.cursor.moved(mark, safe=self._safe, again=self._again)
 
     def stored(self, cursor: Cursor) -> None:
         self.cursor = cursor
@@ -100,6 +108,10 @@ class Told:
         self._age(asyncio.get_running_loop().time())
         return self._is_new or self._safe >= self.cursor.revision > self.cursor.safe
 
+    def _note(self, now: float, revision: int) -> None:
+        if not self._young or revision > self._young[-1][1]:
+            self._young.append((now, revision))
+
     def _age(self, now: float) -> None:
         while self._young and now - self._young[0][0] >= _SAFE_SECONDS:
             self._safe = self._young.popleft()[1]
@@ -111,7 +123,8 @@ class Told:
         if self.is_known and now < self._next_look:
             return
         session = self._stream.session
-        cursor = self.up_to(revision)
+        self._note(now, revision)  # but while nobody answers nothing becomes safe, and no mark is given up
+        cursor = self.cursor.probing(Mark(revision, self._number, self._subject))
         standing = await cursor.standing(self._stream)
         if standing.epoch != cursor.epoch:
             self.begin(standing)

@@ -160,7 +160,7 @@ def snapshot(
 
 
 def _cursors(address: str, prefix: str) -> Mapping[str, int]:
-    """Kind → revision up to which its bridge has published."""
+    """Kind → revision up to which its bridge has published, and will not have to publish again."""
     import json
 
     found = _call(address, lambda client: client.range(f"{prefix}/bridge/", prefix=True))
@@ -168,7 +168,7 @@ def _cursors(address: str, prefix: str) -> Mapping[str, int]:
     for pair in found.kvs or ():
         key, value = _text(pair.key), json.loads(_text(pair.value))
         kind = key.removeprefix(f"{prefix}/bridge/").partition("/")[0]
-        cursors[kind] = int(value["revision"] if isinstance(value, Mapping) else value)
+        cursors[kind] = int(value.get("safe", value["revision"]) if isinstance(value, Mapping) else value)
     return cursors
 
 

@@ -92,7 +92,7 @@ class Bus:
 
     @property
     def session(self) -> int:
-        """Which connection to NATS it is: changes with each loss of one, and when a stream was made anew."""
+        """Which connection to NATS it is: changes with each loss of one, and when the stream of events was made anew."""
         return self._connection.session + self._made_anew
 
     async def publish(self, outgoing: Outgoing, *, session: int | None = None) -> int:
@@ -247,19 +247,20 @@ class Bus:
         if session is not None:
             await client.prepare()
             if session != self.session:
-                raise BusUnavailable("the connection to NATS was lost, and this was meant for it")
+                raise BusUnavailable("NATS was lost, or its stream of events, and this was meant for it")
         return await client.store(subject, headers, payload, stream=stream, within=CALL_SECONDS)
 
     async def _restore(self, stream: str) -> None:
         """Makes a stream that somebody deleted; many at once make it once. Raises what the server says."""
         async with self._restoring:
-            self._made_anew += 1
-            await self._ensure([one for one in streams.used_by(self._service) if one.name == stream])
+            made = await self._ensure([one for one in streams.used_by(self._service) if one.name == stream])
+            if streams.EVENTS_STREAM in made:
+                self._made_anew += 1
 
-    async def _ensure(self, wanted: Iterable[streams.Stream]) -> None:
+    async def _ensure(self, wanted: Iterable[streams.Stream]) -> list[str]:
         connection = self._connection
         with heeding_cancellation():
-            await streams.ensure(
+            return await streams.ensure(
                 connection.js,
                 wanted,
                 server=connection.server,

@@ -57,11 +57,12 @@ class PlainLog:
 
     def __init__(self, publish: Callable[[Outgoing], Awaitable[object]]) -> None:
         self._publish = publish
-        self._numbers: dict[str, int] = {}
+        self._count = 0
 
     async def publish(self, outgoing: Outgoing, *, session: int | None = None) -> int:  # noqa: ARG002 - there is one
         await self._publish(outgoing)
-        return self._numbers.setdefault(outgoing.msg_id, len(self._numbers) + 1)
+        self._count += 1
+        return self._count
 
     async def present(self) -> Present:
         return Present("plain", 1, forgets=False)

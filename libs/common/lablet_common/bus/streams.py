@@ -107,9 +107,11 @@ async def ensure(
     server: tuple[int, int],
     replicas: int = 1,
     clustered: bool = False,
-) -> None:
-    """Makes the streams that are missing and brings the limits of the others up to date. Somebody else's change in the
-    same moment is no error. Raises what the server says otherwise (`nats.errors.Error`, `nats.js.errors.APIError`)."""
+) -> list[str]:
+    """Makes the streams that are missing, whose names it returns, and brings the limits of the others up to date. Somebody
+    else's change in the same moment is no error. Raises what the server says otherwise (`nats.errors.Error`,
+    `nats.js.errors.APIError`)."""
+    made = []
     for stream in streams:
         wanted = stream.config(replicas=replicas, server=server, clustered=clustered)
         try:
@@ -117,6 +119,7 @@ async def ensure(
         except NotFoundError:
             try:
                 await js.add_stream(wanted)
+                made.append(stream.name)
                 _log.info("made the stream", extra={"stream": stream.name})
             except BadRequestError as error:
                 _log.warning("somebody else made the stream", extra={"stream": stream.name, "cause": str(error)})
@@ -134,3 +137,4 @@ async def ensure(
                 "the stream is not as it should be",
                 extra={"stream": stream.name, "fields": drifted, "cause": str(error)},
             )
+    return made

@@ -584,7 +584,7 @@ async def test_what_may_have_to_be_told_again_is_not_compacted(
     await memory.compact(max(1, await lowest_cursor(memory, [TEMPLATE])))
     broker.kill(12)
     await eventually(lambda: len(broker.events) == 21)
-    assert broker.facts[-1] == ("template/t0", "deleted")
+    assert ("template/t0", "deleted") in broker.facts
 
 
 async def test_what_was_told_long_ago_may_be_compacted(
@@ -694,6 +694,55 @@ async def test_a_stream_that_somebody_else_made_anew_is_noticed(
     broker.kill(1)
     await eventually(lambda: broker.facts[-1] == ("template/later", "changed"))
     assert len(broker.events) == 2
+
+
+async def test_while_nobody_answers_nothing_becomes_safe(
+    memory: MemoryStore,
+    broker: Broker,
+    make_template: Make,
+    make_fence: Any,
+    background: Background,
+    eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long it is away: what it has lost may be the last thing that it was told."""
+    monkeypatch.setattr(told_module, "_SAFE_SECONDS", 0.5)
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    bridge = Bridge(memory, TEMPLATE, await make_fence(memory), broker, source=SOURCE)
+    background(bridge.run())
+    made = [await templates.create(make_template(f"t{number}")) for number in range(3)]
+    await eventually(lambda: bridge.cursor >= made[-1].revision)
+    broker.away = True
+    broker.kill(1)
+    later = await templates.create(make_template("later"))
+    await eventually(lambda: bridge.lag_seconds > 1)
+    assert await lowest_cursor(memory, [TEMPLATE]) < made[-1].revision
+    broker.away = False
+    await eventually(lambda: bridge.cursor >= later.revision)
+    assert {subject for subject, _ in broker.facts} == {f"template/{name}" for name in ("t0", "t1", "t2", "later")}
+
+
+async def test_who_comes_after_a_bridge_that_went_back_asks_as_well(
+    memory: MemoryStore, broker: Broker, make_template: Make, make_fence: Any, background: Background, eventually: Any
+) -> None:
+    broker.window = 1
+    templates: Repository[WorkerTemplate] = Repository(memory, TEMPLATE)
+    fence = await make_fence(memory)
+    bridge = Bridge(memory, TEMPLATE, fence, broker, source=SOURCE)
+    task = background(bridge.run())
+    made = [await templates.create(make_template(f"t{number}")) for number in range(30)]
+    made[0] = await templates.update(made[0].relabelled({"x": "y"}))
+    await eventually(lambda: bridge.cursor >= made[0].revision)
+    before = list(broker.ids)
+    broker.failing.add("*")
+    broker.kill(10)
+    await eventually(lambda: bridge.cursor < made[0].revision)
+    await end(task)
+    broker.failing.clear()
+    background(Bridge(memory, TEMPLATE, fence, broker, source=SOURCE).run())
+    await eventually(lambda: len(broker.ids) >= 31)
+    await told(broker, templates, eventually)
+    assert sorted(broker.ids) == sorted(before)
 
 
 async def test_a_stream_that_was_purged_or_made_anew_is_not_filled_again(

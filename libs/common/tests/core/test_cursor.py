@@ -48,14 +48,13 @@ def test_for_each_distance_a_mark_is_kept_that_is_about_so_far_back(steps: list[
             if newest >= distance:
                 nearest = max(mark.revision for mark in marks if mark.revision <= newest - distance)
                 assert newest - nearest <= 2 * distance + 12
-    assert len(marks) <= 18
+    assert len(marks) <= 19
     assert list(marks) == sorted(marks, key=lambda mark: mark.revision)
 
 
 def test_a_mark_is_never_alone_once_there_were_two() -> None:
     """Nobody could go back from it."""
     assert thinned((Mark(0), Mark(10**6, 5, "s"))) == (Mark(0), Mark(10**6, 5, "s"))
-    assert thinned((Mark(3), Mark(3, 7, "s"))) == (Mark(3, 7, "s"),)
 
 
 def test_the_mark_before_the_last_and_the_safe_one_are_kept() -> None:
@@ -70,6 +69,26 @@ def test_safe_never_goes_back_by_moving_and_is_no_further_than_what_stands() -> 
     assert cursor.moved(Mark(9, 90, "s")).safe == 3
     assert Cursor.from_json(cursor.to_json()) == cursor
     assert Cursor.from_json(b'{"revision": 12}').safe == 12
+
+
+def test_safe_is_only_what_a_mark_says() -> None:
+    """One that was given up cannot be gone back to."""
+    cursor = Cursor((Mark(0), Mark(1024, 5, "s"), Mark(2176, 9, "s")), "e")
+    assert cursor.moved(Mark(2220, 10, "s"), safe=1620).safe == 1024
+    assert cursor.moved(Mark(2220, 10, "s"), safe=2220).safe == 2220
+
+
+def test_an_older_message_says_as_much_of_a_revision_and_is_lost_less_easily() -> None:
+    cursor = Cursor((Mark(29, 29, "s"), Mark(30, 30, "s")), "e")
+    assert cursor.moved(Mark(30, 330, "s")).marks == cursor.marks
+    assert cursor.probing(Mark(30, 330, "s")).marks == (*cursor.marks, Mark(30, 330, "s"))
+
+
+def test_marks_of_one_message_do_not_push_out_the_one_before() -> None:
+    marks: tuple[Mark, ...] = (Mark(0), Mark(2999, 2999, "s"), Mark(3000, 3000, "s"))
+    for revision in range(3100, 200_000, 1000):
+        marks = thinned((*marks, Mark(revision, 3000, "s")), revision)
+    assert Mark(2999, 2999, "s") in marks
 
 
 async def test_where_nothing_is_forgotten_everything_stands() -> None:

@@ -39,6 +39,8 @@ def _shown(series: str, words: str, because: str, unit: str = "") -> Limit:
 
 _HARNESS = "it is the run's own: it remembers everything that it asked"
 _HISTORY = "history is kept: an entry for each reservation and each instance"
+_TREE = "rclone keeps its tree of files in memory, some 4 kB for each object, and the archive grows"
+_ENTRIES = 2.0 * 4 * 1024.0
 _MACHINES = "simulated workers come and go with the load"
 
 LIMITS: tuple[Limit, ...] = (
@@ -53,6 +55,8 @@ LIMITS: tuple[Limit, ...] = (
     _shown("etcd_revision/*", "revisions of etcd", "it counts"),
     _shown("stream_last/*", "messages published", "it counts"),
     _shown("*/cloud", "the simulated cloud", "its machines' logs are the witness, and are kept whole"),
+    Limit("rss_bytes/s3", "resident memory of the object store", "bytes", floor=8 * MIB, deed=_ENTRIES, because=_TREE),
+    Limit("uss_bytes/s3", "memory of the object store alone", "bytes", floor=8 * MIB, deed=_ENTRIES, because=_TREE),
     Limit("rss_bytes/*", "resident memory of a process", "bytes", floor=8 * MIB, percent=5),
     Limit("uss_bytes/*", "memory of a process alone", "bytes", floor=8 * MIB, percent=5),
     Limit("fds/*", "open files of a process", floor=3),

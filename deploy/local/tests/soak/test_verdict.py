@@ -171,3 +171,12 @@ def test_the_first_limit_that_fits_counts() -> None:
     assert found is not None
     assert not found.judged
     assert limit_of("nothing/like-it") is None
+
+
+def test_the_object_stores_memory_may_grow_with_its_objects_and_nobody_elses() -> None:
+    """rclone keeps its tree of files; an hour's and a half's deeds leave some seven thousand."""
+    store, service = limit_of("uss_bytes/s3"), limit_of("uss_bytes/api-gateway-1")
+    assert store is not None
+    assert service is not None
+    assert (store.allowed(60 * MIB, 0), store.allowed(60 * MIB, 5760)) == (8 * MIB, 45 * MIB)
+    assert service.allowed(150 * MIB, 5760) == 8 * MIB

@@ -79,6 +79,9 @@ async def until_count(store: EtcdStore, prefix: str, wanted: int) -> None:
             await asyncio.sleep(LOOK_SECONDS)
 
 
+_OVERLOADED, _PAUSE_SECONDS = 503, 0.1
+
+
 def body(ask: Ask) -> dict[str, Any]:
     return {"definition": DEFINITION, "start": f"{ask.start}:00Z", "end": f"{ask.end}:00Z", "labels": {"ask": ask.name}}
 
@@ -91,10 +94,15 @@ def batch(asks: Sequence[Ask]) -> bytes:
 
 
 async def in_batches(http: Http, store: EtcdStore, asks: Sequence[Ask], stand: int) -> None:
-    """Until all are decided; `stand` reservations are there already."""
+    """Until all are decided; `stand` reservations are there already. Where too much waits to be decided, a batch waits."""
     headers = {"Content-Type": "application/cloudevents-batch+json"}
     for first in range(0, len(asks), BATCH):
-        expect(await http.send(http.request("POST", "/events", batch(asks[first : first + BATCH]), headers)), 202)
+        request = http.request("POST", "/events", batch(asks[first : first + BATCH]), headers)
+        answer = await http.send(request)
+        while answer.status == _OVERLOADED:
+            await asyncio.sleep(_PAUSE_SECONDS)
+            answer = await http.send(request)
+        expect(answer, 202)
     await until_count(store, RESERVATION.prefix, stand + len(asks))
 
 

@@ -230,18 +230,21 @@ class Bridge:
 
     async def _publish_for_ever(self) -> None:
         while True:
-            key = await self._ready.get()
-            line = self._lines[key]
-            change = line[0]
-            while change.events:
-                await self._publish_surely(change.events[0])
-                change.events.popleft()
-            line.popleft()
-            if line:
-                self._ready.put_nowait(key)
-            else:
-                del self._lines[key]
-            self._advance()
+            await self._publish_next(await self._ready.get())
+
+    async def _publish_next(self, key: str) -> None:
+        """The first change of a resource's line."""
+        line = self._lines[key]
+        change = line[0]
+        while change.events:
+            await self._publish_surely(change.events[0])
+            change.events.popleft()
+        line.popleft()
+        if line:
+            self._ready.put_nowait(key)
+        else:
+            del self._lines[key]
+        self._advance()
 
     async def _publish_surely(self, outgoing: Outgoing) -> None:
         pause = _PAUSE_SECONDS

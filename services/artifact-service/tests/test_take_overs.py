@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from types import CoroutineType, FrameType, SimpleNamespace, TracebackType
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from lablet_artifacts.app import ArtifactService
 from lablet_artifacts.settings import ArtifactSettings
+from lablet_common.bus.memory import PlainLog
 from lablet_common.events import Outgoing
 from lablet_common.resources.kinds import Service, ownership_key
 from lablet_common.telemetry.health import Health
@@ -32,11 +32,12 @@ class Idle:
         await asyncio.Event().wait()
 
 
-@dataclass
-class Bus:
-    published: list[str] = field(default_factory=list)
+class Bus(PlainLog):
+    def __init__(self) -> None:
+        super().__init__(self._take)
+        self.published: list[str] = []
 
-    async def publish(self, outgoing: Outgoing) -> None:
+    async def _take(self, outgoing: Outgoing) -> None:
         self.published.append(outgoing.subject)
 
     def consumer(self, *_: Any) -> Idle:

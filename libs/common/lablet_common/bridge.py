@@ -118,15 +118,15 @@ class Bridge:
                         extra={"kind": self._kind.name, "after": error.cursor.revision, "told": self._done},
                     )
                     cursor = replace(error.cursor, again=max(self._seen, error.cursor.again))
-                    self._begin_at(cursor, again=cursor.again)
+                    self._begin_at(cursor)
                     await self._patiently(partial(self._put, cursor))
         finally:
             BRIDGE_LAG_REVISIONS.labels(self._kind.name).set(0)
             BRIDGE_LAG_SECONDS.labels(self._kind.name).set(0)
 
-    def _begin_at(self, cursor: Cursor, *, again: int = 0) -> None:
-        """As if nothing had been read or published after it, or, up to `again`, perhaps."""
-        self._told.begin(cursor, again=again)
+    def _begin_at(self, cursor: Cursor) -> None:
+        """As if nothing had been read or published after it."""
+        self._told.begin(cursor)
         self._seen = self._done = cursor.revision
         self._open.clear()
         self._lines.clear()

@@ -12,7 +12,6 @@ from lablet_common.cursor import Cursor, EventLog, Mark
 from lablet_common.events import Outgoing, sequence_of
 
 _EVENTS = "lablet.event."
-
 _SAFE_SECONDS = 60.0
 """After which a stream has written what it acknowledged, and an operating system its pages."""
 _LOOK_SECONDS = 30.0
@@ -38,8 +37,6 @@ class Told:
         """Of the message that lies furthest back in the stream of all that were confirmed."""
         self._again = 0
         """What lies up to this revision may have been told before the bridge went back."""
-        self._fallen = 0
-        """Up to this number are messages that were lost; the server may still say it knows one."""
         self._session: int | None = None
         """The connection in which everything confirmed is known to be there."""
         self._known = asyncio.Event()
@@ -50,12 +47,11 @@ class Told:
         self._is_new = False
         """It is another stream than the stored cursor says."""
 
-    def begin(self, cursor: Cursor, *, again: int = 0) -> None:
-        """As if nothing had been told after it, or, up to `again`, perhaps."""
-        self._fallen = self._number if again else 0
+    def begin(self, cursor: Cursor) -> None:
+        """As if nothing had been told after it, or, up to its `again`, perhaps."""
         self.cursor = cursor
         self._number, self._subject = cursor.marks[-1].number, cursor.marks[-1].subject
-        self._again = max(again, cursor.again)
+        self._again = cursor.again
         self._young.clear()
         self._safe = cursor.safe
 
@@ -78,7 +74,7 @@ class Told:
         if self._again and await self._is_there(outgoing):
             return
         number = await self._stream.publish(outgoing, session=self._session)
-        if number > self._number and number > self._fallen:
+        if number > self._number:
             self._number, self._subject = number, outgoing.subject
 
     async def _is_there(self, outgoing: Outgoing) -> bool:
@@ -126,11 +122,12 @@ class Told:
         self._note(now, revision)  # but while nobody answers nothing becomes safe, and no mark is given up
         cursor = self.cursor.probing(Mark(revision, self._number, self._subject))
         standing = await cursor.standing(self._stream)
+        self._next_look = now + _LOOK_SECONDS
         if standing.epoch != cursor.epoch:
             self.begin(standing)
             self._is_new = True
         elif standing.marks[-1] != cursor.marks[-1]:
             raise Forgotten(standing)
-        self._session, self._next_look = session, now + _LOOK_SECONDS
+        self._session = session
         if self.is_known:
             self._known.set()

@@ -165,6 +165,13 @@ def test_a_lab_left_behind_is_noticed(story: Any, broken: Any) -> None:
     _only(broken(story.evidence()), "left over", "lab ins-b-1 on w-1")
 
 
+def test_labs_are_gone_with_a_machine_that_is_gone_with_its_disk(story: Any, broken: Any) -> None:
+    """Fault run of three members, seed 222: nobody could reach the worker any more, and it was given up."""
+    story.machines[0]["facts"] = [f for f in story.machines[0]["facts"] if f["fact"] != "lab.deleted"]
+    story.machines[0]["state"] = "terminated"
+    assert not [claim for claim in broken(story.evidence()) if "left over" in claim]
+
+
 def test_a_machine_left_running_is_noticed(story: Any, broken: Any) -> None:
     story.machines[0]["state"] = "running"
     _only(broken(story.evidence()), "left over", "machine w-1 is running")

@@ -13,6 +13,7 @@ from lablet_local.demo.evidence import Evidence
 _SOURCE = "simulators"
 _DUST = 1e-6
 _LOST = "machine.lost"
+_GONE = "terminated"
 _LEFT = "nothing was left over: no lab, no running machine"
 
 
@@ -125,8 +126,9 @@ def _walk(machine: dict[str, Any], ground: Ground) -> None:
         elif kind == "node.stopped":
             nodes.discard(node)
             ports = {port: owner for port, owner in ports.items() if owner != node}
-    ground.left += [f"lab {title} on {worker}" for title in labs.values()]
-    if machine.get("state") not in ("stopped", "terminated"):
+    if machine.get("state") != _GONE:  # with its disk; nothing else ends the labs of a worker that nobody can reach
+        ground.left += [f"lab {title} on {worker}" for title in labs.values()]
+    if machine.get("state") not in ("stopped", _GONE):
         ground.left.append(f"machine {worker} is {machine.get('state')}")
 
 

@@ -9,10 +9,10 @@ import logging
 from collections.abc import AsyncIterator
 
 from prometheus_client import Counter
-from starlette.requests import ClientDisconnect
 from starlette.responses import StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
+from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import REGISTRY
 
 LET_GO = Counter("lablet_streams_let_go", "Event streams ended because nobody read them", registry=REGISTRY)
@@ -42,8 +42,9 @@ class EventStreamResponse(StreamingResponse):
                 raise
 
         try:
-            await super().__call__(scope, receive, bounded)
-        except (TimeoutError, ClientDisconnect):
+            # `StreamingResponse` would run the two in a task group, which leaves the frames of both in a circle
+            await together(self.stream_response(bounded), self.listen_for_disconnect(receive))
+        except TimeoutError:
             if not stuck:
                 raise
             LET_GO.inc()

@@ -22,6 +22,7 @@ from lablet_common.bus.seen import Seen, place_of
 from lablet_common.events import CloudEvent, InvalidEvent, kind_and_id
 from lablet_common.events.binding import encode_structured
 from lablet_common.store.selectors import LabelSelector
+from lablet_common.tasks import together
 from lablet_gateway.eventlog import Bounds, EventLog, EventLogUnavailable, Logged
 
 _log = logging.getLogger(__name__)
@@ -176,10 +177,7 @@ class Hub:
         while True:
             await self._wanted.wait()
             await self._begin()
-            async with asyncio.TaskGroup() as tasks:
-                following = tasks.create_task(self._log.follow(self._position, self._take))
-                await self._watch_while_wanted()
-                following.cancel()
+            await together(self._log.follow(self._position, self._take), self._watch_while_wanted())
 
     async def _begin(self) -> None:
         pause = 0.05

@@ -115,7 +115,7 @@ class Consumer:
         self._ack_wait = ack_wait
         self._buried = buried
         self._raw = raw
-        self._lanes: Lanes[_Held] = Lanes(self._work, concurrency=concurrency)
+        self._lanes: Lanes[_Held] = Lanes(concurrency=concurrency)
         self._capacity = max(4 * concurrency, 128)
         self._pull: Pull | None = None
         self._reasons: dict[int, str] = {}
@@ -146,11 +146,12 @@ class Consumer:
         forget = self._connection.on_loss(self._on_loss)
         self._stood = time.monotonic()
         try:
-            await together(self._lanes.run(), self._report_progress(), self._pull_for_ever())
+            await together(self._lanes.run(self._work), self._report_progress(), self._pull_for_ever())
         finally:
             forget()
             self.pulling = False
             self._stood = None
+            self._pull = None  # which holds this
             await self._hand_back()
 
     async def _pull_for_ever(self) -> None:

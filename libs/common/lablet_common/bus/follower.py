@@ -19,7 +19,7 @@ from lablet_common.bus.messages import Received, received
 from lablet_common.bus.pull import Pull
 from lablet_common.bus.streams import EVENTS_STREAM
 from lablet_common.events.binding import InvalidEvent
-from lablet_common.tasks import heeding_cancellation
+from lablet_common.tasks import heeding_cancellation, together
 
 _CAPACITY = 256
 _INACTIVE_SECONDS = 30.0
@@ -53,11 +53,10 @@ class Follower:
         """Follows until cancelled."""
         forget = self._connection.on_loss(self._on_loss)
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._handle_for_ever())
-                await self._pull_for_ever()
+            await together(self._handle_for_ever(), self._pull_for_ever())
         finally:
             forget()
+            self._pull = None  # which holds this
 
     async def _pull_for_ever(self) -> None:
         while True:

@@ -15,10 +15,9 @@ _T = TypeVar("_T")
 
 
 class Lanes(Generic[_T]):
-    """Feeds `work` from per-key queues. `work` must not raise; what it raises ends `run`."""
+    """Per-key queues, for `concurrency` items at a time."""
 
-    def __init__(self, work: Callable[[_T], Awaitable[None]], *, concurrency: int) -> None:
-        self._work = work
+    def __init__(self, *, concurrency: int) -> None:
         self._concurrency = concurrency
         self._lanes: dict[Hashable, deque[_T]] = {}
         self._ready: asyncio.Queue[Hashable] = asyncio.Queue()
@@ -40,9 +39,9 @@ class Lanes(Generic[_T]):
         self._lanes[key] = deque((item,))
         self._ready.put_nowait(key)
 
-    async def run(self) -> None:
-        """Works for ever. Cancelled, it cancels the work under way."""
-        await together(*(self._worker() for _ in range(self._concurrency)))
+    async def run(self, work: Callable[[_T], Awaitable[None]]) -> None:
+        """Feeds `work` for ever; what it raises ends `run`, so it must not. Cancelled, this cancels what is under way."""
+        await together(*(self._worker(work) for _ in range(self._concurrency)))
 
     def drain(self) -> list[_T]:
         """Takes out everything that is left, after `run` has ended; the items that were being worked on among them."""
@@ -52,11 +51,11 @@ class Lanes(Generic[_T]):
         self._count = 0
         return left
 
-    async def _worker(self) -> None:
+    async def _worker(self, work: Callable[[_T], Awaitable[None]]) -> None:
         while True:
             key = await self._ready.get()
             lane = self._lanes[key]
-            await self._work(lane[0])
+            await work(lane[0])
             lane.popleft()
             self._count -= 1
             if lane:

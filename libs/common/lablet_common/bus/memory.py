@@ -22,6 +22,7 @@ from lablet_common.cursor import Latest, Present
 from lablet_common.events.binding import InvalidEvent
 from lablet_common.events.derive import Outgoing
 from lablet_common.events.subjects import matches
+from lablet_common.tasks import together
 
 
 @dataclass(slots=True)
@@ -237,15 +238,13 @@ class MemoryConsumer:
         self._seen = seen
         self._buried = buried
         self._raw = raw
-        self._lanes: Lanes[tuple[_Stored, Received | InvalidEvent]] = Lanes(self._work, concurrency=concurrency)
+        self._lanes: Lanes[tuple[_Stored, Received | InvalidEvent]] = Lanes(concurrency=concurrency)
         self.pulling = False
 
     async def run(self) -> None:
         self.pulling = True
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._lanes.run())
-                await self._take_for_ever()
+            await together(self._lanes.run(self._work), self._take_for_ever())
         finally:
             self.pulling = False
             for message, _ in reversed(self._lanes.drain()):

@@ -1,5 +1,8 @@
 """What the process no longer needs goes back to the system."""
 
+import asyncio
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,35 @@ def test_holes_in_the_heap_are_given_back() -> None:
 def test_what_takes_long_is_done_more_seldom() -> None:
     assert memory.pause_after(0.003) == memory.PAUSE_SECONDS
     assert memory.pause_after(0.5) == 500
+
+
+def test_circles_are_looked_for_more_seldom_where_that_takes_long() -> None:
+    assert memory.collect_after(0.05) == memory.COLLECT_SECONDS == 600
+    assert memory.collect_after(0.5) == 5_000
+
+
+async def test_what_was_old_before_it_was_left_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The young are looked through by themselves; a circle that has outlived two such looks is not among them."""
+
+    class Circle:
+        def __init__(self) -> None:
+            self.it = self
+
+    monkeypatch.setattr(memory, "COLLECT_SECONDS", 0.01)
+    circle = Circle()
+    left = weakref.ref(circle)
+    gc.collect()  # it is old now
+    before = gc.get_threshold()
+    gc.set_threshold(1, 1, 1_000_000)
+    try:
+        del circle
+        looking = asyncio.create_task(memory.collect_for_ever())
+        async with asyncio.timeout(5):
+            while left() is not None:
+                await asyncio.sleep(0.005)
+        looking.cancel()
+    finally:
+        gc.set_threshold(*before)
 
 
 def test_where_there_is_another_library_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from lablet_common.secrets import SecretError
 from lablet_common.store import Conflict, StoreUnavailable, Transaction
 from lablet_common.store.changes import delete_in, update_in
 from lablet_common.store.repository import Repository
+from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import DEAD_LETTERED, REGISTRY
 from lablet_gateway.deadletters import redelivery_subject, webhook_consumer
 from lablet_gateway.deeds import SOURCE
@@ -154,9 +155,7 @@ class _Server:
             policy=_PATIENCE,
             drop_repeats=False,
         )
-        async with asyncio.TaskGroup() as tasks:
-            for work in (events.run(), again.run(), self._book.write_for_ever()):
-                tasks.create_task(work)
+        await together(events.run(), again.run(), self._book.write_for_ever())
 
     def _secrets(self, subscription: Subscription) -> Callable[[], Sequence[str]]:
         given = self._parts.settings.cloudevents_sink_secret

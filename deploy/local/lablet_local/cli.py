@@ -133,11 +133,20 @@ def chaos(
     agents: Annotated[int, typer.Option(min=0, max=16, help="Hosts that run jobs, killed and paused too")] = 0,
     record: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Add a line for each seed; those that stand in it are not run again"),
+        typer.Option(
+            metavar="FILE", help="Add a line for each seed; those that stand in it are run again only if inconclusive"
+        ),
     ] = None,
-    keep: Annotated[Path | None, typer.Option(help="Where the data of a failed seed stay", file_okay=False)] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="Where the data of a seed that did not hold stay", file_okay=False)
+    ] = None,
 ) -> None:
-    """Run the mesh under load while its parts are killed, paused and cut off, and prove that nothing was lost or doubled."""
+    """Run the mesh under load while its parts are killed, paused and cut off, and prove that nothing was lost or doubled.
+
+    Exit status: 0 every check held; 1 one was broken (FAILED);
+    2 nothing can be run here; 3 none was broken, but one had nothing to
+    compare, so that nothing is proven (INCONCLUSIVE).
+    """
     from lablet_local.chaos.command import ChaosOptions, run_chaos
 
     raise typer.Exit(run_chaos(ChaosOptions(seed, seeds, seconds, ha, agents, keep, record)))
@@ -147,7 +156,7 @@ def chaos(
 def chaos_sum(
     records: Annotated[list[Path], typer.Argument(help="Files that `lablet chaos --record` wrote", exists=True)],
 ) -> None:
-    """Sum up recorded fault runs as the table of docs/reliability.md."""
+    """Sum up recorded fault runs as the table of docs/reliability.md. Exit status: as `lablet chaos`."""
     from lablet_local.chaos.command import run_sum
 
     raise typer.Exit(run_sum(records))

@@ -11,7 +11,7 @@ from lablet_local.chaos import command
 from lablet_local.chaos.command import ChaosOptions, run_chaos, run_sum, summary
 from lablet_local.chaos.load import Asked, Seen
 from lablet_local.chaos.record import BadRecord, Record, append, read, record_of, summed
-from lablet_local.chaos.run import Verdict
+from lablet_local.chaos.verdict import Result, Verdict
 from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.supervisor import NotReady
 
@@ -29,7 +29,7 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     for one in written:
         append(file, one)
     assert list(read(file)) == written
-    assert [one.ok for one in written] == [True, False, True]
+    assert [one.result for one in written] == [Result.OK, Result.FAILED, Result.OK]
     assert written[1].broken == ["etcd: every request was answered in the end: k after 7 tries"]
 
 
@@ -60,8 +60,8 @@ def test_each_kind_of_harm_is_counted_where_it_belongs(harm: Harm) -> None:
 
 def test_the_sum_counts_every_run_and_names_a_seed_that_failed_once() -> None:
     table = summed([record(1), record(2, "k"), record(2), record(5, members=3)]).splitlines()
-    assert table[2] == "| 1 etcd, 1 NATS | 3 | 2 | 2 | 12 | 6 | 1 | 0 | 0 | 0 | 1.3 s | 31 s |"
-    assert table[3] == "| 3 etcd, 3 NATS | 1 | 1 | 1 | 4 | 2 | 0 | 0 | 0 | 0 | 1.3 s | 31 s |"
+    assert table[2] == "| 1 etcd, 1 NATS | 3 | 2 | 2 | 1 | 0 | 12 | 6 | 1 | 0 | 0 | 0 | 1.3 s | 31 s |"
+    assert table[3] == "| 3 etcd, 3 NATS | 1 | 1 | 1 | 0 | 0 | 4 | 2 | 0 | 0 | 0 | 0 | 1.3 s | 31 s |"
     assert "12 kill, 4 cut" in table[5]
     assert table[6].startswith("Seed 2 (1 etcd, 1 NATS) failed: etcd: every request")
 

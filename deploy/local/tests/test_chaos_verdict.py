@@ -17,7 +17,7 @@ from lablet_local.chaos.jobs import Ran
 from lablet_local.chaos.load import Asked, Seen
 from lablet_local.chaos.outcomes import event_id
 from lablet_local.chaos.owners import Commit
-from lablet_local.chaos.run import Verdict
+from lablet_local.chaos.verdict import Verdict
 from lablet_local.demo.checks.check import Harm
 from lablet_local.demo.checks.stream import committed
 from lablet_local.demo.evidence import Change, Evidence, Told

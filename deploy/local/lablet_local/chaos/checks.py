@@ -1,7 +1,7 @@
 """The verdict on a fault run, from what clients saw, etcd's history, the event stream and the simulators' logs. Pure.
 
 The demo's checks that hold whatever happens are used as they are; here stands what faults add. Every check counts what it
-compared: one that compared nothing has failed.
+compared: one that compared nothing has proven nothing.
 """
 
 from collections import Counter, defaultdict

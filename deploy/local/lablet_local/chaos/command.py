@@ -12,8 +12,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lablet_local.chaos.record import BadRecord, Record, append, read, record_of, summed
-from lablet_local.chaos.run import NOT_HERE, Verdict, failed, run_seed
+from lablet_local.chaos.record import BadRecord, Record, append, read, record_of, result_of, summed, undecided
+from lablet_local.chaos.run import NOT_HERE, run_seed
+from lablet_local.chaos.verdict import Result, Verdict, failed
 from lablet_local.demo.command import LabsMissing, sample_labs
 from lablet_local.members import MANY
 
@@ -30,9 +31,9 @@ class ChaosOptions:
     agents: int = 0
     """Hosts that run jobs."""
     keep: Path | None = None
-    """Folder below which a failed seed's data stay; None: below the system's temporary folder."""
+    """Folder below which the data of a seed that did not hold stay; None: below the system's temporary folder."""
     record: Path | None = None
-    """File to which each seed adds its line; seeds that stand in it are not run again."""
+    """File to which each seed adds its line; seeds that stand in it are not run again, but for inconclusive ones."""
 
     @property
     def members(self) -> int:
@@ -45,8 +46,9 @@ class ChaosOptions:
 
 
 def run_chaos(options: ChaosOptions) -> int:
-    """0 when every check of every seed held; 2 where nothing can be run here. A seed without a verdict, because its mesh did
-    not come back or something of the run itself broke, has failed, and the next one is run."""
+    """0 when every check of every seed held; 1 when one was broken; 2 where nothing can be run here; 3 when none was broken,
+    but a seed is inconclusive in each of its runs. A seed without a verdict, because its mesh did not come back or something
+    of the run itself broke, has failed, and the next one is run."""
     console = Console(highlight=False, soft_wrap=True)
     try:
         lab_file = (sample_labs() / f"{_LAB}.yaml").read_bytes()
@@ -54,9 +56,9 @@ def run_chaos(options: ChaosOptions) -> int:
     except (LabsMissing, BadRecord) as error:
         console.print(f"chaos: {error}", markup=False)
         return 2
-    before = {record.seed for record in records}
+    decided = {record.seed for record in records if record.result is not Result.INCONCLUSIVE}
     for seed in range(options.first, options.first + options.seeds):
-        if seed in before:
+        if seed in decided:
             continue
         try:
             record = _one(seed, options, lab_file, console)
@@ -70,14 +72,14 @@ def run_chaos(options: ChaosOptions) -> int:
 
 
 def run_sum(files: Sequence[Path]) -> int:
-    """Prints the table of records. 0 when there are some and every check held."""
+    """Prints the table of records. Returns what `run_chaos` does of them; 3 also where there are none."""
     try:
         records = [record for file in files for record in read(file)]
     except (BadRecord, OSError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
     print(summed(records))
-    return 0 if records and all(record.ok for record in records) else 1
+    return result_of(records).exit_status
 
 
 def _run_before(options: ChaosOptions) -> list[Record]:
@@ -119,8 +121,8 @@ def _one(seed: int, options: ChaosOptions, lab_file: bytes, console: Console) ->
 
 
 def show(verdict: Verdict, console: Console, seconds: float) -> None:
-    """One seed in a few lines; every check that broke."""
-    console.print(f"seed {verdict.seed}: {'ok' if verdict.ok else 'FAILED'} in {seconds:.0f} s", markup=False)
+    """One seed in a few lines; every check that broke, or had nothing to compare."""
+    console.print(f"seed {verdict.seed}: {verdict.result} in {seconds:.0f} s", markup=False)
     console.print(f"  faults: {_counted(verdict.faults)}", markup=False)
     console.print(f"  answers: {_counted(verdict.seen.outcomes)}", markup=False)
     console.print(f"  reservations: {_counted(verdict.outcomes)}", markup=False)
@@ -130,9 +132,10 @@ def show(verdict: Verdict, console: Console, seconds: float) -> None:
     )
     if verdict.reduced:
         console.print(f"  reduced: {verdict.reduced}", markup=False)
-    for check in verdict.checks:
-        if not check.ok:
-            console.print(f"  BROKEN {check.source}: {check.claim}: {check.detail}", markup=False)
+    for claim in verdict.broken:
+        console.print(f"  BROKEN {claim}", markup=False)
+    for claim in verdict.uncompared:
+        console.print(f"  nothing was compared: {claim}", markup=False)
 
 
 def _counted(counts: Counter[str]) -> str:
@@ -140,8 +143,12 @@ def _counted(counts: Counter[str]) -> str:
 
 
 def summary(records: Sequence[Record], console: Console) -> int:
-    """The line that ends a run."""
-    failed = sorted({record.seed for record in records if not record.ok})
+    """The line that ends a run, behind the seeds that did not hold. Returns the exit status."""
+    result = result_of(records)
+    not_held = {
+        "failed": {record.seed for record in records if record.result is Result.FAILED},
+        "inconclusive": {record.seed for record in undecided(records)},
+    }
     figures = {
         "seeds": len({record.seed for record in records}),
         "faults": sum(sum(record.faults.values()) for record in records),
@@ -151,8 +158,9 @@ def summary(records: Sequence[Record], console: Console) -> int:
         "overcommitted": sum(record.overcommitted for record in records),
         "longest_unavailable_seconds": max(record.longest_unavailable for record in records),
     }
-    if failed:
-        console.print(f"chaos: failed seeds: {', '.join(map(str, failed))}", markup=False)
+    for what, seeds in not_held.items():
+        if seeds:
+            console.print(f"chaos: {what} seeds: {', '.join(map(str, sorted(seeds)))}", markup=False)
     told = " ".join(f"{name}={value}" for name, value in figures.items())
-    console.print(f"chaos: {'FAILED' if failed else 'ok'} {told}", markup=False)
-    return 1 if failed else 0
+    console.print(f"chaos: {result} {told}", markup=False)
+    return result.exit_status

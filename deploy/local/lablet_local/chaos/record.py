@@ -1,7 +1,8 @@
 """What each seed did and found, one JSON line each, so that hundreds of them can be run in pieces and summed up later.
 
 A line is written in one piece when its seed is judged; one that was cut short (the machine went off) is passed over. Every
-line counts: a seed that failed once is not unmade by a later run.
+line counts: a seed that failed once is not unmade by a later run. An inconclusive line leaves its seed open, until some run
+of the same plan is conclusive.
 """
 
 import json
@@ -10,17 +11,20 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from lablet_common.version import __version__
-from lablet_local.chaos.run import Verdict
+from lablet_local.chaos.verdict import Result, Verdict, result_from
 from lablet_local.demo.checks.check import Harm
 
 _COLUMNS = (
-    "mesh", "runs", "seeds", "ok", "faults", "requests", "lost", "doubled", "over-committed", "unsettled",
-    "longest unavailable", "slowest to rest",
+    "mesh", "runs", "seeds", "ok", "failed", "inconclusive", "faults", "requests", "lost", "doubled", "over-committed",
+    "unsettled", "longest unavailable", "slowest to rest",
 )  # fmt: skip
+_UNCOMPARED = ": nothing to compare"
+"""How the lines from before `uncompared` end what is listed as broken for want of anything to compare."""
 
 
 class BadRecord(ValueError):
@@ -53,13 +57,27 @@ class Record(BaseModel):
     at_rest_after: float
     broken: list[str]
     """Every claim that did not hold, with its cases."""
+    uncompared: list[str] = []
+    """Every claim for which there was nothing to compare."""
     reduced: str = ""
     ended: datetime
     version: str = __version__
 
+    @model_validator(mode="before")
+    @classmethod
+    def _told_apart(cls, body: Any) -> Any:
+        """Earlier lines list both kinds as broken."""
+        if not isinstance(body, dict) or "uncompared" in body or not isinstance(body.get("broken"), list):
+            return body
+        claims = [str(claim) for claim in body["broken"]]
+        return body | {
+            "broken": [claim for claim in claims if not claim.endswith(_UNCOMPARED)],
+            "uncompared": [claim.removesuffix(_UNCOMPARED) for claim in claims if claim.endswith(_UNCOMPARED)],
+        }
+
     @property
-    def ok(self) -> bool:
-        return not self.broken
+    def result(self) -> Result:
+        return result_from(self.broken, self.uncompared)
 
     @property
     def same_run(self) -> tuple[int, int, int, float]:
@@ -77,7 +95,6 @@ def record_of(verdict: Verdict, *, members: int, agents: int = 0, seconds: float
     """The line of a verdict, as of now."""
 
     def broken(harm: Harm) -> int:
-        """A check without anything to compare has found none, and fails by itself."""
         return sum(len(check.broken) for check in verdict.checks if check.harm is harm)
 
     return Record(
@@ -96,7 +113,8 @@ def record_of(verdict: Verdict, *, members: int, agents: int = 0, seconds: float
         unsettled=broken(Harm.UNSETTLED),
         longest_unavailable=round(verdict.seen.longest_unavailable, 1),
         at_rest_after=round(verdict.converged_seconds, 1),
-        broken=[f"{check.source}: {check.claim}: {check.detail}" for check in verdict.checks if not check.ok],
+        broken=verdict.broken,
+        uncompared=verdict.uncompared,
         reduced=verdict.reduced,
         ended=datetime.now(UTC).replace(microsecond=0),
     )
@@ -129,6 +147,19 @@ def read(path: Path) -> Iterator[Record]:
             raise BadRecord(f"{path}:{number} is no record: {error.errors()[0]['msg']}") from error
 
 
+def undecided(records: Sequence[Record]) -> list[Record]:
+    """The inconclusive ones of whose plan no run was conclusive, whether before or after."""
+    decided = {record.same_run for record in records if record.result is not Result.INCONCLUSIVE}
+    return [record for record in records if record.same_run not in decided]
+
+
+def result_of(records: Sequence[Record]) -> Result:
+    """Of all together: one that failed is enough to fail, one that is undecided to prove nothing; so are none at all."""
+    if any(record.result is Result.FAILED for record in records):
+        return Result.FAILED
+    return Result.INCONCLUSIVE if not records or undecided(records) else Result.OK
+
+
 def summed(records: Iterable[Record]) -> str:
     """The table of docs/reliability.md, with a row for each kind of mesh, and the faults by kind."""
     kinds: dict[str, list[Record]] = defaultdict(list)
@@ -143,7 +174,16 @@ def summed(records: Iterable[Record]) -> str:
     told = ", ".join(f"{count:,} {kind}" for kind, count in faults.most_common()) or "none"
     rows += ["", f"Faults: {told}. Together {sum(record.took for record in together) / 3600:.1f} hours."]
     rows += [
-        f"Seed {record.seed} ({record.mesh}) failed: {'; '.join(record.broken)}" for record in together if not record.ok
+        f"Seed {record.seed} ({record.mesh}) failed: {'; '.join(record.broken)}"
+        for record in together
+        if record.result is Result.FAILED
+    ]
+    still = undecided(together)
+    rows += [
+        f"Seed {record.seed} ({record.mesh}) was inconclusive{'' if record in still else ', and not so in another run'}: "
+        f"nothing was compared for {'; '.join(record.uncompared)}"
+        for record in together
+        if record.result is Result.INCONCLUSIVE
     ]
     return "\n".join(rows)
 
@@ -153,7 +193,7 @@ def _row(mesh: str, found: Sequence[Record]) -> str:
         mesh,
         len(found),
         len({record.seed for record in found}),
-        sum(record.ok for record in found),
+        *(sum(record.result is result for record in found) for result in Result),
         f"{sum(sum(record.faults.values()) for record in found):,}",
         f"{sum(record.requests for record in found):,}",
         sum(record.lost for record in found),

@@ -6,7 +6,6 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +21,12 @@ from lablet_local.chaos.chronicle import Chronicle
 from lablet_local.chaos.faults import Injector
 from lablet_local.chaos.jobs import Ledger
 from lablet_local.chaos.links import plan_links
-from lablet_local.chaos.load import Load, Seen
+from lablet_local.chaos.load import Load
 from lablet_local.chaos.network import Network, service_of
 from lablet_local.chaos.owners import commits_in
 from lablet_local.chaos.quota import QUOTA_BYTES
 from lablet_local.chaos.schedule import plan
+from lablet_local.chaos.verdict import Verdict, failed
 from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.checks.stream import kind_at
 from lablet_local.demo.evidence import Evidence, Json, read_events, read_present
@@ -54,36 +54,6 @@ _AGENTS_STOP_SECONDS = 5.0
 AGENT_LEASE_SECONDS = 6
 _RESERVATIONS = "/reservations/"
 _ARCHIVE_SECONDS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a seed."""
-
-    seed: int
-    checks: tuple[Check, ...]
-    faults: Counter[str]
-    seen: Seen
-    converged_seconds: float
-    """Real seconds from the last fault until nothing was under way any more."""
-    reduced: str = ""
-    """What could not be done here, and why."""
-    outcomes: Counter[str] = field(default_factory=Counter)
-    """Reservations by the phase in which they ended."""
-
-    hit: Counter[str] = field(default_factory=Counter)
-    """Faults by what they were of: a process, a pair, or nothing where the kind says it."""
-
-    @property
-    def ok(self) -> bool:
-        return bool(self.checks) and all(check.ok for check in self.checks)
-
-
-def failed(seed: int, error: BaseException, faults: Counter[str] | None = None, seen: Seen | None = None) -> Verdict:
-    """The verdict on a seed whose mesh did not come back, or could not be looked at: nothing of it is proven."""
-    said = " ".join(f"{type(error).__name__}: {error}".split())
-    check = Check("mesh", "it came back and could be judged", 1, (said,), Harm.UNSETTLED)
-    return Verdict(seed, (check,), faults or Counter(), seen or Seen(), 0.0)
 
 
 async def run_seed(

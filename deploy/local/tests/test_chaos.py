@@ -15,7 +15,7 @@ from lablet_common.resources.kinds import Service
 from lablet_local.chaos import checks
 from lablet_local.chaos.jobs import Ledger, lives, never_twice
 from lablet_local.chaos.load import Asked, Seen
-from lablet_local.chaos.machines import one_machine_a_worker
+from lablet_local.chaos.machines import one_machine_a_worker, up
 from lablet_local.chaos.network import Network
 from lablet_local.chaos.run import kept_by_all
 from lablet_local.chaos.schedule import (
@@ -252,6 +252,32 @@ def test_a_killed_machine_ends_with_what_the_cloud_saw() -> None:
     found = ground.read(Evidence(machines=(killed,)))
     assert not found.left
     assert found.runs[0].end is not None
+
+
+@pytest.mark.parametrize("state", ["stopped", "terminated"])
+def test_a_machine_that_was_killed_while_it_went_off_has_gone_off(state: str) -> None:
+    """A cloud that is killed then finds it so; its simulator could not write its end, and nobody calls that a loss."""
+    from lablet_local.demo.checks import ground
+
+    off = {"state": state, "reason": "", "at": "1970-01-01T00:00:09Z"}
+    facts: list[dict[str, Any]] = [
+        {"fact": "controller.started", "at": 1.0},
+        {"fact": "licence.registered", "at": 1.5, "quota": 20},
+        {"fact": "lab.imported", "at": 2.0, "lab": "l", "title": "ins-1"},
+        {"fact": "lab.started", "at": 3.0, "lab": "l", "title": "ins-1"},
+    ]
+    going = {"name": "default-001", "id": "m-1", "state": state, "history": [off], "facts": facts}
+    elsewhere = {**going, "name": "default-002", "id": "m-2"}
+    elsewhere |= {"history": [], "facts": [{**fact, "at": fact["at"] + 10} for fact in facts]}
+    evidence = Evidence(machines=(going, elsewhere))
+    assert ground.read(evidence).runs[0].end == 9.0
+    assert list(up(ground.facts_of(going))) == [(1.0, 9.0)]
+    twice = next(one for one in ground.by_machines_alone(evidence, ground.read(evidence)) if "two places" in one.claim)
+    assert twice.ok
+    left = ground.read(Evidence(machines=(going,))).left
+    assert left == (["lab ins-1 on default-001"] if state == "stopped" else []), (
+        "that labs stay on a disk is seen as before"
+    )
 
 
 def series_in(state: str, reservation: str | None, *, phase: str = "Cancelled") -> dict[str, Any]:

@@ -8,6 +8,8 @@ from lablet_local.demo.checks import ground
 from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.evidence import Evidence
 
+_ENDS = ("controller.started", "controller.stopped", "machine.lost", "machine.off")
+
 
 def one_machine_a_worker(evidence: Evidence) -> Check:
     """No two machines of one worker were up at a time."""
@@ -31,7 +33,7 @@ def up(facts: Iterable[Json]) -> Iterable[tuple[float, float]]:
     begun: float | None = None
     for fact in facts:
         at = float(fact["at"])
-        if begun is not None and fact["fact"] in ("controller.started", "controller.stopped", "machine.lost"):
+        if begun is not None and fact["fact"] in _ENDS:
             yield begun, at
             begun = None
         if fact["fact"] == "controller.started":

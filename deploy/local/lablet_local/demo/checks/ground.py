@@ -12,7 +12,7 @@ from lablet_local.demo.evidence import Evidence
 
 _SOURCE = "simulators"
 _DUST = 1e-6
-_LOST = "machine.lost"
+_LOST, _OFF = "machine.lost", "machine.off"
 _GONE = "terminated"
 _LEFT = "nothing was left over: no lab, no running machine"
 
@@ -72,13 +72,14 @@ def read(evidence: Evidence) -> Ground:
 
 
 def facts_of(machine: dict[str, Any]) -> list[dict[str, Any]]:
-    """A machine's log in its order; a simulator that was killed could not write its end, which the cloud saw."""
-    lost = [
-        {"fact": _LOST, "at": datetime.fromisoformat(move["at"]).timestamp()}
+    """A machine's log in its order; a simulator that was killed could not write its end, which the cloud saw: unasked
+    (`machine.lost`), or while it was going off anyway (`machine.off`; its labs are as they were)."""
+    ends = [
+        {"fact": _LOST if move["reason"] else _OFF, "at": datetime.fromisoformat(move["at"]).timestamp()}
         for move in machine.get("history", ())
-        if move["state"] == "stopped" and move["reason"]
+        if move["state"] in ("stopped", _GONE)
     ]
-    return sorted([*machine["facts"], *lost], key=lambda fact: float(fact["at"]))
+    return sorted([*machine["facts"], *ends], key=lambda fact: float(fact["at"]))
 
 
 def _walk(machine: dict[str, Any], ground: Ground) -> None:
@@ -96,8 +97,9 @@ def _walk(machine: dict[str, Any], ground: Ground) -> None:
             "controller.started",
             "controller.stopped",
             _LOST,
+            _OFF,
         ):  # what ran in an earlier life has ended with it
-            if kind != "controller.stopped":
+            if kind not in ("controller.stopped", _OFF):
                 labs.clear()  # they were in its memory only
             for run in running.values():
                 run.end = float(fact["at"])

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from lablet_common.resources.kinds import Service
-from lablet_local.chaos.links import plan_links
+from lablet_local.chaos.links import plan_doors, plan_links
 from lablet_local.chaos.network import service_of
+from lablet_local.chaos.outages import plan_outages
 from lablet_local.chaos.run import LEASE_TTL, run_seed, service_replicas
 from lablet_local.chaos.schedule import A_MACHINE, CLOUD, MACHINES, OF_MANY, SERVERS, Kind, plan
 from lablet_local.chaos.verdict import Verdict
@@ -43,6 +44,12 @@ def test_these_seeds_break_everything_that_one_mesh_can() -> None:
     kinds = (Kind.CUT, Kind.SWALLOW, Kind.DELAY)
     assert {fault.name for fault in beside} == {f"{kind} {link}" for kind in kinds for link in (CLOUD, MACHINES)}
     assert max(fault.seconds for fault in beside) > SECONDS, "a worker that is given up"
+    doors = [fault for seed in SEEDS for fault in plan_doors(seed, SECONDS, replicas)]
+    assert {fault.name for fault in doors} == {f"{kind} doors" for kind in kinds}
+    assert {fault.target for fault in doors} == {
+        f"clients→{one}" for one in replicas if service_of(one) == Service.GATEWAY
+    }
+    assert {fault.name for seed in SEEDS for fault in plan_outages(seed, SECONDS)} == {"pause cloud", "kill cloud"}
 
 
 @pytest.mark.parametrize("seed", [int(os.environ["CHAOS_SEED"])] if "CHAOS_SEED" in os.environ else SEEDS)

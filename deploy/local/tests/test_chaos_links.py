@@ -1,5 +1,5 @@
 """What comes beside the plan: the connections to the cloud, to the simulated workers and of agents are broken, too, and the
-plan that a seed draws stays as it was."""
+plan that a seed draws stays as it was. (Of clients and of the cloud itself: `test_chaos_doors`.)"""
 
 import asyncio
 import hashlib
@@ -22,10 +22,11 @@ from lablet_local.chaos import faults
 from lablet_local.chaos.chronicle import Chronicle
 from lablet_local.chaos.faults import Injector
 from lablet_local.chaos.front import MachinesFront
-from lablet_local.chaos.links import plan_links
+from lablet_local.chaos.links import plan_doors, plan_links
 from lablet_local.chaos.network import Network
+from lablet_local.chaos.outages import plan_outages
 from lablet_local.chaos.run import AGENT_LEASE_SECONDS, LEASE_TTL, agent_names, service_replicas
-from lablet_local.chaos.schedule import A_MACHINE, LINKS, Fault, Kind, plan
+from lablet_local.chaos.schedule import A_MACHINE, CLOUD, MACHINES, Fault, Kind, plan
 from lablet_local.cloud.addresses import CONTROLLER_PORT, addresses, loopback
 from lablet_local.folder import DataFolder
 from lablet_local.keyring import KeyRing
@@ -37,8 +38,9 @@ from lablet_local.servers import Site, cloud_process
 REPLICAS = service_replicas()
 CONTROLLERS = ["worker-controller-1", "worker-controller-2"]
 AGENTS = agent_names(2)
+DOORS = ["doors of api-gateway-1", "doors of api-gateway-2"]
 SECONDS = 20.0
-NAMES = {f"{kind} {link}" for kind in (Kind.CUT, Kind.SWALLOW, Kind.DELAY) for link in LINKS}
+NAMES = {f"{kind} {link}" for kind in (Kind.CUT, Kind.SWALLOW, Kind.DELAY) for link in (CLOUD, MACHINES, "agents")}
 
 
 def drawn(seeds: int = 200, agents: Sequence[str] = ()) -> list[Fault]:
@@ -76,6 +78,11 @@ def test_the_plan_of_the_first_200_seeds_is_the_one_with_which_they_are_recorded
 @pytest.mark.parametrize(("more", "digest"), [({}, "4252a7e1065b16e3"), (WITH_AGENTS, "b3ce31ed9639ef8f")])
 def test_and_so_is_what_comes_beside_it(more: dict[str, Any], digest: str) -> None:
     assert digest_of(lambda seed: plan_links(seed, SECONDS, REPLICAS, **more)) == digest
+
+
+def test_and_what_came_later() -> None:
+    assert digest_of(lambda seed: plan_doors(seed, SECONDS, REPLICAS)) == "45144a0203460b43"
+    assert digest_of(lambda seed: plan_outages(seed, SECONDS)) == "6ef67ce0ef5e0b86"
 
 
 def test_what_comes_beside_the_plan_is_the_same_each_time_and_touches_no_other_stream() -> None:
@@ -135,7 +142,7 @@ async def test_replicas_and_agents_are_led_through_their_own_proxies() -> None:
         assert network.agent_options["agent-1"] == led
         assert set(network.agent_options) == set(AGENTS)
         assert len(network.between("agent→nats")) == 2
-        assert network.unused() == ["cloud", "machines", "agents"]
+        assert network.unused() == ["cloud", "machines", "agents", *DOORS]
     async with Network(PortBlock(20_100), replicas=["scheduler-1"]) as network:
         assert (network.machines.port, network.unused(), network.agent_options) == (None, [], {})
 
@@ -196,13 +203,13 @@ async def test_machines_are_called_at_their_own_addresses_and_cut_off_from_one_c
         port = network.machines.port
         assert port == block.machines_front
         assert [await call(host, port) for host in (first, second)] == [first, second]
-        assert network.unused() == ["cloud", "machines"], "nobody knows who called"
+        assert network.unused() == ["cloud", "machines", *DOORS], "nobody knows who called"
 
         network.machines.pids = lambda: {os.getpid(): "worker-controller-1"}
         (cut,) = network.between(f"worker-controller-1→{A_MACHINE}", first)
         cut.refuse = True
         assert [await call(host, port) for host in (first, second)] == ["", second]
-        assert network.unused() == ["cloud"]
+        assert network.unused() == ["cloud", *DOORS]
         network.machines.pids = lambda: {os.getpid(): "worker-controller-2"}
         assert await call(first, port) == first
         for proxy in network.between("worker-controller→machines"):

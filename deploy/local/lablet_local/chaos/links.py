@@ -1,15 +1,15 @@
 """Faults beside the plan, of the connections that it leaves alone: between the worker-controller and the simulated cloud
-and workers, and between agents and their servers. Pure.
+and workers, between agents and their servers, and between clients and gateways. Pure.
 
-They are drawn from a stream of their own, derived from the same seed, so that what `schedule.plan` draws for a seed stays
-as it was before they came.
+They are drawn from streams of their own, derived from the same seed, so that what `schedule.plan` draws for a seed stays
+as it was before they came, and so does what came first of them.
 """
 
 import random
 from collections.abc import Sequence
 
 from lablet_common.resources.kinds import Service
-from lablet_local.chaos.schedule import A_MACHINE, AN_AGENT, CLOUD, FIRST_SECONDS, MACHINES, Fault, Kind
+from lablet_local.chaos.schedule import A_MACHINE, AN_AGENT, CLIENTS, CLOUD, FIRST_SECONDS, MACHINES, Fault, Kind
 
 _PAUSE_SECONDS = (2.0, 5.0)
 """Between two of them: a third as many as of the plan."""
@@ -23,6 +23,9 @@ _LOST_SECONDS = (22.0, 26.0)
 NATS, GATEWAY = "nats", "gateway"
 _OF_AGENTS = (NATS, NATS, GATEWAY)
 """They call the gateway only when they register."""
+_DOOR_PAUSE_SECONDS = (1.5, 4.0)
+"""From the end of one to the next."""
+_OF_DOORS = {Kind.CUT: 2, Kind.SWALLOW: 2, Kind.DELAY: 1}
 
 
 def plan_links(
@@ -46,6 +49,20 @@ def plan_links(
         faults.append(Fault(at, kind, f"{caller}→{to}", _span(rng, kind, silence)))
         at += rng.uniform(*_PAUSE_SECONDS)
     return sorted(faults, key=lambda fault: fault.at)
+
+
+def plan_doors(seed: int, seconds: float, replicas: Sequence[str]) -> list[Fault]:
+    """Faults for `seconds` between all clients and one replica of the gateway (of the services' processes `replicas`), in the
+    order of their time. One ends before the next begins: there is always a door at which only the mesh may fail."""
+    rng = random.Random(f"doors of {seed}")
+    gateways = [name for name in replicas if name.rpartition("-")[0] == Service.GATEWAY]
+    faults: list[Fault] = []
+    at = FIRST_SECONDS + rng.uniform(0.0, _DOOR_PAUSE_SECONDS[1])
+    while gateways and at < seconds:
+        kind = rng.choices(list(_OF_DOORS), weights=list(_OF_DOORS.values()))[0]
+        faults.append(Fault(at, kind, f"{CLIENTS}→{rng.choice(gateways)}", _span(rng, kind, 0.0)))
+        at += faults[-1].seconds + rng.uniform(*_DOOR_PAUSE_SECONDS)
+    return faults
 
 
 def _span(rng: random.Random, kind: Kind, silence: float) -> float:

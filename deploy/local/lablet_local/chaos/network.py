@@ -1,5 +1,6 @@
-"""A proxy between each replica of a service, or each agent, and each server that it talks to, so that a connection can be
-cut, starved or slowed: of one replica alone, or of all that its service has."""
+"""A proxy between each replica of a service, or each agent, and each server that it talks to, and one before each replica of
+the gateway for all clients, so that a connection can be cut, starved or slowed: of one replica alone, or of all that its
+service has."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -11,7 +12,7 @@ from lablet_common.testing.proxy import FaultyProxy
 from lablet_local.chaos.front import MachinesFront
 from lablet_local.chaos.links import GATEWAY, NATS
 from lablet_local.chaos.peers import PeerNetwork
-from lablet_local.chaos.schedule import A_MACHINE, AGENTS, CLOUD, MACHINES, SERVERS
+from lablet_local.chaos.schedule import A_MACHINE, AGENTS, CLIENTS, CLOUD, DOORS, MACHINES, SERVERS
 from lablet_local.members import Members
 from lablet_local.ports import PortBlock
 
@@ -41,12 +42,20 @@ class Network:
             CLOUD: (f"127.0.0.1:{block.cloud}",),
             GATEWAY: (f"127.0.0.1:{block.gateway()}",),
         }
+        doors = {
+            name: block.gateway(int(name.rpartition("-")[2]))
+            for name in replicas
+            if service_of(name) == Service.GATEWAY
+        }
+        targets |= {name: (f"127.0.0.1:{port}",) for name, port in doors.items()}
+        self._gateways = tuple(doors)
         self._agents = tuple(agents)
         self._controllers = [replica for replica in replicas if service_of(replica) == Service.WORKERS]
         pairs = [
             *((replica, server) for replica in replicas for server in SERVERS if _reaches(replica, server)),
             *((replica, CLOUD) for replica in self._controllers),
             *((agent, server) for agent in agents for server in (NATS, GATEWAY)),
+            *((CLIENTS, gateway) for gateway in doors),
         ]
         self._proxies = {pair: tuple(map(FaultyProxy, targets[pair[1]])) for pair in pairs}
         self.machines = MachinesFront(block, self._controllers)
@@ -95,6 +104,11 @@ class Network:
         """Agent → the options that lead it through its proxies."""
         return {caller: told for caller, told in self._told(_OPTIONS).items() if caller in self._agents}
 
+    @property
+    def doors(self) -> list[str]:
+        """Where clients find each replica of the gateway."""
+        return [f"http://{proxy.endpoint}" for name in self._gateways for proxy in self.between(f"{CLIENTS}→{name}")]
+
     def _told(self, names: Mapping[str, tuple[str, str]]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
         for (caller, server), proxies in self._proxies.items():
@@ -109,6 +123,7 @@ class Network:
             CLOUD: self.between(f"{Service.WORKERS}→{CLOUD}"),
             MACHINES: self.between(f"{Service.WORKERS}→{MACHINES}"),
             AGENTS: tuple(proxy for agent in self._agents for proxy in self.between(f"{agent}→{NATS}")),
+            **{f"{DOORS} of {name}": self.between(f"{CLIENTS}→{name}") for name in self._gateways},
         }
         return [link for link, proxies in ways.items() if proxies and not any(proxy.accepted for proxy in proxies)]
 

@@ -20,9 +20,10 @@ from lablet_local.chaos.checks import Forgotten, judge, under_way
 from lablet_local.chaos.chronicle import Chronicle
 from lablet_local.chaos.faults import Injector
 from lablet_local.chaos.jobs import Ledger
-from lablet_local.chaos.links import plan_links
+from lablet_local.chaos.links import plan_doors, plan_links
 from lablet_local.chaos.load import Load
 from lablet_local.chaos.network import Network, service_of
+from lablet_local.chaos.outages import plan_outages
 from lablet_local.chaos.owners import commits_in
 from lablet_local.chaos.quota import QUOTA_BYTES
 from lablet_local.chaos.schedule import plan
@@ -143,11 +144,16 @@ async def _live(
         seed, seconds, services, LEASE_TTL, sound_etcd=sound, members=mesh.members.count, agents=agents,
         agent_ttl=AGENT_LEASE_SECONDS,
     )  # fmt: skip
-    beside = plan_links(seed, seconds, services, agents=agents, agent_ttl=AGENT_LEASE_SECONDS)
+    beside = [
+        *plan_links(seed, seconds, services, agents=agents, agent_ttl=AGENT_LEASE_SECONDS),
+        *plan_doors(seed, seconds, services),
+        *plan_outages(seed, seconds),
+    ]
     faults = sorted([*planned, *beside], key=lambda fault: fault.at)
     ledger = Ledger() if agents else None
     gateways = [mesh.gateway_url(one) for one in (1, 2)]
-    load = Load(gateways, mesh.token("admin"), seed, SPEED, lab_file, ledger.manifest if ledger else None)
+    job = ledger.manifest if ledger else None
+    load = Load(network.doors, mesh.token("admin"), seed, SPEED, lab_file, job, watched=gateways)
     chronicle = Chronicle(mesh.members.etcd_endpoints)
     injector = Injector(mesh, network, chronicle, seed)
     writing = asyncio.create_task(chronicle.run())

@@ -47,8 +47,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`target` is a process (`scheduler-1`, `nats`), or `service→server` or `replica→server` for the network (`server` may
-    be one of `links`, too), or `leader of etcd` (or of a stream), or a server whose members are meant, or a simulated
+    """`target` is a process (`scheduler-1`, `nats`, `cloud`), or `service→server` or `replica→server` for the network
+    (`links` has more such pairs), or `leader of etcd` (or of a stream), or a server whose members are meant, or a simulated
     worker; real seconds."""
 
     at: float
@@ -58,11 +58,16 @@ class Fault:
 
     @property
     def name(self) -> str:
-        """Under which it is counted: its kind, and of those beside the plan what is broken (`cut cloud`)."""
+        """Under which it is counted: its kind, and of those beside the plan what is broken (`cut doors`, `kill cloud`)."""
         caller, arrow, reached = self.target.partition("→")
-        of_agent = arrow and caller.partition("-")[0] == AN_AGENT
-        link = AGENTS if of_agent else MACHINES if reached == A_MACHINE else reached
-        return f"{self.kind} {link}" if link in LINKS else str(self.kind)
+        links = {
+            AGENTS: arrow and caller.partition("-")[0] == AN_AGENT,
+            DOORS: caller == CLIENTS,
+            MACHINES: reached in (MACHINES, A_MACHINE),
+            CLOUD: CLOUD in (caller, reached),
+        }
+        link = next((name for name in LINKS if links[name]), None)
+        return f"{self.kind} {link}" if link else str(self.kind)
 
     @property
     def shakes(self) -> str | None:
@@ -80,9 +85,10 @@ A_MACHINE = "a machine"
 """One of the simulated workers that run at that moment."""
 SERVERS = ("etcd", "nats", "s3")
 AN_AGENT, AGENTS, CLOUD, MACHINES = "agent", "agents", "cloud", "machines"
-LINKS = (CLOUD, MACHINES, AGENTS)
-"""Broken beside the plan, see `links`: between the worker-controller and the cloud, and the simulated workers' APIs, and
-between agents and what they talk to."""
+CLIENTS, DOORS = "clients", "doors"
+LINKS = (CLOUD, MACHINES, AGENTS, DOORS)
+"""Broken beside the plan, see `links` and `outages`: what the worker-controller has with the cloud (or the cloud itself), and
+with the simulated workers' APIs; what agents have with their servers, and clients with the gateway's replicas."""
 STREAMS = ("EVENTS", "INTENTS_SCHEDULER", "INTENTS_WORKER_CONTROLLER")
 """Whose leaders are looked for."""
 FORGETFUL = (Kind.COMPACT, Kind.PURGE, Kind.FULL)

@@ -196,6 +196,11 @@ def never_stored(what: str) -> Callable[[Run], None]:
     return spoil
 
 
+def done_behind_their_back(run: Run) -> None:
+    """The answer to the first try was lost, and the second one was refused."""
+    run.ask("extend", "rsv-1", status=412)
+
+
 def refused_behind_their_back(run: Run) -> None:
     run.ask("collect", "ins-1", status=200, phase="Refused")
 
@@ -338,7 +343,11 @@ HARM: list[tuple[Callable[[Run], None], str, Harm]] = [
     (decided_twice, "every accepted request has exactly one outcome", Harm.LOST),
     (still_waits, "every accepted request has exactly one outcome", Harm.LOST),
     *(
-        (never_stored(what), "every acknowledged request of every kind has exactly one final outcome", Harm.LOST)
+        (
+            never_stored(what),
+            "every answered request of every kind has exactly one final outcome, the one that was told",
+            Harm.LOST,
+        )
         for what in (
             "extend",
             "cancel",
@@ -353,7 +362,16 @@ HARM: list[tuple[Callable[[Run], None], str, Harm]] = [
             "run",
         )
     ),
-    (refused_behind_their_back, "every acknowledged request of every kind has exactly one final outcome", Harm.LOST),
+    (
+        refused_behind_their_back,
+        "every answered request of every kind has exactly one final outcome, the one that was told",
+        Harm.LOST,
+    ),
+    (
+        done_behind_their_back,
+        "every answered request of every kind has exactly one final outcome, the one that was told",
+        Harm.LOST,
+    ),
     (never_made, "every accepted reservation was made exactly once, and is there or in the archive", Harm.LOST),
     (gone, "every accepted reservation was made exactly once, and is there or in the archive", Harm.LOST),
     (made_twice, "every accepted reservation was made exactly once, and is there or in the archive", Harm.LOST),

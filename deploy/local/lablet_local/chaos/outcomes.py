@@ -1,4 +1,4 @@
-"""Every request that a client was told is accepted, whatever it asked, held to what etcd kept of it. Pure.
+"""Every request that a client was told is accepted, or refused, whatever it asked, held to what etcd kept of it. Pure.
 
 A request is found again by the rule of idempotency, which is written out here once more: its event's id is the UUIDv5 of
 tenant, principal, route and the client's key (`lablet_common.requests.request_key`).
@@ -16,7 +16,7 @@ from lablet_local.demo.evidence import Evidence
 
 _NAMESPACE = UUID("6f4bb5a5-8a0c-5a1f-9d7f-3b0a6c1d2e40")
 _FINAL = ("Decided", "Refused")
-_DONE = (200, 201)
+_DONE, _REFUSED = (200, 201), 400
 
 
 @dataclass(slots=True)
@@ -28,7 +28,8 @@ class _Stored:
 
 
 def every_kind_decided(evidence: Evidence, seen: Seen) -> Check:
-    """Each was stored, and came to one final outcome; what was answered as done is not kept as refused."""
+    """Each that was accepted was stored, and came to one final outcome; what was answered as done is not kept as refused, nor
+    what was answered as refused as done: a client that asks again, as it got no answer, must not be told otherwise."""
     stored: dict[str, _Stored] = defaultdict(_Stored)
     askers: set[tuple[str, str]] = set()
     for key, request in _requests(evidence):
@@ -39,14 +40,14 @@ def every_kind_decided(evidence: Evidence, seen: Seen) -> Check:
         outcome = (phase(request), request["status"].get("resource"))
         if phase(request) in _FINAL and (not one.outcomes or one.outcomes[-1] != outcome):
             one.outcomes.append(outcome)
-    wanted = [one for one in seen.accepted if one.route]
+    wanted = [one for one in seen.asked if one.route and one.status]
     broken = []
     for asked in wanted:
         ids = {event_id(tenant, principal, asked) for tenant, principal in askers}
         found = [stored[one] for one in ids & stored.keys()]
         if said := _against(asked, found):
             broken.append(f"{asked.what} {asked.key}, answered with {asked.status}, {said}")
-    claim = "every acknowledged request of every kind has exactly one final outcome"
+    claim = "every answered request of every kind has exactly one final outcome, the one that was told"
     return Check("clients", claim, len(wanted), tuple(broken), Harm.LOST)
 
 
@@ -67,7 +68,7 @@ def _requests(evidence: Evidence) -> list[tuple[str, Json]]:
 
 def _against(asked: Asked, found: list[_Stored]) -> str:
     if not found:
-        return "never reached etcd"
+        return "" if asked.status >= _REFUSED else "never reached etcd"
     if len(found) > 1 or len(found[0].keys) > 1:
         return "stands there more than once"
     outcomes = found[0].outcomes
@@ -77,4 +78,6 @@ def _against(asked: Asked, found: list[_Stored]) -> str:
         return f"came to {len(outcomes)} outcomes"
     if asked.status in _DONE and outcomes[0][0] == "Refused":
         return "was refused"
+    if asked.status >= _REFUSED and outcomes[0][0] == "Decided":
+        return "was done"
     return ""

@@ -2,13 +2,15 @@
 transaction. Routes and inbound events go through the same doors.
 
 A repeated key is answered before anything else is checked, so that a retry gets the first answer even when the slot has
-begun or the definition has changed since. What the owner alone can judge (does it fit?) is not judged here.
+begun or the definition has changed since; and once more before it is refused, as the first try may have been let in
+meanwhile, by another gateway, and be what has changed the state. What the owner alone can judge (does it fit?) is not judged
+here. Not guaranteed: that a try which is refused is not followed by an earlier one that was still on its way.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 from lablet_common.intents import (
@@ -59,6 +61,7 @@ from lablet_gateway.problems import field_error
 from lablet_gateway.rights import Scope, approves
 from lablet_gateway.seats import check_more_time
 
+_T = TypeVar("_T")
 DEFAULT_POOL = "default"
 NO_SHARD = "-"
 _FINAL_IS_FINE = frozenset({"io.lablet.reservation.cancel.requested.v1"})
@@ -200,8 +203,14 @@ class Intake:
 
     async def change(self, reservation_id: str, body: ReservationChange, *, must_match: bool = False) -> Request:
         """Another slot, roster, number of seats or definition for a reservation. Raises what `act` does, and 422."""
-        body = body.model_copy(update={"definition": await self._definition_id(body.definition)})
-        return await self.act(RESERVATION, "change.requested", reservation_id, body, must_match=must_match)
+        digest = digest_about(reservation_id, body)
+        if body.definition is not None:  # a name may mean another version by now
+            if repeated := await self._repeated(RESERVATION, digest):
+                return repeated
+            body = body.model_copy(update={"definition": await self._definition_id(body.definition)})
+        return await self.act(
+            RESERVATION, "change.requested", reservation_id, body, must_match=must_match, digest=digest
+        )
 
     async def open_claims(self, reservation_id: str, body: ReservationClaims, *, for_seats: tuple[int, ...]) -> Request:
         """New claim links. The codes are drawn anew each time, so a repeated key is known by the seats. Raises what `act`
@@ -211,7 +220,7 @@ class Intake:
 
     async def claim(self, reservation: Reservation, body: ReservationClaim) -> Request:
         """A seat for who has shown its code, which the caller has checked to be one of the reservation's."""
-        digest = digest_of({"subject": reservation.id, "body": body.to_dict()})
+        digest = digest_about(reservation.id, body)
         if repeated := await self._repeated(RESERVATION, digest):
             return repeated
         shard = await self._shard_of(reservation)
@@ -263,9 +272,22 @@ class Intake:
     ) -> Request:
         """An act on something that exists. Raises 404, 403, 409 for what has ended, 412 and 428."""
         intent = intent_of(kind, verb)
-        digest = digest or digest_of({"subject": resource_id, "body": body.to_dict()})
+        digest = digest or digest_about(resource_id, body)
         if repeated := await self._repeated(kind, digest):
             return repeated
+        found = await self._unless_repeated(
+            kind, digest, self._addressed(intent, resource_id, body, must_match=must_match)
+        )
+        if isinstance(found, Request):
+            return found
+        resource, shard = found
+        return await self._accept(intent, resource.id, body, shard, digest)
+
+    async def _addressed(
+        self, intent: Intent, resource_id: str, body: Model, *, must_match: bool
+    ) -> tuple[Resource[Any, Any], str]:
+        """What `act` is about, and the shard of its owner. Raises what `act` does."""
+        kind = intent.kind
         resource, shard = await self._target(kind, resource_id, body)
         check_match(self._ask.if_match, resource, required=must_match)
         if resource.is_final and kind in (RESERVATION, INSTANCE) and not _already_so(intent, resource):
@@ -273,13 +295,13 @@ class Intake:
                 f"{kind.name} {resource_id} is {resource.phase}: nothing can be asked of it any more",
                 phase=str(resource.phase),
             )
-        return await self._accept(intent, resource.id, body, shard, digest)
+        return resource, shard
 
     async def register(self, name: str, body: WorkerRegister) -> Request:
         """A host that joins as the worker of that name. Raises 403 for another's name, 422 for an unknown pool."""
         if self._caller.scope is not Scope.ALL and self._caller.name.removeprefix(OWNER_PREFIX) != name:
             raise problems.FORBIDDEN(f"this token is for the worker {self._caller.name}, not {name}")
-        digest = digest_of({"subject": name, "body": body.to_dict()})
+        digest = digest_about(name, body)
         if repeated := await self._repeated(WORKER, digest):
             return repeated
         if await reads.get(self._parts, POOL, body.pool) is None:
@@ -291,7 +313,7 @@ class Intake:
         """What an assessment system did to an instance, which may have ended. Raises 404, and 422 for two instances."""
         if body.instance not in ("", instance_id):
             raise problems.invalid("data.instance", f"{body.instance} is not {instance_id}, which the subject names")
-        digest = digest_of({"subject": instance_id, "body": body.to_dict()})
+        digest = digest_about(instance_id, body)
         if repeated := await self._repeated(intent.kind, digest):
             return repeated
         instance, shard = await self._target(intent.kind, instance_id)
@@ -299,14 +321,17 @@ class Intake:
 
     async def apply(self, kind: Kind, name: str, body: PoolApply | TemplateApply) -> Request:
         """A pool or template as it shall be; made if it is not there. Raises 412, 428 and 422."""
-        digest = digest_of({"subject": name, "body": body.to_dict()})
+        digest = digest_about(name, body)
         if repeated := await self._repeated(kind, digest):
             return repeated
+        repeated = await self._unless_repeated(kind, digest, self._check_apply(kind, name, body))
+        return repeated or await self._accept(intent_of(kind, "apply.requested"), name, body, NO_SHARD, digest)
+
+    async def _check_apply(self, kind: Kind, name: str, body: PoolApply | TemplateApply) -> None:
         present = await reads.get(self._parts, kind, name)
         check_match(self._ask.if_match, present, required=True)
         if isinstance(body, PoolApply):
             await self._check_pool(body)
-        return await self._accept(intent_of(kind, "apply.requested"), name, body, NO_SHARD, digest)
 
     async def _repeated(self, kind: Kind, digest: str) -> Request | None:
         """What the same key has brought before. Raises `KeyReused` when that was something else."""
@@ -314,6 +339,15 @@ class Intake:
             return None
         (earlier,) = await self._parts.lookups.ask((self._earlier(kind),))
         return _same(earlier[0], digest) if earlier else None
+
+    async def _unless_repeated(self, kind: Kind, digest: str, checks: Awaitable[_T]) -> _T | Request:
+        """What the checks find; where they refuse, what the same key has brought since it was looked for, if it has."""
+        try:
+            return await checks
+        except problems.Refused:
+            if (repeated := await self._repeated(kind, digest)) is None:
+                raise
+            return repeated
 
     def _earlier(self, kind: Kind) -> Get:
         """Where the request stands that the same key has brought before, if it has."""
@@ -455,6 +489,11 @@ def _merge(target: Any, patch: Any) -> Any:
         else:
             result[name] = _merge(result.get(name), value)
     return result
+
+
+def digest_about(subject: str, body: Model) -> str:
+    """By which the same ask is known again."""
+    return digest_of({"subject": subject, "body": body.to_dict()})
 
 
 def _same(found: KeyValue, digest: str) -> Request:

@@ -18,7 +18,7 @@ from lablet_common.terms import SeriesCancel, SeriesChange, SeriesCreate, Series
 from lablet_gateway import problems, reads
 from lablet_gateway.answers import check_match
 from lablet_gateway.caller import Caller
-from lablet_gateway.intake import DEFAULT_POOL, Intake, intent_of
+from lablet_gateway.intake import DEFAULT_POOL, Intake, digest_about, intent_of
 from lablet_gateway.parts import Parts
 from lablet_gateway.problems import field_error
 from lablet_gateway.reads import Consistency
@@ -84,17 +84,26 @@ class SeriesIntake(Intake):
 
     async def alter(self, series_id: str, body: SeriesChange, *, must_match: bool = False) -> Request:
         """A change of some dates. Raises 404, 409, 412, 422 and 428."""
+        digest = digest_about(series_id, body)
+        if repeated := await self._repeated(SERIES, digest):
+            return repeated
         body = body.model_copy(update={"definition": await self._definition_id(body.definition)})
-        return await self._about(series_id, "change.requested", body, must_match=must_match)
+        return await self._about(series_id, "change.requested", body, digest, must_match=must_match)
 
     async def cancel(self, series_id: str, body: SeriesCancel) -> Request:
         """Gives some dates back, or all. Raises 404, 409 and 412."""
-        return await self._about(series_id, "cancel.requested", body)
-
-    async def _about(self, series_id: str, verb: str, body: Model, *, must_match: bool = False) -> Request:
-        digest = digest_of({"subject": series_id, "body": body.to_dict()})
+        digest = digest_about(series_id, body)
         if repeated := await self._repeated(SERIES, digest):
             return repeated
+        return await self._about(series_id, "cancel.requested", body, digest)
+
+    async def _about(self, series_id: str, verb: str, body: Model, digest: str, *, must_match: bool = False) -> Request:
+        found = await self._unless_repeated(SERIES, digest, self._addressable(series_id, verb, must_match=must_match))
+        if isinstance(found, Request):
+            return found
+        return await self._accept(intent_of(SERIES, verb), found.id, body, await self._shard(found), digest)
+
+    async def _addressable(self, series_id: str, verb: str, *, must_match: bool) -> Series:
         series = await visible(self._parts, self._caller, series_id)
         self._caller.may_change(series)
         check_match(self._ask.if_match, series, required=must_match)
@@ -102,7 +111,7 @@ class SeriesIntake(Intake):
         if series.is_final and not again:
             words = f"series {series_id} is {series.phase}: nothing can be asked of it any more"
             raise problems.ILLEGAL_TRANSITION(words, phase=str(series.phase))
-        return await self._accept(intent_of(SERIES, verb), series.id, body, await self._shard(series), digest)
+        return series
 
     async def _shard(self, series: Series) -> str:
         """The first of its pools that still exists."""

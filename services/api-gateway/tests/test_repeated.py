@@ -1,0 +1,134 @@
+"""A client that got no answer asks again with the same key, at another gateway, while its first try is still under way: what
+that has changed is no reason to refuse the second."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from lablet_common.resources.instance import InstancePhase
+from lablet_common.resources.kinds import kind_of
+from lablet_common.resources.model import Resource
+from lablet_common.resources.series import SeriesPhase
+from lablet_common.store.repository import Repository
+
+KEY = {"Idempotency-Key": "k-1"}
+Try = Callable[[], Awaitable[httpx.Response]]
+
+
+async def changed(world: Any, resource: Resource[Any, Any], **status: Any) -> None:
+    """As its owner does when it has decided."""
+    present = await Repository(world.store, kind_of(resource)).require(resource.id, resource.tenant)
+    more = {"message": "decided", **status}
+    update = {"status": present.status.model_copy(update=more)}
+    await Repository(world.store, kind_of(resource)).update(present.model_copy(update=update))
+    await world.caught_up()
+
+
+async def crossed(world: Any, ask: Try, then: Callable[[], Awaitable[None]]) -> tuple[httpx.Response, httpx.Response]:
+    """The answers to two tries: the first one is let in, and `then` carried out, when the second has just looked whether
+    there was one before."""
+    look = world.parts.lookups.ask
+    first: list[httpx.Response] = []
+
+    async def late(gets: Any) -> Any:
+        world.parts.lookups.ask = look
+        found = await look(gets)
+        first.append(await ask())
+        await then()
+        return found
+
+    world.parts.lookups.ask = late
+    try:
+        second = await ask()
+    finally:
+        world.parts.lookups.ask = look
+    return first[0], second
+
+
+async def test_a_change_is_not_stale_by_what_its_own_first_try_has_done(world: Any) -> None:
+    reservation = world.reservation("rsv-a", owner="ina")
+    await world.add(reservation)
+    client = world.client("ina")
+    etag = (await client.get("/api/v1/reservations/rsv-a")).headers["etag"]
+
+    async def ask(**more: str) -> httpx.Response:
+        body = {"end": "2027-03-01T12:00:00Z"}
+        return await client.patch("/api/v1/reservations/rsv-a", json=body, headers={**KEY, "If-Match": etag, **more})
+
+    first, second = await crossed(world, ask, lambda: changed(world, reservation))
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.headers["location"] == second.headers["location"]
+    assert len(await world.inbox()) == 1
+    assert (await ask(**{"Idempotency-Key": "k-2"})).status_code == 412, "by another's change it is"
+    reused = await client.patch("/api/v1/reservations/rsv-a", json={"seats": 1}, headers={**KEY, "If-Match": etag})
+    assert reused.json()["type"].endswith("/idempotency-key-reused")
+
+
+async def test_what_has_ended_by_the_first_try_is_not_refused_to_the_second(world: Any) -> None:
+    reservation = world.reservation("rsv-a", owner="ina", phase="Active")
+    instance = world.instance(reservation)
+    await world.add(reservation, instance)
+    client = world.client("ina")
+
+    async def ask() -> httpx.Response:
+        return await client.post(f"/api/v1/instances/{instance.id}/stop", headers=KEY)
+
+    first, second = await crossed(world, ask, lambda: changed(world, instance, phase=InstancePhase.TERMINATED))
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.headers["location"] == second.headers["location"]
+
+
+async def test_nor_a_change_of_a_series_or_a_pool(world: Any) -> None:
+    series = world.series()
+    await world.add(series)
+    client = world.client("admin@default")
+    etag = (await client.get("/api/v1/series/ser-a")).headers["etag"]
+    start = (world.now + timedelta(weeks=1, hours=2)).isoformat()
+    date = series.status.occurrences[1].date
+
+    async def change() -> httpx.Response:
+        body = {"scope": "this", "date": date, "start": start}
+        return await client.patch("/api/v1/series/ser-a", json=body, headers={**KEY, "If-Match": etag})
+
+    first, second = await crossed(world, change, lambda: changed(world, series, phase=SeriesPhase.COMPLETED))
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.headers["location"] == second.headers["location"]
+
+    pool = world.pool()
+    etag = (await client.get("/api/v1/pools/default")).headers["etag"]
+
+    async def apply() -> httpx.Response:
+        return await client.put(
+            "/api/v1/pools/default", json={"spec": pool.spec.to_dict()}, headers={**KEY, "If-Match": etag}
+        )
+
+    first, second = await crossed(world, apply, lambda: changed(world, pool))
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.headers["location"] == second.headers["location"]
+
+
+@pytest.mark.parametrize("what", ["reservations/rsv-a", "series/ser-a"])
+async def test_a_change_of_the_definition_is_known_again_when_a_newer_version_was_published_since(
+    world: Any, what: str
+) -> None:
+    series = world.series()
+    await world.add(world.reservation("rsv-a", owner="ina"), series)
+    client = world.client("ina")
+    etag = (await client.get(f"/api/v1/{what}")).headers["etag"]
+    body: dict[str, Any] = {"definition": "ospf-basics"}
+    body |= {"scope": "this", "date": series.status.occurrences[1].date} if what.startswith("series") else {}
+
+    async def ask() -> httpx.Response:
+        return await client.patch(f"/api/v1/{what}", json=body, headers={**KEY, "If-Match": etag})
+
+    first = await ask()
+    await world.add(world.definition(version="1.1.0"))
+    await world.caught_up()
+    second = await ask()
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert first.headers["location"] == second.headers["location"]
+    (request,) = await world.inbox()
+    assert request.spec.data["definition"] == "ospf-basics@1.0.0"

@@ -79,7 +79,7 @@ def index_key(kind: Kind, resource: Resource[Any, Any]) -> str:
 
 def pack(resources: Sequence[Resource[Any, Any]]) -> bytes:
     """JSON lines with their revisions, compressed; the same resources give the same bytes."""
-    return gzip.compress(b"\n".join(one.to_json() for one in resources), mtime=0)
+    return gzip.compress(b"\n".join(schema.to_json(one) for one in resources), mtime=0)
 
 
 def unpack(kind: Kind, data: bytes) -> list[Resource[Any, Any]]:

@@ -2,8 +2,9 @@
 
 The first line says what the file is; each further line is a resource as the API shows it, or a setting beside the resources
 (quotas, ledgers, artifacts' older references, the lab's clock). A file from elsewhere needs no more than that: the revision
-of a resource is not read, and a request that has not been decided gets into its owner's inbox again. Secrets are carried as
-they are stored: sealed, without the key.
+of a resource is not read, and a request that has not been decided gets into its owner's inbox again. A resource that says its
+`schemaVersion` is read as a stored value is: fields that a later release has added go with it. In one that says none (a
+file from elsewhere) a field that nobody knows is a fault. Secrets are carried as they are stored: sealed, without the key.
 
 What is read is checked as a whole before anything is written, and what is there already is never written over. Not carried:
 leases, owners and cursors, which services make anew, so that every resource is published again as a new one; the objects in
@@ -80,7 +81,7 @@ async def export_lines(store: Store) -> AsyncIterator[bytes]:
     yield json.dumps({"format": FORMAT, "revision": revision}).encode()
     for kind in _kinds():
         async for kv in _all(store, kind.prefix, revision):
-            yield schema.read(kind.model, kv.value).at_revision(kv.mod_revision).to_json()
+            yield schema.to_json(schema.read(kind.model, kv.value).at_revision(kv.mod_revision))
     for prefix, _ in _SETTINGS:
         async for kv in _all(store, prefix, revision):
             yield json.dumps({"kind": _SETTING, "key": kv.key, "value": json.loads(kv.value)}).encode()
@@ -211,7 +212,10 @@ def _entry(line: bytes) -> Entry:
         known = ", ".join(sorted(str(one.model.model_fields["kind"].default) for one in _kinds()))
         raise ValueError(f"there is no kind {document['kind']!r}: known are {known}")
     document.get("metadata", {}).pop("resourceVersion", None)
-    resource = kind.model.model_validate(schema.migrated(kind.model, document))
+    if "schemaVersion" in document:
+        resource = schema.read(kind.model, json.dumps(document).encode())
+    else:
+        resource = kind.model.model_validate(schema.migrated(kind.model, document))
     return Entry(kind.key_of(resource), resource)
 
 

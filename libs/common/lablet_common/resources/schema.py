@@ -89,6 +89,13 @@ def with_unknown(resource: Resource[Any, Any]) -> Document:
     return document
 
 
+def to_json(resource: Resource[Any, Any]) -> bytes:
+    """The resource as a document that leaves the store, with what `with_unknown` has."""
+    if resource.model_extra is None:
+        return resource.to_json()
+    return json.dumps(with_unknown(resource), ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def _word(model: type[Resource[Any, Any]]) -> str:
     return str(model.model_fields["kind"].default)
 

@@ -145,6 +145,16 @@ async def test_resources_from_elsewhere_need_no_revisions(full: MemoryStore) -> 
     assert (await Repository(into, POOL).require("from-elsewhere")).revision > 0
 
 
+async def test_a_field_that_nobody_knows_is_kept_where_a_release_has_written_it_and_a_fault_elsewhere() -> None:
+    written = json.loads(pool("p").to_json()) | {"colour": "blue"}
+    into = MemoryStore()
+    await import_entries(into, read_lines([HEAD, json.dumps(written).encode()]))
+    assert json.loads((await lines(into))[1])["colour"] == "blue"
+    del written["schemaVersion"]
+    with pytest.raises(TransferError, match="line 2: colour: Extra inputs"):
+        read_lines([HEAD, json.dumps(written).encode()])
+
+
 async def test_many_are_written_in_several_transactions() -> None:
     store, into = MemoryStore(), MemoryStore()
     for number in range(130):

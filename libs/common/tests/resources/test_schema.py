@@ -1,5 +1,6 @@
 """Values of older and newer releases: brought to the present shape, kept whole, or refused."""
 
+import gzip
 import json
 import logging
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field
 
+from lablet_common.archive import pack
 from lablet_common.resources import Reservation, WorkerPool, schema
 from lablet_common.resources.kinds import KINDS, POOL, SUBSCRIPTION
 from lablet_common.resources.model import Metadata
@@ -117,6 +119,14 @@ def test_fields_of_a_later_release_are_kept_through_changes_and_told_once(caplog
     assert schema.read(WorkerPool, encode(changed)).spec.max == 5
 
 
+def test_fields_of_a_later_release_leave_the_store_with_their_resource() -> None:
+    found: Any = decode(POOL, at(stored(colour="blue")))
+    (line,) = gzip.decompress(pack([found])).splitlines()
+    assert line == schema.to_json(found)
+    assert json.loads(line)["colour"] == "blue"
+    assert json.loads(line)["metadata"]["resourceVersion"] == "7"
+
+
 def test_what_is_wrong_beside_an_unknown_field_is_still_refused() -> None:
     document = json.loads(stored(colour="blue"))
     document["spec"]["max"] = "many"
@@ -127,6 +137,6 @@ def test_what_is_wrong_beside_an_unknown_field_is_still_refused() -> None:
             decode(POOL, at(broken))
 
 
-def test_bodies_and_imports_refuse_unknown_fields_as_before() -> None:
+def test_bodies_refuse_unknown_fields_as_before() -> None:
     with pytest.raises(ValueError, match="colour"):
         Reservation.model_validate_json(stored(colour="blue", kind="Reservation"))

@@ -1,26 +1,34 @@
 """A backup: what etcd holds at one revision, which objects lie in the object store then, and how far the streams have come.
 
-A folder with `store.jsonl.gz` (as `transfer` writes it), `objects.jsonl` (key and size of each object, without its content),
-`streams.json` and, written last, `backup.json` with the digest of each of them. Objects are listed after the store was read:
-whatever the store refers to has been put before. Keep the bucket itself by the object store's own means; its objects are
-never changed, so that a copy made later will do. The key file of the secrets is no part of a backup, on purpose.
+A logical snapshot, not etcd's file (ADR 0045). A folder with `store.jsonl.gz` (as `transfer` writes it), `objects.jsonl` (key
+and size of each object, without its content), `streams.json` and, written last, `backup.json` with the digest of each of them
+and, as of the revision, how far each kind's events had been told.
+
+The store is read first, the others after it: whatever it refers to lies in the lists. An object has been put before; a
+message that a bridge or a subscription names has been stored before, so its number is at most its stream's last (but for
+what a killed NATS forgot, and for a stream that was made anew since). What came between is in the lists as well: objects that
+nobody refers to, events of later revisions, which say so in their `sequence`. Keep the bucket itself by the object store's
+own means; its objects are never changed, so that a copy made later will do. The key file of the secrets is no part of a
+backup, on purpose.
 
 Restoring checks the digests and that every listed object which is kept by its content or belongs to the archive is there,
-and then imports into an empty store. Stream positions are for the record: events that were published after the revision are
-about states that the restored store does not know.
+and then imports into an empty store. It does not use the positions: the restored store's revisions begin anew, and so must
+its streams. They are kept for those outside who go on from a number in the old stream or have a copy of it.
 """
 
 import asyncio
 import gzip
 import hashlib
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lablet_common.cursor import Cursor
 from lablet_common.objects import ObjectStore
+from lablet_common.resources.kinds import KINDS, cursor_key
 from lablet_common.store.api import Store
 from lablet_common.transfer import Entry, TransferError, export_lines, read_lines
 
@@ -41,40 +49,63 @@ class Backup:
     objects: Mapping[str, int]
     """Key → bytes."""
     streams: Mapping[str, Any]
+    """Stream → numbers of its first and last message, read after the revision; empty where they were left out."""
+    told: Mapping[str, Mapping[str, int]]
+    """Kind → the `revision` up to which its changes had been told, by then, and the `message` of the stream of events that
+    is the last of them (0: none). Kinds that no bridge has told of yet are left out."""
 
 
 async def write_backup(
-    folder: Path, store: Store, objects: ObjectStore, streams: Mapping[str, Any] | None = None
+    folder: Path, store: Store, objects: ObjectStore, streams: Callable[[], Awaitable[Mapping[str, Any]]] | None = None
 ) -> Mapping[str, Any]:
-    """Writes the folder, which must be empty or not there, and returns its summary. Raises `FileExistsError`, `Compacted`."""
-    await asyncio.to_thread(_prepare, folder)
+    """Writes the folder, which must be empty or not there, and returns its summary. `streams` reads the positions, once the
+    store was read. Nothing is written before everything was read. Raises `FileExistsError`, `Compacted`, and what `streams`
+    raises."""
+    await asyncio.to_thread(_must_be_free, folder)
     lines = [line async for line in export_lines(store)]
+    revision = int(json.loads(lines[0])["revision"])
+    told = await _told(store, revision)
     contents = {
         STORE: gzip.compress(b"\n".join(lines), mtime=0),
         OBJECTS: b"\n".join([line async for line in _listed(objects)]),
-        STREAMS: json.dumps(streams or {}, indent=1).encode(),
+        STREAMS: json.dumps(await streams() if streams is not None else {}, indent=1).encode(),
     }
     summary = {
         "format": FORMAT,
-        "revision": json.loads(lines[0])["revision"],
+        "revision": revision,
         "at": datetime.now(UTC).isoformat(),
         "resources": len(lines) - 1,
+        "told": told,
         "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()},
     }
     await asyncio.to_thread(_write, folder, contents | {SUMMARY: json.dumps(summary, indent=1).encode()})
     return summary
 
 
-def _prepare(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any(folder.iterdir()):
+def _must_be_free(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty: a backup gets a folder of its own")
 
 
 def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
     """In this order; the summary is the last."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _must_be_free(folder)
     for name, data in contents.items():
         (folder / name).write_bytes(data)
+
+
+async def _told(store: Store, revision: int) -> dict[str, dict[str, int]]:
+    """What the bridges' cursors said at the revision."""
+    found: dict[str, dict[str, int]] = {}
+    for kind in KINDS.values():
+        key = cursor_key(kind.name)
+        page = await store.range(key, limit=1, revision=revision)
+        for kv in page.items:
+            if kv.key == key:
+                last = Cursor.from_json(kv.value).marks[-1]
+                found[kind.name] = {"revision": last.revision, "message": last.number}
+    return found
 
 
 async def _listed(objects: ObjectStore) -> AsyncIterator[bytes]:
@@ -105,6 +136,7 @@ def read_backup(folder: Path) -> Backup:
         entries=read_lines(gzip.decompress(contents[STORE]).splitlines()),
         objects={str(one["key"]): int(one["bytes"]) for one in listed},
         streams=json.loads(contents[STREAMS]),
+        told=summary.get("told", {}),
     )
 
 

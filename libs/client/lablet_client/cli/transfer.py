@@ -9,6 +9,7 @@ import gzip
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -104,7 +105,7 @@ def backup(
         from lablet_common.backup import write_backup
 
         async with _objects() as objects:
-            return await write_backup(folder, store, objects, {} if without_streams else await positions(endpoint))
+            return await write_backup(folder, store, objects, None if without_streams else partial(positions, endpoint))
 
     try:
         summary = _with_store(etcd_endpoints(run, endpoint), work)

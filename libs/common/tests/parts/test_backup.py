@@ -3,19 +3,22 @@
 import base64
 import gzip
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lablet_common.backup import OBJECTS, STORE, SUMMARY, check_objects, read_backup, write_backup
-from lablet_common.objects import MemoryObjectStore, put_content
+from lablet_common.cursor import Cursor, Mark
+from lablet_common.objects import MemoryObjectStore, ObjectInfo, put_content
 from lablet_common.resources.artifact import object_key
-from lablet_common.resources.kinds import TEMPLATE
+from lablet_common.resources.kinds import TEMPLATE, cursor_key
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.worker import Capacity, SimpleStatus, TemplateSpec, WorkerTemplate
 from lablet_common.secrets import SecretBox
-from lablet_common.store import MemoryStore
+from lablet_common.store import MemoryStore, Page
 from lablet_common.store.repository import Repository
 from lablet_common.transfer import TransferError, import_entries
 
@@ -23,11 +26,7 @@ from lablet_common.transfer import TransferError, import_entries
 @pytest.fixture
 async def store() -> MemoryStore:
     made = MemoryStore()
-    spec = TemplateSpec(
-        instance_type="sim", capacity=Capacity(cpu_cores=1, memory_gb=1, storage_gb=1), license="PERSONAL", max_nodes=5
-    )
-    metadata = Metadata(id="sim", uid="t", created_at=datetime(2027, 3, 1, tzinfo=UTC))
-    await Repository(made, TEMPLATE).create(WorkerTemplate(metadata=metadata, spec=spec, status=SimpleStatus()))
+    await Repository(made, TEMPLATE).create(template("sim"))
     return made
 
 
@@ -42,7 +41,10 @@ async def objects() -> MemoryObjectStore:
 async def test_a_backup_comes_back_as_it_was_written(
     store: MemoryStore, objects: MemoryObjectStore, tmp_path: Path
 ) -> None:
-    summary = await write_backup(tmp_path / "b", store, objects, {"EVENTS": {"last": 7}})
+    async def positions() -> Mapping[str, Any]:
+        return {"EVENTS": {"last": 7}}
+
+    summary = await write_backup(tmp_path / "b", store, objects, positions)
     found = read_backup(tmp_path / "b")
     assert found.revision == summary["revision"] == (await store.status()).revision
     assert set(found.objects) == set(objects.objects)
@@ -54,6 +56,78 @@ async def test_a_backup_comes_back_as_it_was_written(
     with pytest.raises(FileExistsError, match="not empty"):
         await write_backup(tmp_path / "b", store, objects)
     assert (tmp_path / "b").stat().st_mode & 0o077 == 0, "nobody else reads it"
+
+
+def template(name: str) -> WorkerTemplate:
+    spec = TemplateSpec(
+        instance_type="sim", capacity=Capacity(cpu_cores=1, memory_gb=1, storage_gb=1), license="PERSONAL", max_nodes=5
+    )
+    metadata = Metadata(id=name, uid=name, created_at=datetime(2027, 3, 1, tzinfo=UTC))
+    return WorkerTemplate(metadata=metadata, spec=spec, status=SimpleStatus())
+
+
+async def test_whatever_the_store_refers_to_at_its_revision_lies_in_the_lists_that_are_read_after_it(
+    objects: MemoryObjectStore, tmp_path: Path
+) -> None:
+    """A mesh goes on while the backup is made: before each page and list is read it has stored one more thing, and told of
+    it."""
+    last = 40
+
+    async def goes_on() -> None:
+        nonlocal last
+        last += 1
+        made = await Repository(store, TEMPLATE).create(template(f"later-{last}"))
+        await store.put(cursor_key("template"), Cursor((Mark(made.revision, last),), "e").to_json())
+        await objects.put(f"objects/default/{last}", b"later")
+
+    class Going(MemoryStore):
+        async def range(self, prefix: str, **how: Any) -> Page:
+            await goes_on()
+            return await super().range(prefix, **how)
+
+    class GoingObjects(MemoryObjectStore):
+        async def list(self, prefix: str) -> list[ObjectInfo]:
+            await goes_on()
+            return await objects.list(prefix)
+
+    store = Going()
+
+    async def positions() -> Mapping[str, Any]:
+        await goes_on()
+        return {"EVENTS": {"first": 1, "last": last}}
+
+    await goes_on()
+    summary = await write_backup(tmp_path / "b", store, GoingObjects(), positions)
+    found = read_backup(tmp_path / "b")
+    assert (await store.status()).revision > found.revision == summary["revision"]
+    held = {entry.resource.id for entry in found.entries if entry.resource is not None}
+    assert held == {"later-41"}, "one revision, and nothing behind it"
+    (told,) = found.told.values()
+    assert told == {"revision": found.revision - 1, "message": 41}, "as the cursor stood then, not as it stands"
+    assert found.told.keys() == {"template"}
+    assert told["message"] <= found.streams["EVENTS"]["last"], "a message that the store names is in the stream"
+    assert "objects/default/41" in found.objects
+
+
+async def test_nothing_is_written_when_the_positions_cannot_be_read(
+    store: MemoryStore, objects: MemoryObjectStore, tmp_path: Path
+) -> None:
+    async def positions() -> Mapping[str, Any]:
+        raise OSError("NATS is away")
+
+    with pytest.raises(OSError, match="NATS is away"):
+        await write_backup(tmp_path / "b", store, objects, positions)
+    assert not (tmp_path / "b").exists()
+
+
+async def test_a_backup_of_an_earlier_release_does_not_say_what_was_told(
+    store: MemoryStore, objects: MemoryObjectStore, tmp_path: Path
+) -> None:
+    await write_backup(tmp_path, store, objects)
+    summary = json.loads((tmp_path / SUMMARY).read_text())
+    del summary["told"]
+    (tmp_path / SUMMARY).write_text(json.dumps(summary))
+    assert read_backup(tmp_path).told == {}
 
 
 async def test_a_secret_goes_into_it_sealed_and_its_key_does_not(

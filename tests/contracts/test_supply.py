@@ -69,8 +69,47 @@ def test_the_audit_asks_about_every_line_of_the_lock_and_fails_for_one_that_cann
         ["make", "--no-print-directory", "-n", "audit"], cwd=root, capture_output=True, text=True, check=True
     ).stdout
     (command,) = [line for line in plan.splitlines() if "bin/pip-audit --" in line]
+    assert ".ci/audit.py" in command, "which tells silence from good news"
     assert {"--strict", "--require-hashes", "--disable-pip", "requirements.lock"} <= set(command.split())
     assert not re.search(r"--ignore-vuln|--skip|\|\|| -", command.replace(" --", " @")), "nothing is left out"
+
+
+HOLE, NONE = "Found 1 known vulnerability in 1 package", "No known vulnerabilities found"
+NOT_THERE = "ERROR:pip_audit._cli:ours: Dependency not found on PyPI and could not be audited: ours (1)"
+
+
+@pytest.mark.parametrize(
+    ("known", "lock", "code", "told"),
+    [
+        ((1, HOLE), (0, NONE), 0, NONE),
+        ((1, HOLE), (1, HOLE), 1, HOLE),
+        ((1, HOLE), (1, NOT_THERE), 3, f"audit: left out: {NOT_THERE}"),
+        ((1, NOT_THERE), (0, NONE), 3, f"audit: left out: {NOT_THERE}"),
+        ((0, NONE), (0, NONE), 3, "audit: left out: whoever is asked does not know the hole of pyyaml==5.3"),
+        ((1, HOLE), (0, ""), 3, "audit: left out: pip-audit said nothing"),
+        ((1, HOLE), (0, f"{NONE}, 2 ignored"), 3, "audit: left out: "),
+        ((127, "no such module"), (0, NONE), 3, "audit: left out: no such module"),
+    ],
+)
+def test_an_audit_that_nobody_answers_is_told_as_left_out_with_what_to_do_and_is_no_success(
+    root: Path, tmp_path: Path, known: tuple[int, str], lock: tuple[int, str], code: int, told: str
+) -> None:
+    """The judge of `make audit`, with a pip-audit that ends so on the release with a known hole, and so on the lock."""
+    script = tmp_path / "pip-audit"
+    script.write_text(
+        f'#!/bin/sh\ncase "$2" in *known-hole.txt) echo "{known[1]}" >&2; exit {known[0]};;\n'
+        f'requirements.lock) echo "{lock[1]}" >&2; exit {lock[0]};; esac\necho "what is $2?" >&2; exit 9\n'
+    )
+    script.chmod(0o755)
+    command = [sys.executable, str(root / ".ci/audit.py"), str(script), "--requirement", "requirements.lock"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.returncode == code
+    assert told in ran.stdout + ran.stderr
+    if code == 3:
+        assert "nothing is known about holes in requirements.lock" in ran.stderr
+        assert NONE not in ran.stdout
+    else:
+        assert "left out" not in ran.stdout + ran.stderr
 
 
 @pytest.mark.long

@@ -1,5 +1,7 @@
 """The script that judges a change: it is valid, and no test can be skipped for a reason that nobody has allowed."""
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,9 +44,56 @@ def test_the_script_is_valid_and_runs_each_tier(root: Path) -> None:
     told = subprocess.run(["bash", "-n", root / ".ci/run"], capture_output=True, text=True, timeout=20, check=False)
     assert told.returncode == 0, told.stderr
     text = (root / ".ci/run").read_text(encoding="utf-8")
-    for name in ("setup", "lint", "test", "docs", "observe", "images", "compose"):
+    for name in ("setup", "lint", "test", "docs", "observe", "images", "compose", "long"):
         assert f"tier {name} " in text, name
     assert "trap end_engine EXIT" in text
+
+
+def long_tier(root: Path, **environment: str) -> list[str]:
+    """What the script does about it: with its own function, in which only the running is replaced by words."""
+    text = (root / ".ci/run").read_text(encoding="utf-8")
+    (function,) = re.findall(r"^readonly RUN_ALREADY=.*?^}$", text, re.MULTILINE | re.DOTALL)
+    words = 'say() { echo "say $*"; }; note() { echo "note $*"; }; tier() { printf \'%s\\n\' "tier $1" "${@:2}"; }'
+    ran = subprocess.run(
+        ["bash", "-euc", f"{words}\nOUT=/nowhere\n{function}\nlong_tier"],
+        env={"PATH": os.environ["PATH"], **environment}, capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    return ran.stdout.splitlines()
+
+
+@pytest.mark.parametrize("environment", [{}, {"LABLET_CI_LONG": "no"}])
+def test_unless_it_is_asked_for_the_long_tier_is_left_out_with_a_line_that_says_so(
+    root: Path, environment: dict[str, str]
+) -> None:
+    assert long_tier(root, **environment) == [
+        "say long is left out: LABLET_CI_LONG=yes runs it",
+        "note long 0 left out: LABLET_CI_LONG=yes runs it",
+    ]
+
+
+def test_every_long_test_is_run_by_one_tier_or_another(root: Path) -> None:
+    asked = long_tier(root, LABLET_CI_LONG="yes")
+    assert asked[0] == "tier long"
+    assert asked[asked.index("-m", asked.index("pytest")) + 1] == "long and not docker"
+    ignored = [word.removeprefix("--ignore=") for word in asked if word.startswith("--ignore=")]
+    assert len(ignored) == 5
+    text = (root / ".ci/run").read_text(encoding="utf-8")
+    others = " ".join(
+        line for line in text.replace("\\\n", " ").splitlines() if re.search(r"tier (docs|observe|compose) ", line)
+    )
+    in_docker = [
+        str(file.relative_to(root))
+        for file in (root / "tests").rglob("test_*.py")
+        if re.search(
+            r"^pytestmark = .*?\bmark\.docker\b.*?\bmark\.long\b", file.read_text("utf-8"), re.MULTILINE | re.DOTALL
+        )
+    ]
+    assert len(in_docker) == 3
+    assert [file for file in (*ignored, *in_docker) if file not in others] == [], "run by no tier"
+    calls = text[text.index("tier setup make setup") :]
+    assert re.search(r"^  long_tier$.*\.ci/skips\.py", calls, re.MULTILINE | re.DOTALL), (
+        "its skipped tests are judged, too"
+    )
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from lablet_common.telemetry.metrics import STEP_FAILURES
 
 K = TypeVar("K", bound=Hashable)
 _JITTER = 0.2
+_FEW = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +146,26 @@ class WorkQueue(Generic[K]):
 
 
 class _Alarms(Generic[K]):
-    """Keys to be added at instants of lab time."""
+    """Keys to be added at instants of lab time: each at one, the earliest that was wished for. Every look at a key wishes
+    for another; if the wishes of looks that had other causes stood beside it, they would all go on for ever."""
 
     def __init__(self) -> None:
-        self._instants: list[datetime] = []
+        self._of: dict[K, datetime] = {}
         self._keys: dict[datetime, dict[K, None]] = {}
+        self._instants: list[datetime] = []
+        """A heap of the instants of `_keys`, and of some that have been taken back."""
         self._earlier = asyncio.Event()
 
+    def __len__(self) -> int:
+        return len(self._instants)
+
     def add(self, key: K, instant: datetime) -> None:
+        known = self._of.get(key)
+        if known is not None:
+            if known <= instant:
+                return
+            self._take_back(key, known)
+        self._of[key] = instant
         keys = self._keys.get(instant)
         if keys is None:
             keys = self._keys[instant] = {}
@@ -161,12 +174,21 @@ class _Alarms(Generic[K]):
                 self._earlier.set()
         keys[key] = None
 
+    def _take_back(self, key: K, instant: datetime) -> None:
+        keys = self._keys[instant]
+        del keys[key]
+        if not keys:
+            del self._keys[instant]
+            if len(self._instants) > 2 * len(self._keys) + _FEW:
+                self._instants = sorted(self._keys)
+
     async def ring_for_ever(self, clock: Callable[[], Clock], add: Callable[[K], None]) -> None:
         """Adds the keys whose instants have come, in their order."""
         while True:
             self._earlier.clear()
             while self._instants and self._instants[0] <= clock().now():
-                for key in self._keys.pop(heapq.heappop(self._instants)):
+                for key in self._keys.pop(heapq.heappop(self._instants), ()):
+                    del self._of[key]
                     add(key)
             waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._earlier.wait())]
             if self._instants:
@@ -205,7 +227,8 @@ class Reconciler(Generic[K]):
         self.queue.add(key)
 
     def add_at(self, key: K, instant: datetime, clock: Clock | None = None) -> None:
-        """Wants the key looked at when lab time reaches `instant`. Raises `TypeError` without a clock."""
+        """Wants the key looked at when lab time reaches `instant`; of several such wishes for a key, the earliest is kept.
+        Raises `TypeError` without a clock."""
         if self._clock is None:
             self._clock = clock
         if clock is not None and clock is not self._lab_clock():

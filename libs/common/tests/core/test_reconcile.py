@@ -244,6 +244,45 @@ async def test_instants_of_lab_time_come_in_order_on_the_clock(background: Backg
     ]
 
 
+async def test_looks_for_other_reasons_do_not_add_to_those_that_a_key_wishes_for(background: Background) -> None:
+    clock = ManualClock(MONDAY)
+    looks: list[datetime] = []
+
+    async def step(_: str) -> Again:
+        looks.append(clock.now())
+        return Again.at(clock.now() + timedelta(minutes=10))
+
+    reconciler: Reconciler[str] = Reconciler("test", step, clock=clock)
+    background(reconciler.run())
+    for _ in range(9):  # now and in each of the next eight minutes
+        reconciler.add("a")
+        await reconciler.drained()
+        await clock.advance(timedelta(minutes=1))
+    assert len(looks) == 9
+    await clock.advance(timedelta(minutes=51))
+    assert looks[9:] == [MONDAY + timedelta(minutes=10 * number) for number in range(1, 7)]
+
+
+async def test_of_several_instants_the_earliest_counts_and_the_others_take_no_room(background: Background) -> None:
+    clock = ManualClock(MONDAY)
+    looks: list[datetime] = []
+
+    async def step(_: str) -> None:
+        looks.append(clock.now())
+
+    reconciler: Reconciler[str] = Reconciler("test", step, clock=clock)
+    background(reconciler.run())
+    for seconds in range(2_000, 0, -1):
+        reconciler.add_at("a", MONDAY + timedelta(seconds=seconds))
+    reconciler.add_at("a", MONDAY + timedelta(hours=2))
+    assert len(reconciler._alarms) < 100
+    await clock.advance(timedelta(hours=3))
+    assert looks == [MONDAY + timedelta(seconds=1)]
+    reconciler.add_at("a", clock.now() + timedelta(hours=1))
+    await clock.advance(timedelta(hours=1))
+    assert len(looks) == 2
+
+
 async def test_waiting_for_lab_time_needs_a_clock() -> None:
     async def step(_: str) -> None: ...
 

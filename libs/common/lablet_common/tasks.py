@@ -82,6 +82,8 @@ async def cancelled_once(work: Coroutine[Any, Any, T]) -> T:
         task.cancel()
         task.add_done_callback(_nobody_waits)
         raise
+    finally:
+        del task  # it holds the error that is being raised, which holds this frame
 
 
 def _nobody_waits(task: "asyncio.Future[Any]") -> None:

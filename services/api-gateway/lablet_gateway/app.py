@@ -41,6 +41,7 @@ from lablet_common.secrets import SecretBox
 from lablet_common.service import Runtime, run
 from lablet_common.store import Store
 from lablet_common.store.cache import Caches
+from lablet_common.tasks import together
 from lablet_common.telemetry.health import EmbeddedServer
 from lablet_common.version import __version__
 from lablet_gateway import console, faults
@@ -258,9 +259,7 @@ class Gateway:
             await NatsIngress(self._parts, self._runtime.bus, self._runtime.source).run()
             return
         if shard == _PRESET:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(Preset(self._parts).keep())
-                tasks.create_task(Graveyard(self._parts.dead_letters).count_for_ever())
+            await together(Preset(self._parts).keep(), Graveyard(self._parts.dead_letters).count_for_ever())
             return
         if shard.startswith(_WEBHOOK):
             await self._dispatcher.serve(shard.removeprefix(_WEBHOOK), fence)
@@ -268,11 +267,9 @@ class Gateway:
         kind = KINDS[shard.removeprefix(_BRIDGE)]
         runtime = self._runtime
         bridge = Bridge(runtime.store, kind, fence, runtime.bus, source=runtime.source)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(bridge.run())
-            if kind is REQUEST:
-                retention = timedelta(hours=self._settings.gateway_request_retention_hours)
-                tasks.create_task(Expiry(runtime.store, runtime.clock, fence, bridge, retention).run())
+        retention = timedelta(hours=self._settings.gateway_request_retention_hours)
+        expiry = [Expiry(runtime.store, runtime.clock, fence, bridge, retention).run()] if kind is REQUEST else []
+        await together(bridge.run(), *expiry)
 
 
 def main() -> None:

@@ -24,6 +24,8 @@ from lablet_gateway.rights import FLEET_TENANT
 _SCANNED = 20_000
 """Events that one page looks through at most."""
 _BATCH = 500
+_FEW = 4
+"""Events that are read for each entry that is wanted, to begin with: of a request there are two or three."""
 _NEAR = 1000
 """Numbers between which searching for a moment is no quicker than reading."""
 _STORY = 10_000
@@ -101,8 +103,9 @@ async def page(log: EventLog, tenant: str, wanted: Wanted, after: int | None, li
     """Up to `limit` entries of the tenant, oldest first. Raises `EventLogUnavailable`."""
     position = after if after is not None else await _begin(log, tenant, wanted.begin)
     found: dict[str, AuditEntry] = {}
-    for _ in range(_SCANNED // _BATCH):
-        batch = await log.of_kind(tenant, "request", position, _BATCH)
+    scanned, size = 0, min(_FEW * limit, _BATCH)
+    while scanned < _SCANNED:
+        batch = await log.of_kind(tenant, "request", position, size)
         for logged in batch:
             position = logged.number
             entry = entry_of(logged.event)
@@ -110,8 +113,9 @@ async def page(log: EventLog, tenant: str, wanted: Wanted, after: int | None, li
                 found.setdefault(entry.request, entry)
             if len(found) == limit:
                 return AuditPage(tuple(found.values()), position)
-        if len(batch) < _BATCH:
+        if len(batch) < size:
             return AuditPage(tuple(found.values()), None)
+        scanned, size = scanned + size, min(2 * size, _BATCH)
     return AuditPage(tuple(found.values()), position)
 
 

@@ -68,7 +68,10 @@ class Gathering(Generic[T, U]):
         self._count += len(items)
         if self._rounds is None:
             self._rounds = asyncio.create_task(self._run(), name="gathering")
-        return await future
+        try:
+            return await future
+        finally:
+            del future  # it holds the error that is being raised, which holds this frame
 
     async def _run(self) -> None:
         taken: list[_Asked[T, U]] = []
@@ -88,6 +91,7 @@ class Gathering(Generic[T, U]):
             for _, future in taken:
                 if not future.done():
                     future.set_exception(error)
+            del taken, future  # they hold the error, which holds this frame
             return
         for items, future in taken:
             own = list(islice(outcomes, len(items)))

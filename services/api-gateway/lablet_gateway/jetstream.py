@@ -63,7 +63,7 @@ class JetStreamLog:
 
     async def read(self, after: int, limit: int) -> Sequence[Logged]:
         config = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
-        return _read(await _pull(self._bus, EVENTS_STREAM, config, limit))
+        return _read(await _pull(self._bus, EVENTS_STREAM, config, limit), raw=True)  # it is passed on as it came
 
     async def of_kind(self, tenant: str, kind: str, after: int, limit: int) -> Sequence[Logged]:
         wanted = subjects.event_filter(kind, tenant=tenant)
@@ -171,12 +171,12 @@ async def _pull(bus: Bus, stream: str, config: ConsumerConfig, limit: int) -> li
     return found
 
 
-def _read(messages: Sequence[Msg]) -> list[Logged]:
+def _read(messages: Sequence[Msg], *, raw: bool = False) -> list[Logged]:
     found = []
     for message in messages:
         number = message.metadata.sequence.stream
         try:
-            found.append(Logged(number, decode(message.headers, message.data)))
+            found.append(Logged(number, decode(message.headers, message.data, raw=raw)))
         except InvalidEvent as error:
             _log.warning("the log holds what is no event", extra={"number": number, "cause": str(error)})
     return found

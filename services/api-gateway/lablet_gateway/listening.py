@@ -19,6 +19,10 @@ LET_GO = Counter("lablet_streams_let_go", "Event streams ended because nobody re
 _log = logging.getLogger(__name__)
 
 
+class _DoesNotRead(Exception):
+    """One frame was not taken within the patience."""
+
+
 class EventStreamResponse(StreamingResponse):
     """`patience`: real seconds that one frame may wait to be taken."""
 
@@ -39,14 +43,13 @@ class EventStreamResponse(StreamingResponse):
                     await send(message)
             except TimeoutError:
                 stuck = True
-                raise
+            if stuck:  # not the timeout's own error, which leaves the task that it ends in a circle
+                raise _DoesNotRead
 
         try:
             # `StreamingResponse` would run the two in a task group, which leaves the frames of both in a circle
             await together(self.stream_response(bounded), self.listen_for_disconnect(receive))
-        except TimeoutError:
-            if not stuck:
-                raise
+        except _DoesNotRead:
             LET_GO.inc()
             _log.info("a listener does not read and is let go", extra={"client": str(scope.get("client"))})
         finally:

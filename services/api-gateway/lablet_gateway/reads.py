@@ -24,7 +24,7 @@ from lablet_common.store.repository import Repository, ResourcePage, write_curso
 from lablet_common.store.selectors import FieldSelector, LabelSelector, SelectorError
 from lablet_gateway import problems
 from lablet_gateway.parts import Parts
-from lablet_gateway.written import json_of
+from lablet_gateway.written import json_of, json_once
 
 R = TypeVar("R", bound=Resource[Any, Any])
 T = TypeVar("T")
@@ -205,9 +205,9 @@ async def everything(parts: Parts, kind: Kind, visible: Callable[[R], bool], *, 
     return list(found.items)
 
 
-def list_response(found: ResourcePage[Any]) -> Response:
-    """The page as JSON."""
-    items = b",".join(map(json_of, found.items))
+def list_response(found: ResourcePage[Any], *, archived: bool = False) -> Response:
+    """The page as JSON. What is `archived` is read anew each time, and nothing of it is kept."""
+    items = b",".join(map(json_once if archived else json_of, found.items))
     cursor = b"null" if found.next_cursor is None else f'"{found.next_cursor}"'.encode()
     body = b'{"items":[%b],"nextCursor":%b,"resourceVersion":"%d"}' % (items, cursor, found.revision)
     return Response(body, media_type="application/json")

@@ -16,13 +16,18 @@ _kept: OrderedDict[int, tuple[Resource[Any, Any], bytes]] = OrderedDict()
 """By the object's address; holding the object keeps another from taking it."""
 
 
+def json_once(resource: Resource[Any, Any]) -> bytes:
+    """As `json_of`, of what is made anew for each who asks, and so not worth keeping."""
+    return resource.public().to_json()
+
+
 def json_of(resource: Resource[Any, Any]) -> bytes:
     """What may leave the system of it."""
     place = id(resource)
     known = _kept.get(place)
     if known is not None:
         return known[1]
-    text = resource.public().to_json()
+    text = json_once(resource)
     if len(_kept) >= _KEPT:
         _kept.popitem(last=False)
     _kept[place] = resource, text

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lablet_gateway import written
+
 PATH = "/api/v1/reservations"
 
 
@@ -49,3 +51,13 @@ async def test_the_archive_is_listed_by_day_with_selectors_and_pages(world: Any)
     assert rest["nextCursor"] is None
     assert (await client.get(PATH, params=query | {"to": "2001-01-01"})).status_code == 422
     assert (await client.get(PATH)).json()["items"] == []
+
+
+async def test_what_is_read_from_the_archive_is_not_remembered(world: Any) -> None:
+    """It is another object each time, and pieces of it would lie about among what is kept for long."""
+    await world.archive(world.reservation("rsv-a", phase="Completed"))
+    day = world.now.date().isoformat()
+    remembered = len(written._kept)
+    found = (await world.client().get(PATH, params={"archived": "true", "from": day, "to": day})).json()
+    assert len(found["items"]) == 1
+    assert len(written._kept) == remembered

@@ -9,7 +9,7 @@ import pytest
 
 from lablet_common.bridge import Bridge
 from lablet_common.bus.memory import PlainLog
-from lablet_common.events import kind_and_id
+from lablet_common.events import derive, kind_and_id
 from lablet_common.ownership import Fence
 from lablet_common.requests import Inbox, decide_in
 from lablet_common.resources.kinds import KINDS, RESERVATION
@@ -20,6 +20,7 @@ from lablet_common.store.changes import update_in
 from lablet_common.store.repository import Repository
 from lablet_gateway import audit
 from lablet_gateway.audit import Wanted
+from lablet_gateway.eventlog import Logged
 
 URL = "/api/v1/audit"
 
@@ -214,3 +215,22 @@ async def test_the_moment_is_searched_for_and_not_everything_is_read(world: Any,
     found = await audit.page(world.log, "default", Wanted(begin=begin), None, 10)
     assert [entry.request for entry in found.items] == [f"req-{number}" for number in range(4000, 4010)]
     assert sum(read) < 1600
+
+
+async def test_a_short_page_reads_few_events_and_more_where_few_are_found(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (told,) = derive(RESERVATION, None, world.reservation("rsv-a"), 1, source="/lablet/scheduler")
+    event = told.event
+    asked: list[int] = []
+
+    async def of_no_interest(tenant: str, kind: str, after: int, limit: int) -> list[Logged]:
+        asked.append(limit)
+        return [Logged(after + number + 1, event) for number in range(limit)]
+
+    monkeypatch.setattr(world.log, "of_kind", of_no_interest)
+    monkeypatch.setattr(audit, "entry_of", lambda _: None)
+    found = await audit.page(world.log, "default", Wanted(), None, 20)
+    assert asked[:5] == [80, 160, 320, 500, 500]
+    assert 20_000 <= sum(asked) < 20_500
+    assert found.after == sum(asked)

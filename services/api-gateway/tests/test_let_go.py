@@ -6,7 +6,7 @@ Services have Python look for circles seldom, and for those that have lived for 
 import asyncio
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ from lablet_common.events import derive
 from lablet_common.resources.kinds import kind_of
 from lablet_gateway import streams
 from lablet_gateway.eventlog import MemoryEventLog
+from lablet_gateway.gathering import Gathering
+from lablet_gateway.listening import EventStreamResponse
 from lablet_gateway.streams import Hub
 
 
@@ -106,3 +108,58 @@ async def test_following_that_rests_is_let_go_at_once(monkeypatch: pytest.Monkey
     assert not running.done()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_a_listener_that_does_not_read_is_let_go_with_what_it_held() -> None:
+    held: Refs = []
+
+    class Held:
+        """What its frames are made of."""
+
+    async def frames() -> AsyncIterator[bytes]:
+        one = Held()
+        held.append(weakref.ref(one))
+        while True:
+            yield b"data: 1"
+
+    async def send(_: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    async def wants_more() -> None:
+        taken = 0
+
+        async def send_some(message: Any) -> None:
+            nonlocal taken
+            taken += 1
+            if taken > 2:
+                await send(message)
+
+        await EventStreamResponse(frames(), 0.01)({"type": "http"}, receive, send_some)
+
+    async with asyncio.timeout(5):
+        await wants_more()
+    await gone(held)
+
+
+@pytest.mark.usefixtures("uncollected")
+async def test_who_asked_in_vain_is_let_go_with_the_error() -> None:
+    held: Refs = []
+
+    class Held:
+        """What whoever asks has in hand."""
+
+    async def work(_: Sequence[int]) -> Sequence[int | Exception]:
+        raise ConnectionError("etcd is away")
+
+    async def ask() -> None:
+        one = Held()
+        held.append(weakref.ref(one))
+        await Gathering(work).ask((1,))
+
+    with pytest.raises(ConnectionError):
+        await ask()
+    await gone(held)

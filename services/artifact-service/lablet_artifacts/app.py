@@ -130,6 +130,7 @@ class ArtifactService:
             retention=timedelta(days=self._settings.artifact_retention_days),
             look_seconds=max(self._settings.archive_look_seconds, grace.total_seconds() / 4),
             alone=self._alone,
+            caches=self._caches,
         )
 
         async def wake(_: Received) -> None:

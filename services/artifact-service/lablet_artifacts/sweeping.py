@@ -42,6 +42,7 @@ from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, REQUES
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.request import Request
 from lablet_common.store import Compacted, Conflict, Store, StoreUnavailable, Transaction
+from lablet_common.store.cache import Caches
 from lablet_common.store.changes import create_in, delete_in, update_in
 from lablet_common.store.repository import Repository
 
@@ -71,6 +72,7 @@ class Sweeper:
         retention: timedelta,
         look_seconds: float,
         alone: Alone | None = None,
+        caches: Caches | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -89,9 +91,10 @@ class Sweeper:
         self._alone: Alone = {} if alone is None else alone
         self._references = References(store, fence)
         self._files = LabFiles(self._references, clock)
-        self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT)
-        self._instances: Repository[Instance] = Repository(store, INSTANCE)
-        self._definitions: Repository[Definition] = Repository(store, DEFINITION)
+        known = {kind: caches[kind].known if caches is not None else None for kind in (ARTIFACT, INSTANCE, DEFINITION)}
+        self._artifacts: Repository[Artifact] = Repository(store, ARTIFACT, known[ARTIFACT])
+        self._instances: Repository[Instance] = Repository(store, INSTANCE, known[INSTANCE])
+        self._definitions: Repository[Definition] = Repository(store, DEFINITION, known[DEFINITION])
         self._requests: Repository[Request] = Repository(store, REQUEST)
 
     def finish(self, artifact: Artifact) -> None:

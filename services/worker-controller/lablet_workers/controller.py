@@ -8,7 +8,6 @@ what happens elsewhere without telling.
 import asyncio
 import logging
 
-from lablet_common.ownership import NotOwner
 from lablet_common.process_lab import RUNTIME
 from lablet_common.reconcile import Reconciler
 from lablet_common.references import follow_uses, older_of
@@ -18,6 +17,7 @@ from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, POOL, 
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker
 from lablet_common.store.cache import Caches
+from lablet_common.tasks import together
 from lablet_workers.agents.leases import Presence
 from lablet_workers.estate import Estate
 from lablet_workers.fleet import Fleet
@@ -71,15 +71,13 @@ class PoolController:
         log.info("pool taken over", extra={"pool": self.estate.pool, "fence": fence.create_revision})
         self._look_at_everything()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                for queue in (self._workers, self._reservations, self._instances):
-                    tasks.create_task(queue.run())
-                tasks.create_task(self.fleet.keep_planned())
-                tasks.create_task(keep_swept(self.estate))
-                tasks.create_task(self._resync())
-                tasks.create_task(self.warmer.run())
-        except* NotOwner as lost:
-            raise lost.exceptions[0] from lost
+            await together(
+                *(queue.run() for queue in (self._workers, self._reservations, self._instances)),
+                self.fleet.keep_planned(),
+                keep_swept(self.estate),
+                self._resync(),
+                self.warmer.run(),
+            )
         finally:
             for stop in unsubscribe:
                 stop()

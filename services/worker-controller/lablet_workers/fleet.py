@@ -344,7 +344,9 @@ class Fleet:
 
     async def _reservations(self) -> Sequence[Reservation]:
         """All reservations, read linearizably."""
-        reservations: Repository[Reservation] = Repository(self._estate.store, RESERVATION)
+        reservations: Repository[Reservation] = Repository(
+            self._estate.store, RESERVATION, self._estate.caches[RESERVATION].known
+        )
         return (await reservations.list()).items
 
     def _surroundings(self, worker: Worker, pool: WorkerPool) -> Surroundings:

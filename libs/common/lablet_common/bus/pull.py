@@ -9,10 +9,12 @@ message holds up the rest, and neither notices a request that was lost.
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Callable
 
+import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
@@ -69,7 +71,8 @@ class Pull:
                         return "silence"
             return self._ended
         finally:
-            if self._client.is_connected:
+            # also while the connection is away: the client would subscribe it anew when that is back
+            with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
 
     async def _ask(self, inbox: str) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from lablet_common.bus import EVENTS_STREAM, Bus, MemoryBus
+from lablet_common.bus import EVENTS_STREAM, Bus, BusUnavailable, MemoryBus
 from lablet_common.events import subjects
+from lablet_common.testing.nats import NatsServer
 
-from .conftest import Make
+from .conftest import Make, Until
 
 
 @pytest.fixture
@@ -82,3 +83,38 @@ async def test_a_follower_is_let_go_at_once(gateway_bus: Bus, make: Make) -> Non
     async with asyncio.timeout(10):
         await heard.wait()
     await running.end()
+
+
+@pytest.mark.integration
+async def test_a_pull_that_ended_with_its_connection_is_not_subscribed_anew(
+    server: NatsServer, gateway_bus: Bus, make: Make, until: Until, running: Any
+) -> None:
+    """Each restart of NATS left one behind, and with it the consumer, for as long as the process lived."""
+    taken: list[int] = []
+
+    async def handle(message: Any) -> None:
+        taken.append(message.sequence)
+
+    consumer = gateway_bus.consumer(EVENTS_STREAM, "lasting", [subjects.event_filter()], handle)
+    async with running(consumer):
+        await until(lambda: consumer.pulling)
+        client = gateway_bus.connection.client
+
+        def pulls() -> list[str]:
+            """Inboxes of their own; the client's answers come to one with a star."""
+            return [one.subject for one in client._subs.values() if not one.subject.endswith(".*")]
+
+        assert len(pulls()) == 1
+        for number in (1, 2):
+            server.kill()
+            await asyncio.to_thread(server.restart)
+            await until(lambda: gateway_bus.connection.connected and consumer.pulling)
+            async with asyncio.timeout(20):
+                while True:
+                    try:
+                        await gateway_bus.publish(make(sequence=number, state=True))
+                        break
+                    except BusUnavailable:
+                        await asyncio.sleep(0.05)
+            await until(lambda number=number: number in taken, timeout=20)
+        assert len(pulls()) == 1

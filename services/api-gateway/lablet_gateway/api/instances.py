@@ -80,7 +80,8 @@ async def list_instances(
     """Instances by id; a learner's own seats only. With `archived=true` those of the archive."""
     if span is not None:
         visible = caller.sees if caller.scope is Scope.ALL else await _own_seats(parts, caller)
-        return reads.list_response(await archive.page(parts, INSTANCE, caller, span, query, visible))
+        old = await archive.page(parts, INSTANCE, caller, span, query, visible)
+        return reads.list_response(old, archived=True)
     if caller.scope is Scope.ALL:
         found: ResourcePage[Instance] = await reads.page(parts, INSTANCE, query, caller.sees)
     else:

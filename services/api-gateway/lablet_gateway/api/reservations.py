@@ -84,7 +84,7 @@ async def list_reservations(
     """Decided reservations, by id; with `archived=true` those of the archive."""
     if span is not None:
         old = await archive.page(parts, RESERVATION, caller, span, query, caller.sees_reservation)
-        return reads.list_response(old)
+        return reads.list_response(old, archived=True)
     found: ResourcePage[Reservation] = await reads.page(
         parts, RESERVATION, query, caller.sees_reservation, shown=caller.shown
     )

@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx
 
-from lablet_common.tasks import cancelled_once
 from lablet_common.telemetry.spans import calling
+from lablet_workers.calls import called
 from lablet_workers.providers.port import (
     InsufficientCapacity,
     LaunchOrder,
@@ -79,10 +79,10 @@ class SimulatedProvider:
     async def _call(self, method: str, path: str, **more: Any) -> Any:
         try:
             if method == "GET":
-                response = await cancelled_once(self._http.request(method, path, **more))
+                response = await called(self._http, method, path, **more)
             else:
                 with calling(f"{method} provider", {"http.request.method": method, "url.path": path}):
-                    response = await cancelled_once(self._http.request(method, path, **more))
+                    response = await called(self._http, method, path, **more)
         except httpx.HTTPError as error:
             raise ProviderUnavailable(f"the simulated cloud does not answer {method} {path}: {error!r}") from error
         if response.is_success:

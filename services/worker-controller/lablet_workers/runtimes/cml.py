@@ -17,8 +17,8 @@ import httpx
 
 from lablet_common.loads import Load, Used
 from lablet_common.resources.definition import CollectKind
-from lablet_common.tasks import cancelled_once
 from lablet_common.telemetry.spans import calling
+from lablet_workers.calls import called
 from lablet_workers.harvest import harvest
 from lablet_workers.runtimes.parts import parts_in, parts_of
 from lablet_workers.runtimes.port import (
@@ -283,9 +283,9 @@ class CmlRuntime:
     async def _raw(self, method: str, path: str, **more: Any) -> httpx.Response:
         try:
             if method == "GET":
-                return await cancelled_once(self._http.request(method, path, extensions=self._extensions, **more))
+                return await called(self._http, method, path, extensions=self._extensions, **more)
             with calling(f"{method} CML", {"http.request.method": method, "url.path": path}):
-                return await cancelled_once(self._http.request(method, path, extensions=self._extensions, **more))
+                return await called(self._http, method, path, extensions=self._extensions, **more)
         except httpx.HTTPError as error:
             raise RuntimeUnavailable(f"{method} {path} at {self._http.base_url}: {error!r}") from error
 

@@ -63,9 +63,9 @@ async def examine_aws(
                 yield finding
         else:
             yield Finding("ec2", Verdict.WARNING, "no worker template is of the provider ec2", "nothing to look at")
-        keys = {}
+        keys = {"verify": str(storage.ca_cert)} if storage.ca_cert is not None else {}
         if storage.access_key is not None and storage.secret_key is not None:
-            keys = {
+            keys |= {
                 "aws_access_key_id": storage.access_key.get_secret_value(),
                 "aws_secret_access_key": storage.secret_key.get_secret_value(),
             }

@@ -5,6 +5,7 @@ writing the same content again changes nothing, and what is read is checked agai
 """
 
 import hashlib
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -175,6 +176,7 @@ class S3ObjectStore:
                     region_name=settings.region,
                     aws_access_key_id=settings.access_key.get_secret_value() if settings.access_key else None,
                     aws_secret_access_key=settings.secret_key.get_secret_value() if settings.secret_key else None,
+                    verify=str(settings.ca_cert) if settings.ca_cert else None,
                     config=AioConfig(
                         signature_version="s3v4",
                         s3={"addressing_style": "path"},
@@ -218,7 +220,10 @@ class S3ObjectStore:
                 raise ObjectStoreUnavailable(said) from error
             raise ObjectStoreError(said) from error
         except (BotoCoreError, ConnectionFault, OSError) as error:
-            raise ObjectStoreUnavailable(f"{what} {key}: {type(error).__name__} at {self._settings.url}") from error
+            said = f"{what} {key}: {type(error).__name__} at {self._settings.url}"
+            if untrusted := _untrusted(error):
+                said += f": {untrusted}; ARTIFACT_STORAGE_CA_CERT names the authority to trust"
+            raise ObjectStoreUnavailable(said) from error
 
     async def ensure_bucket(self) -> None:
         """Makes the bucket if it is not there."""
@@ -277,3 +282,14 @@ class S3ObjectStore:
     async def close(self) -> None:
         await self._stack.aclose()
         self._client = None
+
+
+def _untrusted(error: BaseException | None) -> str:
+    """What is wrong with the server's certificate; empty where it is not that."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, ssl.SSLCertVerificationError) and (why := getattr(error, "verify_message", "")):
+            return f"its certificate is not trusted ({why})"  # aiohttp's own, around it, does not say why
+        error = error.__cause__ or error.__context__
+    return ""

@@ -1,15 +1,17 @@
 """Settings: environment variables with the names of the contract, each documented in `.env.example`.
 
 Every secret may also be given as a file, by the same name with `_FILE` behind it, so that it never has to stand in an
-environment or on a command line. A bad value is a start-up error that names the variable.
+environment or on a command line. A bad value is a start-up error that names the variable; so is a file of certificates that
+cannot be read or holds none.
 """
 
 import os
 import socket
+import ssl
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -43,6 +45,20 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, env_file=None)
 
+    @field_validator("ca_cert", "webhook_ca_cert", check_fields=False)
+    @classmethod
+    def _holds_authorities(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is None:
+            return None
+        variable = f"{cls.model_config.get('env_prefix', '')}{info.field_name}".upper()
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+        except ssl.SSLError as error:
+            raise ValueError(f"{variable} names {path}, which holds no certificate in PEM form") from error
+        except OSError as error:
+            raise ValueError(f"{variable} names {path}, which cannot be read: {error.strerror}") from error
+        return path
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -74,6 +90,21 @@ class EtcdSettings(Settings):
     commit_log: Path | None = None
     """For fault runs: a file that gets a line for each write that was confirmed, with its revision and the ownership it
     rested on."""
+
+    @model_validator(mode="after")
+    def _shows_a_certificate(self) -> Self:
+        if self.cert_cert is None and self.cert_key is None:
+            return self
+        if self.cert_cert is None or self.cert_key is None:
+            raise ValueError("a client's certificate takes both: ETCD_CERT_CERT and ETCD_CERT_KEY")
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(self.cert_cert, self.cert_key, password="")
+        except (OSError, ssl.SSLError) as error:
+            raise ValueError(
+                f"ETCD_CERT_CERT and ETCD_CERT_KEY name {self.cert_cert} and {self.cert_key}, which are no certificate and "
+                f"its key, in PEM form and without a password: {error.strerror or error}"
+            ) from error
+        return self
 
     @property
     def addresses(self) -> list[str]:
@@ -107,6 +138,8 @@ class StorageSettings(Settings):
     region: str = "us-east-1"
     use_ssl: bool = False
     """Only read where the endpoint is given without a scheme."""
+    ca_cert: Path | None = None
+    """PEM file of the authority that signed the object store's certificate; None: the authorities that botocore brings."""
 
     @property
     def url(self) -> str:

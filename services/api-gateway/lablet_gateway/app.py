@@ -190,7 +190,7 @@ class Gateway:
             health=runtime.health,
             secrets=SecretBox.from_file(settings.secrets_key_file) if settings.secrets_key_file else None,
         )
-        self._sender = HttpSender()
+        self._sender = HttpSender(ca_cert=settings.webhook_ca_cert)
         self._dispatcher = Dispatcher(self._parts, runtime.bus, self._sender, self._parts.real_time)
 
     async def run(self) -> None:

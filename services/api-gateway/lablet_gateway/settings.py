@@ -132,6 +132,8 @@ class GatewaySettings(CommonSettings):
     """Key file for secrets stored in etcd (see .env.example). Without it no subscription can be made."""
     webhook_allow_private: bool = False
     """Sinks of subscriptions may have private and loopback addresses."""
+    webhook_ca_cert: Path | None = None
+    """PEM file of authorities that sinks' certificates may be signed by, beside those that the system trusts."""
     webhook_patience_hours: float = Field(default=24.0, gt=0, le=48)
     """Real hours, from the first try, after which an event that its sink does not take becomes a dead letter."""
     cloudevents_sink_url: str | None = None

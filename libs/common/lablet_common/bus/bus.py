@@ -56,7 +56,8 @@ class Bus:
     async def look(self) -> None:
         """Raises `ConnectionError` where there is no connection, or a consumer has long been without a pull."""
         if not self.connected:
-            raise ConnectionError(f"not connected to {self._connection.url}")
+            why = self._connection.trouble
+            raise ConnectionError(f"not connected to {self._connection.url}{f': {why}' if why else ''}")
         silent = sorted(one.durable for one in self._consumers if one.silent_seconds > _SILENT_SECONDS)
         if silent:
             raise ConnectionError(f"no messages can come to {', '.join(silent)} for {_SILENT_SECONDS:g} s now")

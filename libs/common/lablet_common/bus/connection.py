@@ -79,12 +79,18 @@ class Connection:
         self._first = True
         self._listeners: set[Callable[[str], None]] = set()
         self._reviving: asyncio.Task[None] | None = None
+        self._trouble = ""
         self._heard: list[tuple[str, str, Listener]] = []
         """What is subscribed to, on this client and on each that takes its place."""
 
     @property
     def connected(self) -> bool:
         return self._up.is_set()
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, as far as the client said; empty while there is one."""
+        return "" if self.connected else self._trouble
 
     @property
     def session(self) -> int:
@@ -213,7 +219,10 @@ class Connection:
     async def _on_error(self, error: Exception) -> None:
         if self._first and is_refusal(error):
             raise error  # ends the first connect: a wrong password does not become right
-        _log.warning("NATS reports an error", extra={"cause": f"{type(error).__name__}: {error}"})
+        self._trouble = f"{type(error).__name__}: {error}"
+        if isinstance(error, ssl.SSLError):
+            self._trouble += "; NATS_CA_CERT names the authority to trust"
+        _log.warning("NATS reports an error", extra={"cause": self._trouble})
 
     async def _on_disconnected(self) -> None:
         if not self._closing:

@@ -52,6 +52,8 @@ class _Passed(Exception):
     @classmethod
     def by(cls, endpoint: Endpoint, error: grpc.aio.AioRpcError) -> "_Passed":
         reason = f"{endpoint.address} says {error.code().name.lower()}: {error.details()}"
+        if errors.unconnected(error):
+            reason += endpoint.doubt
         return cls(reason, electing=errors.electing(error))
 
 

@@ -66,8 +66,12 @@ class Endpoint:
         if server_name is not None:
             options.append(("grpc.ssl_target_name_override", server_name))
         self.address = address
-        self.doubt = "" if credentials is None else " (or one side does not accept the other's TLS certificate)"
-        """What else may be wrong when there is no connection: gRPC does not tell."""
+        self.doubt = (
+            ""
+            if credentials is None
+            else " (or one side does not accept the other's TLS certificate: ETCD_CA_CERT, ETCD_CERT_CERT and ETCD_CERT_KEY)"
+        )
+        """What else may be wrong when there is no connection: gRPC does not tell in every case."""
         self._channel = (
             grpc.aio.secure_channel(address, credentials, options=options)
             if credentials is not None

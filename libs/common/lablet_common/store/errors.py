@@ -46,6 +46,11 @@ def without_effect(error: grpc.aio.AioRpcError) -> bool:
     return error.code() is grpc.StatusCode.UNAVAILABLE and (no_leader(error) or _says(error, *_NEVER_LEFT))
 
 
+def unconnected(error: grpc.aio.AioRpcError) -> bool:
+    """There is no connection to the member, or it broke: with TLS, certificates may be why."""
+    return error.code() is grpc.StatusCode.UNAVAILABLE and not no_leader(error)
+
+
 def no_leader(error: grpc.aio.AioRpcError) -> bool:
     """The member is up, but cut off or in an election."""
     return _says(error, _NO_LEADER)

@@ -25,6 +25,7 @@ from aiohttp import web
 from pydantic import SecretStr
 from yarl import URL
 
+from lablet_common.bus.permissions import ServerTls
 from lablet_common.settings import StorageSettings
 
 ACCESS_KEY, SECRET_KEY = "lablet-test-access-key", "lablet-test-secret-key"
@@ -38,20 +39,22 @@ def settings_for(endpoint: str, secret_key: str = SECRET_KEY) -> StorageSettings
 
 
 @contextmanager
-def s3_server(folder: Path) -> Iterator[str]:
-    """The address of a server that keeps its objects under `folder`."""
+def s3_server(folder: Path, tls: ServerTls | None = None) -> Iterator[str]:
+    """The address of a server that keeps its objects under `folder`; with `tls` it speaks nothing else."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     rclone = Path(sys.executable).with_name("rclone")
     environment = os.environ | {"RCLONE_AUTH_KEY": f'"{ACCESS_KEY},{SECRET_KEY}"', "RCLONE_CONFIG": os.devnull}
     command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}", str(folder)]
+    if tls is not None:
+        command += ["--cert", str(tls.cert), "--key", str(tls.key)]
     process = subprocess.Popen(  # noqa: S603 - no shell, and only what stands here
         command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
-        _await_answer(f"http://127.0.0.1:{port}/", process)
-        yield f"http://127.0.0.1:{port}"
+        _await_answer(f"http://127.0.0.1:{port}/", process)  # one that speaks TLS answers such a request too: 400
+        yield f"{'http' if tls is None else 'https'}://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from lablet_common.bus.permissions import ServerTls
 from lablet_common.objects import (
     MemoryObjectStore,
     ObjectMismatch,
@@ -18,6 +19,7 @@ from lablet_common.objects import (
 )
 from lablet_common.resources.artifact import object_key
 from lablet_common.settings import StorageSettings
+from lablet_common.testing.authority import Authority
 from lablet_common.testing.s3 import ACCESS_KEY, SECRET_KEY, s3_server
 
 KEY, SECRET = ACCESS_KEY, SECRET_KEY
@@ -114,6 +116,34 @@ async def test_wrong_keys_are_refused_and_no_answer_is_an_outage(s3_server):
     with pytest.raises(ObjectStoreUnavailable, match=r"127\.0\.0\.1:9"):
         await gone.get("x")
     await gone.close()
+
+
+@pytest.mark.integration
+async def test_over_tls_the_settings_say_whose_certificate_is_trusted(tmp_path, monkeypatch):
+    authority, stranger = (Authority(tmp_path, name) for name in ("authority", "stranger"))
+    (tmp_path / "objects").mkdir()
+    monkeypatch.setenv("ARTIFACT_STORAGE_ACCESS_KEY", KEY)
+    monkeypatch.setenv("ARTIFACT_STORAGE_SECRET_KEY", SECRET)
+    with s3_server(tmp_path / "objects", ServerTls(*authority.issue("server"))) as url:
+        monkeypatch.setenv("ARTIFACT_STORAGE_ENDPOINT", url.removeprefix("https://"))
+        monkeypatch.setenv("ARTIFACT_STORAGE_USE_SSL", "true")
+        for trusted in (stranger.cert, ""):
+            monkeypatch.setenv("ARTIFACT_STORAGE_CA_CERT", str(trusted))
+            store = S3ObjectStore(StorageSettings(), tries=1)
+            with pytest.raises(ObjectStoreUnavailable, match=r"not trusted .*ARTIFACT_STORAGE_CA_CERT names"):
+                await store.ensure_bucket()
+            await store.close()
+        monkeypatch.setenv("ARTIFACT_STORAGE_CA_CERT", str(authority.cert))
+        store = S3ObjectStore(StorageSettings())
+        await store.ensure_bucket()
+        digest = await put_content(store, "t1", b"content", "text/plain")
+        assert await get_content(store, "t1", digest) == b"content"
+        await store.close()
+    with s3_server(tmp_path / "objects", ServerTls(*authority.issue("elsewhere", "127.0.0.2"))) as url:
+        store = S3ObjectStore(StorageSettings(endpoint=url), tries=1)
+        with pytest.raises(ObjectStoreUnavailable, match="not trusted"):
+            await store.get("x")
+        await store.close()
 
 
 async def _scripted_server(answer: bytes, seen: list[bytes]) -> asyncio.Server:

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from lablet_common import service
 from lablet_common.resources.kinds import Service
 from lablet_common.settings import CommonSettings, EtcdSettings, NatsSettings, StorageSettings
+from lablet_common.testing.authority import Authority
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +20,8 @@ def clean(monkeypatch):
         "ETCD_PASSWORD",
         "ETCD_PASSWORD_FILE",
         "NATS_PASSWORD_FILE",
+        "ETCD_CERT_CERT",
+        "ETCD_CERT_KEY",
     ):
         monkeypatch.delenv(name, raising=False)
 
@@ -57,6 +60,36 @@ def test_an_endpoint_without_a_scheme_gets_one(monkeypatch):
     assert StorageSettings().url == "http://minio:9000"
     monkeypatch.setenv("ARTIFACT_STORAGE_USE_SSL", "true")
     assert StorageSettings().url == "https://minio:9000"
+
+
+@pytest.mark.parametrize("group", [EtcdSettings, NatsSettings, StorageSettings])
+def test_a_file_of_authorities_that_cannot_be_read_or_holds_none_names_the_variable(monkeypatch, tmp_path, group):
+    path = tmp_path / "ca.pem"
+    variable = f"{group.model_config['env_prefix']}CA_CERT"
+    monkeypatch.setenv(variable, str(path))
+    with pytest.raises(ValidationError, match=f"{variable} names {path}, which cannot be read: No such file"):
+        group()
+    path.write_text("words")
+    with pytest.raises(ValidationError, match=f"{variable} names {path}, which holds no certificate"):
+        group()
+    path = Authority(tmp_path, "authority").cert
+    monkeypatch.setenv(variable, str(path))
+    assert group().ca_cert == path
+
+
+def test_a_clients_certificate_and_its_key_are_given_together_and_belong_together(monkeypatch, tmp_path):
+    authority = Authority(tmp_path, "authority")
+    cert, key = authority.issue("client")
+    _, other = authority.issue("other")
+    monkeypatch.setenv("ETCD_CERT_CERT", str(cert))
+    with pytest.raises(ValidationError, match="takes both: ETCD_CERT_CERT and ETCD_CERT_KEY"):
+        EtcdSettings()
+    for wrong in (other, tmp_path / "missing", cert):
+        monkeypatch.setenv("ETCD_CERT_KEY", str(wrong))
+        with pytest.raises(ValidationError, match=f"ETCD_CERT_CERT and ETCD_CERT_KEY name {cert} and {wrong}"):
+            EtcdSettings()
+    monkeypatch.setenv("ETCD_CERT_KEY", str(key))
+    assert EtcdSettings().cert_key == key
 
 
 def test_every_replica_has_a_name_without_being_given_one():

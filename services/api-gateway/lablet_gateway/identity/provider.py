@@ -115,9 +115,11 @@ class ProviderKeys:
                 found = await self._discover()
             except (httpx.HTTPError, ProviderUnavailable) as error:
                 self._why = str(error) or type(error).__name__
+                if "CERTIFICATE_VERIFY_FAILED" in self._why:
+                    self._why += "; OIDC_CA_CERT names the authority to trust"
                 _log.warning(
                     "the identity provider's keys cannot be fetched",
-                    extra={"issuer": self._issuer, "cause": f"{type(error).__name__}: {error}"},
+                    extra={"issuer": self._issuer, "cause": f"{type(error).__name__}: {self._why}"},
                 )
                 return
             if self._keys is None or set(found.by_id) != set(self._keys.by_id):

@@ -3,9 +3,11 @@
 It follows no redirect, asks no proxy, keeps no cookie, and reads little of the answer: a sink is a stranger.
 """
 
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
@@ -54,10 +56,15 @@ class Sender(Protocol):
 
 
 class HttpSender:
-    """Inside `async with`. `timeout` bounds one attempt, in real seconds."""
+    """Inside `async with`. `timeout` bounds one attempt, in real seconds. `ca_cert`: a PEM file of authorities that are
+    trusted beside the system's. Raises `OSError` where it cannot be read."""
 
-    def __init__(self, *, timeout: float = 15.0) -> None:
+    def __init__(self, *, timeout: float = 15.0, ca_cert: Path | None = None) -> None:
         self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._trust: ssl.SSLContext | bool = True
+        if ca_cert is not None:
+            self._trust = ssl.create_default_context()
+            self._trust.load_verify_locations(cafile=ca_cert)
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
 
     async def __aenter__(self) -> Self:
@@ -74,6 +81,7 @@ class HttpSender:
                 resolver=CheckedResolver(allow_private=allow_private),
                 use_dns_cache=False,
                 limit_per_host=_CONNECTIONS_PER_SINK,
+                ssl=self._trust,
             )
             self._sessions[allow_private] = aiohttp.ClientSession(
                 connector=connector,
@@ -98,10 +106,18 @@ class HttpSender:
             return Answer(None, str(error))
         except TimeoutError:
             return Answer(None, f"no answer within {self._timeout.total:g} s")
+        except aiohttp.ClientConnectorCertificateError as error:
+            return Answer(None, _untrusted(error))
         except aiohttp.ClientConnectorError as error:
             return Answer(None, str(error.os_error) or str(error))
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Answer(None, str(error) or type(error).__name__)
+
+
+def _untrusted(error: aiohttp.ClientConnectorCertificateError) -> str:
+    found = error.certificate_error
+    why = found.verify_message if isinstance(found, ssl.SSLCertVerificationError) else str(found)
+    return f"its certificate is not trusted ({why}): WEBHOOK_CA_CERT names further authorities"
 
 
 def _answer(status: int, headers: Mapping[str, str], text: str) -> Answer:

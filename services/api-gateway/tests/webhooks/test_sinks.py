@@ -3,15 +3,18 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from lablet_common.bus.permissions import ServerTls
+from lablet_common.testing.authority import Authority
 from lablet_common.testing.sinks import serving
 from lablet_gateway.app import create_app
 from lablet_gateway.webhooks.addresses import SinkRefused, check_address, check_sink, check_url
-from lablet_gateway.webhooks.sender import HttpSender
+from lablet_gateway.webhooks.sender import Answer, HttpSender
 
 from .conftest import PATH, Desk, SinkServer, box, until
 
@@ -82,6 +85,46 @@ async def test_every_address_of_a_name_is_looked_at_at_the_time_of_the_call(
         assert sink.tries == []
         told = await sender.post(f"http://sink.example:{port}/", {}, b"{}", allow_private=True)
         assert told.taken
+
+
+async def test_a_sink_over_tls_is_believed_by_the_systems_authorities_and_those_that_the_operator_adds(
+    tmp_path: Path,
+) -> None:
+    authority, stranger = (Authority(tmp_path, name) for name in ("authority", "stranger"))
+
+    async def take(_: web.Request) -> web.Response:
+        return web.Response(status=204)
+
+    async def told(url: str, trusted: Path | None) -> Answer:
+        async with HttpSender(timeout=5, ca_cert=trusted) as sender:
+            return await sender.post(url, {}, b"{}", allow_private=True)
+
+    async with serving(take, ServerTls(*authority.issue("sink"))) as url:
+        assert (await told(url, authority.cert)).status == 204
+        for trusted in (stranger.cert, None):
+            answer = await told(url, trusted)
+            assert answer.status is None
+            assert "not trusted" in answer.message
+            assert "WEBHOOK_CA_CERT" in answer.message
+        assert "not trusted" in (await told(url.replace("127.0.0.1", "localhost"), authority.cert)).message
+
+
+async def test_further_authorities_do_not_replace_those_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, own = (Authority(tmp_path, name) for name in ("system", "own"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(system.cert))
+
+    async def take(_: web.Request) -> web.Response:
+        return web.Response(status=204)
+
+    async with (
+        serving(take, ServerTls(*system.issue("public"))) as public,
+        serving(take, ServerTls(*own.issue("private"))) as private,
+        HttpSender(timeout=5, ca_cert=own.cert) as sender,
+    ):
+        for url in (public, private):
+            assert (await sender.post(url, {}, b"{}", allow_private=True)).taken
 
 
 async def test_a_redirect_is_not_followed(desk: Desk, sink: SinkServer) -> None:

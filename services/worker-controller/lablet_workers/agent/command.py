@@ -111,6 +111,15 @@ def _options(
     if any(not key or not equals for key, equals, _ in pairs):
         raise typer.BadParameter("write labels as key=value", param_hint="--label")
     token = read_token(token_file)
+    try:
+        connection = NatsSettings(
+            url=nats or f"nats://{gateway.hostname}:4222",
+            user=f"agent-{chosen}",
+            password=SecretStr(token),
+            ca_cert=nats_ca,
+        )
+    except ValidationError as error:
+        raise typer.BadParameter("; ".join(one["msg"] for one in error.errors()), param_hint="--nats-ca") from error
     root = os.geteuid() == 0
     default = Path("/var/lib/lablet-agent") if root else Path.home() / ".local" / "share" / "lablet-agent"
     return AgentOptions(
@@ -119,12 +128,7 @@ def _options(
         pool=pool,
         name=chosen,
         host=host or socket.gethostname(),
-        nats=NatsSettings(
-            url=nats or f"nats://{gateway.hostname}:4222",
-            user=f"agent-{chosen}",
-            password=SecretStr(token),
-            ca_cert=nats_ca,
-        ),
+        nats=connection,
         state=(state or default).expanduser().resolve(),
         ports=span,
         account=_account(user) if root else None,

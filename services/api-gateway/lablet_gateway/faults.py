@@ -27,6 +27,7 @@ from lablet_gateway.admission import Crowded
 from lablet_gateway.eventlog import EventLogUnavailable
 from lablet_gateway.gathering import Overloaded
 from lablet_gateway.problems import Refused, field_error
+from lablet_gateway.rights import PREFIX
 
 _log = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
@@ -36,6 +37,7 @@ _REMEDIES = {
     "json_invalid": "send valid JSON",
 }
 _PLACES = {"body", "query", "header", "path"}
+_CLAIM = f"{PREFIX}/claims/"
 
 
 def problem_body(problem: Problem, instance: str | None = None) -> dict[str, Any]:
@@ -49,8 +51,14 @@ def problem_body(problem: Problem, instance: str | None = None) -> dict[str, Any
     return body
 
 
+def tellable_path(request: Request) -> str:
+    """The path without the code of a claim link: whoever reads that in a log, before it was used, has the seat."""
+    path = request.url.path
+    return f"{_CLAIM}{{code}}" if path.startswith(_CLAIM) else path
+
+
 def problem_response(problem: Problem, request: Request, headers: Mapping[str, str] = {}) -> Response:
-    body = problem_body(problem, request.url.path)
+    body = problem_body(problem, tellable_path(request))
     if request_id := request.scope.get("lablet.request_id"):
         body["requestId"] = request_id
     return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=dict(headers))
@@ -162,10 +170,10 @@ async def answer(request: Request, error: Exception) -> Response:
     """What is said about it. A defect is logged with its trace."""
     refused = refusal_of(error)
     if refused is None:
-        _log.error("a request failed", exc_info=error, extra={"path": request.url.path, "method": request.method})
+        _log.error("a request failed", exc_info=error, extra={"path": tellable_path(request), "method": request.method})
         refused = problems.INTERNAL("something went wrong here; the log has it under the request id")
     elif refused.problem.status >= 500 and not isinstance(error, Overloaded | Crowded):  # those are counted: `SHED`
-        _log.warning("a request could not be served", extra={"path": request.url.path, "cause": str(error)})
+        _log.warning("a request could not be served", extra={"path": tellable_path(request), "cause": str(error)})
     return problem_response(refused.problem, request, refused.headers)
 
 

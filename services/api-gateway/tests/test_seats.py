@@ -50,6 +50,20 @@ async def links(world: Any) -> dict[int, str]:
     return {link["seat"]: link["code"] for link in answer.json()["links"]}
 
 
+async def test_a_code_that_could_not_be_claimed_now_and_stays_open_is_in_no_log_and_no_answer(
+    world: Any, links: dict[int, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    world.store.unavailable = True
+    answer = await world.client("ann").post(f"/api/v1/claims/{links[1]}")
+    assert (answer.status_code, answer.json()["instance"]) == (503, "/api/v1/claims/{code}")
+    unproven = await world.client(None).post(f"/api/v1/claims/{links[1]}")
+    assert unproven.status_code == 401
+    told = [str(record.__dict__) for record in caplog.records if record.name == "lablet_gateway.faults"]
+    assert any("/api/v1/claims/{code}" in line for line in told), "nothing was logged"
+    for text in (*told, answer.text, unproven.text):
+        assert links[1] not in text
+
+
 async def test_codes_are_shown_once_and_only_their_hashes_are_kept(world: Any, links: dict[int, str]) -> None:
     assert set(links) == {1, 2}
     stored = b"".join(kv.value for kv in (await world.store.range("/")).items)

@@ -28,11 +28,12 @@ def secrets_in(text: str) -> Iterator[str]:
             yield name
 
 
-def test_nothing_but_the_api_is_published_and_limits_are_in_force(containers: ContainerMesh) -> None:
+def test_nothing_but_the_api_is_published_nothing_is_written_and_limits_are_in_force(containers: ContainerMesh) -> None:
     for service in ("api-gateway", "scheduler", "worker-controller", "artifact-service", "cloud", "etcd", "nats", "s3"):
         for container in containers.containers(service):
             host = containers.inspect(container)["HostConfig"]
             assert not host["PortBindings"], service
+            assert host["ReadonlyRootfs"], service
             assert host["Memory"] > 0, service
             assert host["NanoCpus"] > 0, service
             assert host["PidsLimit"] > 0, service

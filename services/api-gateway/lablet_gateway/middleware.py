@@ -4,6 +4,7 @@ Plain ASGI, so that event streams pass through unbuffered. Proof comes before an
 cannot show a token learns nothing about what would have been wrong with their request.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lablet_common.resources.kinds import Service
 from lablet_common.telemetry.metrics import API_REQUEST
 from lablet_gateway import problems
 from lablet_gateway.faults import problem_response
@@ -62,7 +64,8 @@ def _annotated(headers: Iterable[tuple[bytes, bytes]], request_id: str, policy: 
 
 
 class RequestContext:
-    """Request id (taken over when the caller sends a sound one), headers and metric."""
+    """Request id (taken over when the caller sends a sound one), headers and metric. A call that the server cancels, as it
+    stops and will wait no longer, is answered 503: whoever asks again, with the same idempotency key, reaches another."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -75,18 +78,23 @@ class RequestContext:
         request_id = wanted if _REQUEST_ID.fullmatch(wanted) else uuid4().hex
         scope["lablet.request_id"] = request_id
         began = time.perf_counter()
-        status = 500
+        status, answered = 500, False
 
         async def annotate(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], True
                 policy = _DOCS_POLICY if scope["path"] == _DOCS else _API_POLICY
                 message["headers"] = _annotated(message["headers"], request_id, policy)
             await send(message)
 
         try:
             await self._app(scope, receive, annotate)
+        except asyncio.CancelledError:
+            if answered:
+                raise
+            refused = problems.unavailable(Service.GATEWAY, "this replica of the gateway stops: ask again")
+            await problem_response(refused.problem, Request(scope), refused.headers)(scope, receive, annotate)
         finally:
             API_REQUEST.labels(*_series(scope, status)).observe(time.perf_counter() - began)
 

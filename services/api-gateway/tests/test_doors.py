@@ -6,9 +6,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 
 from lablet_common.bus.messages import DeadLetter
+from lablet_common.telemetry.health import EmbeddedServer
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_gateway.expiry import Expiry
 from lablet_gateway.graveyard import Graveyard
@@ -42,6 +45,38 @@ async def test_a_defect_is_answered_without_its_details(world: Any, monkeypatch:
     answer = await world.client().get("/api/v1/workers")
     assert (answer.status_code, answer.json()["type"]) == (500, "https://lablet.io/problems/internal")
     assert "secret" not in answer.text
+
+
+async def test_a_call_that_a_stop_does_not_wait_for_is_told_to_come_again(world: Any) -> None:
+    """Its server cancels it, and would answer 500, as if something had gone wrong."""
+    began = asyncio.Event()
+
+    async def slow() -> None:
+        began.set()
+        await asyncio.sleep(60)
+
+    world.app.add_api_route("/slow", slow)
+    config = uvicorn.Config(
+        world.app, host="127.0.0.1", port=0, lifespan="off", log_level="warning", ws="none", http="httptools",
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    server = EmbeddedServer(config)
+    serving = asyncio.create_task(server.serve())
+    async with asyncio.timeout(20):
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=15, trust_env=False) as http:
+            asking = asyncio.create_task(http.get("/slow"))
+            await began.wait()
+            server.should_exit = True
+            answer = await asking
+        await serving
+    assert answer.status_code == 503, answer.text
+    assert answer.headers["retry-after"] == "2"
+    assert answer.headers["x-request-id"]
+    assert answer.json()["type"].endswith("/unavailable")
+    assert answer.json()["dependency"] == "api-gateway"
 
 
 async def test_durations_are_counted_by_route_and_status(world: Any) -> None:

@@ -190,7 +190,7 @@ class Flow:
                 if answer.status_code in (200, 201, 202):
                     self.accepted.add(answer.headers["location"])
                     return
-                assert answer.status_code in (500, 502, 503), answer.text
+                assert answer.status_code in (503, 504), answer.text
             await asyncio.sleep(0.2)
 
 
@@ -211,7 +211,7 @@ async def test_killed_one_after_another_nothing_is_lost_or_doubled(
             await mesh.wait_ended(victim, mesh.kill(victim))  # else it would still be called ready
             await mesh.wait_ready(victim, timeout=30)
             keyed = await door.call("GET", "/reservations?limit=1", headers={"authorization": f"Bearer {planted.key}"})
-            assert keyed.status_code in (200, 502, 503), keyed.text
+            assert keyed.status_code in (200, 503), keyed.text
             flow.paused.set()
             await asyncio.sleep(1.5)
     finally:

@@ -1,4 +1,5 @@
-"""The fault runs' clients: what they ask for, again until it is answered, and how they go home."""
+"""The fault runs' clients: what they ask for, again until it is answered, what they keep of the answers, and how they go
+home."""
 
 import asyncio
 import itertools
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from lablet_local.chaos import load as module
-from lablet_local.chaos.load import Load
+from lablet_local.chaos.load import DEEDS, Load
 
 NOW = datetime(2027, 3, 1, 9, tzinfo=UTC)
 
@@ -24,6 +25,9 @@ class Door:
         self.asked: list[tuple[str, str]] = []
         self.keys: list[str] = []
         self.unanswered = unanswered
+        self.turned_away_with = 503
+        self.running: list[str] = []
+        """Instances."""
         self.reservations: dict[str, dict[str, Any]] = {}
         self._names = itertools.count(1)
 
@@ -32,12 +36,14 @@ class Door:
         if request.method == "GET":
             if path == "/clock":
                 return httpx.Response(200, json={"now": NOW.isoformat()})
+            if path == "/instances":
+                return httpx.Response(200, json={"items": [{"metadata": {"id": name}} for name in self.running]})
             found = self.reservations.get(path.rpartition("/")[2])
             return httpx.Response(200, json=found) if found else httpx.Response(404)
         self.keys.append(request.headers["idempotency-key"])
         if self.unanswered:
             self.unanswered -= 1
-            return httpx.Response(503)
+            return httpx.Response(self.turned_away_with, json={"detail": "it went wrong"})
         self.asked.append((request.method, path))
         name = f"new-{next(self._names)}"
         return httpx.Response(201, json={"kind": "Series", "metadata": {"id": name}})
@@ -77,6 +83,66 @@ async def test_what_is_not_answered_is_asked_again_with_the_same_key(
     assert len(door.keys) == 4
     assert len(set(door.keys)) == 1
     assert [(one.what, one.status, one.tries) for one in load.seen.asked] == [("publish", 201, 4)]
+
+
+@pytest.mark.parametrize("status", [500, 501, 502, 503, 504])
+async def test_a_gateway_that_fails_by_itself_is_asked_again_and_seen(
+    door: Door, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.001)
+    door.unanswered, door.turned_away_with = 2, status
+    load = clients()
+    asking = asyncio.create_task(load.publish_first())
+    await asyncio.wait({asking}, timeout=5)
+    load.seen.note("GET /pools", httpx.Response(404))
+    if status == 501:
+        assert [one.status for one in load.seen.asked] == [501], "nothing that trying again would change"
+        assert load.seen.by_class == {"501": 1, "4xx": 1}
+        return
+    assert load.seen.by_class == {str(status): 2, "2xx": 1, "4xx": 1}
+    said = f'POST /definitions?name=chaos: {status} {{"detail":"it went wrong"}}'
+    assert load.seen.server_errors == ([said] * 2 if status in (500, 502) else [])
+
+
+async def test_how_long_nothing_was_accepted_is_measured_beside_how_long_nothing_was_read(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    load = clients()
+    load._accepted_at = now
+    now = 102.0
+    await load._publish(random.Random(1))
+    now = 107.5
+    await load._ask("cancel", "DELETE", "/reservations/rsv-1")  # no POST
+    now = 108.0
+    await load._publish(random.Random(2))
+    load.stop()
+    now = 120.0
+    await load._publish(random.Random(3))  # when all is over
+    assert load.seen.longest_unwritable == 6.0
+    now = 131.0
+    await load._watch_availability()
+    assert load.seen.longest_unwritable == 23.0, "to the end, where nothing was accepted any more"
+
+
+async def test_what_was_never_accepted_is_asked_for_when_the_faults_are_over(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_AGAIN_SECONDS", 0.001)
+    monkeypatch.setattr(module, "_MAKE_UP_SECONDS", 0.1)
+    load = clients()
+    door.booked("new-1", 20)
+    door.reservations["new-1"]["metadata"]["resourceVersion"] = "7"
+    await load.publish_first()
+    load._booked.append("new-1")
+    await load.make_up()
+    missing = [names for names in DEEDS if not load.seen.shows(names)]
+    assert missing == [("collect",)], "there was no lab"
+    door.running.append("ins-1")
+    before = len(load.seen.asked)
+    await load.make_up()
+    assert [one.what for one in load.seen.asked[before:]] == ["collect"], "once, and nothing else anew"
 
 
 @pytest.mark.parametrize("enough", [True, False])

@@ -11,7 +11,7 @@ from lablet_local.chaos import command
 from lablet_local.chaos.command import ChaosOptions, run_chaos, run_sum, summary
 from lablet_local.chaos.load import Asked, Seen
 from lablet_local.chaos.record import BadRecord, Record, append, read, record_of, summed
-from lablet_local.chaos.verdict import Result, Verdict
+from lablet_local.chaos.verdict import Result, Verdict, never_shown
 from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.supervisor import NotReady
 
@@ -31,6 +31,36 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     assert list(read(file)) == written
     assert [one.result for one in written] == [Result.OK, Result.FAILED, Result.OK]
     assert written[1].broken == ["etcd: every request was answered in the end: k after 7 tries"]
+
+
+def test_what_was_missed_and_said_is_kept_and_lines_from_before_are_read(tmp_path: Path) -> None:
+    seen = Seen([Asked("reserve", "k", 201)], answers=Counter({201: 3, 503: 2, 500: 1}), longest_unwritable=3.14)
+    check = Check("etcd", "all is well", 1)
+    verdict = Verdict(1, (check,), Counter({"kill": 3}), seen, 9.0, missed=Counter({"machine": 2}))
+    kept = record_of(verdict, members=1, seconds=20, took=60)
+    assert (kept.missed, kept.statuses) == ({"machine": 2}, {"2xx": 3, "500": 1, "503": 2})
+    assert kept.longest_unwritable == 3.1
+    assert "3 kill; 2 more were planned and did not come about" in summed([kept])
+    file = tmp_path / "runs.jsonl"
+    file.write_text(kept.model_dump_json(exclude={"missed", "statuses", "longest_unwritable"}) + "\n")
+    (before,) = read(file)
+    assert (before.missed, before.statuses, before.longest_unwritable) == ({}, {}, None)
+
+
+def test_what_several_seeds_never_showed_is_named() -> None:
+    def seed(number: int, done: dict[str, int], missed: dict[str, int], **asked: int) -> Verdict:
+        seen = Seen([Asked(what, "k", status) for what, status in asked.items()])
+        return Verdict(number, (), Counter(done), seen, 9.0, missed=Counter(missed))
+
+    one = seed(1, {"kill": 3}, {"machine": 1, "purge": 1}, reserve=201, extend=409)
+    other = seed(2, {"purge": 1}, {"machine": 2}, cancel=200, collect=0)
+    deeds = (("reserve",), ("extend", "change-series"), ("cancel",), ("collect",))
+    assert (one.planned, other.planned) == (5, 3)
+    assert never_shown([one, other], deeds) == [
+        "no machine came about", "no extend or change-series was accepted", "no collect was accepted",
+    ]  # fmt: skip
+    assert never_shown([one, other, seed(3, {"machine": 1}, {}, collect=202, **{"change-series": 200})], deeds) == []
+    assert never_shown([], deeds[:1]) == ["no reserve was accepted"]
 
 
 def test_a_line_that_was_cut_short_is_passed_over_and_the_next_one_stands_by_itself(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import httpx
 import pytest
 
 from lablet_local.chaos import command
@@ -42,7 +43,8 @@ def placed(name: str, phase: str, worker: str = "w-1", port: int = 2000, **spec:
 
 def instance(name: str, phase: str, *history: dict[str, str], definition: str = "lab@1.0.0") -> dict[str, Any]:
     spec = {"reservation": name.replace("ins", "rsv"), "definition": definition, "pool": "default", "worker": "w-1"}
-    found = resource(name, phase, spec, attempt=1)
+    attempts = [{"worker": "w-1", "beganAt": SLOT["start"]}]
+    found = resource(name, phase, spec, attempt=1, attempts=attempts)
     found["status"]["history"] = list(history)
     return found
 
@@ -73,6 +75,7 @@ class Run:
     history: list[tuple[str, Any, str]] = field(default_factory=list)
     """Key, value and who wrote it."""
     asked: list[Asked] = field(default_factory=list)
+    answers: list[httpx.Response] = field(default_factory=lambda: [httpx.Response(201), httpx.Response(503)])
     machines: list[dict[str, Any]] = field(default_factory=lambda: [machine()])
     jobs: list[Ran] = field(default_factory=lambda: [Ran("job-1", "local-1", 7, 1, 2)])
     spoil_events: Callable[[list[Told]], list[Told]] = list
@@ -131,6 +134,8 @@ class Run:
     def verdict(self) -> Verdict:
         commits = self.spoil_commits(self.commits())
         seen = Seen(self.asked)
+        for answer in self.answers:
+            seen.note("POST /reservations", answer)
         found = judge(self.evidence(), seen, forgotten=self.forgotten, jobs=self.jobs, commits=commits)
         return Verdict(5, tuple(found), Counter({"kill": 3}), seen, 9.0)
 
@@ -173,6 +178,13 @@ def ended_at(hour: int, came_from: str = "Exported") -> dict[str, str]:
 
 def never_answered(run: Run) -> None:
     run.asked.append(Asked("cancel", "k-9", tries=7))
+
+
+def fails_by_itself(status: int) -> Callable[[Run], None]:
+    def spoil(run: Run) -> None:
+        run.answers.append(httpx.Response(status, text="something went wrong here"))
+
+    return spoil
 
 
 def never_decided(run: Run) -> None:
@@ -339,6 +351,7 @@ def of_another(run: Run) -> None:
 
 HARM: list[tuple[Callable[[Run], None], str, Harm]] = [
     (never_answered, "every request was answered in the end", Harm.UNSETTLED),
+    *((fails_by_itself(status), "no answer was a server's error", Harm.UNSETTLED) for status in (500, 501, 502)),
     (never_decided, "every accepted request has exactly one outcome", Harm.LOST),
     (decided_twice, "every accepted request has exactly one outcome", Harm.LOST),
     (still_waits, "every accepted request has exactly one outcome", Harm.LOST),
@@ -453,8 +466,9 @@ def test_a_seed_that_held_is_shown_with_its_faults_answers_and_outages(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     verdict = went_well().verdict()
-    seen = replace(verdict.seen, longest_unavailable=2.34)
-    lived = replace(verdict, seen=seen, faults=Counter({"kill": 3, "cut": 1}), outcomes=Counter({"Completed": 2}))
+    seen = replace(verdict.seen, longest_unavailable=2.34, longest_unwritable=4.56)
+    faults, missed = Counter({"kill": 3, "cut": 1}), Counter({"machine": 2})
+    lived = replace(verdict, seen=seen, faults=faults, outcomes=Counter({"Completed": 2}), missed=missed)
 
     async def run_seed(*_: object, **__: object) -> Verdict:
         return lived
@@ -464,10 +478,11 @@ def test_a_seed_that_held_is_shown_with_its_faults_answers_and_outages(
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("seed 5: ok in ")
     assert told[1:] == [
-        "  faults: 1 cut, 3 kill",
+        "  faults: 1 cut, 3 kill; missed: 2 machine",
         "  answers: 1 drain 200, 1 reserve 201, 1 run 201, 1 series 201",
+        "  every answer by its status: 1 2xx, 1 503",
         "  reservations: 2 Completed",
-        "  longest unavailable 2.3 s, at rest after 9.0 s",
+        "  longest unavailable 2.3 s, unwritable 4.6 s, at rest after 9.0 s",
         "chaos: ok seeds=1 faults=4 requests=4 lost=0 doubled=0 overcommitted=0 longest_unavailable_seconds=2.3",
     ]
 

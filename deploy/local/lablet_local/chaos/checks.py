@@ -56,6 +56,7 @@ def judge(
     every = not (forgotten.compacted or forgotten.gap)
     return [
         answered(seen),
+        no_server_error(seen),
         one_outcome(evidence),
         every_kind_decided(evidence, seen),
         kept(evidence, seen),
@@ -76,6 +77,12 @@ def answered(seen: Seen) -> Check:
     """A patient client got an answer to everything."""
     broken = [f"{one.what} {one.key} after {one.tries} tries" for one in seen.asked if not one.status]
     return Check("clients", "every request was answered in the end", len(seen.asked), tuple(broken), Harm.UNSETTLED)
+
+
+def no_server_error(seen: Seen) -> Check:
+    """Whoever needs somebody that is away says so; no gateway failed by itself, also not in a try that was made again."""
+    claim, looked_at = "no answer was a server's error", seen.answers.total()
+    return Check("clients", claim, looked_at, tuple(seen.server_errors), Harm.UNSETTLED)
 
 
 def one_outcome(evidence: Evidence) -> Check:

@@ -123,11 +123,13 @@ def _one(seed: int, options: ChaosOptions, lab_file: bytes, console: Console) ->
 def show(verdict: Verdict, console: Console, seconds: float) -> None:
     """One seed in a few lines; every check that broke, or had nothing to compare."""
     console.print(f"seed {verdict.seed}: {verdict.result} in {seconds:.0f} s", markup=False)
-    console.print(f"  faults: {_counted(verdict.faults)}", markup=False)
+    console.print(f"  faults: {_counted(verdict.faults)}; missed: {_counted(verdict.missed)}", markup=False)
     console.print(f"  answers: {_counted(verdict.seen.outcomes)}", markup=False)
+    console.print(f"  every answer by its status: {_counted(verdict.seen.by_class)}", markup=False)
     console.print(f"  reservations: {_counted(verdict.outcomes)}", markup=False)
     console.print(
-        f"  longest unavailable {verdict.seen.longest_unavailable:.1f} s, at rest after {verdict.converged_seconds:.1f} s",
+        f"  longest unavailable {verdict.seen.longest_unavailable:.1f} s, unwritable "
+        f"{verdict.seen.longest_unwritable:.1f} s, at rest after {verdict.converged_seconds:.1f} s",
         markup=False,
     )
     if verdict.reduced:

@@ -31,15 +31,15 @@ _LATE_SECONDS = 0.15
 _CATCH_UP_SECONDS = 3.0
 _ROOM_SECONDS = 0.2
 _MACHINE_SECONDS = 8.0
-"""For so long a machine that is to be cut off is waited for."""
+"""For so long a machine that is to be killed, paused or cut off is waited for."""
 _SHORT_SECONDS = 15.0
 _SETTLED_SECONDS = 4.0
 """After which a machine that is on has labs: its controller is up after half a second, and labs need no more."""
 
 
 class Injector:
-    """Counts what it has done by name; `missed` are faults whose target was down at that moment. Nothing is compacted before
-    `chronicle` has it."""
+    """Counts what it has done by name, and in `missed` the faults that found nothing to break, as their target was down at
+    that moment, or did not come about. Nothing is compacted before `chronicle` has it."""
 
     def __init__(self, mesh: LocalMesh, network: Network, chronicle: Chronicle, seed: int) -> None:
         self._mesh = mesh
@@ -54,7 +54,7 @@ class Injector:
         self.done: Counter[str] = Counter()
         self.hit: Counter[str] = Counter()
         """By target."""
-        self.missed = 0
+        self.missed: Counter[str] = Counter()
         self.compacted = False
         self.purged_at = 0
         """etcd's revision when the stream of events was emptied last: what was committed later must stand in it."""
@@ -77,7 +77,7 @@ class Injector:
         try:
             await self._carry_out(fault)
         except (NotReady, httpx.HTTPError, NatsError, TimeoutError, OSError) as error:
-            self.missed += 1
+            self.missed[fault.name] += 1
             _log.info("a fault found nothing to break", extra={"fault": str(fault), "cause": str(error)})
         else:
             self.done[fault.name] += 1
@@ -181,24 +181,28 @@ class Injector:
         given up, one that has been on for a while, so that labs run on it. One is waited for."""
         if not fault.target.endswith(f"→{A_MACHINE}"):
             return None
-        lasts = fault.seconds > _SHORT_SECONDS
-        states = ("running",) if lasts else ("pending", "running")
-        waiting_until = asyncio.get_running_loop().time() + _MACHINE_SECONDS
-        while True:
-            try:
-                found = await self._machines_in(*states)
-                return str(self._beside.choice(list(_settled(found)) if lasts else found)["host"])
-            except (NotReady, IndexError):
-                if asyncio.get_running_loop().time() >= waiting_until:
-                    raise NotReady("no machine is on, or for long enough") from None
-                await asyncio.sleep(_ROOM_SECONDS)
+        if fault.seconds > _SHORT_SECONDS:
+            return str((await self._a_machine_of(self._beside, settled=True))["host"])
+        return str((await self._a_machine_of(self._beside, "pending"))["host"])
 
     async def _kill_a_machine(self) -> None:
         machine = await self._a_machine()
         await self._mesh.kill_machine(str(machine["id"]))
 
     async def _a_machine(self) -> dict[str, Any]:
-        return self._rng.choice(await self._machines_in("running"))
+        return await self._a_machine_of(self._rng)
+
+    async def _a_machine_of(self, rng: random.Random, *also: str, settled: bool = False) -> dict[str, Any]:
+        """Any that runs, or is `also` so. One is waited for: early in a run none may be on yet."""
+        waiting_until = asyncio.get_running_loop().time() + _MACHINE_SECONDS
+        while True:
+            try:
+                found = await self._machines_in(*also, "running")
+                return rng.choice(list(_settled(found)) if settled else found)
+            except (NotReady, IndexError, httpx.HTTPError):
+                if asyncio.get_running_loop().time() >= waiting_until:
+                    raise NotReady("no machine is on, or for long enough") from None
+                await asyncio.sleep(_ROOM_SECONDS)
 
     async def _machines_in(self, *states: str) -> list[dict[str, Any]]:
         found = [one for one in await self._mesh.machines() if one["state"] in states and one["pid"] is not None]

@@ -18,10 +18,21 @@ import httpx
 
 _AGAIN_SECONDS = 0.15
 _UNANSWERED = (429, 500, 502, 503, 504)
+"""After which the same is asked again; those that are a server's own error are kept."""
+_SAID = 200
+"""Characters of such an answer."""
+_AWAY = (503, 504)
+"""Whom the gateway needs is not there just now."""
 _WORKERS = 4
 """Clients at once."""
 _SOON_MINUTES = 10
 _ENOUGH_RAN = 4
+_MAKE_UP_SECONDS = 20.0
+"""For one deed: after so long some lab runs, if any ever does."""
+DEEDS = (("reserve",), ("extend", "change-series"), ("cancel",), ("series",), ("drain",), ("publish",), ("collect",))
+"""What clients ask for; of several names one is enough to have shown it."""
+JOBS = (*DEEDS, ("run",))
+"""With agents."""
 
 
 @dataclass(slots=True)
@@ -48,10 +59,36 @@ class Seen:
     asked: list[Asked] = field(default_factory=list)
     longest_unavailable: float = 0.0
     """Real seconds without one read that was answered, at any gateway itself."""
+    longest_unwritable: float = 0.0
+    """Real seconds without one POST that was accepted, while clients asked for things."""
+    answers: Counter[int] = field(default_factory=Counter)
+    """Every answer that anybody got, to reads and to each try, by its status."""
+    server_errors: list[str] = field(default_factory=list)
+    """Answers by which a gateway says that it failed itself, in words."""
+
+    def note(self, asked: str, answer: httpx.Response) -> None:
+        """One answer. A gateway without etcd, NATS or the object store says 503; whatever else of 500 and above it says is
+        a defect."""
+        status = answer.status_code
+        self.answers[status] += 1
+        if status >= httpx.codes.INTERNAL_SERVER_ERROR and status not in _AWAY:
+            self.server_errors.append(f"{asked}: {status} {' '.join(answer.text.split())[:_SAID]}")
+
+    @property
+    def by_class(self) -> Counter[str]:
+        """Answers by class of their status; from 500 on each by itself."""
+        found: Counter[str] = Counter()
+        for status, count in self.answers.items():
+            found[str(status) if status >= httpx.codes.INTERNAL_SERVER_ERROR else f"{status // 100}xx"] += count
+        return found
 
     @property
     def accepted(self) -> list[Asked]:
         return [one for one in self.asked if 200 <= one.status < 300]
+
+    def shows(self, names: Sequence[str]) -> bool:
+        """Whether a deed of one of these names was accepted."""
+        return any(one.what in names for one in self.accepted)
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -91,9 +128,12 @@ class Load:
         self._stopping = asyncio.Event()
         self._booked: list[str] = []
         self._terms: list[str] = []
+        self._accepted_at: float | None = None
+        """When a POST was accepted last, or the load began; monotonic."""
         self.seen = Seen()
 
     async def run(self) -> None:
+        self._accepted_at = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             for number in range(_WORKERS):
                 tasks.create_task(self._client(random.Random(self._seed * 31 + number)))
@@ -105,6 +145,20 @@ class Load:
 
     def stop(self) -> None:
         self._stopping.set()
+
+    async def make_up(self) -> None:
+        """Faults are over: of each deed that was never accepted, because nothing was there for it to be done to, or nobody
+        drew it, one is asked for now, so that the run says something of all."""
+        rng = random.Random(f"made up {self._seed}")
+        deeds: dict[str, Callable[[random.Random], Any]] = {
+            "reserve": self._reserve, "extend": self._extend, "cancel": self._cancel, "series": self._book_series,
+            "drain": self._drain, "publish": self._publish, "collect": self._collect, "run": self._run_job,
+        }  # fmt: skip
+        for names in DEEDS if self._job is None else JOBS:
+            deadline = time.monotonic() + _MAKE_UP_SECONDS
+            while not self.seen.shows(names) and time.monotonic() < deadline:
+                await deeds[names[0]](rng)
+                await asyncio.sleep(_AGAIN_SECONDS)
 
     async def wind_up(self) -> None:
         """Faults are over: terms go no further than what has begun of them, and where enough labs have run to be judged,
@@ -267,6 +321,8 @@ class Load:
                 await asyncio.sleep(_AGAIN_SECONDS)
                 continue
             asked.status = answer.status_code
+            if method == "POST" and answer.is_success and not self._stopping.is_set():
+                self._was_writable()
             document = answer.json() if answer.content else {}
             if document.get("kind") == "Request":
                 asked.request = answer.headers.get("location", "")
@@ -282,7 +338,9 @@ class Load:
         base = self._gateways[next(self._turn) % len(self._gateways)]
         async with _http(base) as http:
             given = {"content": body} if isinstance(body, bytes) else {"json": body} if body is not None else {}
-            return await http.request(method, f"/api/v1{path}", headers=self._headers | (headers or {}), **given)
+            answer = await http.request(method, f"/api/v1{path}", headers=self._headers | (headers or {}), **given)
+        self.seen.note(f"{method} {path}", answer)
+        return answer
 
     async def _watch_availability(self) -> None:
         """How long nobody could read anything, at any gateway."""
@@ -294,13 +352,23 @@ class Load:
                 last = time.monotonic()
             await asyncio.sleep(0.1)
         self.seen.longest_unavailable = max(self.seen.longest_unavailable, time.monotonic() - last)
+        self._was_writable()
+
+    def _was_writable(self) -> None:
+        """Until now, or never again."""
+        now = time.monotonic()
+        if self._accepted_at is not None:
+            self.seen.longest_unwritable = max(self.seen.longest_unwritable, now - self._accepted_at)
+            self._accepted_at = now
 
     async def _readable(self, base: str) -> bool:
         try:
             async with _http(base) as http:
-                return (await http.get("/api/v1/pools", headers=self._headers)).status_code == httpx.codes.OK
+                answer = await http.get("/api/v1/pools", headers=self._headers)
         except httpx.HTTPError:
             return False
+        self.seen.note("GET /pools", answer)
+        return answer.status_code == httpx.codes.OK
 
 
 @asynccontextmanager

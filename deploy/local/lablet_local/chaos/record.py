@@ -45,7 +45,11 @@ class Record(BaseModel):
     took: float
     """From the mesh's start to its end."""
     faults: dict[str, int]
+    missed: dict[str, int] = {}
+    """Faults that were planned and did not come about; none in lines from before they were counted."""
     answers: dict[str, int]
+    statuses: dict[str, int] = {}
+    """Every answer, to reads and each try, by class of its status, from 500 on by the status itself; none in early lines."""
     reservations: dict[str, int]
     requests: int
     lost: int
@@ -54,6 +58,8 @@ class Record(BaseModel):
     unsettled: int = 0
     """Not answered, not at its end in time, or a mesh that did not come back."""
     longest_unavailable: float
+    longest_unwritable: float | None = None
+    """Without a POST that was accepted; None in earlier lines."""
     at_rest_after: float
     broken: list[str]
     """Every claim that did not hold, with its cases."""
@@ -104,7 +110,9 @@ def record_of(verdict: Verdict, *, members: int, agents: int = 0, seconds: float
         seconds=seconds,
         took=round(took, 1),
         faults=dict(sorted(verdict.faults.items())),
+        missed=dict(sorted(verdict.missed.items())),
         answers=dict(sorted(verdict.seen.outcomes.items())),
+        statuses=dict(sorted(verdict.seen.by_class.items())),
         reservations=dict(sorted(verdict.outcomes.items())),
         requests=len(verdict.seen.asked),
         lost=broken(Harm.LOST),
@@ -112,6 +120,7 @@ def record_of(verdict: Verdict, *, members: int, agents: int = 0, seconds: float
         overcommitted=broken(Harm.OVERCOMMITTED),
         unsettled=broken(Harm.UNSETTLED),
         longest_unavailable=round(verdict.seen.longest_unavailable, 1),
+        longest_unwritable=round(verdict.seen.longest_unwritable, 1),
         at_rest_after=round(verdict.converged_seconds, 1),
         broken=verdict.broken,
         uncompared=verdict.uncompared,
@@ -172,6 +181,11 @@ def summed(records: Iterable[Record]) -> str:
     for record in together:
         faults.update(record.faults)
     told = ", ".join(f"{count:,} {kind}" for kind, count in faults.most_common()) or "none"
+    missed: Counter[str] = Counter()
+    for record in together:
+        missed.update(record.missed)
+    if missed:
+        told += f"; {missed.total():,} more were planned and did not come about"
     rows += ["", f"Faults: {told}. Together {sum(record.took for record in together) / 3600:.1f} hours."]
     rows += [
         f"Seed {record.seed} ({record.mesh}) failed: {'; '.join(record.broken)}"

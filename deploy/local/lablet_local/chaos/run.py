@@ -165,6 +165,7 @@ async def _live(
         load.stop()
         ended = time.monotonic()
         await asking
+        await load.make_up()
         await load.wind_up()
         await mesh.wait_ready(timeout=CONVERGE_SECONDS)
         converged = await _until_at_rest(mesh, ended)
@@ -173,7 +174,7 @@ async def _live(
         jobs = ledger.read() if ledger else ()
         commits = tuple(commits_in(_accounts(mesh.folder.root)))
     except Exception as error:  # noqa: BLE001 - the seed is named with it, and the next one is run
-        return failed(seed, error, injector.done, load.seen)
+        return failed(seed, error, injector.done, load.seen, injector.missed)
     finally:
         if ledger is not None:
             ledger.remove()
@@ -196,7 +197,9 @@ async def _live(
         chronicle.gap
     )
     told = "; ".join(reduced)
-    return Verdict(seed, tuple(checks), injector.done, load.seen, converged, told, phases, injector.hit)
+    return Verdict(
+        seed, tuple(checks), injector.done, load.seen, converged, told, phases, injector.hit, injector.missed
+    )
 
 
 def kept_by_all(replicas: Mapping[str, int], servers: int) -> Check:

@@ -55,6 +55,13 @@ class Verdict:
 
     hit: Counter[str] = field(default_factory=Counter)
     """Faults by what they were of: a process, a pair, or nothing where the kind says it."""
+    missed: Counter[str] = field(default_factory=Counter)
+    """Faults that were planned and did not come about."""
+
+    @property
+    def planned(self) -> int:
+        """Faults, whatever became of them."""
+        return self.faults.total() + self.missed.total()
 
     @property
     def broken(self) -> list[str]:
@@ -78,8 +85,27 @@ class Verdict:
         return self.result is Result.OK
 
 
-def failed(seed: int, error: BaseException, faults: Counter[str] | None = None, seen: Seen | None = None) -> Verdict:
+def never_shown(verdicts: Sequence[Verdict], deeds: Sequence[Sequence[str]]) -> list[str]:
+    """What several seeds together say nothing about: kinds of faults that were planned and never came about, and deeds of
+    which none was accepted."""
+    done = {kind for verdict in verdicts for kind in verdict.faults}
+    planned = {kind for verdict in verdicts for kind in verdict.missed}
+    missing = [f"no {kind} came about" for kind in sorted(planned - done)]
+    return missing + [
+        f"no {' or '.join(names)} was accepted"
+        for names in deeds
+        if not any(verdict.seen.shows(names) for verdict in verdicts)
+    ]
+
+
+def failed(
+    seed: int,
+    error: BaseException,
+    faults: Counter[str] | None = None,
+    seen: Seen | None = None,
+    missed: Counter[str] | None = None,
+) -> Verdict:
     """The verdict on a seed whose mesh did not come back, or could not be looked at: nothing of it is proven."""
     said = " ".join(f"{type(error).__name__}: {error}".split())
     check = Check("mesh", "it came back and could be judged", 1, (said,), Harm.UNSETTLED)
-    return Verdict(seed, (check,), faults or Counter(), seen or Seen(), 0.0)
+    return Verdict(seed, (check,), faults or Counter(), seen or Seen(), 0.0, missed=missed or Counter())

@@ -200,8 +200,16 @@ def test_a_lost_and_a_doubled_reservation_are_seen() -> None:
     assert "never made" in checks.kept(Evidence(history=()), seen).detail
     twice = history(made, ("/reservations/rsv-1", None), made)
     assert "made 2 times" in checks.kept(Evidence(history=twice), seen).detail
-    refused = Evidence(present={"/requests/t/a": request("Refused")})
-    assert checks.kept(refused, Seen([Asked("reserve", "k", 202, resource="rsv-1")])).ok
+    asked = Seen([Asked("reserve", "k", 202, resource="rsv-1")])
+    refused = request("Refused")
+    refused["spec"]["type"] = "io.lablet.reservation.requested.v1"
+    assert checks.kept(Evidence(present={"/requests/t/a": refused}), asked).ok
+    change = Evidence(present={"/requests/t/a": request("Refused")})
+    assert "never made" in checks.kept(change, asked).detail, "that a change was refused excuses nothing"
+    rejected = history(("/requests/t/a", refused), ("/reservations/rsv-1", {"status": {"phase": "Rejected"}}))
+    assert checks.kept(Evidence(history=rejected), asked).ok, "it stands there as refused"
+    held = history(("/requests/t/a", refused), made)
+    assert "was refused and given seats" in checks.kept(Evidence(history=held), asked).detail
 
 
 def test_what_was_never_answered_and_what_is_still_under_way_are_seen() -> None:

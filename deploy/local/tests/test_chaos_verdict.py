@@ -221,6 +221,11 @@ def never_made(run: Run) -> None:
     run.ask("reserve", "rsv-7")
 
 
+def refused_and_held(run: Run) -> None:
+    run.ask("reserve", "rsv-1", status=202, phase="Refused")
+    run.history[-1][1]["spec"]["type"] = "io.lablet.reservation.requested.v1"
+
+
 def gone(run: Run) -> None:
     run.put("/reservations/rsv-2", None)
 
@@ -277,6 +282,22 @@ def more_licences_held(run: Run) -> None:
 
 def lab_twice(run: Run) -> None:
     run.machines.append(machine("w-9", "m-2"))
+
+
+def started_again(run: Run) -> None:
+    """After it was stopped, on the same machine, in the same attempt."""
+    facts = run.machines[0]["facts"]
+    lab = {"lab": "l", "title": "ins-1"}
+    facts += [{"fact": "lab.started", "at": 8.2, **lab}, {"fact": "lab.stopped", "at": 8.4, **lab}]
+
+
+def started_elsewhere(run: Run) -> None:
+    """After it had ended."""
+    run.machines.append(machine("w-9", "m-2", begin=40))
+
+
+def started_for_nobody(run: Run) -> None:
+    run.machines.append(machine("w-9", "m-2", begin=40, title="ins-of-nobody"))
 
 
 def lab_left(run: Run) -> None:
@@ -386,6 +407,7 @@ HARM: list[tuple[Callable[[Run], None], str, Harm]] = [
         Harm.LOST,
     ),
     (never_made, "every accepted reservation was made exactly once, and is there or in the archive", Harm.LOST),
+    (refused_and_held, "every accepted reservation was made exactly once, and is there or in the archive", Harm.LOST),
     (gone, "every accepted reservation was made exactly once, and is there or in the archive", Harm.LOST),
     (made_twice, "every accepted reservation was made exactly once, and is there or in the archive", Harm.LOST),
     (series_lost, "every date of a series has exactly one reservation", Harm.LOST),
@@ -405,6 +427,10 @@ HARM: list[tuple[Callable[[Run], None], str, Harm]] = [
     ),
     (more_licences_held, "no more machines held a licence at a time than their pool has", Harm.OVERCOMMITTED),
     (lab_twice, "no lab ran in two places at a time", Harm.DOUBLED),
+    *(
+        (plant, "no lab was started more often than its attempts and losses ask for", Harm.DOUBLED)
+        for plant in (started_again, started_elsewhere, started_for_nobody)
+    ),
     (lab_left, "nothing was left over: no lab, no running machine", Harm.DOUBLED),
     (machine_left, "nothing was left over: no lab, no running machine", Harm.DOUBLED),
     (beyond_its_licence, "no machine ran more nodes than its licence, or opened a port twice", Harm.OVERCOMMITTED),

@@ -15,8 +15,9 @@ from lablet_local.chaos.machines import one_machine_a_worker
 from lablet_local.chaos.outcomes import every_kind_decided
 from lablet_local.chaos.owners import Commit, accounts_kept, no_stale_owner
 from lablet_local.chaos.seats import none_given_up
+from lablet_local.chaos.starts import never_started_again
 from lablet_local.chaos.terms import kept_series
-from lablet_local.demo.books import FINAL, Json, below, is_agent, phase
+from lablet_local.demo.books import FINAL, HOLDING, below, is_agent, phase
 from lablet_local.demo.checks import ground, stream
 from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.checks.store import never_double_booked
@@ -28,6 +29,8 @@ _ENDS: Mapping[str, tuple[str, ...]] = {
     "/workers/": ("Offline",),
 }
 _DECIDED = ("Decided", "Refused")
+_RESERVE = "io.lablet.reservation.requested.v1"
+"""By which somebody asks for a reservation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,7 @@ def judge(
         *([] if forgotten.gap else [no_stale_owner(evidence, written), accounts_kept(evidence, written)]),
         never_double_booked(evidence),
         *ground.never_doubled(evidence, found),
+        *([] if forgotten.gap else [never_started_again(evidence, found)]),
         one_machine_a_worker(evidence),
         *licences.checks(evidence),
         *stream.checks(evidence, since=forgotten.purged_at, every=every, whole=not forgotten.gap),
@@ -102,14 +106,17 @@ def one_outcome(evidence: Evidence) -> Check:
 
 
 def kept(evidence: Evidence, seen: Seen) -> Check:
-    """What clients were told was made was made, once, and is still there or in the archive."""
+    """What clients were told was made was made, once, and is still there or in the archive; what was refused held no seat."""
     made: Counter[str] = Counter()
     there: set[str] = set()
-    refused = {_subject(one) for one in below(evidence, "/requests/").values() if phase(one) == "Refused"}
+    held: set[str] = set()
+    refused = _refused(evidence)
     for change in evidence.history:
         if not change.key.startswith("/reservations/"):
             continue
         name = change.key.removeprefix("/reservations/")
+        if isinstance(change.value, dict) and phase(change.value) in HOLDING:
+            held.add(name)
         if change.value is None:
             there.discard(name)
         elif name not in there:
@@ -118,13 +125,21 @@ def kept(evidence: Evidence, seen: Seen) -> Check:
     wanted = [one.resource for one in seen.accepted if one.what in ("reserve", "run") and one.resource]
     broken = [f"{name} was accepted and never made" for name in wanted if not made[name] and name not in refused]
     broken += [f"{name} was made {count} times" for name, count in made.items() if count > 1]
+    broken += [f"{name} was refused and given seats all the same" for name in sorted(refused & held)]
     broken += [f"{name} was made and is gone" for name in sorted(made.keys() - there - set(evidence.archived))]
     claim = "every accepted reservation was made exactly once, and is there or in the archive"
     return Check("clients", claim, len(wanted), tuple(broken), Harm.LOST)
 
 
-def _subject(request: Json) -> str:
-    return str(request["spec"]["subject"]).partition("/")[2]
+def _refused(evidence: Evidence) -> set[str]:
+    """Reservations that somebody asked for and that were refused; that a change of one was refused says nothing of it."""
+    told = [*((change.key, change.value) for change in evidence.history), *evidence.present.items()]
+    found = {key: one for key, one in told if key.startswith("/requests/") and isinstance(one, dict)}
+    return {
+        str(one["spec"]["subject"]).partition("/")[2]
+        for one in found.values()
+        if phase(one) == "Refused" and one["spec"].get("type") == _RESERVE
+    }
 
 
 def at_rest(evidence: Evidence) -> Check:

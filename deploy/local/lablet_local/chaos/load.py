@@ -50,6 +50,8 @@ class Asked:
     tries: int = 0
     route: str = ""
     """`METHOD /path`, to which the key belongs."""
+    event: str = ""
+    """Id of the request's event, where whoever asked has made it."""
 
 
 @dataclass(slots=True)

@@ -40,10 +40,10 @@ def every_kind_decided(evidence: Evidence, seen: Seen) -> Check:
         outcome = (phase(request), request["status"].get("resource"))
         if phase(request) in _FINAL and (not one.outcomes or one.outcomes[-1] != outcome):
             one.outcomes.append(outcome)
-    wanted = [one for one in seen.asked if one.route and one.status]
+    wanted = [one for one in seen.asked if (one.route or one.event) and one.status]
     broken = []
     for asked in wanted:
-        ids = {event_id(tenant, principal, asked) for tenant, principal in askers}
+        ids = {asked.event} if asked.event else {event_id(tenant, principal, asked) for tenant, principal in askers}
         found = [stored[one] for one in ids & stored.keys()]
         if said := _against(asked, found):
             broken.append(f"{asked.what} {asked.key}, answered with {asked.status}, {said}")

@@ -320,7 +320,7 @@ class Story:
     async def _ask(self, what: str, key: UUID, intent: str, target: str, body: dict[str, Any]) -> None:
         """Until it is accepted; the same key each time."""
         known = INTENTS[intent]
-        asked = Asked(what, str(key), resource=target)
+        asked = Asked(what, str(key), resource=target, event=str(key))
         self.seen.asked.append(asked)
         request = build_request(
             known, target, known.body.model_validate(body), key=key, tenant="default", principal="teacher",

@@ -159,11 +159,13 @@ class Cloud(MemoryProvider):
         asyncio.get_running_loop().call_later(seconds, happen)
 
     def witness(self) -> tuple[dict[str, Any], ...]:
-        """The machines' own logs, as `ground` reads them."""
-        return tuple(
-            {"id": name, "name": info.name, "state": str(info.state), "facts": self.runtimes[name].facts}
-            for name, info in self.machines.items()
-        )
+        """The machines' own logs, as `ground` reads them, and the titles of the labs that are on their disks."""
+        return tuple(self._told(name, info) for name, info in self.machines.items())
+
+    def _told(self, name: str, info: MachineInfo) -> dict[str, Any]:
+        runtime = self.runtimes[name]
+        left = [lab.title for lab in runtime.lab_by_id.values()]
+        return {"id": name, "name": info.name, "state": str(info.state), "facts": runtime.facts, "labs": left}
 
 
 @dataclass(slots=True)

@@ -25,6 +25,8 @@ class Run:
     worker: str
     begin: float
     end: float | None = None
+    cut_off: bool = False
+    """It ended with its machine, or that life of it; nobody stopped the lab."""
 
 
 @dataclass(slots=True)
@@ -64,7 +66,8 @@ def by_machines_alone(evidence: Evidence, seen: Ground) -> list[Check]:
 
 
 def read(evidence: Evidence) -> Ground:
-    """Walks each machine's log in its order."""
+    """Walks each machine's log in its order. A machine that says itself which labs are on its disk (`labs`, their titles) is
+    believed: where labs outlive that it is stopped and started, its log alone would lose sight of them."""
     ground = Ground()
     for machine in evidence.machines:
         _walk(machine, ground)
@@ -102,7 +105,7 @@ def _walk(machine: dict[str, Any], ground: Ground) -> None:
             if kind not in ("controller.stopped", _OFF):
                 labs.clear()  # they were in its memory only
             for run in running.values():
-                run.end = float(fact["at"])
+                run.end, run.cut_off = float(fact["at"]), True
             running.clear()
             nodes.clear()
             ports.clear()
@@ -129,7 +132,7 @@ def _walk(machine: dict[str, Any], ground: Ground) -> None:
             nodes.discard(node)
             ports = {port: owner for port, owner in ports.items() if owner != node}
     if machine.get("state") != _GONE:  # with its disk; nothing else ends the labs of a worker that nobody can reach
-        ground.left += [f"lab {title} on {worker}" for title in labs.values()]
+        ground.left += [f"lab {title} on {worker}" for title in machine.get("labs", labs.values())]
     if machine.get("state") not in ("stopped", _GONE):
         ground.left.append(f"machine {worker} is {machine.get('state')}")
 

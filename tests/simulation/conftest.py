@@ -1,4 +1,4 @@
-"""`pytest tests/simulation --seeds N --first S`: how many seeds, beside those that ever failed."""
+"""`pytest tests/simulation --seeds N --first S`: how many seeds, beside those that are kept."""
 
 import pytest
 

@@ -123,7 +123,9 @@ async def test_a_day_goes_on_from_a_backup_with_what_really_runs(
 
         assert "resources and settings of revision" in await lablet(mesh, "admin", "backup", str(saved))
         streams = json.loads((saved / "streams.json").read_text())
-        assert streams["EVENTS"]["last"] > 0
+        told = json.loads((saved / "backup.json").read_text())["told"]
+        assert {"reservation", "instance"} <= told.keys()
+        assert 0 < max(one["message"] for one in told.values()) <= streams["EVENTS"]["last"]
 
         await day.book("forgotten", lead=20, minutes=200)
         await day.door.call("DELETE", day.path("cancelled"), headers={"if-match": "*"})

@@ -305,7 +305,10 @@ def test_a_series_that_is_lost_or_decided_twice_and_a_date_with_two_reservations
     good = Evidence(present=dict(present), history=history(made, placed, made))
     assert kept_series(good, seen).ok
     assert "never booked" in kept_series(Evidence(), seen).detail
-    assert kept_series(Evidence(present={"/requests/t/a": request("Refused", subject="series/ser-1")}), seen).ok
+    denied = request("Refused", subject="series/ser-1")
+    assert "never booked" in kept_series(Evidence(present={"/requests/t/a": denied}), seen).detail, "only a change was"
+    denied["spec"]["type"] = "io.lablet.series.requested.v1"
+    assert kept_series(Evidence(present={"/requests/t/a": denied}), seen).ok
     both = Evidence(present=dict(present), history=history(made, placed, refused))
     assert "Placed and Refused" in kept_series(both, seen).detail
     twice = history(made, placed, ("/reservations/rsv-2", date_of_series()))

@@ -12,7 +12,7 @@ from lablet_local.chaos import licences
 from lablet_local.chaos.jobs import Ran, never_twice
 from lablet_local.chaos.load import Seen
 from lablet_local.chaos.machines import one_machine_a_worker
-from lablet_local.chaos.outcomes import every_kind_decided
+from lablet_local.chaos.outcomes import every_kind_decided, refused
 from lablet_local.chaos.owners import Commit, accounts_kept, no_stale_owner
 from lablet_local.chaos.seats import none_given_up
 from lablet_local.chaos.starts import never_started_again
@@ -29,8 +29,6 @@ _ENDS: Mapping[str, tuple[str, ...]] = {
     "/workers/": ("Offline",),
 }
 _DECIDED = ("Decided", "Refused")
-_RESERVE = "io.lablet.reservation.requested.v1"
-"""By which somebody asks for a reservation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +108,7 @@ def kept(evidence: Evidence, seen: Seen) -> Check:
     made: Counter[str] = Counter()
     there: set[str] = set()
     held: set[str] = set()
-    refused = _refused(evidence)
+    denied = refused(evidence, "reservation")
     for change in evidence.history:
         if not change.key.startswith("/reservations/"):
             continue
@@ -123,23 +121,12 @@ def kept(evidence: Evidence, seen: Seen) -> Check:
             there.add(name)
             made[name] += 1
     wanted = [one.resource for one in seen.accepted if one.what in ("reserve", "run") and one.resource]
-    broken = [f"{name} was accepted and never made" for name in wanted if not made[name] and name not in refused]
+    broken = [f"{name} was accepted and never made" for name in wanted if not made[name] and name not in denied]
     broken += [f"{name} was made {count} times" for name, count in made.items() if count > 1]
-    broken += [f"{name} was refused and given seats all the same" for name in sorted(refused & held)]
+    broken += [f"{name} was refused and given seats all the same" for name in sorted(denied & held)]
     broken += [f"{name} was made and is gone" for name in sorted(made.keys() - there - set(evidence.archived))]
     claim = "every accepted reservation was made exactly once, and is there or in the archive"
     return Check("clients", claim, len(wanted), tuple(broken), Harm.LOST)
-
-
-def _refused(evidence: Evidence) -> set[str]:
-    """Reservations that somebody asked for and that were refused; that a change of one was refused says nothing of it."""
-    told = [*((change.key, change.value) for change in evidence.history), *evidence.present.items()]
-    found = {key: one for key, one in told if key.startswith("/requests/") and isinstance(one, dict)}
-    return {
-        str(one["spec"]["subject"]).partition("/")[2]
-        for one in found.values()
-        if phase(one) == "Refused" and one["spec"].get("type") == _RESERVE
-    }
 
 
 def at_rest(evidence: Evidence) -> Check:

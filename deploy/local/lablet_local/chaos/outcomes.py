@@ -51,6 +51,17 @@ def every_kind_decided(evidence: Evidence, seen: Seen) -> Check:
     return Check("clients", claim, len(wanted), tuple(broken), Harm.LOST)
 
 
+def refused(evidence: Evidence, kind: str) -> set[str]:
+    """Ids of what somebody asked to be made of that kind, and was refused; that a change of one was refused says nothing of
+    it."""
+    wanted = f"io.lablet.{kind}.requested.v1"
+    return {
+        str(one["spec"]["subject"]).partition("/")[2]
+        for one in dict(_requests(evidence)).values()
+        if phase(one) == "Refused" and one["spec"].get("type") == wanted
+    }
+
+
 def event_id(tenant: str, principal: str, asked: Asked) -> str:
     """What the request that was asked for is known by."""
     return str(uuid5(_NAMESPACE, json.dumps([tenant, principal, asked.route, asked.key])))

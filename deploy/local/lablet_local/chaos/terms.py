@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 from lablet_local.chaos.load import Seen
+from lablet_local.chaos.outcomes import refused
 from lablet_local.demo.books import Json, below, phase
 from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.evidence import Evidence
@@ -20,13 +21,9 @@ def kept_series(evidence: Evidence, seen: Seen) -> Check:
             name, outcome = change.key.removeprefix("/series/"), phase(change.value)
             if not outcomes[name] or outcomes[name][-1] != outcome:
                 outcomes[name].append(outcome)
-    refused = {
-        str(one["spec"]["subject"]).partition("/")[2]
-        for one in below(evidence, "/requests/").values()
-        if phase(one) == "Refused"
-    }
+    denied = refused(evidence, "series")
     wanted = [one.resource for one in seen.accepted if one.what == "series" and one.resource]
-    broken = [f"{name} was accepted and never booked" for name in wanted if not outcomes[name] and name not in refused]
+    broken = [f"{name} was accepted and never booked" for name in wanted if not outcomes[name] and name not in denied]
     broken += [f"{name} came to {' and '.join(found)}" for name, found in outcomes.items() if len(found) > 1]
     broken += _dates(evidence)
     return Check("etcd", "every date of a series has exactly one reservation", len(wanted), tuple(broken), Harm.LOST)

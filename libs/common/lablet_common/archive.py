@@ -10,9 +10,9 @@ stands in the archive has left etcd already. Readers look there first.
 
 import gzip
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import NAMESPACE_URL, uuid5
 
 from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, digest_of
@@ -20,6 +20,7 @@ from lablet_common.resources import schema
 from lablet_common.resources.kinds import Kind
 from lablet_common.resources.model import Model, Resource
 
+_T = TypeVar("_T")
 FINALIZER = "archive"
 MEDIA_TYPE = "application/x-ndjson+gzip"
 _REVISION_DIGITS = 20
@@ -85,7 +86,11 @@ def pack(resources: Sequence[Resource[Any, Any]]) -> bytes:
 def unpack(kind: Kind, data: bytes) -> list[Resource[Any, Any]]:
     """The resources of a file. Raises `ValueError` (also for lines that are not of the kind) and `OSError`, `EOFError`
     for damaged compression."""
-    return [schema.read(kind.model, line) for line in gzip.decompress(data).splitlines()]
+    return list(_resources(kind, data))
+
+
+def _resources(kind: Kind, data: bytes) -> Iterator[Resource[Any, Any]]:
+    return (schema.read(kind.model, line) for line in gzip.decompress(data).splitlines())
 
 
 async def find(objects: ObjectStore, kind: Kind, resource_id: str, tenant: str) -> Resource[Any, Any] | None:
@@ -103,20 +108,21 @@ async def find(objects: ObjectStore, kind: Kind, resource_id: str, tenant: str) 
 
 
 async def days(
-    objects: ObjectStore, kind: Kind, tenant: str, first: date, last: date
-) -> AsyncIterator[tuple[date, list[Resource[Any, Any]]]]:
-    """Day by day (of the last move, both included) what was archived, by id, each once in its newest state."""
+    objects: ObjectStore, kind: Kind, tenant: str, first: date, last: date, of: Callable[[Any], _T]
+) -> AsyncIterator[tuple[date, list[_T]]]:
+    """Day by day (of the last move, both included) what was archived, by id, each once in its newest state; of each what
+    `of` takes from it, so that one alone need be in memory as a whole."""
     day = first
     while day <= last:
-        newest: dict[str, Resource[Any, Any]] = {}
+        newest: dict[str, tuple[int, _T]] = {}
         for info in await objects.list(day_prefix(tenant, day, kind)):
             try:
                 data = await objects.get(info.key)
             except ObjectMissing:
                 continue  # between the two calls
-            for resource in unpack(kind, data):
+            for resource in _resources(kind, data):
                 known = newest.get(resource.id)
-                if known is None or known.revision < resource.revision:
-                    newest[resource.id] = resource
-        yield day, [newest[name] for name in sorted(newest)]
+                if known is None or known[0] < resource.revision:
+                    newest[resource.id] = resource.revision, of(resource)
+        yield day, [newest[name][1] for name in sorted(newest)]
         day += timedelta(days=1)

@@ -105,11 +105,14 @@ async def page(
     begin, after = _read_cursor(query.cursor) if query.cursor else (first, "")
     items: list[Resource[Any, Any]] = []
     mark = ""
-    async for day, found in archive.days(parts.objects, kind, caller.tenant, max(first, begin), last):
+
+    def wanted(one: Resource[Any, Any]) -> Resource[Any, Any] | None:
+        matches = visible(one) and query.labels.matches(one) and fields.matches(caller.shown(one))
+        return one if matches else None
+
+    async for day, found in archive.days(parts.objects, kind, caller.tenant, max(first, begin), last, wanted):
         for one in found:
-            if day == begin and one.id <= after:
-                continue
-            if not (visible(one) and query.labels.matches(one) and fields.matches(caller.shown(one))):
+            if one is None or (day == begin and one.id <= after):
                 continue
             if len(items) == query.limit:
                 return ResourcePage(tuple(items), 0, mark)

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import weakref
 from datetime import date, timedelta
 from typing import Any
 
@@ -19,6 +20,10 @@ from lablet_common.resources.series import Series, SeriesPhase
 from lablet_common.store import MemoryStore, StoreUnavailable
 
 DAY = timedelta(hours=24)
+
+
+def whole(resource: Any) -> Any:
+    return resource
 
 
 class Bridge:
@@ -218,9 +223,28 @@ async def test_a_day_shows_each_resource_once_in_its_newest_state(shelf: Any) ->
     first = date(2027, 3, 1)
     seen = [
         (day, [one.id for one in of])
-        async for day, of in archive.days(shelf.objects, RESERVATION, "default", first, first)
+        async for day, of in archive.days(shelf.objects, RESERVATION, "default", first, first, whole)
     ]
     assert seen == [(first, ["rsv-a"])]
+
+
+async def test_of_a_day_one_alone_is_in_memory_as_a_whole(shelf: Any) -> None:
+    for number in range(4):
+        await shelf.all(RESERVATION).create(reservation(f"rsv-{number}", shelf))
+    first = shelf.clock.now().date()
+    await shelf.clock.advance(DAY)
+    await rounds(shelf)
+    seen: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def name_of(resource: Reservation) -> str:
+        alive.append(sum(ref() is not None for ref in seen))
+        seen.append(weakref.ref(resource))
+        return resource.id
+
+    days = [found async for _, found in archive.days(shelf.objects, RESERVATION, "default", first, first, name_of)]
+    assert days == [[f"rsv-{number}" for number in range(4)]]
+    assert max(alive) <= 1
 
 
 async def test_an_owner_deletes_nothing_that_has_not_been_published(shelf: Any) -> None:
@@ -336,7 +360,7 @@ async def _all_found(shelf: Any, lessons: int) -> None:
     last = shelf.clock.now().date()
     found = [
         one.id
-        async for _, of in archive.days(shelf.objects, RESERVATION, "default", date(2027, 3, 1), last)
+        async for _, of in archive.days(shelf.objects, RESERVATION, "default", date(2027, 3, 1), last, whole)
         for one in of
     ]
     assert sorted(found) == [f"rsv-{number:05}" for number in range(lessons)]

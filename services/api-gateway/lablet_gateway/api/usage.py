@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
 from starlette.responses import Response
@@ -64,18 +64,22 @@ async def get_usage(
 
 
 async def _reservations(parts: Parts, caller: Caller, start: datetime, end: datetime) -> Collection[Booked]:
-    """Those in the store and those in the archive, each once; the store knows better. Of the archive, one day's at a time are
-    in memory."""
+    """Those in the store and those in the archive, each once; the store knows better. Of the archive, one at a time is in
+    memory."""
 
     def in_tenant(reservation: Reservation) -> bool:
         return reservation.tenant == caller.tenant
 
     found: dict[str, Booked] = {}
     first, last = (start - timedelta(days=1)).date(), min(end + _LATER, parts.clock.now()).date()
-    async for _, old in archive.days(parts.objects, RESERVATION, caller.tenant, first, last):
-        found |= {one.id: Booked.of(cast("Reservation", one)) for one in old}
+    async for _, old in archive.days(parts.objects, RESERVATION, caller.tenant, first, last, _named):
+        found |= dict(old)
     here: list[Reservation] = await reads.everything(parts, RESERVATION, in_tenant)
     return (found | {one.id: Booked.of(one) for one in here}).values()
+
+
+def _named(reservation: Reservation) -> tuple[str, Booked]:
+    return reservation.id, Booked.of(reservation)
 
 
 class _Prices:

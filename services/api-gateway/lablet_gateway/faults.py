@@ -51,14 +51,13 @@ def problem_body(problem: Problem, instance: str | None = None) -> dict[str, Any
     return body
 
 
-def tellable_path(request: Request) -> str:
-    """The path without the code of a claim link: whoever reads that in a log, before it was used, has the seat."""
-    path = request.url.path
+def tellable(path: str) -> str:
+    """The path without the code of a claim link: whoever reads that in a log or a span, before it was used, has the seat."""
     return f"{_CLAIM}{{code}}" if path.startswith(_CLAIM) else path
 
 
 def problem_response(problem: Problem, request: Request, headers: Mapping[str, str] = {}) -> Response:
-    body = problem_body(problem, tellable_path(request))
+    body = problem_body(problem, tellable(request.url.path))
     if request_id := request.scope.get("lablet.request_id"):
         body["requestId"] = request_id
     return JSONResponse(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=dict(headers))
@@ -170,10 +169,12 @@ async def answer(request: Request, error: Exception) -> Response:
     """What is said about it. A defect is logged with its trace."""
     refused = refusal_of(error)
     if refused is None:
-        _log.error("a request failed", exc_info=error, extra={"path": tellable_path(request), "method": request.method})
+        _log.error(
+            "a request failed", exc_info=error, extra={"path": tellable(request.url.path), "method": request.method}
+        )
         refused = problems.INTERNAL("something went wrong here; the log has it under the request id")
     elif refused.problem.status >= 500 and not isinstance(error, Overloaded | Crowded):  # those are counted: `SHED`
-        _log.warning("a request could not be served", extra={"path": tellable_path(request), "cause": str(error)})
+        _log.warning("a request could not be served", extra={"path": tellable(request.url.path), "cause": str(error)})
     return problem_response(refused.problem, request, refused.headers)
 
 

@@ -16,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lablet_common.resources.kinds import Service
 from lablet_common.telemetry.metrics import API_REQUEST
+from lablet_common.telemetry.spans import noted
 from lablet_gateway import problems
-from lablet_gateway.faults import problem_response
+from lablet_gateway.faults import problem_response, tellable
 from lablet_gateway.identity import NoRole, Principal, ProviderUnavailable, TokenRefused, TokenVerifier
 from lablet_gateway.rights import PREFIX, SCHEMAS, SIGN_IN
 
@@ -77,6 +78,8 @@ class RequestContext:
         wanted = header(scope, b"x-request-id")
         request_id = wanted if _REQUEST_ID.fullmatch(wanted) else uuid4().hex
         scope["lablet.request_id"] = request_id
+        if (path := tellable(scope["path"])) != scope["path"]:
+            noted({"url.path": path})
         began = time.perf_counter()
         status, answered = 500, False
 

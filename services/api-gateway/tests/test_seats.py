@@ -5,6 +5,10 @@ import hashlib
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from lablet_common.requests import Inbox, decide_in
 from lablet_common.resources.kinds import RESERVATION
@@ -62,6 +66,20 @@ async def test_a_code_that_could_not_be_claimed_now_and_stays_open_is_in_no_log_
     assert any("/api/v1/claims/{code}" in line for line in told), "nothing was logged"
     for text in (*told, answer.text, unproven.text):
         assert links[1] not in text
+
+
+async def test_no_span_tells_a_code(world: Any, links: dict[int, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    deciding = asyncio.create_task(scheduler(world, 1))
+    for name, status in ((None, 401), ("ann", 200), ("bob", 404)):
+        assert (await world.client(name).post(f"/api/v1/claims/{links[2]}")).status_code == status
+    await deciding
+    told = [span.to_json() for span in exporter.get_finished_spans()]
+    assert sum('"url.path": "/api/v1/claims/{code}"' in span for span in told) == 3
+    assert not any(links[2] in span for span in told)
 
 
 async def test_codes_are_shown_once_and_only_their_hashes_are_kept(world: Any, links: dict[int, str]) -> None:

@@ -71,6 +71,11 @@ def named(name: str, attributes: Attributes) -> None:
         span.set_attributes(dict(attributes))
 
 
+def noted(attributes: Attributes) -> None:
+    """What the span under way tells, instead of what it would."""
+    trace.get_current_span().set_attributes(dict(attributes))
+
+
 @contextmanager
 def continuing(name: str, trace_parent: str | None, attributes: Attributes) -> Iterator[None]:
     """Work that belongs to the span named by `trace_parent`, in another process or later."""

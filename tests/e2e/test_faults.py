@@ -48,6 +48,7 @@ KNOWN_TEXT = {
     b"WorkerTemplate": "nats/", b"lablet.intent.scheduler": "nats/", b"Lablet-Dead-Reason": "nats/",
     b"/secret-at-work": "etcd/", b'"subscription": "planted"': "logs/", b"OSPF basics": "s3/",
     b"lablet_webhook_deliveries_total": "metrics of api-gateway-1", b"/requests/": "etcd/",
+    b"LABLET_WORKER=local-1": "s3/", b"claims/{code}": "logs/", b"local-1": "logs/agent-1",
     b"api-gateway-1": "resources of spans", b"worker-controller-1": "resources of spans", b"PATCH CML": "names of spans",
     b"/users/": "attributes of spans", b"exception.stacktrace": "events of spans", b"Unavailable": "statuses of spans",
 }  # fmt: skip
@@ -95,6 +96,10 @@ class Planted:
     secrets: dict[str, str]
     hook: Hook
     key: str
+    booking: str
+    """The class whose seats wait for who shows a code; nobody looks at it as one of the flow."""
+    codes: tuple[str, str]
+    """Of its claim links: the first is shown while etcd is away and takes a seat in the end, the second is never used."""
     answers: set[bytes] = field(default_factory=set)
     statuses: set[int] = field(default_factory=set)
 
@@ -118,15 +123,24 @@ async def _plant(mesh: LocalMesh, door: Any, hook: Hook, sink: str) -> Planted:
     key = await door.call("POST", "/keys", json={"name": "planted", "role": "instructor"})
     assert (made.status_code, key.status_code) == (201, 201), (made.text, key.text)
     hook.secret = made.json()["secret"]
+    await door.publish("ospf-basics")
+    booked = await door.reserve({"definition": "ospf-basics", "seats": 2, **await door.slot(lead=2000, minutes=30)})
+    assert booked.status_code == 201, booked.text
+    booking = booked.json()["metadata"]["id"]
+    links = await door.call("POST", f"/reservations/{booking}/claims")
+    assert links.status_code == 201, links.text
+    first, second = (link["code"] for link in links.json()["links"])
     secrets = {"webhook secret": hook.secret, "API key": key.json()["token"]}
+    secrets |= {"code of a used link": first, "code of an open link": second}
     secrets |= {
         f"token of {role}": mesh.token(role) for role in ("admin", "operator", "instructor", "learner", "machine")
     }
     for path in mesh.folder.secrets.iterdir():
         if path.suffix in (".password", ".keys", ".token", ".licence-token", ".secret-key"):
             secrets[path.name] = path.read_text().strip().rpartition(":")[2]
-    assert len(secrets) >= 15
-    return Planted(secrets, hook, key.json()["token"])
+    assert len(secrets) >= 18
+    assert "agent-local-1.token" in secrets
+    return Planted(secrets, hook, key.json()["token"], booking, (first, second))
 
 
 @pytest.fixture
@@ -156,7 +170,7 @@ async def mesh(tmp_path_factory: pytest.TempPathFactory, collector: tuple[Collec
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector[1],
         "OTEL_BSP_SCHEDULE_DELAY": "2000",  # whoever is killed takes its latest spans along
     }
-    async with LocalMesh(tmp_path_factory.mktemp("faults"), speed=240, environment=environment) as made:
+    async with LocalMesh(tmp_path_factory.mktemp("faults"), speed=240, environment=environment, agents=1) as made:
         yield made
 
 
@@ -224,17 +238,22 @@ async def test_killed_one_after_another_nothing_is_lost_or_doubled(
     for location in sorted(flow.accepted):
         path = location.partition("/api/v1")[2]
         requests.append(await door.until(path, _decided, seconds=40))
-    listed = (await door.get("/reservations?limit=500"))["items"]
+    listed = await _of_the_flow(door, planted)
     assert len({r["metadata"]["id"] for r in listed}) == len(listed)
     for reservation in listed:
         await door.until_phase(f"/reservations/{reservation['metadata']['id']}", *FINAL, seconds=90)
-    finished = (await door.get("/reservations?limit=500"))["items"]
+    finished = await _of_the_flow(door, planted)
     assert len(finished) >= len(flow.accepted)
     assert sum(r["status"]["phase"] == "Completed" for r in finished) >= len(finished) * 0.5, [
         (r["status"]["phase"], r["status"].get("reason")) for r in finished
     ]
     _never_double_booked(finished)
     await _every_lab_ran_once_at_a_time(mesh)
+
+
+async def _of_the_flow(door: Any, planted: Planted) -> list[Any]:
+    listed = (await door.get("/reservations?limit=500"))["items"]
+    return [reservation for reservation in listed if reservation["metadata"]["id"] != planted.booking]
 
 
 def _decided(resource: Any) -> bool:
@@ -306,17 +325,52 @@ async def test_without_nats_requests_are_accepted_and_decided_and_told_later(mes
     await door.until(path, _decided, seconds=10)
 
 
-async def test_without_etcd_the_answer_names_it_and_is_never_an_empty_list(mesh: LocalMesh, enter: Any) -> None:
+async def test_without_etcd_the_answer_names_it_and_is_never_an_empty_list(
+    mesh: LocalMesh, planted: Planted, enter: Any
+) -> None:
     door = await enter()
     await mesh.stop_process("etcd")
     try:
         answer = await door.call("GET", "/reservations")
         assert answer.status_code == 503
         assert "etcd" in answer.text
+        claimed = await door.call("POST", f"/claims/{planted.codes[0]}", headers=_as("learner", mesh))
+        assert claimed.status_code == 503, claimed.text
     finally:
         await mesh.resume_process("etcd")
         await mesh.wait_ready("etcd")
     await door.until("/reservations", lambda page: "items" in page, seconds=10)
+
+
+def _as(role: str, mesh: LocalMesh) -> dict[str, str]:
+    return {"authorization": f"Bearer {mesh.token(role)}"}
+
+
+async def _claim_what_is_claimed_and_what_is_not(mesh: LocalMesh, planted: Planted, door: Any) -> None:
+    taken = await door.call("POST", f"/claims/{planted.codes[0]}", headers=_as("learner", mesh) | {"prefer": "wait=10"})
+    assert taken.status_code == 200, taken.text
+    assert [entry["seat"] for entry in taken.json()["spec"]["roster"]] == [1]
+    spent = await door.call("POST", f"/claims/{planted.codes[0]}", headers=_as("instructor", mesh))
+    assert spent.status_code == 404, spent.text
+    unproven = await door.call("POST", f"/claims/{planted.codes[1]}", headers={"authorization": "Bearer nobody"})
+    assert unproven.status_code == 401, unproven.text
+
+
+async def _use_the_agent_and_its_token(mesh: LocalMesh, planted: Planted, door: Any) -> None:
+    """A lab that tells all of its environment, and calls with the token that are refused."""
+    manifest = "kind: ProcessLab\nuntil: completed\nnodes: [{name: a, command: [env]}]\n"
+    headers = {"content-type": "application/yaml", "prefer": "wait=10"}
+    made = await door.call("POST", "/definitions?name=env", content=manifest.encode(), headers=headers)
+    assert made.status_code in (200, 201), made.text
+    job = {"definition": made.json()["metadata"]["id"], "pool": "agents", "asap": True, "durationMinutes": 60}
+    booked = await door.reserve(job)
+    assert booked.status_code == 201, booked.text
+    await door.until_phase(f"/reservations/{booked.json()['metadata']['id']}", "Completed")
+    token = planted.secrets["agent-local-1.token"]
+    for spoilt, status in (("", 403), ("x", 401)):
+        bearer = {"authorization": f"Bearer {token}{spoilt}"}
+        refused = await door.call("POST", "/pools/default/replace", json={}, headers=bearer)
+        assert refused.status_code == status, refused.text
 
 
 async def test_without_s3_an_upload_is_refused_and_names_it(mesh: LocalMesh, enter: Any) -> None:
@@ -348,6 +402,8 @@ async def test_no_secret_is_anywhere_but_where_it_belongs_after_all_that(
     for method, path, body, spoilt in REFUSED:
         bearer = {} if spoilt is None else {"authorization": f"Bearer {planted.key}{spoilt}"}
         await door.call(method, path, json=body, headers=bearer)
+    await _claim_what_is_claimed_and_what_is_not(mesh, planted, door)
+    await _use_the_agent_and_its_token(mesh, planted, door)
     places = {"answers": b"\n".join(planted.answers), "dead letters": json.dumps(letters).encode()}
     for kind in ("subscriptions", "keys", "workers", "audit?limit=1000"):
         places[kind] = (await door.call("GET", f"/{kind}")).content
@@ -358,6 +414,8 @@ async def test_no_secret_is_anywhere_but_where_it_belongs_after_all_that(
     missing = {401, 403, 404, 405, 409, 422, 428, 503} - planted.statuses
     assert missing == set(), "too few kinds of refusals were looked at"
     secrets = planted.secrets | await _changed_passwords(mesh)
+    for name, folder in mesh.agent_folders().items():  # may lie beside the mesh's own, and end with it
+        places |= {f"agents/{name}/{file}": content for file, content in files_below(folder)}
     await mesh.stop()
     places |= dict(files_below(mesh.folder.root, ELSEWHERE)) | spans_in(collector[0].exported)
     for what, where in KNOWN_TEXT.items():

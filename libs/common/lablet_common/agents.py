@@ -9,9 +9,10 @@ answers; the mesh counts from the later moment at which it renewed the lease in 
 the mesh may take them for lost, however long a message was under way.
 """
 
+import base64
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from lablet_common.events.subjects import ANY, escape, unescape
 from lablet_common.resources.model import Model
@@ -78,9 +79,9 @@ class Heartbeat(Model):
     """The session is new: nothing runs yet that belongs to it."""
     leaving: bool = False
     """The session ends now: nothing of it runs any more."""
-    replaces: str = ""
+    replaces: Annotated[str, Field(max_length=64)] = ""
     """With `first`: the earlier session of which nothing runs any more."""
-    host: str = ""
+    host: Annotated[str, Field(max_length=253)] = ""
     usage: Usage = Usage()
 
 
@@ -116,3 +117,42 @@ class Answer(Model):
     fault: str = ""
     message: str = ""
     data: dict[str, Any] = {}
+
+
+def _is_base64(text: str) -> str:
+    base64.b64decode(text, validate=True)
+    return text
+
+
+class Piece(Model):
+    """What an agent answers to `output`."""
+
+    start: Annotated[int, Field(ge=0)]
+    """Position of its first byte."""
+    data: Annotated[str, Field(max_length=2 * MOST_ANSWER_BYTES), AfterValidator(_is_base64)]
+    """Bytes, in base64; none: that is all there is now."""
+    over: bool
+    """The lab has ended."""
+
+    @property
+    def content(self) -> bytes:
+        return base64.b64decode(self.data)
+
+
+class NodeRecord(Model):
+    name: str
+    phase: str
+    exit_code: int | None = None
+    restarts: int = 0
+    message: str = ""
+
+
+class LabRecord(Model):
+    """What an agent answers to `progress`."""
+
+    phase: str
+    nodes: tuple[NodeRecord, ...]
+    stopped: bool
+    ends: bool
+    """It is to end by itself."""
+    exit_code: int | None = None

@@ -38,7 +38,8 @@ from lablet_common.resources.reservation import (
     Slot,
 )
 from lablet_common.resources.series import MAX_OCCURRENCES
-from lablet_common.resources.worker import Capacity, PoolSpec, PortRange, TemplateSpec
+from lablet_common.resources.worker import Capacity, Minutes, PoolSpec, PortRange, TemplateSpec
+from lablet_common.strangers import Free
 from lablet_common.terms import SeriesCancel, SeriesChange, SeriesCreate, SeriesRequested
 
 _Seats = Annotated[int, Field(ge=1, le=MAX_SEATS)]
@@ -308,7 +309,7 @@ class DefinitionPublish(Model):
     """Key of the uploaded file."""
     digest: str
     bytes: int
-    overrides: dict[str, Any] = {}
+    overrides: Free = {}
     """Fields of a definition's spec that win over what is inferred from the file."""
     approved: bool = False
     """Agents may run it. Set by the gateway from the sender's role, whatever the sender says."""
@@ -332,7 +333,7 @@ class WorkerDrain(Model):
 
     at: Instant | None = None
     until: Instant | None = None
-    deadline_minutes: Annotated[int, Field(ge=0)] | None = None
+    deadline_minutes: Minutes | None = None
     message: str = ""
     force: bool = False
     """Labs that run are ended as soon as the drain begins, collected first."""
@@ -347,7 +348,7 @@ class WorkerDrain(Model):
 class WorkerReplace(Model):
     """A new machine for a worker, as soon as it is empty."""
 
-    deadline_minutes: Annotated[int, Field(ge=0)] | None = None
+    deadline_minutes: Minutes | None = None
     """Labs that still run so long from now are ended; left out: the template's drain timeout."""
     message: str = ""
     force: bool = False
@@ -365,7 +366,7 @@ class PoolReplace(Model):
 
     max_unavailable: Annotated[int, Field(ge=1, le=10_000)] = 1
     """Workers that may be without a machine, drained or failed at the same time."""
-    deadline_minutes: Annotated[int, Field(ge=0)] | None = None
+    deadline_minutes: Minutes | None = None
     """For each worker, from its turn on: when labs that still run are ended; left out: the template's drain timeout."""
     message: str = ""
 
@@ -400,7 +401,7 @@ class AssessmentCompleted(Model):
     instance: str = ""
     """Its id, which the event's subject names as well."""
     passed: bool | None = None
-    score: dict[str, Any] | float | None = None
+    score: Free | float | None = None
     message: str = ""
 
     @model_validator(mode="after")

@@ -36,7 +36,7 @@ class Quota(Model):
 
     tenant: Limits = Limits()
     owner: Limits = Limits()
-    retention_days: Annotated[float | None, Field(gt=0)] = None
+    retention_days: Annotated[float | None, Field(gt=0, le=36_525)] = None
     """Lab days that the tenant's collected work, exports and reports are kept; None: as the artifact-service is set."""
 
 

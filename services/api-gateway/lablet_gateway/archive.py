@@ -4,19 +4,16 @@ etcd is asked first, so what stands in both is answered as it is now. A list of 
 and by id within it; its pages are not pinned to a revision, as the archive only grows.
 """
 
-import base64
-import binascii
-import json
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Query
 
-from lablet_common import archive
+from lablet_common import archive, strangers
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import INSTANCE, RESERVATION, Kind
-from lablet_common.resources.model import Resource
+from lablet_common.resources.model import Date, Resource
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store.repository import ResourcePage
 from lablet_common.store.selectors import FieldSelector, SelectorError
@@ -40,8 +37,8 @@ class Span:
 
 async def _span(  # async: FastAPI would run it in another thread
     archived: Annotated[bool, Query(description="Lists what has left the store, by the day of its last move")] = False,
-    first: Annotated[date | None, Query(alias="from", description="First day of the archive; a week back")] = None,
-    last: Annotated[date | None, Query(alias="to", description="Last day of the archive; today")] = None,
+    first: Annotated[Date | None, Query(alias="from", description="First day of the archive; a week back")] = None,
+    last: Annotated[Date | None, Query(alias="to", description="Last day of the archive; today")] = None,
 ) -> Span | None:
     return Span(first, last) if archived else None
 
@@ -102,7 +99,7 @@ async def page(
         fields = FieldSelector.parse(query.fields, kind.model)
     except SelectorError as error:
         raise problems.invalid("fieldSelector", str(error)) from error
-    begin, after = _read_cursor(query.cursor) if query.cursor else (first, "")
+    begin, after = read_cursor(query.cursor) if query.cursor else (first, "")
     items: list[Resource[Any, Any]] = []
     mark = ""
 
@@ -122,12 +119,13 @@ async def page(
 
 
 def _write_cursor(day: date, name: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([day.isoformat(), name]).encode()).decode().rstrip("=")
+    return strangers.write_cursor(day.isoformat(), name)
 
 
-def _read_cursor(cursor: str) -> tuple[date, str]:
+def read_cursor(cursor: str) -> tuple[date, str]:
+    """Day and id after which a list of the archive goes on. Raises 422."""
     try:
-        day, name = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        day, name = strangers.read_cursor(cursor)
         return date.fromisoformat(day), str(name)
-    except (binascii.Error, ValueError, TypeError):
+    except (ValueError, TypeError):
         raise problems.invalid("cursor", "take it from nextCursor as it stands") from None

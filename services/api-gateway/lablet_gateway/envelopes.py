@@ -80,7 +80,7 @@ def _one(item: Any) -> Inbound:
 def _is_unicode(item: Any) -> bool:
     try:
         return bool(json.dumps(item, ensure_ascii=False).encode())
-    except UnicodeEncodeError:
+    except (UnicodeEncodeError, RecursionError):
         return False
 
 

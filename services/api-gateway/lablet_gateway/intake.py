@@ -476,10 +476,11 @@ def _pools_of(body: ReservationCreate) -> tuple[str, ...]:
 def merged(present: WorkerPool | WorkerTemplate, patch: dict[str, Any]) -> dict[str, Any]:
     """The body of an apply with a JSON merge patch (RFC 7396) laid over what stands."""
     current = {"spec": present.spec.to_dict(), "labels": dict(present.metadata.labels)}
-    return cast("dict[str, Any]", _merge(current, patch))
+    return cast("dict[str, Any]", merge(current, patch))
 
 
-def _merge(target: Any, patch: Any) -> Any:
+def merge(target: Any, patch: Any) -> Any:
+    """The target with the patch laid over it (RFC 7396)."""
     if not isinstance(patch, dict):
         return patch
     result = dict(target) if isinstance(target, dict) else {}
@@ -487,7 +488,7 @@ def _merge(target: Any, patch: Any) -> Any:
         if value is None:
             result.pop(name, None)
         else:
-            result[name] = _merge(result.get(name), value)
+            result[name] = merge(result.get(name), value)
     return result
 
 

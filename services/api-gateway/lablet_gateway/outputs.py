@@ -8,6 +8,9 @@ import base64
 import json
 from typing import Any
 
+from pydantic import ValidationError
+
+from lablet_common.agents import Piece
 from lablet_common.bus.line import AgentSilent, Line
 from lablet_common.objects import ObjectMissing, get_content
 from lablet_common.process_lab import RUNTIME
@@ -74,12 +77,16 @@ async def _living(
         raise problems.NOT_FOUND(answer.message, kind="node", id=node)
     if answer.fault:
         raise problems.UNAVAILABLE(answer.message, dependency="agent")
-    found = answer.data
-    start, data = int(found["start"]), str(found["data"])
-    following = start + len(base64.b64decode(data))
+    try:
+        found = Piece.model_validate(answer.data, extra="ignore")
+    except ValidationError as error:
+        raise problems.UNAVAILABLE(
+            f"the agent {worker} answers what cannot be read: its lab may run all the same", dependency="agent"
+        ) from error
+    following = found.start + len(found.content)
     # what is over may still have more to read than fits into one answer
-    over = bool(found["over"]) and following == start
-    return Output(instance=instance.id, node=node, start=start, next=following, over=over, data=data)
+    over = found.over and following == found.start
+    return Output(instance=instance.id, node=node, start=found.start, next=following, over=over, data=found.data)
 
 
 async def _collected(

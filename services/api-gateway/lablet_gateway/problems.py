@@ -33,9 +33,9 @@ class ProblemType:
             type=self.uri,
             title=self.title,
             status=self.status,
-            detail=detail,
-            errors=tuple(dict(error) for error in errors),
-            extensions=more,
+            detail=_writable(detail),
+            errors=tuple({name: _writable(text) for name, text in error.items()} for error in errors),
+            extensions={name: _writable(value) if isinstance(value, str) else value for name, value in more.items()},
         )
         return Refused(problem, headers)
 
@@ -47,6 +47,11 @@ class Refused(Exception):
         super().__init__(problem.detail or problem.title)
         self.problem = problem
         self.headers = dict(headers)
+
+
+def _writable(text: str) -> str:
+    """What an answer repeats of a caller's JSON may hold halves of surrogate pairs."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 UNAUTHENTICATED = ProblemType("unauthenticated", "Unauthenticated", 401)

@@ -10,6 +10,7 @@ followed: to read four events of each reservation for nobody would be a sixth of
 import asyncio
 import json
 import logging
+import re
 import sys
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Callable
@@ -37,6 +38,8 @@ _PAUSE_FOR_EACH = 0.0003
 """Real seconds that news waits for each client: about what sending it to one costs, so that a burst cannot fill the core."""
 _PAUSE_WORTH_IT = 0.005
 _DATA = b"\ndata: "
+_NUMBER = re.compile(r"[0-9]{1,19}")
+"""Of a stream: 64 bits."""
 HEARTBEAT = b": still here\n\n"
 
 
@@ -141,6 +144,12 @@ class Place:
     def reset(self) -> bytes:
         """Tells a client to begin anew from here."""
         return b"event: reset\nid: %s-%d\ndata: {}\n\n" % (self.epoch.encode(), self.number)
+
+
+def read_id(event_id: str) -> tuple[str, int | None]:
+    """Epoch and number of an event's id; no number in whatever is no id."""
+    epoch, _, digits = event_id.rpartition("-")
+    return epoch, int(digits) if _NUMBER.fullmatch(digits) else None
 
 
 Sight = Callable[[Entry], Entry | None]
@@ -271,8 +280,8 @@ class Hub:
             self._arriving -= 1
 
     def _knows(self, last_id: str | None) -> bool:
-        epoch, _, digits = (last_id or "").rpartition("-")
-        return bool(epoch) and epoch == self._epoch and digits.isdecimal()
+        epoch, number = read_id(last_id or "")
+        return bool(epoch) and epoch == self._epoch and number is not None
 
     async def ready(self, timeout: float) -> None:
         """Has the log followed, and waits for the first sight of it. Raises `EventLogUnavailable`: without it there is no
@@ -289,10 +298,9 @@ class Hub:
         now = Place(self._epoch, self._position)
         if not last_id:
             return now
-        epoch, _, digits = last_id.rpartition("-")
-        if epoch != now.epoch or not digits.isdecimal():
+        epoch, number = read_id(last_id)
+        if epoch != now.epoch or number is None:
             return replace(now, lost=True)
-        number = int(digits)
         try:
             bounds = await self._log.bounds()
         except EventLogUnavailable:

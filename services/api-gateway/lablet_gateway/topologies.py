@@ -48,7 +48,7 @@ async def read(parts: Parts, tenant: str, digest: str) -> Mapping[str, Any]:
     """The parsed file. Raises 502 for one that cannot be read."""
     text = await get_content(parts.objects, tenant, digest)
     try:
-        return await asyncio.to_thread(_parsed, text)
+        return await asyncio.to_thread(parsed, text)
     except YAMLError as error:
         raise problems.CORRUPT(f"the lab file {digest} cannot be read") from error
 
@@ -84,6 +84,7 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0
 
 
-def _parsed(text: bytes) -> Mapping[str, Any]:
+def parsed(text: bytes) -> Mapping[str, Any]:
+    """The file as a mapping; an empty one for what is none. Raises `YAMLError`."""
     found = YAML(typ="safe").load(text)
     return found if isinstance(found, dict) else {}

@@ -72,7 +72,7 @@ def encode_structured(event: CloudEvent) -> tuple[dict[str, str], bytes]:
         document["data"] = data
     try:
         text = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"the event cannot be written as JSON: {error}") from error
     return {CONTENT_TYPE: STRUCTURED_JSON}, b"%b%b}" % (text[:-1], written) if written else text
 
@@ -118,6 +118,8 @@ def from_document(document: dict[str, Any]) -> CloudEvent:
     for name, value in document.items():
         if value is None:
             continue
+        if not _is_unicode(name):
+            raise InvalidEvent(f"the attribute {name!a} has a name that is not valid Unicode")
         if not isinstance(value, str | bool | int) or (type(value) is int and value not in _INTEGERS):
             raise InvalidEvent(f"the attribute {name} is neither text nor Boolean nor a 32-bit integer")
         if isinstance(value, str) and not _is_unicode(value):
@@ -257,7 +259,7 @@ def _payload(event: CloudEvent) -> bytes:
         if isinstance(data, str) and not _is_json(event.get_datacontenttype()):
             return data.encode()
         return json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidEvent(f"the data cannot be written as {event.get_datacontenttype() or 'JSON'}: {error}") from error
 
 
@@ -298,5 +300,5 @@ def _refuse(constant: str) -> None:
 def _json_or_none(data: bytes | bytearray) -> tuple[Any] | None:
     try:
         return (json.loads(data),)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

@@ -21,7 +21,7 @@ def data_of(event: CloudEvent) -> dict[str, Any]:
     if isinstance(data, bytes | str):
         try:
             data = json.loads(data)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidEvent(f"the data of {event.get_id()} is not JSON: {error}") from error
     if not isinstance(data, dict):
         raise InvalidEvent(f"the data of {event.get_id()} is not an object")

@@ -5,7 +5,7 @@ commits with compare-and-swap on `metadata.resource_version`. Each change stamps
 bridge names the event of that commit.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -15,18 +15,28 @@ from pydantic_core import PydanticCustomError
 from lablet_common.resources.machine import StateMachine
 from lablet_common.resources.weight import name_fields
 
+_FIRST_YEAR, _LAST_YEAR = 1000, 8999
+"""Of lab time: whoever counts on from a moment, however far, stays within what a `datetime` can say."""
+
 HISTORY_LIMIT = 50
 """Moves kept in a resource; older ones are found in the event stream and the archive."""
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 """Names that people give (pools, templates, definitions, tenants): DNS labels."""
 
+D = TypeVar("D", bound=date)
+
 
 class Model(BaseModel):
     """Immutable, camelCase outside, unknown fields refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, ser_json_inf_nan="constants"
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        ser_json_inf_nan="constants",
+        str_min_length=0,  # a text with a bound is looked at: without, half of a surrogate pair would pass
     )
 
     @classmethod
@@ -47,13 +57,16 @@ def fault(field: str, message: str) -> PydanticCustomError:
     return PydanticCustomError("fault", "{message}", {"field": field, "message": message})
 
 
+def _in_calendar(value: D) -> D:
+    if not _FIRST_YEAR <= value.year <= _LAST_YEAR:
+        raise ValueError(f"that moment is beyond the calendar, which goes from the year {_FIRST_YEAR} to {_LAST_YEAR}")
+    return value
+
+
 def _as_utc(value: datetime) -> datetime:
     if value.tzinfo is None:
         raise ValueError("a time needs a zone: write it as RFC 3339, for example 2027-03-01T09:00:00Z")
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("that moment is beyond the calendar") from None
+    return _in_calendar(value).astimezone(UTC)
 
 
 def _whole_minute(value: datetime) -> datetime:
@@ -69,6 +82,7 @@ def format_time(value: datetime) -> str:
 
 Instant = Annotated[datetime, AfterValidator(_as_utc)]
 """A moment in lab time, always UTC; pydantic itself writes it just as `format_time` does."""
+Date = Annotated[date, AfterValidator(_in_calendar)]
 Minute = Annotated[Instant, AfterValidator(_whole_minute)]
 """An instant on a whole minute, as slots use them."""
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]

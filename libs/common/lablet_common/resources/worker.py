@@ -14,6 +14,9 @@ from lablet_common.resources.definition import LicenseKind
 from lablet_common.resources.machine import table
 from lablet_common.resources.model import Instant, Labels, Minute, Model, Name, Resource, Status
 
+Minutes = Annotated[int, Field(ge=0, le=527_040)]
+"""Of somebody's choice: up to a year, and so never beyond the calendar."""
+
 
 class Capacity(Model):
     """What a worker offers to labs."""
@@ -53,8 +56,8 @@ class TemplateSpec(Model):
     image_pattern: str = ""
     regions: tuple[str, ...] = ()
     port_range: PortRange = PortRange()
-    drain_timeout_minutes: Annotated[int, Field(ge=0)] = 240
-    boot_minutes: Annotated[int, Field(ge=0)] = 20
+    drain_timeout_minutes: Minutes = 240
+    boot_minutes: Minutes = 20
     cost_per_hour_usd: Annotated[float, Field(ge=0)] = 0
     tags: Labels = {}
 
@@ -84,16 +87,16 @@ class PoolSpec(Model):
     """Logical workers that exist."""
     warm: Annotated[int, Field(ge=0)] = 0
     """Idle workers kept on beyond what the calendar needs."""
-    scale_down_grace_minutes: Annotated[int, Field(ge=0)] = 30
+    scale_down_grace_minutes: Minutes = 30
     """Gaps between needs up to this long are kept on."""
-    cooldown_minutes: Annotated[int, Field(ge=0)] = 0
+    cooldown_minutes: Minutes = 0
     """A worker that has come up is kept on for this long at least, needed or not."""
-    preparation_minutes: Annotated[int, Field(ge=0)] = 5
+    preparation_minutes: Minutes = 5
     """Between a worker that is Ready and the first slot on it: import, start and probe."""
-    boot_reserve_minutes: Annotated[int, Field(ge=0)] | None = None
+    boot_reserve_minutes: Minutes | None = None
     """How much earlier still a worker is powered on, so that a boot may take longer than its template says, or fail and
     be followed by another; None: as long as the template's boot."""
-    turnaround_minutes: Annotated[int, Field(ge=0)] = 2
+    turnaround_minutes: Minutes = 2
     """Between two slots on the same licence seats and ports of a worker."""
     allowed_licenses: int | None = None
     """Workers of this pool that may hold a licence at the same time; None: as many as there are."""

@@ -5,14 +5,12 @@ read at one revision, which the cursor carries on, so that pages neither repeat 
 revision has been compacted ends in `Compacted`.
 """
 
-import base64
-import binascii
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar, cast
 
+from lablet_common import strangers
 from lablet_common.resources.kinds import Kind
 from lablet_common.resources.model import Resource
 from lablet_common.store.api import InvalidRequest, KeyValue, Store, StoreError
@@ -22,6 +20,7 @@ from lablet_common.store.transaction import Conflict, Transaction
 
 R = TypeVar("R", bound=Resource[Any, Any])
 _PAGE = 500
+_LAST_REVISION = 2**63 - 1
 
 
 class NotFound(StoreError):
@@ -147,14 +146,16 @@ class Repository(Generic[R]):
 
 def write_cursor(revision: int, key: str) -> str:
     """The cursor that goes on after `key`, at the list's revision."""
-    return base64.urlsafe_b64encode(json.dumps([revision, key]).encode()).decode().rstrip("=")
+    return strangers.write_cursor(revision, key)
 
 
 def read_cursor(cursor: str, prefix: str) -> tuple[int, str]:
+    """Revision and key after which a list of `prefix` goes on. Raises `InvalidCursor`."""
     try:
-        revision, key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (binascii.Error, ValueError, TypeError, RecursionError):  # the last: nested deeper than the JSON parser goes
+        revision, key = strangers.read_cursor(cursor)
+    except (ValueError, TypeError):
         raise InvalidCursor("the cursor is damaged: take it from nextCursor as it stands") from None
-    if not isinstance(revision, int) or revision < 1 or not isinstance(key, str) or not key.startswith(prefix):
+    known = isinstance(revision, int) and 1 <= revision <= _LAST_REVISION
+    if not known or not isinstance(key, str) or not key.startswith(prefix):
         raise InvalidCursor("the cursor belongs to another list: begin without one")
     return revision, key

@@ -20,6 +20,8 @@ from lablet_common.version import __version__
 
 _W3C = TraceContextTextMapPropagator()
 _IDS = "00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-"
+_LONGEST = 512
+"""Characters of a `traceparent`, as the propagator takes them: strangers send it, and what was read is remembered."""
 _VERSION_0 = re.compile(_IDS + "([0-9a-f]{2})").fullmatch
 """A `traceparent` as W3C defines it today (https://www.w3.org/TR/trace-context). Later versions are left to the propagator,
 which takes twice as long."""
@@ -60,12 +62,16 @@ def current_trace_parent() -> str | None:
     return carrier.get("traceparent")
 
 
-@lru_cache(maxsize=4096)
 def context_of(trace_parent: str | None) -> SpanContext | None:
-    """The span that a `traceparent` names; None for one that is missing or malformed. The same few stories are asked for
-    again and again."""
-    if not trace_parent:
+    """The span that a `traceparent` names; None for one that is missing or malformed."""
+    if not trace_parent or len(trace_parent) > _LONGEST:
         return None
+    return _context_of(trace_parent)
+
+
+@lru_cache(maxsize=4096)
+def _context_of(trace_parent: str) -> SpanContext | None:
+    """The same few stories are asked for again and again."""
     if found := _VERSION_0(trace_parent):
         trace_id, span_id, flags = (int(word, 16) for word in found.groups())
         return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))

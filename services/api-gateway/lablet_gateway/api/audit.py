@@ -13,12 +13,13 @@ from lablet_gateway import audit, problems
 from lablet_gateway.answers import model_response, refusals
 from lablet_gateway.audit import AuditEntry, AuditRecord, Wanted
 from lablet_gateway.caller import WithCaller
+from lablet_gateway.eventlog import Bounds
 from lablet_gateway.parts import WithParts
 from lablet_gateway.rights import PREFIX
 
 router = APIRouter(prefix=f"{PREFIX}/audit", tags=["audit"])
 _DAY = timedelta(days=1)
-_CURSOR = re.compile(r"([a-z0-9]+)-(\d+)")
+_CURSOR = re.compile(r"([a-z0-9]+)-([0-9]{1,19})")
 
 
 class AuditList(Model):
@@ -46,7 +47,7 @@ async def list_audit(
     if to is not None and to <= first:
         raise problems.invalid("to", "must be after from")
     bounds = await parts.events.bounds()
-    after = _read_cursor(cursor, bounds.epoch) if cursor else None
+    after = read_cursor(cursor, bounds) if cursor else None
     wanted = Wanted(principal, subject.strip("/"), action, outcome, first, to)
     found = await audit.page(parts.events, caller.tenant, wanted, after, limit)
     following = None if found.after is None else f"{bounds.epoch}-{found.after}"
@@ -62,10 +63,11 @@ async def get_audit(request_id: str, parts: WithParts, caller: WithCaller) -> Re
     return model_response(found)
 
 
-def _read_cursor(cursor: str, epoch: str) -> int:
+def read_cursor(cursor: str, bounds: Bounds) -> int:
+    """The number in the event stream after which the page begins. Raises 410 for a place in an earlier stream, 422."""
     form = _CURSOR.fullmatch(cursor)
-    if form is None:
-        raise problems.invalid("cursor", "it is damaged", "take nextCursor as it stands, or leave it out")
-    if form[1] != epoch:
+    if form is not None and form[1] != bounds.epoch:
         raise problems.GONE("the event stream was made anew: begin again without cursor")
+    if form is None or int(form[2]) > bounds.last:
+        raise problems.invalid("cursor", "it is damaged", "take nextCursor as it stands, or leave it out")
     return int(form[2])

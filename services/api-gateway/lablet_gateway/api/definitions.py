@@ -1,6 +1,5 @@
 """Definitions: publish a lab file, find it again by name and version, download it, take it out of use."""
 
-import json
 import re
 from typing import Annotated, Any, cast
 
@@ -14,6 +13,7 @@ from lablet_common.objects import get_content
 from lablet_common.resources.definition import Definition, DefinitionSpec
 from lablet_common.resources.kinds import DEFINITION
 from lablet_common.store.repository import ResourcePage
+from lablet_common.strangers import NotJson, read_json
 from lablet_gateway import catalogue, problems, reads, topologies
 from lablet_gateway.answers import (
     IdempotencyKey,
@@ -232,7 +232,7 @@ async def _read(http: Request) -> tuple[bytes, dict[str, Any]]:
         raise problems.invalid(min(surplus), "there is no such part", "send topology and definition")
     if topology is None:
         raise problems.invalid("topology", "the part is missing", "send the lab file as the part topology")
-    return topology, _overrides(definition)
+    return topology, read_overrides(definition)
 
 
 async def _part(part: UploadFile | str | None) -> bytes | None:
@@ -241,12 +241,13 @@ async def _part(part: UploadFile | str | None) -> bytes | None:
     return None if part is None else part.encode()
 
 
-def _overrides(definition: bytes | None) -> dict[str, Any]:
+def read_overrides(definition: bytes | None) -> dict[str, Any]:
+    """The fields that the part `definition` sets. Raises 422."""
     if definition is None or not definition.strip():
         return {}
     try:
-        given = json.loads(definition)
-    except ValueError as error:
+        given = read_json(definition)
+    except NotJson as error:
         raise problems.invalid("definition", f"not JSON: {error}") from error
     if not isinstance(given, dict):
         raise problems.invalid("definition", "a JSON object is wanted")

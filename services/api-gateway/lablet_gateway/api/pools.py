@@ -1,6 +1,6 @@
 """Pools: groups of like workers, and how full they are over time."""
 
-from typing import Any, cast
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Body
 from starlette.responses import Response
@@ -9,6 +9,7 @@ from lablet_common.intents import Nothing, Optimisation, PoolApply, PoolOptimise
 from lablet_common.resources.kinds import POOL, WORKER
 from lablet_common.resources.worker import Worker, WorkerPool
 from lablet_common.store.repository import ResourcePage
+from lablet_common.strangers import Free
 from lablet_gateway import bookings, optimisation, problems, reads, simulation
 from lablet_gateway.answers import (
     IdempotencyKey,
@@ -105,7 +106,7 @@ async def patch_pool(
     name: str,
     parts: WithParts,
     caller: WithCaller,
-    patch: dict[str, Any] = Body(description="JSON merge patch of `{spec, labels}`", examples=[{"spec": {"max": 6}}]),
+    patch: Annotated[Free, Body(description="JSON merge patch of `{spec, labels}`", examples=[{"spec": {"max": 6}}])],
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     prefer: Prefer = None,

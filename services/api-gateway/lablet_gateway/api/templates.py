@@ -1,6 +1,6 @@
 """Templates: the shapes that a pool's workers can have."""
 
-from typing import Any, cast
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Body
 from starlette.responses import Response
@@ -9,6 +9,7 @@ from lablet_common.intents import Nothing, TemplateApply
 from lablet_common.resources.kinds import TEMPLATE
 from lablet_common.resources.worker import WorkerTemplate
 from lablet_common.store.repository import ResourcePage
+from lablet_common.strangers import Free
 from lablet_gateway import problems, reads
 from lablet_gateway.answers import (
     IdempotencyKey,
@@ -68,9 +69,9 @@ async def patch_template(
     name: str,
     parts: WithParts,
     caller: WithCaller,
-    patch: dict[str, Any] = Body(
-        description="JSON merge patch of `{spec, labels}`", examples=[{"spec": {"maxNodes": 60}}]
-    ),
+    patch: Annotated[
+        Free, Body(description="JSON merge patch of `{spec, labels}`", examples=[{"spec": {"maxNodes": 60}}])
+    ],
     if_match: IfMatch = None,
     key: IdempotencyKey = None,
     prefer: Prefer = None,

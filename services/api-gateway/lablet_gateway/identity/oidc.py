@@ -21,6 +21,7 @@ from typing import Any
 import jwt
 
 from lablet_common.resources.model import NAME_PATTERN
+from lablet_common.strangers import is_deep
 from lablet_gateway.identity import NoRole, Principal, Role, TokenRefused
 from lablet_gateway.identity.keys import OWNER_PREFIX
 from lablet_gateway.identity.provider import ProviderKeys
@@ -62,7 +63,7 @@ class Oidc:
             if time.time() < known.expires and await self._keys.find(known.key_id) == known.key:
                 return known.principal
             del self._proven[digest]
-        header, claims = _peek(token)
+        header, claims = peek(token)
         if header is None or claims is None:
             return None
         proven = await self._prove(token, header, claims)
@@ -132,14 +133,15 @@ def principal_of(claims: Mapping[str, Any], settings: OidcSettings) -> Principal
     return Principal(name, Role(role), tenant)
 
 
-def _peek(token: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+def peek(token: str) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
     """Header and claims of a JWT, unproven; two None for what is no JWT."""
     if token.count(".") != 2:
         return None, None
     try:
-        return jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
-    except jwt.PyJWTError:
+        header, claims = jwt.get_unverified_header(token), jwt.decode(token, options={"verify_signature": False})
+    except (jwt.PyJWTError, ValueError, RecursionError):
         return None, None
+    return (None, None) if is_deep(header) or is_deep(claims) else (header, claims)
 
 
 def _fits(key: Mapping[str, Any], algorithm: str) -> bool:

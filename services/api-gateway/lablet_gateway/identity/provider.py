@@ -9,7 +9,6 @@ While the provider is away the keys it gave last are used for a day; then nobody
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from lablet_common.strangers import NotJson, read_json
 from lablet_gateway.identity import ProviderUnavailable
 
 _log = logging.getLogger(__name__)
@@ -155,8 +155,8 @@ class ProviderKeys:
         if len(answer.content) > _MAX_BYTES:
             raise ProviderUnavailable(f"{address} answers with {len(answer.content)} bytes")
         try:
-            body = json.loads(answer.content)
-        except ValueError as error:
+            body = read_json(answer.content)
+        except NotJson as error:
             raise ProviderUnavailable(f"{address} does not answer with JSON") from error
         if not isinstance(body, dict):
             raise ProviderUnavailable(f"{address} does not answer with a JSON object")

@@ -101,7 +101,7 @@ class HttpSender:
             session = self._session(allow_private)
             async with session.post(url, data=body, headers=headers, allow_redirects=False) as response:
                 text = (await response.content.read(_READ_BYTES)).decode(errors="replace")
-                return _answer(response.status, response.headers, " ".join(text.split()))
+                return answer_of(response.status, response.headers, " ".join(text.split()))
         except SinkRefused as error:
             return Answer(None, str(error))
         except TimeoutError:
@@ -120,7 +120,8 @@ def _untrusted(error: aiohttp.ClientConnectorCertificateError) -> str:
     return f"its certificate is not trusted ({why}): WEBHOOK_CA_CERT names further authorities"
 
 
-def _answer(status: int, headers: Mapping[str, str], text: str) -> Answer:
+def answer_of(status: int, headers: Mapping[str, str], text: str) -> Answer:
+    """What a sink's answer comes to, whatever stands in it."""
     words = _WORDS.get(status, "")
     message = f"{status} {words}".rstrip()
     if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:

@@ -178,6 +178,15 @@ async def refusal(verifier: Oidc, token: str) -> str | None:
     return None
 
 
+@pytest.mark.parametrize("deep", ["[" * 1500, '{"a":' * 1500, '{"a":' * 101 + "1" + "}" * 101, "9" * 5000])
+@pytest.mark.parametrize("place", ["header", "payload"])
+async def test_a_token_nested_too_deep_is_no_jwt(provider: Any, oidc: Make, deep: str, place: str) -> None:
+    good = provider.token().split(".")
+    part = base64.urlsafe_b64encode(f'{{"alg": "RS256", "iss": {deep}}}'.encode()).decode().rstrip("=")
+    token = ".".join([part, *good[1:]] if place == "header" else [good[0], part, good[2]])
+    assert await oidc().verify(token) is None
+
+
 async def test_a_rotated_key_is_found_and_a_withdrawn_one_counts_no_more(provider: Any, oidc: Make, wall: Any) -> None:
     verifier = oidc()
     old = provider.token()

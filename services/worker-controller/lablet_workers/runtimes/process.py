@@ -4,17 +4,17 @@ There is no password and no licence. What an agent's lab brings at its end (its 
 exit codes) stands in the place of node configurations.
 """
 
-import base64
 import json
 import logging
 from collections.abc import Container, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from lablet_common.agents import MOST_ANSWER_BYTES, Answer
+from lablet_common.agents import MOST_ANSWER_BYTES, Answer, LabRecord, Piece
 from lablet_common.bus.line import AgentSilent, Line
 from lablet_common.loads import Load
+from lablet_common.resources.model import Model
 from lablet_workers.runtimes.port import (
     LabMissing,
     LabProgress,
@@ -32,6 +32,27 @@ SCHEME = "agent://"
 _UP = ("RUNNING", "EXITED")
 _START_SECONDS = 20.0
 _STOP_SECONDS = 30.0
+_MOST_PIECES = 64
+"""Of a node's output: 16 MB, where an agent keeps two."""
+M = TypeVar("M", bound=Model)
+
+
+class _Info(Model):
+    version: str
+    ready: bool
+
+
+class _Labs(Model):
+    labs: dict[str, str]
+    """Title → id."""
+
+
+class _Imported(Model):
+    lab: str
+
+
+class _Exported(Model):
+    manifest: str
 
 
 def address_of(worker: str) -> str:
@@ -75,9 +96,20 @@ class ProcessRuntime:
             case _:
                 raise RuntimeFault(answer.message)
 
+    def _read(self, model: type[M], verb: str, told: Mapping[str, Any]) -> M:
+        """A host is a stranger, too. Raises `RuntimeUnavailable` for what it should not have said."""
+        try:
+            return model.model_validate(told, extra="ignore")
+        except ValidationError as error:
+            why = error.errors()[0]
+            place = ".".join(map(str, why["loc"]))
+            raise RuntimeUnavailable(
+                f"the agent {self._worker} answers {verb} with what cannot be read: {place}: {why['msg']}"
+            ) from error
+
     async def info(self) -> RuntimeInfo:
-        found = await self._ask("info", timeout=3.0)
-        return RuntimeInfo(str(found["version"]), bool(found["ready"]))
+        found = self._read(_Info, "info", await self._ask("info", timeout=3.0))
+        return RuntimeInfo(found.version, found.ready)
 
     async def load(self) -> Load | None:
         try:
@@ -103,62 +135,66 @@ class ProcessRuntime:
         return None
 
     async def labs(self, besides: Container[str] = ()) -> Mapping[str, str]:
-        found = (await self._ask("labs"))["labs"].items()
-        return {str(lab): str(title) for title, lab in found if str(lab) not in besides}
+        found = self._read(_Labs, "labs", await self._ask("labs")).labs
+        return {lab: title for title, lab in found.items() if lab not in besides}
 
     async def import_lab(self, title: str, topology: bytes) -> str:
-        return str((await self._ask("import", title=title, manifest=topology.decode()))["lab"])
+        told = await self._ask("import", title=title, manifest=topology.decode())
+        return self._read(_Imported, "import", told).lab
 
     async def start(self, lab: str) -> None:
         await self._ask("start", lab=lab, timeout=_START_SECONDS)
 
     async def progress(self, lab: str) -> LabProgress:
-        record = await self._ask("progress", lab=lab)
-        phases = {str(node["name"]): str(node["phase"]) for node in record["nodes"]}
-        codes = {str(node["name"]): node["exit_code"] for node in record["nodes"]}
-        completed = record["phase"] == "completed"
+        record = await self._record(lab)
+        phases = {node.name: node.phase for node in record.nodes}
+        completed = record.phase == "completed"
         return LabProgress(
-            converged=completed or (record["phase"] == "running" and all(phase in _UP for phase in phases.values())),
-            stopped=bool(record["stopped"]),
+            converged=completed or (record.phase == "running" and all(phase in _UP for phase in phases.values())),
+            stopped=record.stopped,
             nodes=phases,
             completed=completed,
-            exit_code=record["exit_code"],
-            failed=_failure(record, codes),
+            exit_code=record.exit_code,
+            failed=_failure(record),
         )
 
+    async def _record(self, lab: str) -> LabRecord:
+        return self._read(LabRecord, "progress", await self._ask("progress", lab=lab))
+
     async def configurations(self, lab: str) -> Mapping[str, bytes]:
-        record = await self._ask("progress", lab=lab)
+        record = await self._record(lab)
         files: dict[str, bytes] = {}
         nodes: dict[str, Any] = {}
-        for node in record["nodes"]:
-            name = str(node["name"])
-            start, files[f"{name}.log"] = await self._output(lab, name)
-            nodes[name] = {
-                "phase": node["phase"],
-                "exitCode": node["exit_code"],
-                "restarts": node["restarts"],
-                "message": node["message"],
+        for node in record.nodes:
+            start, files[f"{node.name}.log"] = await self._output(lab, node.name)
+            nodes[node.name] = {
+                "phase": node.phase,
+                "exitCode": node.exit_code,
+                "restarts": node.restarts,
+                "message": node.message,
                 "outputFrom": start,
             }
-        result = {"phase": record["phase"], "exitCode": record["exit_code"], "nodes": nodes}
+        result = {"phase": record.phase, "exitCode": record.exit_code, "nodes": nodes}
         files["result.json"] = json.dumps(result, indent=1).encode()
         return files
 
     async def _output(self, lab: str, node: str) -> tuple[int, bytes]:
-        """What is kept of a node's output, and the position at which that begins."""
+        """What is kept of a node's output, and the position at which that begins. Raises `RuntimeUnavailable` for more than
+        any agent keeps: it would be collected without end."""
         position, begin = 0, None
         parts: list[bytes] = []
-        while True:
-            found = await self._ask("output", lab=lab, node=node, position=position, limit=MOST_ANSWER_BYTES // 2)
-            data = base64.b64decode(found["data"])
-            begin = int(found["start"]) if begin is None else begin
-            if not data:
+        for _ in range(_MOST_PIECES):
+            told = await self._ask("output", lab=lab, node=node, position=position, limit=MOST_ANSWER_BYTES // 2)
+            found = self._read(Piece, "output", told)
+            begin = found.start if begin is None else begin
+            if not found.data:
                 return begin, b"".join(parts)
-            parts.append(data)
-            position = int(found["start"]) + len(data)
+            parts.append(found.content)
+            position = found.start + len(parts[-1])
+        raise RuntimeUnavailable(f"the agent {self._worker} does not come to the end of the output of {node}")
 
     async def export(self, lab: str) -> bytes:
-        return str((await self._ask("export", lab=lab))["manifest"]).encode()
+        return self._read(_Exported, "export", await self._ask("export", lab=lab)).manifest.encode()
 
     async def stop(self, lab: str) -> None:
         await self._ask("stop", lab=lab, timeout=_STOP_SECONDS)
@@ -170,15 +206,12 @@ class ProcessRuntime:
         return None
 
 
-def _failure(record: Mapping[str, Any], codes: Mapping[str, int | None]) -> str:
+def _failure(record: LabRecord) -> str:
     """Why a lab that was to run until its slot's end never will; empty while it may."""
-    if record["phase"] == "completed" or record["ends"]:
+    if record.phase == "completed" or record.ends:
         return ""
-    bad = {name: code for name, code in codes.items() if code}
-    skipped = [str(node["name"]) for node in record["nodes"] if node["phase"] == "SKIPPED"]
+    skipped = [node.name for node in record.nodes if node.phase == "SKIPPED"]
     ended = [
-        f"{n['name']} ended with {bad[n['name']]}"
-        for n in record["nodes"]
-        if n["phase"] == "EXITED" and n["name"] in bad
+        f"{node.name} ended with {node.exit_code}" for node in record.nodes if node.phase == "EXITED" and node.exit_code
     ]
     return "; ".join([*ended, *(f"{name} could not start" for name in skipped)])

@@ -7,7 +7,7 @@ import pytest
 from lablet_common.agents import Heartbeat
 from lablet_common.resources.kinds import worker_lease_key
 from lablet_common.store import MemoryStore
-from lablet_workers.agents.leases import Leases
+from lablet_workers.agents.leases import Door, Leases
 from lablet_workers.providers.agent import AgentProvider
 from lablet_workers.providers.port import InsufficientCapacity, LaunchOrder, MachineState, NotFound
 
@@ -50,6 +50,27 @@ async def test_etcds_lease_outlasts_what_is_granted(leases: Leases, store: Memor
     found = await store.get(worker_lease_key("w1"))
     assert found is not None
     assert await store.lease_keep_alive(found.lease) >= 12.0
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"[" * 1500, b"{}", b"\xff", b'{"epoch": "epoch-one", "number": 1, "first": true, "host": "%s"}' % (b"h" * 300)],
+    ids=["deep", "empty", "no text", "long"],
+)
+async def test_what_is_no_heartbeat_is_dropped_with_a_line_in_the_log(
+    leases: Leases, store: MemoryStore, payload: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[Any] = []
+
+    class Connected:
+        async def listen(self, _: str, listener: Any, **__: Any) -> None:
+            heard.append(listener)
+
+    connection: Any = Connected()
+    await Door(connection, leases).open()
+    await heard[0]("lablet.agent.w1.heartbeat", payload)
+    assert "not a heartbeat" in caplog.text
+    assert await store.get(worker_lease_key("w1")) is None
 
 
 async def test_whoever_has_not_registered_gets_nothing(leases: Leases, store: MemoryStore) -> None:

@@ -1,12 +1,24 @@
-"""Hostile input: some thousand cases at every reader, and the runner that would tell."""
+"""Hostile input: some thousand cases at every reader, those of hypothesis too, every body of the API among them, and the
+runner that would tell."""
 
 import itertools
+import json
 import resource
-from collections.abc import Callable
+import types
+import typing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lablet_common.recurrence import InvalidRecurrence
+from lablet_gateway.app import create_app
+from lablet_gateway.rights import RIGHTS
+from lablet_gateway.settings import GatewaySettings
 from lablet_local.fuzz import run as fuzzing
 from lablet_local.fuzz.run import Report as FuzzReport
 from lablet_local.fuzz.run import case_of, give, main, run
@@ -36,6 +48,96 @@ def test_what_once_broke_a_reader_does_so_no_more(name: str, seed: int) -> None:
     report = FuzzReport()
     give(next(target for target in TARGETS if target.name == name), seed, report)
     assert report.findings == []
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def _like(example: Any) -> st.SearchStrategy[Any]:
+    """Values of the example's shape, with anything at all in some of its places."""
+    if isinstance(example, dict):
+        parts = st.fixed_dictionaries({}, optional={name: _like(part) for name, part in example.items()})
+        return parts | st.fixed_dictionaries({name: _like(part) for name, part in example.items()})
+    if isinstance(example, list):
+        return st.lists(st.one_of(*map(_like, example)), max_size=3) if example else JSON
+    return st.just(example) | JSON
+
+
+def _cases(target: Target) -> st.SearchStrategy[bytes]:
+    """Bytes, text, JSON, and where an example is JSON, JSON of its shape."""
+    whole = st.binary(max_size=200) | st.text(max_size=200).map(str.encode) | JSON.map(json.dumps).map(str.encode)
+    for example in target.examples:
+        try:
+            whole |= _like(json.loads(example)).map(json.dumps).map(str.encode)
+        except ValueError:
+            whole |= st.tuples(st.sampled_from(target.examples), st.text(max_size=9)).map(_put_together)
+    return whole
+
+
+def _put_together(parts: tuple[bytes, str]) -> bytes:
+    return parts[0] + parts[1].encode()
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=[target.name for target in TARGETS])
+def test_hypothesis_finds_nothing_either(target: Target) -> None:
+    @settings(max_examples=25, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(_cases(target))
+    def reads(case: bytes) -> None:
+        with suppress(*target.refusals):
+            target.read(case)
+
+    reads()
+
+
+def test_every_body_that_a_route_of_the_api_takes_has_a_target() -> None:
+    known = {target.body for target in TARGETS if target.body is not None}
+    by_hand = {route for target in TARGETS for route in target.routes}
+    taken, untold = set(), set()
+    for route in _routes():
+        (method,) = route.methods
+        if route.body_field is not None:
+            taken |= {_body_of(route)} - {types.NoneType}
+        elif (route.openapi_extra or {}).get("requestBody"):
+            untold.add(f"{method} {route.path.removeprefix('/api/v1')}")
+    assert {_word(body) for body in taken - known} == set()
+    assert untold == by_hand
+    assert len(taken) > 15
+
+
+def _routes() -> list[APIRoute]:
+    """Of the whole application; the rights table says how many there must be."""
+    parts: Any = types.SimpleNamespace(settings=GatewaySettings(_env_file=None), proof=None)
+    found = list(_within(create_app(parts).routes))
+    assert {(method, route.path) for route in found for method in route.methods} >= set(RIGHTS)
+    return found
+
+
+def _within(routes: Iterable[Any]) -> Iterator[APIRoute]:
+    """Routes that an application includes stand in their routers."""
+    for route in routes:
+        if isinstance(route, APIRoute):
+            yield route
+        elif router := getattr(route, "original_router", None):
+            yield from _within(router.routes)
+
+
+def _body_of(route: APIRoute) -> Any:
+    """What the route says that it takes, without what stands for no body."""
+    assert route.body_field is not None
+    said = route.body_field.field_info.annotation
+    words = [word for word in typing.get_args(said) if word is not types.NoneType]
+    if isinstance(said, types.UnionType) or typing.get_origin(said) is typing.Union:
+        (said,) = words
+    metadata = route.body_field.field_info.metadata
+    return typing.Annotated[said, *metadata] if metadata else said
+
+
+def _word(body: Any) -> str:
+    return getattr(body, "__name__", repr(body))
 
 
 def test_the_good_examples_are_good() -> None:

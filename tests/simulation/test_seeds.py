@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lablet_local.demo.checks.check import Check
+from lablet_local.simulation import trial
 from lablet_local.simulation.__main__ import unproven
 from lablet_local.simulation.trial import Verdict
 
@@ -135,6 +136,11 @@ def test_a_request_that_was_accepted_and_never_written_is_found() -> None:
     done = simulate("--only", "1", "--jobs", "1", code=NEVER_ARRIVED)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "answered with 202, never reached etcd" in done.stdout
+
+
+def test_a_world_leaves_nothing_that_is_looked_through_after_the_next_ones() -> None:
+    assert trial.trial(2).ok
+    assert not trial._value.cache_info().currsize
 
 
 def test_worlds_that_prove_nothing_do_not_pass() -> None:

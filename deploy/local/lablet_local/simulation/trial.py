@@ -103,6 +103,7 @@ def trial(seed: int, shape: Shape | None = None, *, speed: float = _SPEED) -> Ve
             _abandon(loop)
     finally:
         logging.disable(quiet)
+        _value.cache_clear()  # of no use to the next world, and looked through for garbage after each
     return Verdict(
         seed=seed,
         checks=tuple(judge(evidence, story)),

@@ -6,7 +6,7 @@ the words that the simulators of the fault runs use, so that the same checks rea
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -187,6 +187,21 @@ class Fate:
         return self.rng.uniform(0.5, 2) * 60 / self.speed
 
 
+class _Clock(ScaledClock):
+    """Read far more often than time passes: worked out once for each instant."""
+
+    def __init__(self, origin: ClockOrigin, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._read: tuple[float, datetime] | None = None
+        super().__init__(origin, real_now=lambda: _EPOCH + timedelta(seconds=seconds()))
+
+    def now(self) -> datetime:
+        seconds = self._seconds()
+        if self._read is None or self._read[0] != seconds:
+            self._read = seconds, super().now()
+        return self._read[1]
+
+
 class World:
     """Made inside a running simulation loop."""
 
@@ -196,7 +211,7 @@ class World:
         self.objects = MemoryObjectStore()
         self.cloud = Cloud(fate)
         origin = ClockOrigin(real=_EPOCH, lab=MORNING, speed=fate.speed)
-        self.clock = ScaledClock(origin, real_now=lambda: _EPOCH + timedelta(seconds=loop.time()))
+        self.clock = _Clock(origin, loop.time)
 
     async def until(self, lab: timedelta) -> None:
         """Waits for MORNING + `lab`."""

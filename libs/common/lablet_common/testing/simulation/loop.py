@@ -63,16 +63,29 @@ class _Handle(asyncio.Handle):
         self._source_traceback = None
         self._repr = None
 
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._callback, self._args = None, ()
+
+
+class _Timer(_Handle, asyncio.TimerHandle):
+    """What runs later, made as cheaply: the loop counts no cancelled ones."""
+
+    __slots__ = ()
+    _when: float
+
 
 class SimulationLoop(asyncio.BaseEventLoop):
     """Use it inside `simulated`. `steps` counts callbacks that were run."""
+
+    _stopping: bool
 
     def __init__(self, rng: random.Random) -> None:
         super().__init__()
         self._rng = rng
         self._virtual = 0.0
         self._ready: list[asyncio.Handle] = []
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[tuple[float, int, _Timer]] = []
         self._timers_set = 0
         self._draw = rng.getrandbits
         self.steps = 0
@@ -86,10 +99,16 @@ class SimulationLoop(asyncio.BaseEventLoop):
     def call_at(
         self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = _Timer(callback, args, self, context)
+        handle._when = when
         self._timers_set += 1
         heapq.heappush(self._timers, (when, self._timers_set, handle))
         return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        return self.call_at(self._virtual + delay, callback, *args, context=context)
 
     def create_future(self) -> asyncio.Future[Any]:
         future = _Future(loop=self)
@@ -125,28 +144,31 @@ class SimulationLoop(asyncio.BaseEventLoop):
         """There are none."""
 
     def _run_once(self) -> None:
-        timers, ready = self._timers, self._ready
-        if not ready:
-            while timers and timers[0][2].cancelled():
-                heapq.heappop(timers)
-            if not timers:
-                raise Stuck(f"nothing can happen any more at {self._virtual:.3f} s")
-            if timers[0][0] > self._virtual:
-                self._virtual = timers[0][0]
-        while timers and timers[0][0] <= self._virtual:
-            ready.append(heapq.heappop(timers)[2])
-        last = len(ready) - 1
-        if last > 0:
-            count = last + 1
-            bits = count.bit_length()
-            chosen = self._draw(bits)  # as `randrange` draws, without its checks
-            while chosen >= count:
-                chosen = self._draw(bits)
-            ready[chosen], ready[last] = ready[last], ready[chosen]
-        handle: Any = ready.pop()
-        if not handle._cancelled:
-            self.steps += 1
-            handle._run()
+        """Not once, but until the loop is to stop: who runs it forever calls this again and again, and looks in between."""
+        timers, ready, draw = self._timers, self._ready, self._draw
+        while True:
+            if not ready:
+                while timers and timers[0][2]._cancelled:
+                    heapq.heappop(timers)
+                if not timers:
+                    raise Stuck(f"nothing can happen any more at {self._virtual:.3f} s")
+                if timers[0][0] > self._virtual:
+                    self._virtual = timers[0][0]
+            while timers and timers[0][0] <= self._virtual:
+                ready.append(heapq.heappop(timers)[2])
+            count = len(ready)
+            if count > 1:
+                bits = count.bit_length()
+                chosen = draw(bits)  # as `randrange` draws, without its checks
+                while chosen >= count:
+                    chosen = draw(bits)
+                ready[chosen], ready[-1] = ready[-1], ready[chosen]
+            handle: Any = ready.pop()
+            if not handle._cancelled:
+                self.steps += 1
+                handle._run()
+            if self._stopping:
+                return
 
 
 @contextmanager

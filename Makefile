@@ -43,7 +43,7 @@ chaos: $(READY) ## fault runs: four seeds under load, everything killed, paused 
 soak: $(READY) ## two hours under a steady load: nothing is lost, nothing grows (HOURS=n); the report is out/soak-report.html
 	@$(BIN)/lablet soak --hours $(or $(HOURS),2)
 
-fuzz: $(READY) ## hostile input at every reader (CASES=n; a million took twenty minutes)
+fuzz: $(READY) ## hostile input at every reader (CASES=n; a million took half an hour)
 	@$(BIN)/python -m lablet_local.fuzz --cases $(or $(CASES),100000)
 
 simulate: $(READY) ## simulated worlds, a seed each, on every processor (SEEDS=n, FIRST=n, or WEEKS=n of teaching in one)

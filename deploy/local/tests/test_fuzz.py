@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from lablet_gateway.app import create_app
 from lablet_gateway.rights import RIGHTS
 from lablet_gateway.settings import GatewaySettings
 from lablet_local.fuzz import run as fuzzing
+from lablet_local.fuzz.record import read_runs, table
 from lablet_local.fuzz.run import Report as FuzzReport
 from lablet_local.fuzz.run import case_of, give, main, run
 from lablet_local.fuzz.targets import TARGETS, Target
@@ -32,6 +34,8 @@ ONCE = (
     ("cursor", 1_011_610), ("cursor", 1_034_906), ("cursor", 1_013_234), ("cursor", 1_018_155),
     ("cursor", 1_047_461), ("cursor", 1_055_086),
     ("rule", 1_030_838), ("rule", 1_035_915),
+    ("key-create-body", 43), ("nothing-body", 73),
+    ("lab-file", 4_000_331), ("lab-file", 4_001_244), ("lab-file", 4_001_725), ("lab-file", 4_006_794),
 )  # fmt: skip
 """Target and seed of what found something."""
 
@@ -138,6 +142,18 @@ def _body_of(route: APIRoute) -> Any:
 
 def _word(body: Any) -> str:
     return getattr(body, "__name__", repr(body))
+
+
+RECORD = Path(__file__).parents[3] / "bench/records/fuzz.jsonl"
+
+
+def test_the_page_shows_the_record() -> None:
+    page = (Path(__file__).parents[3] / "docs/reliability.md").read_text(encoding="utf-8")
+    run = read_runs(RECORD)[-1]
+    assert table(run) in page
+    assert run.ended[:10] in page
+    assert sum(shown.cases for shown in run.targets.values()) == run.cases
+    assert set(run.targets) <= {target.name for target in TARGETS}
 
 
 def test_the_good_examples_are_good() -> None:

@@ -30,6 +30,10 @@ class Problem:
     def __post_init__(self) -> None:
         if len(self.message) > _LONGEST_MESSAGE:  # a message may quote the file, and the file may be hostile
             object.__setattr__(self, "message", self.message[: _LONGEST_MESSAGE - 1] + "…")
+        for name in ("message", "remedy", "field", "node"):
+            text = getattr(self, name)
+            if text and not text.isascii():  # YAML can write halves of surrogate pairs, which no answer can hold
+                object.__setattr__(self, name, text.encode(errors="replace").decode())
 
     def __str__(self) -> str:
         place = [f"line {self.line}, column {self.column}"] if self.line is not None else []

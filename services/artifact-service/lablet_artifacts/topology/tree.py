@@ -44,6 +44,8 @@ MOST_ALIASES = 1_000
 MOST_EXPANDED = 3 * MOST_BYTES
 """Characters and values when every alias is written out."""
 
+_HALF = re.compile("[\ud800-\udfff]")
+"""What YAML can write as an escape, and nothing can keep."""
 _KNOWN_TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("str", "int", "float", "bool", "null", "seq", "map")}
 _PROPERTY = re.compile(r"(?:[&!]\S*(?:[ \t]+|(?:[ \t]*(?:#[^\r\n]*)?(?:\r\n|\r|\n))+[ \t]*))+")
 
@@ -229,6 +231,10 @@ class _Composer:
 
     def _scalar(self, event: Any, *, in_flow: bool) -> Scalar:
         tag = self._tag(event, frozenset({"str", "int", "float", "bool", "null"}))
+        if not event.value.isascii() and _HALF.search(event.value):
+            self._fail(
+                event, "the text holds half of a surrogate pair", "write the character itself, or \\U and eight digits"
+            )
         start = event.start_mark.index
         if event.anchor is not None or event.tag is not None:
             properties = _PROPERTY.match(self._text, start, event.end_mark.index)

@@ -96,6 +96,8 @@ def test_malformed_yaml_names_line_column_and_a_remedy(lab):
         (b"lab: !!python/object:os.system {}\n", "has no place"),
         (b"? [a]\n: b\n", "a key must be a string"),
         (b"a: 1\na: 2\n", "appears twice"),
+        (b'a: "\\ud800"\n', "half of a surrogate pair"),
+        (b'"\\udfff": 1\n', "half of a surrogate pair"),
         (b"a: b\x00c\n", "may not stand"),
         (b'a: "\\UFFFFFFFF"\n', "not valid YAML"),
         (b"<<: 5\n", "mappings only"),

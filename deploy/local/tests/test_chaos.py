@@ -476,6 +476,21 @@ def test_a_seat_that_has_a_place_is_not_given_up_inside_its_slot(
     assert none_given_up(Evidence(history=history)).ok == ok
 
 
+@pytest.mark.parametrize(("begun_anew", "ok"), [(False, True), (True, False)])
+def test_who_asks_for_the_end_of_a_seat_that_is_moving_has_it(begun_anew: bool, ok: bool) -> None:
+    """Simulated seed 20254: moved to another worker, and stopped by its learner before its instance followed."""
+    stop = {"from": "Running", "to": "Stopping", "at": "2027-03-01T09:40:00Z", "reason": "StopRequested"}
+    anew = [{"from": "Failed", "to": "Pending", "at": "2027-03-01T09:50:00Z", "reason": "Retried"}] * begun_anew
+    end = {"from": "Exported", "to": "Terminated", "at": "2027-03-01T10:00:00Z", "reason": "Released"}
+    ended = {
+        "metadata": {"id": "ins-a-1"},
+        "spec": {"reservation": "rsv-a"},
+        "status": {"phase": "Terminated", "history": [stop, *anew, end]},
+    }
+    moved = Change(2, "/reservations/rsv-a", reservation_until(11, attempt=2))
+    assert none_given_up(Evidence(history=(moved, Change(3, "/instances/ins-a-1", ended)))).ok == ok
+
+
 def test_a_stream_that_too_few_servers_keep_is_seen() -> None:
     kept = {stream.name: 3 for stream in used_by(Service.GATEWAY)}
     assert {"INGRESS", "DLQ", *STREAMS} < kept.keys()

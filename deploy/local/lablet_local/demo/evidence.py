@@ -7,6 +7,7 @@ Nothing of Lablet's own store, bus or caches is used here, so that a fault in th
 import asyncio
 import base64
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -22,6 +23,8 @@ Json = dict[str, Any]
 _PREFIX = "/lablet"
 _STREAM = "EVENTS"
 _CATCH_UP_SECONDS = 8.0
+_PATIENCE_SECONDS = 10.0
+_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +135,24 @@ async def read_present(endpoint: str, revision: int | None = None) -> dict[str, 
     return await asyncio.to_thread(_range, endpoint, revision)
 
 
-def _range(endpoint: str, revision: int | None) -> dict[str, Json | str]:
+def _client(endpoint: str) -> Any:
+    """etcd3-py asks for the version as it is made, allows 0.3 s for the answer and breaks by an `AttributeError` without
+    one: a server that is late is asked again, for ten seconds (real). Raises what it raised then."""
     import etcd3
 
     host, _, port = endpoint.rpartition(":")
-    client = etcd3.Client(host, int(port), timeout=10)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return etcd3.Client(host, int(port), timeout=10)
+        except AttributeError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+
+
+def _range(endpoint: str, revision: int | None) -> dict[str, Json | str]:
+    client = _client(endpoint)
     found = client.range(f"{_PREFIX}/", prefix=True, revision=revision)
     return {_relative(_bytes(pair.key)): value_of(_bytes(pair.value)) for pair in found.kvs or ()}
 

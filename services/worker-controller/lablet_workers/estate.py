@@ -67,15 +67,24 @@ class Estate:
             lease_seconds=settings.controller_probe_lease_seconds,
             load_seconds=settings.controller_load_seconds,
         )
-        self.open: dict[str, tuple[str, Runtime]] = {}
-        """Worker → the identity (address and sealed password) of its open connection, and the connection."""
+        self.connections: dict[str, dict[str, Runtime]] = {}
+        """Worker → its open connections, each by the address and sealed password that it was opened with."""
 
     async def close(self) -> None:
         """Ends the connections to the workers' runtimes; nothing is shown of them any more."""
         self.pulse.close()
-        for _, runtime in self.open.values():
-            await runtime.close()
-        self.open.clear()
+        for name in list(self.connections):
+            for runtime in self.connections.pop(name).values():
+                await runtime.close()
+
+    async def let_go(self, name: str) -> None:
+        """Ends the worker's connections to where it is no longer. Whoever still asks by one hears `RuntimeUnavailable`."""
+        worker, opened = self.workers.get(name), self.connections.get(name, {})
+        here = None if worker is None else _whereabouts(worker)
+        for former in [known for known in opened if known != here]:
+            await opened.pop(former).close()
+        if not self.connections.get(name):
+            self.connections.pop(name, None)
 
     @property
     def pool_record(self) -> WorkerPool | None:
@@ -132,15 +141,14 @@ class Estate:
 
     def runtime_of(self, worker: Worker) -> Runtime | None:
         """The open connection to a worker's runtime; a new one when its address or password has changed."""
-        address, sealed = worker.status.address, worker.status.credentials
-        if address is None or sealed is None:
+        here, sealed = _whereabouts(worker), worker.status.credentials
+        if here is None or sealed is None or worker.status.address is None:
             return None
-        identity = f"{address} {sealed}"
-        known = self.open.get(worker.id)
-        if known is None or known[0] != identity:
+        opened = self.connections.setdefault(worker.id, {})
+        if here not in opened:
             password = self.box.open(sealed, f"worker/{worker.id}")
-            self.open[worker.id] = known = (identity, self.runtimes.open(address, password))
-        return known[1]
+            opened[here] = self.runtimes.open(worker.status.address, password)
+        return opened[here]
 
     @property
     def poll(self) -> timedelta:
@@ -157,3 +165,9 @@ class Estate:
         if not await self.fence.stands(self.store):
             raise NotOwner(f"pool {self.pool} has another owner") from conflict
         await self.caches.reached(conflict.revision)
+
+
+def _whereabouts(worker: Worker) -> str | None:
+    """Where, and by which sealed password, the worker can be spoken to; None while it cannot."""
+    address, sealed = worker.status.address, worker.status.credentials
+    return None if address is None or sealed is None else f"{address} {sealed}"

@@ -268,6 +268,7 @@ class Fleet:
         return Wanted(here, "agent")
 
     async def look_at_worker(self, name: str) -> Again | None:
+        await self._estate.let_go(name)
         worker = self._estate.workers.get(name)
         pool = self._estate.pool_record
         if worker is None or pool is None:

@@ -88,7 +88,7 @@ async def test_a_crash_after_the_licence_was_given_back_never_leads_to_an_unlice
             raise RuntimeUnavailable("the answer is lost")
 
     fleet.controller.estate.runtimes = _Replaced(fleet.runtimes, then_crash)
-    fleet.controller.estate.open.clear()
+    fleet.controller.estate.connections.clear()
     await fleet.clock.advance(timedelta(minutes=1))
     await fleet.crash()
     assert crashed

@@ -281,6 +281,8 @@ class CmlRuntime:
         return response
 
     async def _raw(self, method: str, path: str, **more: Any) -> httpx.Response:
+        if self._http.is_closed:
+            raise RuntimeUnavailable(f"{method} {path} at {self._http.base_url}: the connection has been let go")
         try:
             if method == "GET":
                 return await called(self._http, method, path, extensions=self._extensions, **more)

@@ -131,7 +131,9 @@ class Runtime(Protocol):
         """Wipes and deletes a stopped lab; one that is gone is no error."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Ends the connection. Whatever is asked by it from then on raises `RuntimeUnavailable`."""
+        ...
 
 
 def titled(labs: Mapping[str, str], title: str) -> list[str]:

@@ -191,3 +191,12 @@ async def test_a_controller_that_boots_or_resets_is_unavailable_and_not_wrong(ma
         slow.end()
     with pytest.raises(RuntimeUnavailable):
         await CmlRuntimes("admin").open(slow.url, "ours").info()
+
+
+async def test_a_connection_that_was_ended_says_that_its_controller_cannot_be_reached(machine: Machine) -> None:
+    """Whoever still holds it looks again; anything else that it raised would end the whole controller."""
+    runtime = CmlRuntimes("admin").open(machine.url, "ours")
+    assert (await runtime.info()).version
+    await runtime.close()
+    with pytest.raises(RuntimeUnavailable, match=r"GET /system_information .* has been let go"):
+        await runtime.info()

@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -30,6 +31,8 @@ from lablet_common.telemetry.traces import configure_tracing
 
 _T = TypeVar("_T")
 _LAG_INTERVAL = 0.5
+_LAG_KEPT = 60
+"""Looks at how late the loop is of which the worst is told: half a minute, so that each scrape sees a stall between two."""
 _COLLECT = (2_000, 100, 200)
 """Allocations before the youngest objects are looked through for cycles, and how many such looks before the older ones
 are. With Python's own numbers, services that hold thousands of resources stood still for half a second at a time. The first
@@ -199,8 +202,10 @@ async def _patiently(what: Callable[[], Awaitable[_T]], log: logging.Logger) -> 
 
 
 async def _measure_lag() -> None:
+    latest: deque[float] = deque(maxlen=_LAG_KEPT)
     while True:
         before = time.monotonic()
         await asyncio.sleep(_LAG_INTERVAL)
-        LOOP_LAG.set(max(0.0, time.monotonic() - before - _LAG_INTERVAL))
+        latest.append(max(0.0, time.monotonic() - before - _LAG_INTERVAL))
+        LOOP_LAG.set(max(latest))
         TASKS.set(len(asyncio.all_tasks()))

@@ -80,6 +80,10 @@ SHED = Counter(
     registry=REGISTRY,
 )
 """`inbox`, `places`, `etcd` or `rate`."""
-LOOP_LAG = Gauge("lablet_event_loop_lag_seconds", "How late the event loop woke a timer", registry=REGISTRY)
+LOOP_LAG = Gauge(
+    "lablet_event_loop_lag_seconds",
+    "How late the event loop woke a timer, at worst in half a minute",
+    registry=REGISTRY,
+)
 TASKS = Gauge("lablet_tasks", "Tasks of the event loop that have not ended", registry=REGISTRY)
 STEP_FAILURES = Counter("lablet_reconcile_failures", "Failed reconcile steps", ["reconciler"], registry=REGISTRY)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from datetime import UTC, datetime
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.metrics import MetricWrapperBase
 
+from lablet_common import service
 from lablet_common.resources.worker import Worker
 from lablet_common.telemetry import metrics
 from lablet_common.telemetry.census import count
@@ -78,6 +80,22 @@ async def test_metrics_have_the_names_of_the_contract(health):
         "lablet_tasks",
     ):
         assert name in text
+
+
+async def test_a_stall_is_told_for_a_while_so_that_a_scrape_sees_it(monkeypatch):
+    monkeypatch.setattr(service, "_LAG_INTERVAL", 0.001)
+    monkeypatch.setattr(service, "_LAG_KEPT", 200)
+    measuring = asyncio.create_task(service._measure_lag())
+    try:
+        await asyncio.sleep(0.01)
+        time.sleep(0.3)
+        await asyncio.sleep(0.02)
+        assert metrics.LOOP_LAG._value.get() > 0.25
+        async with asyncio.timeout(20):
+            while metrics.LOOP_LAG._value.get() > 0.25:
+                await asyncio.sleep(0.01)
+    finally:
+        measuring.cancel()
 
 
 CONTRACT = {

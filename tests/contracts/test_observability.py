@@ -149,10 +149,11 @@ def test_prometheus_accepts_the_rules_and_they_do_what_their_tests_say(folder: P
 
 
 def test_prometheus_looks_for_services_of_the_compose_file_where_they_answer(
-    folder: Path, compose: dict[str, Any]
+    folder: Path, compose: dict[str, Any], root: Path
 ) -> None:
+    many = yaml.safe_load((root / "deploy/ha/compose.yml").read_text(encoding="utf-8"))["services"]
     config = yaml.safe_load((folder / "prometheus/prometheus.yml").read_text(encoding="utf-8"))
-    ports = {"etcd": 2379, "nats-metrics": 9102, "proxy": 8404}
+    ports = {"etcd": 2379, "etcd-2": 2379, "etcd-3": 2379, "nats-metrics": 9102, "proxy": 8404}
     seen = set()
     for job in config["scrape_configs"]:
         for search in job.get("dns_sd_configs", []):
@@ -164,7 +165,8 @@ def test_prometheus_looks_for_services_of_the_compose_file_where_they_answer(
                 name, _, port = target.partition(":")
                 assert int(port) == ports[name]
                 seen.add(name)
-    assert seen <= set(compose["services"])
+    assert seen <= {*compose["services"], *many}
+    assert {name for name in many if name.startswith("etcd")} <= seen
     assert {"api-gateway", "scheduler", "worker-controller", "artifact-service"} <= seen
 
 

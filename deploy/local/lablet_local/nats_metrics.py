@@ -2,7 +2,8 @@
 
 NATS has a monitoring port that speaks JSON. Each scrape asks it anew (`/varz` and `/jsz`) and gives the few numbers that
 the dashboards, the alerts and KEDA's thresholds speak of. Names and labels are those of NATS' own Prometheus exporter, so
-that either can feed them. While NATS does not answer, `nats_up` is 0 and the rest is left out.
+that either can feed them. Of several servers the first that answers tells. While none does, `nats_up` is 0 and the rest is
+left out.
 """
 
 import argparse
@@ -63,36 +64,40 @@ def stream_metrics(jsz: Json) -> Iterator[Metric]:
 
 
 class NatsMetrics(Collector):
-    """Asks the server at each scrape."""
+    """Asks the first server that answers, at each scrape."""
 
-    def __init__(self, monitor: str) -> None:
-        self._monitor = monitor.rstrip("/")
+    def __init__(self, *monitors: str) -> None:
+        self._monitors = [monitor.rstrip("/") for monitor in monitors]
 
     def describe(self) -> Iterator[Metric]:
         """Nothing, so that registering does not ask."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        try:
-            varz = ask(self._monitor, "/varz")
-            jsz = ask(self._monitor, "/jsz?streams=true&consumers=true")
-        except OSError as error:
-            print(f"{self._monitor} does not answer: {error}", file=sys.stderr)
-            yield GaugeMetricFamily("nats_up", "1 where the server answers", value=0)
+        for monitor in self._monitors:
+            try:
+                varz = ask(monitor, "/varz")
+                jsz = ask(monitor, "/jsz?streams=true&consumers=true")
+            except OSError as error:
+                print(f"{monitor} does not answer: {error}", file=sys.stderr)
+                continue
+            yield GaugeMetricFamily("nats_up", "1 where a server answers", value=1)
+            yield from server_metrics(varz)
+            yield from stream_metrics(jsz)
             return
-        yield GaugeMetricFamily("nats_up", "1 where the server answers", value=1)
-        yield from server_metrics(varz)
-        yield from stream_metrics(jsz)
+        yield GaugeMetricFamily("nats_up", "1 where a server answers", value=0)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--monitor", required=True, help="the server's monitoring port")
+    parser.add_argument(
+        "--monitor", required=True, action="append", help="the monitoring port of a server; repeatable, for several"
+    )
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=9102)
     options = parser.parse_args()
     registry = CollectorRegistry()
-    registry.register(NatsMetrics(options.monitor))
+    registry.register(NatsMetrics(*options.monitor))
     _, thread = start_http_server(options.port, addr=options.host, registry=registry)
     thread.join()
 

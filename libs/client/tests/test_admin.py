@@ -67,6 +67,7 @@ def test_a_snapshot_is_a_whole_database_and_never_overwrites(etcd, tmp_path):
     file = tmp_path / "store.db"
     etcd("snapshot", str(file))
     content = file.read_bytes()
+    assert file.stat().st_mode & 0o777 == 0o600, "names, rosters and sealed secrets are in it"
     assert len(content) > 16_384
     assert content[16:20] == bytes.fromhex("edda0ced")  # the mark of a bbolt database
     etcd("snapshot", str(file), code=2)
@@ -80,6 +81,19 @@ def test_defragmentation_tells_what_it_gave_back(etcd):
 def test_nobody_at_the_address_ends_with_3(lablet):
     lablet("admin", "etcd", "status", "--endpoint", "127.0.0.1:1", code=3)
     assert "no answer from etcd at 127.0.0.1:1" in lablet.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("ETCD_CA_CERT", "/nowhere/ca.pem", "ETCD_CA_CERT names no file: /nowhere/ca.pem"),
+        ("ETCD_TIMEOUT", "soon", "ETCD_TIMEOUT is 'soon'"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_is_named(lablet, monkeypatch, name, value, said):
+    monkeypatch.setenv(name, value)
+    lablet("admin", "etcd", "status", "--endpoint", "127.0.0.1:1", code=2)
+    assert said in lablet.stderr
 
 
 def test_without_the_package_it_says_how_to_get_it(lablet, monkeypatch):

@@ -90,11 +90,47 @@ def test_a_rejection_gives_the_scheduler_s_reasons(lablet, scripted, problem):
         (["dlq", "replay"], "say which"),
         (["events", "publish", "x", "-d", "{"], "--data is no JSON"),
         (["calendar", "default", "--to", "yesterday 09:00"], "--to must be after"),
+        (["events", "publish", "x", "-d", "@/nowhere/data.json"], "/nowhere/data.json: No such file"),
+        (["key", "create", "x", "--file", "/nowhere/token"], "/nowhere/token: No such file"),
+        (["subscription", "create", "x", "http://x", "--secret-file", "/nowhere/s"], "/nowhere/s: No such file"),
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_is_meant(lablet, arguments, said):
     lablet(*arguments, code=2)
     assert said in lablet.stderr
+
+
+def test_an_empty_folder_is_nothing_to_apply(lablet, tmp_path):
+    lablet("apply", "-f", str(tmp_path), code=2)
+    assert f"no .yaml or .yml file in {tmp_path}" in lablet.stderr
+
+
+def test_an_error_of_no_file_that_was_named_keeps_its_traceback(lablet, monkeypatch):
+    def broken(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("lablet_client.cli.session.Session.run", broken)
+    with pytest.raises(OSError, match="Too many"):
+        lablet("get", "workers")
+
+
+def test_no_secret_is_made_that_cannot_be_kept(lablet, scripted):
+    """It is shown once: asked for before the file is open, it would be lost."""
+    lablet("key", "create", "x", "--file", "/nowhere/token", code=2)
+    lablet("subscription", "create", "x", "http://x", "--secret-file", "/nowhere/s", code=2)
+    lablet("subscription", "rotate-secret", "x", "--secret-file", "/nowhere/s", code=2)
+    assert scripted.seen == []
+
+
+def test_a_file_for_a_secret_is_as_it_was_where_none_comes(lablet, scripted, problem, tmp_path):
+    scripted.on("POST", "/keys", problem(403, "has no right to this"))
+    scripted.on("POST", "/subscriptions/x/rotate-secret", problem(403, "has no right to this"))
+    lablet("key", "create", "x", "--file", str(tmp_path / "token"), code=1)
+    assert not (tmp_path / "token").exists()
+    old = tmp_path / "secret"
+    old.write_text("whsec_old\n")
+    lablet("subscription", "rotate-secret", "x", "--secret-file", str(old), code=1)
+    assert old.read_text() == "whsec_old\n"
 
 
 def test_the_version_is_told_without_a_mesh(lablet):
@@ -310,6 +346,19 @@ def test_a_roster_seats_people_in_order_and_names_a_bad_line(lablet, scripted, r
     assert body["roster"] == [{"seat": 1, "user": "ada"}, {"seat": 2, "user": "grace"}]
     lablet("reserve", "x", "-n", "1", "-d", "1h", "--roster", str(roster), code=2)
     assert "grace would sit on seat 2" in lablet.stderr
+
+
+def test_a_roster_from_a_spreadsheet_is_read_without_its_mark_and_other_encodings_are_named(
+    lablet, scripted, reservation, tmp_path
+):
+    scripted.on("POST", "/reservations", httpx.Response(201, json=reservation()))
+    roster = tmp_path / "class.csv"
+    roster.write_bytes("seat,user\r\n2,zoë\r\n".encode("utf-8-sig"))
+    lablet("reserve", "x", "-n", "2", "-d", "1h", "--roster", str(roster))
+    assert json.loads(scripted.sent("POST", "/reservations")[0].content)["roster"] == [{"seat": 2, "user": "zoë"}]
+    roster.write_bytes("ada\nzoë\n".encode("latin-1"))
+    lablet("reserve", "x", "-n", "2", "-d", "1h", "--roster", str(roster), code=2)
+    assert f"{roster}:2: this is no UTF-8" in lablet.stderr
 
 
 def test_wait_tells_each_move_and_ends_when_it_runs(lablet, scripted, reservation):

@@ -1,6 +1,7 @@
 """Subscriptions and dead letters, typed against the real gateway."""
 
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -33,8 +34,10 @@ def test_a_subscription_is_made_looked_at_paused_and_ended(typed, tmp_path):
     assert "Paused" in typed("subscription", "pause", "lms")
     assert "Active" in typed("subscription", "resume", "lms")
     file = tmp_path / "secret"
+    file.write_text("whsec_longer-than-any-that-is-made-and-readable-by-others-besides-" * 3)
+    file.chmod(0o644)
     assert "whsec_" not in typed("subscription", "rotate-secret", "lms", "--secret-file", str(file))
-    assert file.read_text().startswith("whsec_")
+    assert re.fullmatch(r"whsec_[\w+/=]{32,60}\n", file.read_text())
     assert file.stat().st_mode & 0o777 == 0o600
     typed("subscription", "create", "lms", SINK, code=1)
     assert "already" in typed.stderr

@@ -151,6 +151,7 @@ def snapshot(
                 written += target.write(blob if isinstance(blob, bytes) else base64.b64decode(blob))
         return written
 
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # nobody else reads what is in there
     try:
         size = _call(address, save)
         part.rename(file)
@@ -200,7 +201,11 @@ def _call(address: str, work: Any) -> Any:
 
 
 def _tls() -> Mapping[str, Any]:
+    """Raises `WrongUsage` for a file that is not there."""
     options: dict[str, Any] = {}
+    for name in ("ETCD_CA_CERT", "ETCD_CERT_CERT", "ETCD_CERT_KEY"):
+        if os.environ.get(name) and not Path(os.environ[name]).is_file():
+            raise WrongUsage(f"{name} names no file: {os.environ[name]}")
     if os.environ.get("ETCD_CA_CERT"):
         options |= {"protocol": "https", "verify": os.environ["ETCD_CA_CERT"]}
     if os.environ.get("ETCD_CERT_CERT"):
@@ -214,7 +219,11 @@ def _secret(name: str) -> str:
 
 
 def _timeout() -> float:
-    return float(os.environ.get("ETCD_TIMEOUT", "10"))
+    text = os.environ.get("ETCD_TIMEOUT") or "10"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise WrongUsage(f"ETCD_TIMEOUT is {text!r}, and no number of seconds") from error
 
 
 def etcd_endpoints(run: Session, given: str | None) -> Sequence[str]:

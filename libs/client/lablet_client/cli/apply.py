@@ -41,7 +41,12 @@ def apply(
 ) -> None:
     """Create or change what the files describe."""
     run = session(context)
-    wanted = [item for file in _expanded(files) for item in read(file)]
+    found = _expanded(files)
+    if not found:
+        from lablet_client.cli.failures import WrongUsage
+
+        raise WrongUsage(f"there is no .yaml or .yml file in {', '.join(map(str, files))}")
+    wanted = [item for file in found for item in read(file)]
 
     async def work(client: "Client") -> None:
         for item in wanted:

@@ -389,10 +389,11 @@ def usage(option: str, parse: Any) -> Any:
 
 def roster_of(path: Path, seats: int) -> Sequence[tuple[int, str]]:
     """A user a line, seats in order; or `seat,user` lines. Raises `WrongUsage` naming the line."""
+    from lablet_client.cli.documents import text_of
     from lablet_client.cli.failures import WrongUsage
 
     entries: list[tuple[int, str]] = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(text_of(path).splitlines(), 1):
         text = line.partition("#")[0].strip()
         if not text or text.lower().replace(" ", "") == "seat,user":
             continue

@@ -5,6 +5,17 @@ from pathlib import Path
 from typing import Any
 
 
+def text_of(path: Path) -> str:
+    """What somebody wrote: UTF-8, also with the mark that spreadsheets put before it. Raises `WrongUsage`."""
+    from lablet_client.cli.failures import WrongUsage
+
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise WrongUsage(f"{path}:{line}: this is no UTF-8: save the file as UTF-8") from error
+
+
 def read_documents(path: Path) -> Sequence[dict[str, Any]]:
     """The YAML (or JSON) documents of a file, empty ones left out. Raises `WrongUsage` naming line and column."""
     from ruamel.yaml import YAML
@@ -12,7 +23,7 @@ def read_documents(path: Path) -> Sequence[dict[str, Any]]:
 
     from lablet_client.cli.failures import WrongUsage
 
-    text = path.read_text()
+    text = text_of(path)
     try:
         found = [document for document in YAML(typ="safe", pure=True).load_all(text) if document is not None]
     except MarkedYAMLError as error:

@@ -138,18 +138,19 @@ def _problem(result: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def _events(kind: str | None, subject: str, data: str, file: Path | None, source: str) -> "list[Event]":
+    from lablet_client.cli.documents import text_of
     from lablet_client.cli.failures import WrongUsage
     from lablet_client.events import Event, new_event
 
     if (kind is None) == (file is None):
         raise WrongUsage("give a TYPE with --subject and --data, or --file")
     if file is not None:
-        documents = _json(file.read_text(), str(file))
+        documents = _json(text_of(file), str(file))
         try:
             return [Event.parse(item) for item in (documents if isinstance(documents, list) else [documents])]
         except (KeyError, TypeError, ValueError) as error:
             raise WrongUsage(f"{file}: no CloudEvent: {error}") from error
-    text = Path(data[1:]).read_text() if data.startswith("@") else data
+    text = text_of(Path(data[1:])) if data.startswith("@") else data
     return [new_event(kind or "", subject, _json(text, "--data"), source=source)]
 
 

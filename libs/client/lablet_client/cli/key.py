@@ -1,6 +1,5 @@
 """`lablet key …`: keys for machines (LMS, CI, graders). A key is shown once, when it is made."""
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,17 +32,17 @@ def create(
 ) -> None:
     """Make a key and show its token, this once."""
     from lablet_client.cli.failures import WrongUsage
+    from lablet_client.cli.secret_file import opened
     from lablet_client.cli.times import show_time
 
     run = session(context)
     if file is not None and file.exists():
         raise WrongUsage(f"{file} is there already: a token is not written over anything")
     chosen = [part for value in scopes or [] for part in value.split(",") if part]
-    made = run.run(lambda client: client.keys.create(name, role=role, scopes=chosen, days=days))
-    if file is not None and made.token is not None:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as target:
-            target.write(f"{made.token}\n")
+    with opened(file, new=True) as write:
+        made = run.run(lambda client: client.keys.create(name, role=role, scopes=chosen, days=days))
+        if made.token is not None:
+            write(made.token)
     if output in (Format.JSON, Format.YAML):
         shown: dict[str, Any] = {"key": made.key.to_dict()} | ({} if file or not made.token else {"token": made.token})
         write_data(run.console, shown, output)

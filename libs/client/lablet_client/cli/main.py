@@ -56,6 +56,13 @@ class Doors(TyperGroup):
             running = ctx.obj if isinstance(ctx.obj, Session) else Session()
             report(error, running.aside)
             raise typer.Exit(exit_code(error)) from error
+        except OSError as error:
+            if error.filename is None:  # of no file that somebody named: a defect keeps its traceback
+                raise
+            from lablet_client.cli.failures import USAGE
+
+            typer.echo(f"✗ {error.filename}: {error.strerror}", err=True)
+            raise typer.Exit(USAGE) from error
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] in _LOCAL and self.get_command(ctx, args[0]) is None:

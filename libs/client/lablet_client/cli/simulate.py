@@ -32,12 +32,13 @@ def simulate(
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    from lablet_client.cli.documents import text_of
     from lablet_client.cli.failures import WrongUsage
     from lablet_common.intents import SimulationCreate
 
     run = session(context)
     try:
-        found = YAML(typ="safe").load(file.read_text())
+        found = YAML(typ="safe").load(text_of(file))
         wishes = SimulationCreate.model_validate(found)
     except YAMLError as error:
         raise WrongUsage(f"{file} is no YAML: {error}") from error

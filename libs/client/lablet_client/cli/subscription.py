@@ -1,6 +1,5 @@
 """`lablet subscription …`: events sent to an address of yours."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +35,8 @@ def create(
     secret_file: SecretFile = None,
 ) -> None:
     """Send events to an address, from now on."""
+    from lablet_client.cli.secret_file import opened
+
     run = session(context)
 
     async def work(client: "Client") -> "SubscriptionSecret":
@@ -48,7 +49,9 @@ def create(
             mode="binary" if binary else "structured",
         )
 
-    made = run.run(work)
+    with opened(secret_file) as write:
+        made = run.run(work)
+        write(made.secret)
     run.console.print(f"{name} sends to {sink}", markup=False)
     _tell_secret(run, made, secret_file)
 
@@ -134,8 +137,13 @@ def resume(context: typer.Context, name: Name) -> None:
 @app.command(name="rotate-secret")
 def rotate_secret(context: typer.Context, name: Name, secret_file: SecretFile = None) -> None:
     """Make a new signing secret; for a day the old one signs too."""
+    from lablet_client.cli.secret_file import opened
+
     run = session(context)
-    _tell_secret(run, run.run(lambda client: client.subscriptions.rotate_secret(name)), secret_file)
+    with opened(secret_file) as write:
+        made = run.run(lambda client: client.subscriptions.rotate_secret(name))
+        write(made.secret)
+    _tell_secret(run, made, secret_file)
 
 
 def _change(run: Session, name: str, *, paused: bool) -> None:
@@ -149,6 +157,4 @@ def _tell_secret(run: Session, made: "SubscriptionSecret", path: Path | None) ->
     if path is None:
         run.console.print(f"the secret, shown this once: {made.secret}", markup=False)
         return
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(f"{made.secret}\n")
     run.console.print(f"the secret is in {path}", markup=False)

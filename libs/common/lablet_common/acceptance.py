@@ -10,11 +10,11 @@ safe for all.
 from collections.abc import Sequence
 from typing import cast
 
-from lablet_common.requests import TOGETHER, Accepted, KeyReused, pointer_of
+from lablet_common.requests import TOGETHER, Accepted, KeyReused, acceptable, pointer_of
 from lablet_common.resources.kinds import REQUEST
 from lablet_common.resources.request import Request
 from lablet_common.store.api import Compare, Get, OutcomeUnknown, Put, Store, Target
-from lablet_common.store.changes import committed, decode, encode
+from lablet_common.store.changes import committed, decode
 
 _BYTES = 1024 * 1024
 """Bytes of requests in one transaction, of the 1.5 MiB that etcd takes."""
@@ -24,7 +24,7 @@ async def accept_all(store: Store, requests: Sequence[Request]) -> list[Accepted
     """Stores each request with its inbox pointer, unless its key has brought one before. Outcomes in the order of the
     requests. Raises `StoreUnavailable`, and `InvalidRequest` when one of them is too large to be stored."""
     outcomes: dict[int, Accepted | KeyReused] = {}
-    left = [(number, request, encode(request)) for number, request in enumerate(requests)]
+    left = [(number, request, acceptable(request)) for number, request in enumerate(requests)]
     while left:
         group, rest = _fitting(left)
         decided = await _accept(store, group)

@@ -1,7 +1,8 @@
 """Deciding the requests of one inbox shard, in order: the loop around what a service decides.
 
 Each decision is one fenced transaction with the request's outcome. One that meets a conflict is decided again from what is
-true then. The loop is woken by intents, and looks by itself every now and then.
+true then; one that can never be stored (it has grown too large) is a refusal, or it would hold up all behind it. The loop is
+woken by intents, and looks by itself every now and then.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from lablet_common.ownership import Fence, NotOwner
 from lablet_common.requests import Inbox, Undecided, decide_in, hand_on_in, refuse_in
 from lablet_common.resources.model import Resource
 from lablet_common.resources.request import Problem
-from lablet_common.store import Conflict, Store, StoreUnavailable, Transaction
+from lablet_common.store import Conflict, InvalidRequest, Store, StoreUnavailable, Transaction
 from lablet_common.store.changes import create_in, delete_in, unchanged_in, update_in
 from lablet_common.telemetry.metrics import INBOX_DEPTH
 from lablet_common.telemetry.spans import continuing
@@ -137,9 +138,10 @@ class Intake:
     async def _decide_on(self, undecided: Undecided) -> None:
         request = undecided.request
         for _ in range(_TRIES):
-            decision = await self._decide(undecided)
             try:
-                await self._transaction(undecided, decision).commit(self._store)
+                decision = await self._decide(undecided)
+                decision, txn = self._storable(undecided, decision)
+                await txn.commit(self._store)
             except Conflict as conflict:
                 if not await self._fence.stands(self._store):
                     raise NotOwner(f"{self._service} shard {self._shard} has another owner") from conflict
@@ -148,6 +150,18 @@ class Intake:
             log.info("decided", extra=words)
             return
         log.warning("left for the next look: what the request is about keeps changing", extra={"request": request.id})
+
+    def _storable(self, undecided: Undecided, decision: Decision) -> tuple[Decision, Transaction]:
+        """The decision with its transaction; a refusal where that is more than the store takes. What etcd itself says (no
+        right, for one) is no reason to refuse: that ends the loop."""
+        try:
+            txn = self._transaction(undecided, decision)
+            txn.check_size()
+        except InvalidRequest as error:
+            log.error("cannot be stored", extra={"request": undecided.request.id, "cause": str(error)})  # noqa: TRY400
+            refusal = refused("too-large", "Too large", f"what follows from this cannot be stored: {error}", 413)
+            return refusal, self._transaction(undecided, refusal)
+        return decision, txn
 
     def _transaction(self, undecided: Undecided, decision: Decision) -> Transaction:
         txn = Transaction()

@@ -29,6 +29,7 @@ from lablet_common.resources.request import Problem, Request, RequestPhase, Requ
 from lablet_common.store.api import (
     Compare,
     Get,
+    InvalidRequest,
     KeyValue,
     OutcomeUnknown,
     Put,
@@ -45,6 +46,9 @@ _PREFIXES = {"reservation": "rsv", "series": "ser", "instance": "ins", "request"
 _READS_AT_ONCE = 100
 TOGETHER = 60
 """Most requests that one transaction brings: each writes two keys, of the 128 that there may be."""
+MOST_BYTES = 320 * 1024
+"""Largest request that is accepted. Its owner writes the outcome into it, and what it asked for into a resource: both must
+have room under a key, or the request could never be closed and would hold up all behind it."""
 
 
 class KeyReused(StoreError):
@@ -132,13 +136,24 @@ def pointer_of(request: Request, place: int = 0) -> Put:
     return Put(inbox_key(request.spec.service, request.spec.shard, request.id), to_json(named))
 
 
+def acceptable(request: Request) -> bytes:
+    """The value under which it is accepted. Raises `InvalidRequest` for more than `MOST_BYTES`."""
+    value = encode(request)
+    if len(value) > MOST_BYTES:
+        raise InvalidRequest(
+            f"the request has {len(value):,} bytes; the most is {MOST_BYTES:,}: divide it, or leave some out"
+        )
+    return value
+
+
 async def accept(store: Store, request: Request) -> Accepted:
     """Stores the request and its inbox pointer in one transaction. The same key and body lead to the stored request,
-    decided or not. Raises `KeyReused` for another body and `StoreUnavailable`; it is safe to call again."""
+    decided or not. Raises `KeyReused` for another body, `InvalidRequest` for too large a one, and `StoreUnavailable`; it is
+    safe to call again."""
     key = REQUEST.key_of(request)
     spec = request.spec
     absent = [Compare(key, Target.MOD, "=", 0)]
-    value = encode(request)
+    value = acceptable(request)
     writes = [Put(key, value), pointer_of(request)]
     try:
         done = await store.txn(absent, writes, [Get(key)])

@@ -17,6 +17,7 @@ from lablet_artifacts import manifests, topology
 from lablet_artifacts.references import LAB_FILE, add_in, look, topology_of
 from lablet_artifacts.rendering import SEAT_VALUES
 from lablet_artifacts.retiring import Retirement
+from lablet_artifacts.topology.problems import MOST_PROBLEMS
 from lablet_common.intake import PROBLEMS, Decision, refused, target_of, verb_of
 from lablet_common.intents import DefinitionPublish
 from lablet_common.objects import ObjectMismatch, ObjectMissing, ObjectStore, digest_of, get_content
@@ -275,7 +276,7 @@ def _bad_file(error: topology.LabFileError) -> Decision:
 def _bad_override(error: ValidationError) -> Decision:
     faults = tuple(
         {"path": ".".join(map(str, fault["loc"])), "message": fault["msg"], "remedy": "correct it or leave it out"}
-        for fault in error.errors()
+        for fault in error.errors(include_url=False, include_context=False, include_input=False)[:MOST_PROBLEMS]
     )
     problem = Problem(
         type=f"{PROBLEMS}invalid-definition",

@@ -177,3 +177,22 @@ def test_an_installations_own_table_wins_over_the_shipped_one_and_the_author_ove
     given = {"requirements": {"cpuCores": 3}}
     spec = infer_spec("small", "1.0.0", small, given, ours)
     assert (spec.requirements.cpu_cores, spec.requirements.memory_gb) == (3, 2)
+
+
+async def test_a_body_full_of_faults_is_refused_with_the_first_of_them(shelf: Any, small: bytes) -> None:
+    """All of them would be more than is stored under one key, and a refusal that cannot be stored holds up all others."""
+    decided = await shelf.publish("small", small, overrides={"ports": [{}] * 10_000})
+    assert decided.phase == "Refused"
+    assert decided.status.problem.errors[0]["path"] == "ports.0.name"
+    assert len(decided.status.problem.errors) <= 50
+
+
+async def test_a_lab_file_whose_definition_could_not_be_stored_is_refused_and_holds_up_nobody(shelf: Any) -> None:
+    tags = ", ".join(f'"${{PORT_{"N" * 50}{number:06}}}"' for number in range(9000))
+    large = (
+        "lab:\n  title: Large\n  version: 0.2.2\nnodes:\n  - id: n0\n    label: R1\n    node_definition: iosv\n"
+        f"    x: 0\n    y: 10\n    tags: [{tags}]\n    interfaces: []\nlinks: []\n"
+    )
+    decided = await shelf.publish("large", large.encode())
+    assert decided.phase == "Refused"
+    assert "large" in decided.status.problem.detail.lower()

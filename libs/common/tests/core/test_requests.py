@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from lablet_common.acceptance import accept_all
 from lablet_common.ownership import Fence
 from lablet_common.requests import (
+    MOST_BYTES,
     Inbox,
     KeyReused,
     accept,
@@ -23,8 +25,16 @@ from lablet_common.requests import (
 from lablet_common.resources import Problem, Request, WorkerTemplate
 from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION, inbox_prefix
 from lablet_common.resources.request import RequestPhase
-from lablet_common.store import Conflict, MemoryStore, OutcomeUnknown, Store, StoreUnavailable, Transaction
-from lablet_common.store.changes import create_in
+from lablet_common.store import (
+    Conflict,
+    InvalidRequest,
+    MemoryStore,
+    OutcomeUnknown,
+    Store,
+    StoreUnavailable,
+    Transaction,
+)
+from lablet_common.store.changes import create_in, encode
 from lablet_common.store.repository import Repository
 
 AT = datetime(2027, 3, 1, 7, 5, tzinfo=UTC)
@@ -67,6 +77,32 @@ async def test_accepting_leaves_the_request_and_its_pointer(store: Store, inbox:
     (waiting,) = await inbox.pending()
     assert waiting.request == accepted.request
     assert await inbox.depth() == 1
+
+
+def of_size(request: Request, size: int) -> Request:
+    """Stored, it has so many bytes."""
+    filled = request.respecified(data={"labels": ""})
+    return request.respecified(data={"labels": "x" * (size - len(encode(filled)))})
+
+
+async def test_the_largest_request_that_is_accepted_can_be_closed_with_the_largest_answer(
+    store: Store, inbox: Inbox, make_request: Make
+) -> None:
+    """One that could not would be looked at again and again, and nobody behind it would be decided."""
+    await accept(store, of_size(make_request("k"), MOST_BYTES))
+    (waiting,) = await inbox.pending()
+    txn = Transaction()
+    decide_in(txn, waiting, **DECIDED, answer={"simulated": "x" * 128 * 1024})
+    await txn.commit(store)
+    assert await inbox.depth() == 0
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_larger_request_is_not_accepted(store: Store, inbox: Inbox, make_request: Make, together: bool) -> None:
+    large = of_size(make_request("k"), MOST_BYTES + 1)
+    with pytest.raises(InvalidRequest, match=r"the request has 327,681 bytes; the most is 327,680"):
+        await (accept_all(store, [large]) if together else accept(store, large))
+    assert await inbox.depth() == 0
 
 
 async def test_the_same_key_and_body_give_the_stored_request(store: Store, inbox: Inbox, make_request: Make) -> None:

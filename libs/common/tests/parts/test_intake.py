@@ -14,7 +14,8 @@ from lablet_common.requests import Inbox, accept, build_request, request_key
 from lablet_common.resources.kinds import POOL, REQUEST, ownership_key
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.worker import PoolSpec, PoolStatus, WorkerPool
-from lablet_common.store import MemoryStore
+from lablet_common.store import Conflict, InvalidRequest, MemoryStore
+from lablet_common.store.api import MAX_VALUE_BYTES
 from lablet_common.store.repository import Repository
 from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import INBOX_DEPTH
@@ -127,6 +128,63 @@ async def test_after_a_conflict_it_is_decided_again_from_what_is_true_then(bench
     await bench.run(bench.intake(await bench.fence(), decide))
     assert bench.seen == ["look", "look"]
     assert (await pools.get("a")).status.last_fact.name == "changed"
+
+
+async def test_what_its_maker_could_not_write_for_a_conflict_is_decided_again_too(bench):
+    """A decision may write for itself before it is committed."""
+    await bench.ask("a")
+
+    async def decide(undecided):
+        bench.seen.append("look")
+        if len(bench.seen) == 1:
+            raise Conflict(["/pools/a"], 1)
+        return Decision("Created", bench.pool("a"))
+
+    await bench.run(bench.intake(await bench.fence(), decide))
+    assert bench.seen == ["look", "look"]
+
+
+async def test_what_can_never_be_stored_is_refused_and_holds_up_nobody(bench):
+    large, sound = await bench.ask("large"), await bench.ask("sound")
+
+    async def decide(undecided):
+        name = target_of(undecided)
+        made = bench.pool(name)
+        if name == "large":
+            made = made.relabelled({"note": "x" * MAX_VALUE_BYTES})
+        return Decision("Created", made)
+
+    await bench.run(bench.intake(await bench.fence(), decide))
+    requests = Repository(bench.store, REQUEST)
+    assert (await requests.get(sound)).phase == "Decided"
+    problem = (await requests.get(large)).status.problem
+    assert (problem.status, problem.type.rpartition("/")[2]) == (413, "too-large")
+    assert "the value of /pools/large has" in problem.detail
+
+
+async def test_what_etcd_refuses_for_want_of_a_right_refuses_no_request(bench, monkeypatch):
+    asked = await bench.ask("a")
+
+    async def decide(undecided):
+        return Decision("Created", bench.pool("a"))
+
+    async def refuse(*_):
+        raise InvalidRequest("etcd refuses txn: permission denied")
+
+    intake = bench.intake(await bench.fence(), decide)
+    monkeypatch.setattr(bench.store, "txn", refuse_writes(bench.store.txn, refuse))
+    with pytest.raises(InvalidRequest, match="permission denied"):
+        await bench.run(intake)
+    assert (await Repository(bench.store, REQUEST).get(asked)).phase == "Accepted"
+
+
+def refuse_writes(txn, refuse):
+    """A transaction that reads goes through."""
+
+    async def writes_nothing(compares, success, failure=()):
+        return await (refuse() if compares else txn(compares, success, failure))
+
+    return writes_nothing
 
 
 async def test_a_stalled_owner_writes_nothing_and_learns_of_it(bench):

@@ -10,6 +10,8 @@ from lablet_local.demo.checks.check import Check, Harm
 from lablet_local.demo.checks.store import books
 from lablet_local.demo.evidence import Evidence
 
+HELD = "no more machines held a licence at a time than their pool has"
+
 
 def checks(evidence: Evidence) -> list[Check]:
     """Empty where no pool counts its licences."""
@@ -59,8 +61,7 @@ def held(evidence: Evidence, allowed: dict[str, int]) -> Check:
             names = {name for begin, end, name in found if begin <= at < end}
             if len(names) > allowed[pool]:
                 broken.append(f"{pool}: {', '.join(sorted(names))} held licences together, of {allowed[pool]}")
-    claim = "no more machines held a licence at a time than their pool has"
-    return Check("simulators", claim, sum(map(len, spans.values())), tuple(broken), Harm.OVERCOMMITTED)
+    return Check("simulators", HELD, sum(map(len, spans.values())), tuple(broken), Harm.OVERCOMMITTED)
 
 
 def licensed(facts: Iterable[Json]) -> Iterable[tuple[float, float]]:

@@ -7,7 +7,7 @@ People are patient: what is not answered is asked again, with the same key, unti
 import asyncio
 import random
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -46,6 +46,9 @@ _DAY, _WEEK = 24 * 60, 7 * 24 * 60
 _ASK_AGAIN_SECONDS = 0.4
 _SERVICES = (Service.SCHEDULER, Service.WORKERS, Service.ARTIFACTS)
 _SPEC: list[DefinitionSpec] = []
+GENERATION = 2
+"""Of what seeds draw. Since the second, some pools count their licences. A seed that is kept names its generation, and draws
+what it drew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,13 @@ def drawn(rng: random.Random) -> Shape:
         late_boots=rng.choice((0.0, 0.2)),
         failed_boots=rng.choice((0.0, 0.0, 0.15)),
     )
+
+
+def counted(rng: random.Random, shape: Shape) -> Shape:
+    """Half of the pools of several workers have fewer licences than those. `rng` is a stream of its own: all else is drawn
+    as it was before there was this."""
+    counts = rng.random() < 0.5
+    return replace(shape, licences=rng.randint(1, shape.workers - 1)) if counts and shape.workers > 1 else shape
 
 
 class Story:

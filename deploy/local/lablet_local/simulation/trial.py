@@ -2,6 +2,7 @@
 
     trial(17)             # a small world, drawn from the seed
     trial(17, shape)      # this world, with the seed's order and luck
+    trial(17, generation=1)    # what the seed drew before there were counted licences
 
 The trace is a digest of every committed change, every fact of the machines and every step of the loop: two runs of a seed
 have the same one, or something in them does not come from the seed.
@@ -32,7 +33,7 @@ from lablet_local.demo.checks.check import Check
 from lablet_local.demo.checks.store import never_double_booked
 from lablet_local.demo.evidence import Change, Evidence
 from lablet_local.simulation.processes import BRIDGED
-from lablet_local.simulation.story import Shape, Story, drawn
+from lablet_local.simulation.story import GENERATION, Shape, Story, counted, drawn
 from lablet_local.simulation.world import MORNING, Fate, World, all_ports_answer
 
 _SPEED = 480.0
@@ -55,6 +56,12 @@ class Verdict:
     faults: int
     lab_hours: float
     crashes: tuple[str, ...] = ()
+    generation: int = GENERATION
+
+    @property
+    def name(self) -> str:
+        """By which it can be lived again: the seed, behind its generation where that is an earlier one."""
+        return str(self.seed) if self.generation == GENERATION else f"{self.generation}:{self.seed}"
 
     @property
     def broken(self) -> list[str]:
@@ -88,10 +95,12 @@ def _value(raw: bytes) -> dict[str, object] | str:
     return found
 
 
-def trial(seed: int, shape: Shape | None = None, *, speed: float = _SPEED) -> Verdict:
-    """Lives through the seed's world and judges it."""
+def trial(seed: int, shape: Shape | None = None, *, generation: int = GENERATION, speed: float = _SPEED) -> Verdict:
+    """Lives through the seed's world and judges it. `generation`: how it is drawn, where no shape is given."""
     rng = random.Random(f"story {seed}")
     wanted = shape or drawn(rng)
+    if shape is None and generation > 1:
+        wanted = counted(random.Random(f"licences {seed}"), wanted)
     quiet = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -113,6 +122,7 @@ def trial(seed: int, shape: Shape | None = None, *, speed: float = _SPEED) -> Ve
         faults=story.faults,
         lab_hours=hours,
         crashes=tuple(story.crashes),
+        generation=generation,
     )
 
 

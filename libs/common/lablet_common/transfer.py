@@ -6,14 +6,15 @@ of a resource is not read, and a request that has not been decided gets into its
 `schemaVersion` is read as a stored value is: fields that a later release has added go with it. In one that says none (a
 file from elsewhere) a field that nobody knows is a fault. Secrets are carried as they are stored: sealed, without the key.
 
-What is read is checked as a whole before anything is written, and what is there already is never written over. Not carried:
+What is read is checked as a whole before anything is written (its transactions too), and what is there already is never
+written over. Not carried:
 leases, owners and cursors, which services make anew, so that every resource is published again as a new one; the objects in
 the object store; events. Not guaranteed: an import in one transaction. Broken off, it is run again with `skip_existing`.
 """
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from lablet_common.resources.artifact import Artifact, Reference
 from lablet_common.resources.kinds import ARTIFACT, CLOCK_KEY, KINDS, SUBSCRIPTION, Kind
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.request import Request, RequestPhase
-from lablet_common.store.api import Get, Put, Store
+from lablet_common.store.api import Get, InvalidRequest, Put, Store
 from lablet_common.store.changes import create_in
 from lablet_common.store.transaction import Transaction
 
@@ -36,6 +37,8 @@ _SETTING = "Setting"
 _PAGE = 500
 _BATCH = 40
 """Resources of one transaction; a request costs up to three operations."""
+_BYTES = 1024 * 1024
+"""Of one transaction, of the 1.5 MiB that etcd takes."""
 _FAULTS_TOLD = 20
 _SETTINGS: tuple[tuple[str, type[Model] | None], ...] = (
     (QUOTAS, Quota),
@@ -137,12 +140,29 @@ async def import_entries(store: Store, entries: Sequence[Entry], *, skip_existin
         told = [f"{key} exists already" for key in sorted(present)[:_FAULTS_TOLD]]
         raise TransferError([*told, "import into an empty store, or skip what exists"])
     wanted = sorted((entry for entry in entries if not present & {entry.key, entry.belongs_to}), key=_turn)
-    for at in range(0, len(wanted), _BATCH):
-        txn = Transaction()
-        for place, entry in enumerate(wanted[at : at + _BATCH]):
-            _write_in(txn, entry, place)
+    try:
+        batches = list(_batches(wanted))
+    except InvalidRequest as error:
+        raise TransferError([str(error)]) from error
+    for txn in batches:
         await txn.commit(store)
     return len(wanted)
+
+
+def _batches(entries: Sequence[Entry]) -> Iterator[Transaction]:
+    """Transactions that write the entries in their order, each as much as etcd takes. Raises `InvalidRequest`."""
+    txn, place, size = Transaction(), 0, 0
+    for entry in entries:
+        part = _written(entry, place)
+        more = sum(len(one.value) for one in part.operations if isinstance(one, Put))
+        if place == _BATCH or (place and size + more > _BYTES):
+            yield txn
+            txn, place, size = Transaction(), 0, 0
+            part = _written(entry, place)
+        txn.merge(part)
+        place, size = place + 1, size + more
+    if place:
+        yield txn
 
 
 def _turn(entry: Entry) -> tuple[int, str]:
@@ -169,13 +189,14 @@ def _miscounted(entries: Sequence[Entry]) -> list[str]:
     ]
 
 
-def _write_in(txn: Transaction, entry: Entry, place: int) -> None:
+def _written(entry: Entry, place: int) -> Transaction:
+    txn = Transaction()
     if entry.resource is None:
-        txn.require_absent(entry.key).put(entry.key, entry.value)
-        return
+        return txn.require_absent(entry.key).put(entry.key, entry.value)
     create_in(txn, entry.resource)
     for pointer in _pointers(entry.resource, place):
         txn.put(pointer.key, pointer.value)
+    return txn
 
 
 async def _present(store: Store, keys: Sequence[str]) -> set[str]:
@@ -211,7 +232,8 @@ def _entry(line: bytes) -> Entry:
     if kind is None:
         known = ", ".join(sorted(str(one.model.model_fields["kind"].default) for one in _kinds()))
         raise ValueError(f"there is no kind {document['kind']!r}: known are {known}")
-    document.get("metadata", {}).pop("resourceVersion", None)
+    if isinstance(metadata := document.get("metadata"), dict):
+        metadata.pop("resourceVersion", None)
     if "schemaVersion" in document:
         resource = schema.read(kind.model, json.dumps(document).encode())
     else:

@@ -11,9 +11,18 @@ from lablet_common.quotas import Limits, Quota
 from lablet_common.requests import Inbox, accept, build_request, decide_in, request_key
 from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION, quota_key
 from lablet_common.resources.model import Metadata
-from lablet_common.resources.reservation import Reservation, ReservationPhase, ReservationSpec, ReservationStatus
+from lablet_common.resources.reservation import (
+    Reservation,
+    ReservationPhase,
+    ReservationSpec,
+    ReservationStatus,
+    RosterEntry,
+    SeatPlacement,
+)
 from lablet_common.resources.worker import PoolSpec, PoolStatus, WorkerPool
 from lablet_common.store import MemoryStore, Transaction
+from lablet_common.store.api import MAX_VALUE_BYTES
+from lablet_common.store.limits import MAX_REQUEST_BYTES
 from lablet_common.store.repository import Repository
 from lablet_common.transfer import TransferError, export_lines, import_entries, read_lines
 
@@ -165,3 +174,42 @@ async def test_many_are_written_in_several_transactions() -> None:
     assert await import_entries(into, entries) == 220
     waiting = await Inbox(into, "scheduler", "default").pending(200)
     assert [one.request.spec.received_at for one in waiting] == [NOW + timedelta(seconds=n) for n in range(90)]
+
+
+def class_of(name: str, seats: int = 100) -> Reservation:
+    """A full class, as the scheduler has placed it."""
+    placement = tuple(
+        SeatPlacement(
+            seat=number, worker=f"default-{number:03}", instance=f"ins-{name}-{number}",
+            ports={f"router{port}_serial": 2000 + port for port in range(12)},
+        )
+        for number in range(1, seats + 1)
+    )  # fmt: skip
+    roster = tuple(RosterEntry(seat=number, user=f"somebody-{number}@example.org") for number in range(1, seats + 1))
+    made = reservation(name).observed(placement=placement)
+    return made.model_copy(update={"spec": made.spec.model_copy(update={"roster": roster})})
+
+
+async def test_more_than_one_request_to_etcd_takes_goes_in_as_several() -> None:
+    """Forty of the largest classes are more than that: the restore of such a mesh broke off in the middle, for good."""
+    store, into = MemoryStore(), MemoryStore()
+    for number in range(60):
+        await Repository(store, RESERVATION).create(class_of(f"rsv-{number:02}"))
+    found = await lines(store)
+    assert sum(map(len, found)) > 60 / 40 * MAX_REQUEST_BYTES
+    assert await import_entries(into, read_lines(found)) == 60
+    assert without_revisions(await lines(into)) == without_revisions(found)
+
+
+async def test_what_is_too_large_to_be_stored_is_told_before_anything_is_written() -> None:
+    large = {"kind": "Setting", "key": "/clock", "value": "x" * MAX_VALUE_BYTES}
+    into = MemoryStore()
+    with pytest.raises(TransferError, match="the value of /clock has"):
+        await import_entries(into, read_lines([HEAD, pool("a").to_json(), json.dumps(large).encode()]))
+    assert (await into.range("/")).items == ()
+
+
+@pytest.mark.parametrize("metadata", ['"x"', "7", "null", "[]"])
+def test_metadata_that_are_none_are_a_fault_of_their_line(metadata: str) -> None:
+    with pytest.raises(TransferError, match="line 2"):
+        read_lines([HEAD, b'{"kind": "WorkerPool", "metadata": %b}' % metadata.encode()])

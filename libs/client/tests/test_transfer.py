@@ -92,6 +92,9 @@ def test_a_backup_is_restored_into_an_empty_store_beside_its_bucket(lablet, addr
         assert "1 resources and settings restored" in lablet("admin", "restore", str(folder), "--endpoint", empty)
         lablet("admin", "restore", str(folder), "--endpoint", empty, code=1)
         assert "exists already" in lablet.stderr
+        assert "restored, 1 were there already" in lablet(
+            "admin", "restore", str(folder), "--skip-existing", "--endpoint", empty
+        )
         lablet("admin", "backup", str(folder), "--without-streams", "--endpoint", empty, code=2)
         assert "not empty" in lablet.stderr
 

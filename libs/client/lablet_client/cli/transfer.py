@@ -123,12 +123,16 @@ def restore(
     without_objects: Annotated[
         bool, typer.Option("--without-objects", help="Also when stored objects are missing.")
     ] = False,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Go on where a restore broke off: leave what is there.")
+    ] = False,
     endpoint: Endpoint = None,
 ) -> None:
-    """Bring a backup back into an empty etcd, beside the bucket that it was made with. The services must not run."""
+    """Bring a backup back into an empty etcd, beside the bucket that it was made with. The services must not run. One that
+    broke off is gone on with before any service starts."""
     run = session(context)
 
-    async def work(store: "Store") -> int:
+    async def work(store: "Store") -> tuple[int, int]:
         from lablet_common.backup import check_objects, read_backup
         from lablet_common.transfer import import_entries
 
@@ -136,10 +140,11 @@ def restore(
         if not without_objects:
             async with _objects() as objects:
                 await check_objects(found, objects)
-        return await import_entries(store, found.entries)
+        return await import_entries(store, found.entries, skip_existing=skip_existing), len(found.entries)
 
-    count = _told(run, lambda: _with_store(etcd_endpoints(run, endpoint), work))
-    run.console.print(f"{count} resources and settings restored: start the services", highlight=False)
+    count, of = _told(run, lambda: _with_store(etcd_endpoints(run, endpoint), work))
+    left = f", {of - count} were there already" if count < of else ""
+    run.console.print(f"{count} resources and settings restored{left}: start the services", highlight=False)
 
 
 @asynccontextmanager

@@ -11,19 +11,23 @@ message holds up the rest, and neither notices a request that was lost.
 import asyncio
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Callable
 
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 HEARTBEAT_SECONDS = 1.0
 _SILENCE_SECONDS = 2.5
 """Neither message nor heartbeat for so long: the request is lost."""
 _EXPIRES_SECONDS = 30.0
+_PARTING_SECONDS = 1.0
 _NO_LIMIT = 0
 _ACK = "$JS.ACK."
+_log = logging.getLogger(__name__)
 _HARMLESS_CONFLICTS = ("batch completed", "exceeded maxwaiting", "exceeded maxrequest")
 
 
@@ -71,9 +75,24 @@ class Pull:
                         return "silence"
             return self._ended
         finally:
-            # also while the connection is away: the client would subscribe it anew when that is back
+            await self._part(subscription)
+
+    async def _part(self, subscription: Subscription) -> None:
+        """Takes what the server has sent by now: for the server it is delivered, and nobody else would get it before its
+        patience ends. Nothing of the subscription is left, whatever becomes of that."""
+        try:
+            if self._client.is_connected:
+                async with asyncio.timeout(_PARTING_SECONDS):
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+        except (nats.errors.Error, TimeoutError) as error:
+            _log.info("what was on its way is not waited for", extra={"subject": self._subject, "cause": repr(error)})
+        finally:
+            # While the connection is away, the client would subscribe it anew when that is back, and so it would after an
+            # attempt to drain that failed, of which it can be told by nothing public.
             with contextlib.suppress(nats.errors.Error):
                 await subscription.unsubscribe()
+            subscription._stop_processing()
+            self._client._remove_sub(subscription._id)
 
     async def _ask(self, inbox: str) -> None:
         """Asks for more once half of what there is room for is not asked for."""

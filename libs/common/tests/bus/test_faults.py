@@ -16,6 +16,7 @@ from lablet_common.resources import Service
 from lablet_common.settings import NatsSettings
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_common.testing.nats import NatsServer
+from lablet_common.testing.proxy import FaultyProxy
 
 pytestmark = pytest.mark.integration
 
@@ -61,6 +62,37 @@ async def test_a_consumer_resumes_within_five_seconds_of_the_servers_return_and_
             await publish_patiently(bus, make("r", sequence))
         await until(lambda: got == set(range(1, 30)))
         assert time.monotonic() - back < 5
+
+
+async def test_what_is_still_on_its_way_when_a_consumer_ends_comes_to_the_next_one_at_once(
+    server: NatsServer, connect: Connect, make: Make, until: Until, running: Any
+) -> None:
+    """For the server it is delivered: it would wait half a minute for an acknowledgement, as each rolling restart would."""
+    near = await connect()
+    begun = asyncio.Event()
+    done: set[str] = set()
+
+    async def stuck(_: Received) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def handler(message: Received) -> None:
+        done.add(message.id)
+
+    async with FaultyProxy(server.url.removeprefix("nats://")) as network:
+        far = Bus(NatsSettings(url=f"nats://{network.endpoint}"), Service.SCHEDULER)
+        await far.connect()
+        try:
+            async with running(far.consumer(STREAM, "c", FILTER, stuck)):
+                await near.publish(make("a"))
+                await begun.wait()
+                network.delay_seconds = 0.2
+                await near.publish(make("b"))
+        finally:
+            network.delay_seconds = 0.0
+            await far.close()
+    async with running(near.consumer(STREAM, "c", FILTER, handler)):
+        await until(lambda: done == {"a", "b"})
 
 
 async def test_a_server_that_hangs_is_noticed_by_the_silence_and_work_goes_on_after_it(

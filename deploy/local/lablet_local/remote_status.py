@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lablet_client import Client
+from lablet_client.cli.failures import exit_code, report
 from lablet_client.errors import LabletError
 from lablet_local.up import DONE, REFUSED, say
 
@@ -24,12 +25,17 @@ def names_a_mesh(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def run_remote_status(*, as_json: bool = False) -> int:
-    """Exit code 0 when every service has a replica, else 1."""
+    """Exit code 0 when every service has a replica, 1 when one has none or the answer is refused, 3 when nobody answers."""
     try:
         found = asyncio.run(_ask())
     except LabletError as error:
-        say(json.dumps({"running": False, "cause": str(error)}) if as_json else f"the mesh cannot be asked: {error}")
-        return REFUSED
+        if as_json:
+            say(json.dumps({"running": False, "cause": str(error)}))
+        else:
+            from rich.console import Console
+
+            report(error, Console(stderr=True, highlight=False))
+        return exit_code(error)
     if as_json:
         say(json.dumps(found, indent=1))
     else:

@@ -1,5 +1,6 @@
 """The command: what people type, what they read, and how it ends."""
 
+import inspect
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -149,6 +150,71 @@ def test_the_mesh_commands_are_hinted_at_where_they_are_not_installed(lablet, mo
     monkeypatch.setattr(app, "registered_commands", others)
     lablet("up", code=2)
     assert "pip install lablet-local" in lablet.stderr
+
+
+# -- answers for programs ----------------------------------------------------------------------------------------------
+
+NO_DOCUMENT = {
+    "artifact get": "files",
+    "definition topology": "a file, byte by byte",
+    "run": "what the job writes",
+}
+"""Commands that have nothing to say but this; those of a mesh on this machine (`lablet_local`) are not among these."""
+
+
+def commands(app, *above):
+    """Every command with its options, below groups too."""
+    for command in app.registered_commands:
+        function = command.callback
+        if function.__module__.startswith("lablet_client") and not command.hidden:
+            name = command.name or function.__name__.replace("_", "-")
+            yield " ".join((*above, name)), inspect.signature(function).parameters
+    for group in app.registered_groups:
+        yield from commands(group.typer_instance, *above, group.name)
+
+
+def test_every_command_has_an_answer_for_programs():
+    from lablet_client.cli.main import app
+
+    found = dict(commands(app))
+    assert len(found) > 60
+    assert {name for name, options in found.items() if "output" not in options} == set(NO_DOCUMENT)
+
+
+def test_what_a_change_came_to_is_a_document(lablet, scripted, worker, reservation):
+    scripted.on("GET", "/workers/default-001", worker)
+    scripted.on("POST", "/workers/default-001/cordon", worker)
+    assert json.loads(lablet("worker", "cordon", "default-001", "-o", "json"))["status"]["phase"] == "Ready"
+    scripted.on("POST", "/workers/default-001/drain", worker)
+    assert json.loads(lablet("worker", "drain", "default-001", "-o", "json"))["metadata"]["id"] == "default-001"
+    scripted.on("GET", "/reservations/rsv-a", reservation())
+    scripted.on("PATCH", "/reservations/rsv-a", reservation())
+    assert json.loads(lablet("extend", "rsv-a", "--by", "30m", "-o", "json"))["kind"] == "Reservation"
+
+
+def test_what_was_done_before_a_refusal_is_told_to_programs_as_well(lablet, scripted, reservation, problem):
+    scripted.on("GET", "/reservations/rsv-a", reservation())
+    scripted.on("DELETE", "/reservations/rsv-a", reservation("Cancelled"))
+    scripted.on("DELETE", "/reservations/rsv-b", problem(404, "no such reservation"))
+    told = json.loads(lablet("cancel", "rsv-a", "rsv-b", "-o", "json", code=1))
+    assert [one["metadata"]["id"] for one in told["items"]] == ["rsv-a"]
+    assert "no such reservation" in lablet.stderr
+
+
+def test_nobody_is_asked_where_a_program_reads_the_answer(lablet, scripted):
+    term = ("reserve", "x", "-s", "tomorrow 9:00", "-d", "1h", "--repeat", "FREQ=WEEKLY;COUNT=2", "-o", "json")
+    lablet(*term, code=2)
+    assert "--yes" in lablet.stderr
+    assert scripted.sent("POST", "/series") == []
+
+
+def test_the_code_of_a_link_need_not_stand_on_the_command_line(lablet, scripted, reservation):
+    """Where every user of the machine can read it."""
+    scripted.on("POST", "/claims/abc", reservation())
+    scripted.on("GET", "/whoami", {"name": "ada", "role": "learner", "tenant": "default"})
+    told = lablet("claim", "-o", "json", stdin="https://lablet.test/#/claims/abc\n")
+    assert json.loads(told)["reservation"]["metadata"]["id"] == "rsv-a"
+    assert "abc" not in lablet.stdout + lablet.stderr
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------

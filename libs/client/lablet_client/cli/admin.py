@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from lablet_client.cli.failures import WrongUsage
-from lablet_client.cli.output import Format, Output, pairs, plain_table, write_data
+from lablet_client.cli.output import Format, Output, answer, pairs, plain_table, write_data
 from lablet_client.cli.session import Session, session
 
 app = typer.Typer(no_args_is_help=True)
@@ -77,17 +77,15 @@ def members(context: typer.Context, endpoint: Endpoint = None, output: Output = 
 
 
 @etcd.command()
-def alarms(context: typer.Context, endpoint: Endpoint = None) -> None:
+def alarms(context: typer.Context, endpoint: Endpoint = None, output: Output = Format.TABLE) -> None:
     """List alarms that are raised (NOSPACE, CORRUPT); exit code 1 when there is one."""
     run = session(context)
     found = _call(etcd_endpoints(run, endpoint)[0], lambda client: client.alarm(0))
-    raised = list(found.alarms or ())
-    if not raised:
-        run.console.print("no alarms")
-        return
-    for alarm in raised:
-        run.console.print(f"[red]{_word(alarm.alarm)}[/] at member {_hex(alarm.memberID)}")
-    raise typer.Exit(1)
+    raised = [{"alarm": _word(one.alarm), "member": _hex(one.memberID)} for one in found.alarms or ()]
+    told = "\n".join(f"[red]{one['alarm']}[/] at member {one['member']}" for one in raised) or "no alarms"
+    answer(run.console, raised, output, lambda: run.console.print(told))
+    if raised:
+        raise typer.Exit(1)
 
 
 @etcd.command()
@@ -96,6 +94,7 @@ def compact(
     revision: Annotated[int | None, typer.Argument(min=1, help="Forget everything before it.")] = None,
     endpoint: Endpoint = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Forget old versions. By default all that every bridge has published already."""
     run = session(context)
@@ -116,18 +115,23 @@ def compact(
         if not yes and not typer.confirm("go on?", err=True):
             raise typer.Exit(1)
     _call(address, lambda client: client.compact(target, physical=False))
-    run.console.print(f"compacted at revision {target}")
+    told = f"compacted at revision {target}"
+    answer(run.console, {"revision": target}, output, lambda: run.console.print(told))
 
 
 @etcd.command()
-def defragment(context: typer.Context, endpoint: Endpoint = None) -> None:
+def defragment(context: typer.Context, endpoint: Endpoint = None, output: Output = Format.TABLE) -> None:
     """Give space back to the file system, one member after the other (each stands still meanwhile)."""
-    run = session(context)
+    run, rows = session(context), list[Mapping[str, Any]]()
+    people = output not in (Format.JSON, Format.YAML)
     for address in etcd_endpoints(run, endpoint):
         before = int(_call(address, lambda client: client.status()).dbSize or 0)
         _call(address, lambda client: client.defragment())
         after = int(_call(address, lambda client: client.status()).dbSize or 0)
-        run.console.print(f"{address}: {before / 1e6:.1f} MB → {after / 1e6:.1f} MB")
+        rows.append({"endpoint": address, "bytesBefore": before, "bytesAfter": after})
+        if people:
+            run.console.print(f"{address}: {before / 1e6:.1f} MB → {after / 1e6:.1f} MB")
+    answer(run.console, rows, output, lambda: None)
 
 
 @etcd.command()
@@ -135,6 +139,7 @@ def snapshot(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Where to write it; must not exist.")],
     endpoint: Endpoint = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Save the whole store into a file (for `etcdutl snapshot restore`)."""
     run = session(context)
@@ -157,7 +162,9 @@ def snapshot(
         part.rename(file)
     finally:
         part.unlink(missing_ok=True)
-    run.console.print(pairs([("snapshot", str(file)), ("bytes", f"{size:,}"), ("etcd", address)]))
+    told = pairs([("snapshot", str(file)), ("bytes", f"{size:,}"), ("etcd", address)])
+    written = {"snapshot": str(file), "bytes": size, "endpoint": address}
+    answer(run.console, written, output, lambda: run.console.print(told))
 
 
 def _cursors(address: str, prefix: str) -> Mapping[str, int]:

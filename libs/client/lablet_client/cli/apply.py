@@ -7,13 +7,14 @@ as the file says already is left alone, so applying twice does nothing the secon
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import unified_diff
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lablet_client.cli.output import Format, Output, write_data
 from lablet_client.cli.session import Session, session
 
 if TYPE_CHECKING:
@@ -33,11 +34,35 @@ class Wanted:
     file: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What has become of each: told to a person at once, to a program at the end."""
+
+    run: Session
+    output: Format
+    outcomes: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def people(self) -> bool:
+        return self.output not in (Format.JSON, Format.YAML)
+
+    def say(self, item: Wanted, outcome: str, told: str, style: str, identity: str = "") -> None:
+        """`outcome` is one word for programs: unchanged, created, changed, published or booked; `would-be-…` in a dry run."""
+        self.outcomes.append({"kind": item.kind, "name": item.name, "outcome": outcome, "id": identity or item.name})
+        if self.people:
+            self.run.console.print(f"{item.kind} {item.name} [{style}]{told}[/]")
+
+    def end(self) -> None:
+        if not self.people:
+            write_data(self.run.console, {"items": self.outcomes}, self.output)
+
+
 @app.command()
 def apply(
     context: typer.Context,
     files: Annotated[list[Path], typer.Option("--file", "-f", exists=True, help="YAML; a folder means all in it.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Create or change what the files describe."""
     run = session(context)
@@ -48,12 +73,17 @@ def apply(
         raise WrongUsage(f"there is no .yaml or .yml file in {', '.join(map(str, files))}")
     wanted = [item for file in found for item in read(file)]
 
+    report = Report(run, output)
+
     async def work(client: "Client") -> None:
         for item in wanted:
             run.notes.append(f"{item.kind} {item.name} …")
-            await _apply(run, client, item, dry_run=dry_run)
+            await _APPLY[item.kind](report, client, item, dry_run)
 
-    run.run(work)
+    try:
+        run.run(work)
+    finally:  # what was applied before one was refused is told as well
+        report.end()
 
 
 def read(file: Path) -> Sequence[Wanted]:
@@ -78,11 +108,7 @@ def read(file: Path) -> Sequence[Wanted]:
     return found
 
 
-async def _apply(run: Session, client: "Client", item: Wanted, *, dry_run: bool) -> None:
-    await _APPLY[item.kind](run, client, item, dry_run)
-
-
-async def _fleet(run: Session, client: "Client", item: Wanted, dry_run: bool) -> None:
+async def _fleet(report: Report, client: "Client", item: Wanted, dry_run: bool) -> None:
     """A pool or template: the whole spec is compared and put."""
     from lablet_client.errors import NotFound
     from lablet_common.resources.worker import PoolSpec, TemplateSpec
@@ -98,19 +124,21 @@ async def _fleet(run: Session, client: "Client", item: Wanted, dry_run: bool) ->
     before = {"labels": dict(present.metadata.labels), "spec": present.spec.to_dict()} if present is not None else {}
     after = {"labels": dict(labels), "spec": spec.to_dict()}
     if before == after:
-        _say(run, item, "unchanged", "dim")
+        report.say(item, "unchanged", "unchanged", "dim")
         return
-    _show_difference(run, before, after)
+    if report.people:
+        _show_difference(report.run, before, after)
+    word = "changed" if before else "created"
     if dry_run:
-        _say(run, item, "would be changed" if before else "would be created", "yellow")
+        report.say(item, f"would-be-{word}", f"would be {word}", "yellow")
         return
     revision = present.metadata.resource_version if present is not None else None
     apply_to: Any = room
     await apply_to.apply(item.name, spec, labels=labels, revision=revision)
-    _say(run, item, "changed" if before else "created", "green")
+    report.say(item, word, word, "green")
 
 
-async def _definition(run: Session, client: "Client", item: Wanted, dry_run: bool) -> None:
+async def _definition(report: Report, client: "Client", item: Wanted, dry_run: bool) -> None:
     """A definition: published when its file is not the newest version's, or a version is named that is not there."""
     import hashlib
 
@@ -130,16 +158,16 @@ async def _definition(run: Session, client: "Client", item: Wanted, dry_run: boo
     except NotFound:
         present = None
     if present is not None and present.spec.topology.digest == hashlib.sha256(content).hexdigest():
-        _say(run, item, f"unchanged ({present.id})", "dim")
+        report.say(item, "unchanged", f"unchanged ({present.id})", "dim", present.id)
         return
     if dry_run:
-        _say(run, item, "would be published", "yellow")
+        report.say(item, "would-be-published", "would be published", "yellow")
         return
     found = await client.definitions.publish(content, name=item.name, version=version, overrides=spec)
-    _say(run, item, f"published as {found.id}", "green")
+    report.say(item, "published", f"published as {found.id}", "green", found.id)
 
 
-async def _reservation(run: Session, client: "Client", item: Wanted, dry_run: bool) -> None:
+async def _reservation(report: Report, client: "Client", item: Wanted, dry_run: bool) -> None:
     """A reservation: booked once; its name and content make the key under which a second apply finds it."""
     import json
 
@@ -147,11 +175,11 @@ async def _reservation(run: Session, client: "Client", item: Wanted, dry_run: bo
 
     body = _checked(ReservationCreate, item.body.get("spec") or {}, item, "spec")
     if dry_run:
-        _say(run, item, "would be booked, unless it is already", "yellow")
+        report.say(item, "would-be-booked", "would be booked, unless it is already", "yellow")
         return
     key = uuid.uuid5(uuid.NAMESPACE_URL, f"lablet-apply:{item.name}:{json.dumps(body.to_dict(), sort_keys=True)}")
     found = await client.reservations.create(body, key=str(key))
-    _say(run, item, f"{found.id} is {found.phase}", "green")
+    report.say(item, "booked", f"{found.id} is {found.phase}", "green", found.id)
 
 
 _APPLY = {"template": _fleet, "pool": _fleet, "definition": _definition, "reservation": _reservation}
@@ -196,10 +224,6 @@ def _show_difference(run: Session, before: Any, after: Any) -> None:
             continue
         style = {"+": "green", "-": "red"}.get(line[:1], "dim")
         run.console.print(Text(f"  {line}", style=style))
-
-
-def _say(run: Session, item: Wanted, what: str, style: str) -> None:
-    run.console.print(f"{item.kind} {item.name} [{style}]{what}[/]")
 
 
 def _expanded(files: Sequence[Path]) -> Sequence[Path]:

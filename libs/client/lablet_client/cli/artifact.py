@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lablet_client.cli.output import Format, Output, plain_table, write_data
+from lablet_client.cli.output import Format, Output, answer, plain_table, write_data
 from lablet_client.cli.session import session
 
 if TYPE_CHECKING:
@@ -89,12 +89,13 @@ def delete(
     what: Annotated[str, typer.Argument(metavar="DIGEST|INS-ID")],
     role: Role = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Delete one object, or everything that an instance has left. There is no way back."""
     run = session(context)
     wanted = _role(role)
     if not yes:
-        typer.confirm(f"delete {'everything' if wanted is None else wanted} of {what} for good?", abort=True)
+        typer.confirm(f"delete {'everything' if wanted is None else wanted} of {what} for good?", abort=True, err=True)
 
     async def work(client: "Client") -> str:
         if what.startswith("ins-"):
@@ -104,7 +105,9 @@ def delete(
         await client.artifacts.delete(digest, role=wanted)
         return digest
 
-    run.console.print(f"what {run.run(work)} had is deleted", highlight=False)
+    gone = run.run(work)
+    told = f"what {gone} had is deleted"
+    answer(run.console, {"deleted": [gone]}, output, lambda: run.console.print(told, highlight=False))
 
 
 async def _rows(client: "Client", instance: str | None) -> tuple[Sequence[Mapping[str, Any]], int]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lablet_client.cli.output import Format, Output, labels_of, pairs, plain_table, write_data
+from lablet_client.cli.output import Format, Output, answer, labels_of, pairs, plain_table, write_data
 from lablet_client.cli.session import Session, session
 
 if TYPE_CHECKING:
@@ -137,10 +137,7 @@ def reserve(
     if wait:
         booking = follow(run, booking, (ReservationPhase.ACTIVE,), patience)
         now = run.run(lambda client: client.lab_time())
-    if output in (Format.JSON, Format.YAML):
-        write_data(run.console, booking.to_dict(), output)
-    else:
-        _tell(run, booking, now)
+    answer(run.console, booking.to_dict(), output, lambda: _tell(run, booking, now))
 
 
 @app.command()
@@ -150,6 +147,7 @@ def cancel(
     reason: Annotated[str, typer.Option(help="Kept in its history.")] = "",
     date: Annotated[str | None, typer.Option("--date", help="Of a series: this date only, YYYY-MM-DD.")] = None,
     following: Annotated[bool, typer.Option("--following", help="Of a series: --date and all after it.")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Give seats back; labs that run are collected and stopped. A series is given back as a whole, or by date."""
     run = session(context)
@@ -159,30 +157,41 @@ def cancel(
         from lablet_client.cli.failures import WrongUsage
 
         raise WrongUsage("--date and --following are about series (ser-…)")
-    if terms:
-        from lablet_client.cli.series import give_back
-
-        for name in terms:
-            give_back(run, name, date, following, reason)
-        reservations = [name for name in reservations if name not in terms]
+    people = output not in (Format.JSON, Format.YAML)
+    done: list[Mapping[str, Any]] = []
 
     async def work(client: "Client") -> None:
-        for name in reservations:
+        for name in (name for name in reservations if name not in terms):
             booking = await client.reservations.cancel(name, reason=reason)
-            run.console.print(f"{booking.id} is [dim]{booking.phase}[/]")
+            done.append(booking.to_dict())
+            if people:
+                run.console.print(f"{booking.id} is [dim]{booking.phase}[/]")
 
-    run.run(work)
+    try:
+        for name in terms:
+            from lablet_client.cli.series import give_back, tell_done, with_done
+
+            series, what = give_back(run, name, date, following, reason)
+            done.append(with_done(series, what))
+            if people:
+                tell_done(run, series, what, verb="cancelled")
+        run.run(work)
+    finally:  # what was given back before one was refused is told as well
+        answer(run.console, {"items": done}, output, lambda: None)
 
 
 @app.command()
-def confirm(context: typer.Context, reservation: Annotated[str, typer.Argument()]) -> None:
+def confirm(
+    context: typer.Context, reservation: Annotated[str, typer.Argument()], output: Output = Format.TABLE
+) -> None:
     """Turn a hold into a booking."""
     run = session(context)
 
-    async def work(client: "Client") -> None:
-        _tell(run, await client.reservations.confirm(reservation), await client.lab_time())
+    async def work(client: "Client") -> "tuple[Reservation, LabTime]":
+        return await client.reservations.confirm(reservation), await client.lab_time()
 
-    run.run(work)
+    booking, now = run.run(work)
+    answer(run.console, booking.to_dict(), output, lambda: _tell(run, booking, now))
 
 
 @app.command()
@@ -191,11 +200,12 @@ def extend(
     reservation: Annotated[str, typer.Argument()],
     by: Annotated[str | None, typer.Option(help='For so much longer: "30m". A minus shortens: "-30m".')] = None,
     end: Annotated[str | None, typer.Option("--end", "-e", help="Until then.")] = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Move the end of a reservation."""
     run = session(context)
 
-    async def work(client: "Client") -> None:
+    async def work(client: "Client") -> "tuple[Reservation, LabTime]":
         from lablet_client.cli.failures import WrongUsage
         from lablet_client.cli.times import parse_span, parse_time
 
@@ -210,9 +220,10 @@ def extend(
             wanted = booking.slot.end + (-span if by.startswith("-") else span)
         else:
             wanted = usage("--end", lambda: parse_time(end or "", now.now))
-        _tell(run, await client.reservations.change(booking, end=wanted), now)
+        return await client.reservations.change(booking, end=wanted), now
 
-    run.run(work)
+    changed, now = run.run(work)
+    answer(run.console, changed.to_dict(), output, lambda: _tell(run, changed, now))
 
 
 @app.command(name="open")

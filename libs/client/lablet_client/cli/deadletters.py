@@ -1,13 +1,13 @@
 """`lablet dlq …`: messages that nobody could handle, and another chance for them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lablet_client.cli.output import Format, Output, as_yaml, pairs, plain_table, write_data
+from lablet_client.cli.output import Format, Output, answer, as_yaml, pairs, plain_table, write_data
 from lablet_client.cli.session import session
 from lablet_client.cli.times import show_time
 
@@ -60,6 +60,7 @@ def replay(
     context: typer.Context,
     letters: Annotated[list[str] | None, typer.Argument(metavar="ID…")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them that are whole.")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Send them to their consumers again."""
     from lablet_client.cli.failures import WrongUsage
@@ -68,16 +69,23 @@ def replay(
     if bool(letters) == everything:
         raise WrongUsage("say which: ids, or --all")
 
-    async def work(client: "Client") -> Sequence[str]:
+    people, sent = output not in (Format.JSON, Format.YAML), list[str]()
+
+    async def work(client: "Client") -> None:
         found = [] if letters else await client.dead_letters.list()
         chosen = letters or [str(_first(letter, *_COLUMNS[0])) for letter in found if not letter.get("without")]
         for letter in chosen:
             await client.dead_letters.replay(letter)
-            run.console.print(f"{letter} was sent again")
-        return chosen
+            sent.append(letter)
+            if people:
+                run.console.print(f"{letter} was sent again")
+        if people and not chosen:
+            run.console.print("no dead letters")
 
-    if not run.run(work):
-        run.console.print("no dead letters")
+    try:
+        run.run(work)
+    finally:  # what was sent before one was refused is told as well
+        answer(run.console, {"replayed": sent}, output, lambda: None)
 
 
 @app.command()
@@ -86,6 +94,7 @@ def purge(
     letters: Annotated[list[str] | None, typer.Argument(metavar="ID…")] = None,
     consumer: Consumer = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Delete them for good."""
     from lablet_client.cli.failures import WrongUsage
@@ -102,7 +111,8 @@ def purge(
         return len(letters)
 
     count = run.run(work)
-    run.console.print(f"{count} dead letter{'' if count == 1 else 's'} deleted")
+    told = f"{count} dead letter{'' if count == 1 else 's'} deleted"
+    answer(run.console, {"deleted": count}, output, lambda: run.console.print(told))
 
 
 _COLUMNS = (

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lablet_client.cli.output import Format, Output, pairs, write_data
+from lablet_client.cli.output import Format, Output, answer, pairs, write_data
 from lablet_client.cli.session import session
 
 if TYPE_CHECKING:
@@ -67,7 +67,11 @@ def topology(context: typer.Context, definition: Annotated[str, typer.Argument(h
 
 
 @app.command()
-def approve(context: typer.Context, definition: Annotated[str, typer.Argument(metavar="NAME@VERSION")]) -> None:
+def approve(
+    context: typer.Context,
+    definition: Annotated[str, typer.Argument(metavar="NAME@VERSION")],
+    output: Output = Format.TABLE,
+) -> None:
     """Let agents run a version's processes on their hosts (for operators)."""
     from lablet_client.cli.failures import WrongUsage
 
@@ -76,11 +80,16 @@ def approve(context: typer.Context, definition: Annotated[str, typer.Argument(me
     run = session(context)
     found = run.run(lambda client: client.definitions.approve(definition))
     word = found.status.approved
-    run.console.print(f"{found.id} may run on agents" + (f" [dim](approved by {word.by})[/]" if word else ""))
+    told = f"{found.id} may run on agents" + (f" [dim](approved by {word.by})[/]" if word else "")
+    answer(run.console, found.to_dict(), output, lambda: run.console.print(told))
 
 
 @app.command()
-def deprecate(context: typer.Context, definition: Annotated[str, typer.Argument(metavar="NAME@VERSION")]) -> None:
+def deprecate(
+    context: typer.Context,
+    definition: Annotated[str, typer.Argument(metavar="NAME@VERSION")],
+    output: Output = Format.TABLE,
+) -> None:
     """Take a version out of use for new bookings."""
     from lablet_client.cli.failures import WrongUsage
 
@@ -88,11 +97,16 @@ def deprecate(context: typer.Context, definition: Annotated[str, typer.Argument(
         raise WrongUsage(f"which version of {definition}? Write it as {definition}@1.0.0")
     run = session(context)
     found = run.run(lambda client: client.definitions.deprecate(definition))
-    run.console.print(f"{found.id} is [dim]{found.phase}[/]")
+    told = f"{found.id} is [dim]{found.phase}[/]"
+    answer(run.console, found.to_dict(), output, lambda: run.console.print(told))
 
 
 @app.command()
-def archive(context: typer.Context, definition: Annotated[str, typer.Argument(metavar="NAME@VERSION")]) -> None:
+def archive(
+    context: typer.Context,
+    definition: Annotated[str, typer.Argument(metavar="NAME@VERSION")],
+    output: Output = Format.TABLE,
+) -> None:
     """End a version for good: it can no longer be booked, and its file may be deleted."""
     from lablet_client.cli.failures import WrongUsage
 
@@ -100,7 +114,8 @@ def archive(context: typer.Context, definition: Annotated[str, typer.Argument(me
         raise WrongUsage(f"which version of {definition}? Write it as {definition}@1.0.0")
     run = session(context)
     found = run.run(lambda client: client.definitions.archive(definition))
-    run.console.print(f"{found.id} is [dim]{found.phase}[/]")
+    told = f"{found.id} is [dim]{found.phase}[/]"
+    answer(run.console, found.to_dict(), output, lambda: run.console.print(told))
 
 
 def name_of(file: Path) -> str:

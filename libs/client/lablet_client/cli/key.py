@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lablet_client.cli.output import Format, Output, table_of, write_data
+from lablet_client.cli.output import Format, Output, answer, table_of, write_data
 from lablet_client.cli.session import session
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def revoke(
     context: typer.Context,
     key: Annotated[str, typer.Argument(metavar="ID|NAME", help="key-… or the name it was made under")],
     reason: Annotated[str | None, typer.Option(help="Why, for the audit")] = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """End a key at once. A name ends all keys of that name."""
     from lablet_client.cli.failures import WrongUsage, nearest
@@ -102,5 +103,6 @@ def revoke(
             await client.keys.revoke(key_id, reason=reason)
         return chosen
 
-    for key_id in run.run(work):
-        run.console.print(f"{key_id} is revoked")
+    revoked = run.run(work)
+    told = "\n".join(f"{key_id} is revoked" for key_id in revoked)
+    answer(run.console, {"revoked": revoked}, output, lambda: run.console.print(told))

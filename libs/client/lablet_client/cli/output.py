@@ -1,7 +1,7 @@
 """How answers are written: a table for people, JSON and YAML for programs."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +29,14 @@ def write_data(console: "Console", value: Any, form: Format) -> None:
     """JSON or YAML, unwrapped and uncoloured, so that another program can read it."""
     text = as_yaml(value) if form is Format.YAML else json.dumps(value, indent=2, ensure_ascii=False)
     console.out(text.rstrip("\n"), highlight=False)
+
+
+def answer(console: "Console", value: Any, form: Format, say: Callable[[], None]) -> None:
+    """`value` for a program; for a person what `say` tells."""
+    if form in (Format.JSON, Format.YAML):
+        write_data(console, value, form)
+    else:
+        say()
 
 
 def as_yaml(value: Any) -> str:

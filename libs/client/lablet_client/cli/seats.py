@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lablet_client.cli.output import Format, Output, plain_table, write_data
+from lablet_client.cli.output import Format, Output, answer, plain_table, write_data
 from lablet_client.cli.session import Session, session
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ def claims(
         if seats:
             raise WrongUsage("--withdraw ends all links: leave out --seat")
         run.run(lambda client: client.reservations.withdraw_claims(reservation))
-        run.console.print(f"no link for {reservation} counts any more")
+        withdrawn = {"reservation": reservation, "links": []}
+        answer(run.console, withdrawn, output, lambda: run.console.print(f"no link for {reservation} counts any more"))
         return
     made = run.run(lambda client: client.reservations.open_claims(reservation, seats=tuple(seats or ())))
     if output in (Format.JSON, Format.YAML):
@@ -49,22 +50,33 @@ def claims(
 
 
 @app.command()
-def claim(context: typer.Context, code: Annotated[str, typer.Argument(help="From whoever booked the class.")]) -> None:
+def claim(
+    context: typer.Context,
+    code: Annotated[
+        str | None, typer.Argument(help="From whoever booked the class (default: it is asked for, and read unseen).")
+    ] = None,
+    output: Output = Format.TABLE,
+) -> None:
     """Take the seat that a link is for."""
     from lablet_client.cli.times import show_slot
 
     run = session(context)
+    word: str = code or typer.prompt("code", hide_input=True, err=True)
 
     async def work(client: "Client") -> "tuple[Reservation, str, datetime]":
-        booking = await client.reservations.claim(code.rpartition("/")[2])
+        booking = await client.reservations.claim(word.strip().rpartition("/")[2])
         me = str((await client.whoami())["name"])
         return booking, me, (await client.lab_time()).now
 
     booking, me, now = run.run(work)
     seat = next((entry.seat for entry in booking.spec.roster if entry.user == me), None)
     when = f", {show_slot(booking.slot.start, booking.slot.end, now)}" if booking.slot else ""
-    run.console.print(f"[green]✓[/] seat {seat} of {booking.spec.definition}{when}", soft_wrap=True)
-    run.console.print(f"  `lablet open {booking.id}` shows the way in", soft_wrap=True)
+
+    def say() -> None:
+        run.console.print(f"[green]✓[/] seat {seat} of {booking.spec.definition}{when}", soft_wrap=True)
+        run.console.print(f"  `lablet open {booking.id}` shows the way in", soft_wrap=True)
+
+    answer(run.console, {"seat": seat, "reservation": booking.to_dict()}, output, say)
 
 
 async def mine(client: "Client") -> "list[Reservation]":

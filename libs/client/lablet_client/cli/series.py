@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lablet_client.cli.output import Format, Output, pairs, plain_table, write_data
+from lablet_client.cli.output import Format, Output, answer, pairs, plain_table, write_data
 from lablet_client.cli.session import Session, session
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def change(
     roster: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Who sits where: a user a line.")
     ] = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Change one date (--date), this and the following (--date --following), or all."""
     from lablet_client.cli.booking import minutes_of, roster_of, usage
@@ -83,7 +84,8 @@ def change(
             roster=None if entries is None else [RosterEntry(seat=seat, user=user) for seat, user in entries],
         )
 
-    _tell_done(run, *run.run(work), verb="changed")
+    series, done = run.run(work)
+    answer(run.console, with_done(series, done), output, lambda: tell_done(run, series, done, verb="changed"))
 
 
 @app.command()
@@ -93,12 +95,18 @@ def cancel(
     date: _DATE = None,
     following: _FOLLOWING = False,
     reason: Annotated[str, typer.Option(help="Kept in the history of each date.")] = "",
+    output: Output = Format.TABLE,
 ) -> None:
     """Give back one date (--date), this and the following (--date --following), or all."""
-    give_back(session(context), name, date, following, reason)
+    run = session(context)
+    series, done = give_back(run, name, date, following, reason)
+    answer(run.console, with_done(series, done), output, lambda: tell_done(run, series, done, verb="cancelled"))
 
 
-def give_back(run: Session, name: str, date: str | None, following: bool, reason: str) -> None:
+def give_back(
+    run: Session, name: str, date: str | None, following: bool, reason: str
+) -> "tuple[Series, dict[str, Any]]":
+    """The series as it is then, and what was done."""
     from lablet_client.cli.failures import WrongUsage
 
     if following and date is None:
@@ -108,7 +116,7 @@ def give_back(run: Session, name: str, date: str | None, following: bool, reason
     async def work(client: "Client") -> "tuple[Series, dict[str, Any]]":
         return await client.series.cancel(name, scope=scope, date=date, reason=reason)
 
-    _tell_done(run, *run.run(work), verb="cancelled")
+    return run.run(work)
 
 
 def term_of(fields: "Mapping[str, Any]") -> "SeriesCreate":
@@ -139,8 +147,10 @@ def day(option: str, text: str) -> str:
 
 def book(run: Session, body: "SeriesCreate", *, dry_run: bool, yes: bool, output: Format) -> None:
     """Shows how every date fits, asks, and books."""
-    from lablet_client.cli.failures import REFUSED
+    from lablet_client.cli.failures import REFUSED, WrongUsage
 
+    if output in (Format.JSON, Format.YAML) and not (yes or dry_run):
+        raise WrongUsage(f"-o {output} asks nobody: add --dry-run to see how every date fits, or --yes to book")
     if not yes or dry_run:
         rehearsal = run.run(lambda client: client.series.rehearse(body))
         if dry_run and output in (Format.JSON, Format.YAML):
@@ -230,7 +240,12 @@ def _tell_rehearsal(run: Session, body: "SeriesCreate", rehearsal: "SeriesRehear
     )
 
 
-def _tell_done(run: Session, series: "Series", done: dict[str, Any], *, verb: str) -> None:
+def with_done(series: "Series", done: dict[str, Any]) -> "Mapping[str, Any]":
+    """For programs: the series, and what was done under `done`."""
+    return {**series.to_dict(), "done": done}
+
+
+def tell_done(run: Session, series: "Series", done: dict[str, Any], *, verb: str) -> None:
     count, kept = done.get(verb, 0), done.get("kept", {})
     run.console.print(f"{series.id} is {series.phase}: {count} date{'' if count == 1 else 's'} {verb}")
     for date, why in sorted(kept.items()):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lablet_client.cli.output import Format, Output, pairs, table_of, write_data
+from lablet_client.cli.output import Format, Output, answer, pairs, table_of, write_data
 from lablet_client.cli.session import Session, session
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def create(
     label: Annotated[str, typer.Option("--label", "-l", help="Only resources with these labels (a selector).")] = "",
     binary: Annotated[bool, typer.Option("--binary", help="Attributes as headers, the data as the body.")] = False,
     secret_file: SecretFile = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Send events to an address, from now on."""
     from lablet_client.cli.secret_file import opened
@@ -52,8 +53,7 @@ def create(
     with opened(secret_file) as write:
         made = run.run(work)
         write(made.secret)
-    run.console.print(f"{name} sends to {sink}", markup=False)
-    _tell_secret(run, made, secret_file)
+    _tell_secret(run, made, secret_file, output, f"{name} sends to {sink}")
 
 
 @app.command(name="list")
@@ -104,38 +104,40 @@ def get(context: typer.Context, name: Name, output: Output = Format.TABLE) -> No
 
 
 @app.command()
-def delete(context: typer.Context, name: Name) -> None:
+def delete(context: typer.Context, name: Name, output: Output = Format.TABLE) -> None:
     """End it; what has not been sent is not sent any more."""
     run = session(context)
     run.run(lambda client: client.subscriptions.delete(name))
-    run.console.print(f"{name} is deleted", markup=False)
+    answer(run.console, {"deleted": [name]}, output, lambda: run.console.print(f"{name} is deleted", markup=False))
 
 
 @app.command()
-def redeliver(context: typer.Context, name: Name) -> None:
+def redeliver(context: typer.Context, name: Name, output: Output = Format.TABLE) -> None:
     """Send its dead letters once more."""
     run = session(context)
     count = run.run(lambda client: client.subscriptions.redeliver(name))
     words = (
         f"{count} dead letter{'' if count == 1 else 's'} of {name} will be sent again" if count else "no dead letters"
     )
-    run.console.print(words, markup=False)
+    answer(run.console, {"redelivered": count}, output, lambda: run.console.print(words, markup=False))
 
 
 @app.command()
-def pause(context: typer.Context, name: Name) -> None:
+def pause(context: typer.Context, name: Name, output: Output = Format.TABLE) -> None:
     """Send nothing for a while; what happens meanwhile is sent afterwards."""
-    _change(session(context), name, paused=True)
+    _change(session(context), name, output, paused=True)
 
 
 @app.command()
-def resume(context: typer.Context, name: Name) -> None:
+def resume(context: typer.Context, name: Name, output: Output = Format.TABLE) -> None:
     """Go on, also after the sink's 410 had paused it."""
-    _change(session(context), name, paused=False)
+    _change(session(context), name, output, paused=False)
 
 
 @app.command(name="rotate-secret")
-def rotate_secret(context: typer.Context, name: Name, secret_file: SecretFile = None) -> None:
+def rotate_secret(
+    context: typer.Context, name: Name, secret_file: SecretFile = None, output: Output = Format.TABLE
+) -> None:
     """Make a new signing secret; for a day the old one signs too."""
     from lablet_client.cli.secret_file import opened
 
@@ -143,18 +145,23 @@ def rotate_secret(context: typer.Context, name: Name, secret_file: SecretFile = 
     with opened(secret_file) as write:
         made = run.run(lambda client: client.subscriptions.rotate_secret(name))
         write(made.secret)
-    _tell_secret(run, made, secret_file)
+    _tell_secret(run, made, secret_file, output)
 
 
-def _change(run: Session, name: str, *, paused: bool) -> None:
+def _change(run: Session, name: str, output: Format, *, paused: bool) -> None:
     from lablet_common.resources.subscription import SubscriptionChange
 
     changed = run.run(lambda client: client.subscriptions.change(name, SubscriptionChange(paused=paused)))
-    run.console.print(f"{name} is {changed.phase}", markup=False)
+    told = f"{name} is {changed.phase}"
+    answer(run.console, changed.to_dict(), output, lambda: run.console.print(told, markup=False))
 
 
-def _tell_secret(run: Session, made: "SubscriptionSecret", path: Path | None) -> None:
-    if path is None:
-        run.console.print(f"the secret, shown this once: {made.secret}", markup=False)
-        return
-    run.console.print(f"the secret is in {path}", markup=False)
+def _tell_secret(run: Session, made: "SubscriptionSecret", path: Path | None, output: Format, first: str = "") -> None:
+    """The secret stands in the answer only where no file was named for it."""
+
+    def say() -> None:
+        told = f"the secret, shown this once: {made.secret}" if path is None else f"the secret is in {path}"
+        run.console.print(f"{first}\n{told}" if first else told, markup=False)
+
+    shown = {"subscription": made.subscription.to_dict()} | ({"secret": made.secret} if path is None else {})
+    answer(run.console, shown, output, say)

@@ -17,6 +17,7 @@ import typer
 
 from lablet_client.cli.admin import etcd_endpoints, mesh_here
 from lablet_client.cli.failures import WrongUsage
+from lablet_client.cli.output import Format, Output, answer
 from lablet_client.cli.session import Session, session
 from lablet_client.cli.streams import positions
 from lablet_client.errors import Unreachable
@@ -36,6 +37,7 @@ def export_all(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(dir_okay=False, help="Must not exist; *.gz is compressed.")],
     endpoint: Endpoint = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Write all resources and settings into a file, as they stand at one revision. Secrets stay sealed; keep the key file."""
     from lablet_common.transfer import export_lines
@@ -59,7 +61,7 @@ def export_all(
         part.rename(file)
     finally:
         part.unlink(missing_ok=True)
-    run.console.print(f"{count} resources and settings in {file}", highlight=False)
+    _say(run, output, f"{count} resources and settings in {file}", {"file": str(file), "resources": count})
 
 
 @app.command(name="import")
@@ -69,6 +71,7 @@ def import_all(
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave what is there, and go on.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Only look whether the file is sound.")] = False,
     endpoint: Endpoint = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Write what an export holds into an empty etcd. The services must not run."""
     from lablet_common.transfer import import_entries, read_lines
@@ -77,7 +80,8 @@ def import_all(
     with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as source:
         entries = _told(run, lambda: read_lines(source))
     if check:
-        run.console.print(f"{file} is sound: {len(entries)} resources and settings", highlight=False)
+        told = f"{file} is sound: {len(entries)} resources and settings"
+        _say(run, output, told, {"file": str(file), "resources": len(entries)})
         return
 
     async def work(store: "Store") -> int:
@@ -85,7 +89,8 @@ def import_all(
 
     count = _told(run, lambda: _with_store(etcd_endpoints(run, endpoint), work))
     left = f", {len(entries) - count} were there already" if count < len(entries) else ""
-    run.console.print(f"{count} resources and settings imported{left}", highlight=False)
+    counts = {"imported": count, "alreadyThere": len(entries) - count}
+    _say(run, output, f"{count} resources and settings imported{left}", counts)
 
 
 @app.command()
@@ -96,6 +101,7 @@ def backup(
         bool, typer.Option("--without-streams", help="Also when NATS does not say how far its streams have come.")
     ] = False,
     endpoint: Endpoint = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Save what etcd holds at one revision, the list of stored objects and the streams' positions. The objects' content and
     the key file of the secrets are not in it."""
@@ -111,9 +117,8 @@ def backup(
         summary = _with_store(etcd_endpoints(run, endpoint), work)
     except FileExistsError as error:
         raise WrongUsage(str(error)) from error
-    run.console.print(
-        f"{summary['resources']} resources and settings of revision {summary['revision']} in {folder}", highlight=False
-    )
+    told = f"{summary['resources']} resources and settings of revision {summary['revision']} in {folder}"
+    _say(run, output, told, {"folder": str(folder), **{name: summary[name] for name in ("resources", "revision")}})
 
 
 @app.command()
@@ -127,6 +132,7 @@ def restore(
         bool, typer.Option("--skip-existing", help="Go on where a restore broke off: leave what is there.")
     ] = False,
     endpoint: Endpoint = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Bring a backup back into an empty etcd, beside the bucket that it was made with. The services must not run. One that
     broke off is gone on with before any service starts."""
@@ -144,7 +150,12 @@ def restore(
 
     count, of = _told(run, lambda: _with_store(etcd_endpoints(run, endpoint), work))
     left = f", {of - count} were there already" if count < of else ""
-    run.console.print(f"{count} resources and settings restored{left}: start the services", highlight=False)
+    told = f"{count} resources and settings restored{left}: start the services"
+    _say(run, output, told, {"restored": count, "alreadyThere": of - count})
+
+
+def _say(run: Session, output: Format, told: str, value: Mapping[str, Any]) -> None:
+    answer(run.console, value, output, lambda: run.console.print(told, highlight=False))
 
 
 @asynccontextmanager

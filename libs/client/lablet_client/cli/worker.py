@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lablet_client.cli.output import Format, Output, plain_table, write_data
+from lablet_client.cli.output import Format, Output, answer, plain_table, write_data
 from lablet_client.cli.session import Session, session
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def drain(
     if dry_run:
         _show(run, *run.run(plan), output)
     else:
-        _tell(run, run.run(work))
+        _tell(run, run.run(work), output)
 
 
 def _show(run: Session, plan: "DrainPlan", now: datetime, output: Format) -> None:
@@ -88,10 +88,10 @@ def _show(run: Session, plan: "DrainPlan", now: datetime, output: Format) -> Non
 
 
 @app.command(name="cancel-drain")
-def cancel_drain(context: typer.Context, name: Name) -> None:
+def cancel_drain(context: typer.Context, name: Name, output: Output = Format.TABLE) -> None:
     """Take a drain back."""
     run = session(context)
-    _tell(run, run.run(lambda client: client.workers.cancel_drain(name)))
+    _tell(run, run.run(lambda client: client.workers.cancel_drain(name)), output)
 
 
 @app.command()
@@ -100,6 +100,7 @@ def cordon(
     name: Name,
     reason: Annotated[str, typer.Option("--reason", "-m", help="Shown to everybody who asks why.")] = "maintenance",
     until: Annotated[str | None, typer.Option(help='Until then: "tomorrow 18:00".')] = None,
+    output: Output = Format.TABLE,
 ) -> None:
     """Place nothing new on a worker; what is there stays."""
     run = session(context)
@@ -108,14 +109,14 @@ def cordon(
         now = (await client.lab_time()).now
         return await client.workers.cordon(name, reason=reason, until=_time("--until", until, now))
 
-    _tell(run, run.run(work))
+    _tell(run, run.run(work), output)
 
 
 @app.command()
-def uncordon(context: typer.Context, name: Name) -> None:
+def uncordon(context: typer.Context, name: Name, output: Output = Format.TABLE) -> None:
     """Use a worker again."""
     run = session(context)
-    _tell(run, run.run(lambda client: client.workers.uncordon(name)))
+    _tell(run, run.run(lambda client: client.workers.uncordon(name)), output)
 
 
 @app.command()
@@ -125,6 +126,7 @@ def replace(
     deadline: Annotated[str | None, typer.Option(help='Labs still running so long from now are ended: "90m".')] = None,
     message: Annotated[str, typer.Option("--message", "-m", help="For those whose labs run on it.")] = "",
     force: Annotated[bool, typer.Option("--force", help="End running labs now, collected first.")] = False,
+    output: Output = Format.TABLE,
 ) -> None:
     """Drain a worker and give it a new machine. `cancel-drain` takes it back."""
     run = session(context)
@@ -132,10 +134,11 @@ def replace(
     _tell(
         run,
         run.run(lambda client: client.workers.replace(name, deadline_minutes=minutes, message=message, force=force)),
+        output,
     )
 
 
-def _tell(run: Session, worker: "Worker") -> None:
+def _tell(run: Session, worker: "Worker", output: Format) -> None:
     from lablet_client.cli.tables import STYLES
     from lablet_common.resources.model import format_time
 
@@ -143,8 +146,12 @@ def _tell(run: Session, worker: "Worker") -> None:
     note = f", cordoned: {cordon_.reason}" if cordon_ is not None else ", takes new seats"
     for span in worker.spec.maintenance:
         note += f", maintenance {format_time(span.frm)} to {format_time(span.to)}"
-    run.console.print(f"{worker.id} is [{STYLES.get(phase) or 'default'}]{phase}[/]", end="")
-    run.console.print(note, markup=False)
+
+    def say() -> None:
+        run.console.print(f"{worker.id} is [{STYLES.get(phase) or 'default'}]{phase}[/]", end="")
+        run.console.print(note, markup=False)
+
+    answer(run.console, worker.to_dict(), output, say)
 
 
 def _time(option: str, text: str | None, now: Any) -> Any:

@@ -14,6 +14,7 @@ import contextlib
 import importlib.util
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -30,6 +31,7 @@ from typing import Literal, Self
 
 BinaryName = Literal["any", "sound", "debian", "wheel", "path"]
 
+_PORTS = range(10_240, 32_768)
 _DEBIAN = Path("/usr/bin/etcd")
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 10.0
@@ -119,12 +121,16 @@ def find_etcd(name: BinaryName = "any") -> EtcdBinary | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of 127.0.0.1 that nobody listens on now."""
+    """TCP ports of 127.0.0.1 that nobody listens on now, below those that systems give to outgoing connections: one of these,
+    of a test beside, would take the port before the server has it."""
+    found: list[int] = []
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
+        while len(found) < count:
+            one, port = held.enter_context(socket.socket()), _PORTS.start + secrets.randbelow(len(_PORTS))
+            with contextlib.suppress(OSError):
+                one.bind(("127.0.0.1", port))
+                found.append(port)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,7 +147,7 @@ async def test_a_deleted_stream_is_made_again_and_consuming_goes_on(
 
     consumer = bus.consumer(stream, "c", filters, handler, start="all")
     async with running(consumer):
-        await bus.publish(make("one", state=state))
+        await publish_patiently(bus, make("one", state=state))
         await until(lambda: got == ["one"])
         await bus.connection.js.delete_stream(stream)
         await publish_patiently(bus, make("two", 2, state=state))

@@ -353,13 +353,15 @@ class TestCluster:
     async def test_a_member_that_stands_still_is_left(self, members: list[EtcdServer], take) -> None:
         """Its connections stand, and gRPC would ask after 13 s."""
         async with (
-            client(*(member.endpoint for member in members), timeout=30.0) as store,
+            client(*(one.endpoint for one in members), timeout=30.0) as store,
             LeaseKeeper(store, 8.0) as keeper,
             store.watch("/w/") as batches,
         ):
             await store.put("/w/a", b"1")
             await take(batches, 1)
-            members[0].pause()
+            used = store._calls._endpoints[store._calls._current].address
+            (member,) = (one for one in members if one.endpoint == used)
+            member.pause()
             try:
                 async with asyncio.timeout(30):
                     began = time.monotonic()
@@ -376,7 +378,7 @@ class TestCluster:
                     assert time.monotonic() - began < 8.0
                     assert keeper.alive
             finally:
-                members[0].resume()
+                member.resume()
 
     async def test_a_member_without_quorum_refuses_instead_of_hanging(self, members: list[EtcdServer]) -> None:
         async with client(members[0].endpoint, timeout=3.0) as store:

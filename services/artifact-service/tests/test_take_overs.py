@@ -80,10 +80,12 @@ class Life:
 
     async def lose(self, *, lease: bool) -> None:
         """By another hand that deletes its keys; or the lease itself, as a starved process does."""
+        await self.owned_anew({})  # a crowded machine may have lost it the lease already
         before = self.fences
         if lease:
             held = await self.shelf.store.get(ownership_key(Service.ARTIFACTS, "-"))
-            await self.shelf.store.lease_revoke(held.lease)
+            if held is not None:
+                await self.shelf.store.lease_revoke(held.lease)
         else:
             for shard in SHARDS:
                 await self.shelf.store.delete(ownership_key(Service.ARTIFACTS, shard))

@@ -175,6 +175,19 @@ def test_no_environment_holds_a_secret(compose: dict[str, Any]) -> None:
             assert not re.search(r"(PASSWORD|TOKEN|SECRET_KEY|ACCESS_KEY)$", variable), f"{name}: {variable}"
 
 
+def test_operators_reach_what_their_commands_speak_to(compose: dict[str, Any], root: Path) -> None:
+    """`admin etcd` by the command line's part; a backup, which also reads NATS and S3, as the gateway: whoever may ask for
+    every stream's position."""
+    assert compose["services"]["cli"]["environment"]["ETCD_ENDPOINTS"] == "etcd:2379"
+    gateway = compose["services"]["api-gateway"]
+    assert {"ETCD_ENDPOINTS", "NATS_URL", "NATS_PASSWORD_FILE", "ARTIFACT_STORAGE_ENDPOINT"} <= set(
+        gateway["environment"]
+    )
+    assert gateway["environment"]["NATS_USER"] == "api-gateway"
+    page = (root / "docs/operations/containers.md").read_text(encoding="utf-8")
+    assert "--entrypoint lablet api-gateway admin backup" in page
+
+
 def test_whoever_is_told_of_a_key_file_has_the_keys(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         told = [value for value in service.get("environment", {}).values() if str(value).startswith("/keys/")]
@@ -223,6 +236,7 @@ def test_the_cluster_lies_over_what_is_there_with_the_same_images(compose: dict[
         environment = over[name]["environment"]
         assert environment["ETCD_ENDPOINTS"].split(",") == ["etcd:2379", "etcd-2:2379", "etcd-3:2379"]
         assert environment["NATS_REPLICAS"] == "3"
+    assert over["cli"]["environment"]["ETCD_ENDPOINTS"] == over["pace"]["environment"]["ETCD_ENDPOINTS"]
 
 
 @pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not on this machine")

@@ -78,6 +78,39 @@ def test_defragmentation_tells_what_it_gave_back(etcd):
     assert "MB →" in etcd("defragment")
 
 
+def test_an_etcd_that_was_full_accepts_writes_again(etcd, put, server):
+    import etcd3
+    from etcd3.models import AlarmRequestAlarmAction, etcdserverpbAlarmType
+
+    host, _, port = (server.endpoint.partition("://")[2] or server.endpoint).rpartition(":")
+    client = etcd3.Client(host, int(port))
+    member = client.status().header.member_id
+    client.alarm(member, AlarmRequestAlarmAction.ACTIVATE, etcdserverpbAlarmType.NOSPACE)
+    with pytest.raises(etcd3.errors.Etcd3Exception, match="space exceeded"):
+        put("/lablet/full", "1")
+    (raised,) = json.loads(etcd("alarms", "-o", "json", code=1))
+    assert json.loads(etcd("disarm", "-o", "json")) == [raised]
+    assert raised["alarm"] == "NOSPACE"
+    put("/lablet/full", "2")
+    assert "no alarm taken back" in etcd("disarm")
+
+
+def test_a_member_with_another_alarm_is_not_called_mended(etcd, server):
+    import etcd3
+    from etcd3.models import AlarmRequestAlarmAction, etcdserverpbAlarmType
+
+    host, _, port = (server.endpoint.partition("://")[2] or server.endpoint).rpartition(":")
+    client = etcd3.Client(host, int(port))
+    corrupt = client.status().header.member_id, etcdserverpbAlarmType.CORRUPT
+    client.alarm(corrupt[0], AlarmRequestAlarmAction.ACTIVATE, corrupt[1])
+    try:
+        etcd("disarm", code=1)
+        assert "CORRUPT" in etcd.command.stderr
+        assert "CORRUPT" in etcd("alarms", code=1)
+    finally:
+        client.alarm(corrupt[0], AlarmRequestAlarmAction.DEACTIVATE, corrupt[1])
+
+
 def test_nobody_at_the_address_ends_with_3(lablet):
     lablet("admin", "etcd", "status", "--endpoint", "127.0.0.1:1", code=3)
     assert "no answer from etcd at 127.0.0.1:1" in lablet.stderr

@@ -16,6 +16,7 @@ from lablet_client.cli.failures import WrongUsage
 from lablet_client.cli.output import Format, Output, answer, pairs, plain_table, write_data
 from lablet_client.cli.session import Session, session
 
+_NOSPACE = "NOSPACE"
 app = typer.Typer(no_args_is_help=True)
 etcd = typer.Typer(no_args_is_help=True)
 app.add_typer(etcd, name="etcd", help="The state store: health, members, compaction, snapshots.")
@@ -85,6 +86,37 @@ def alarms(context: typer.Context, endpoint: Endpoint = None, output: Output = F
     told = "\n".join(f"[red]{one['alarm']}[/] at member {one['member']}" for one in raised) or "no alarms"
     answer(run.console, raised, output, lambda: run.console.print(told))
     if raised:
+        raise typer.Exit(1)
+
+
+@etcd.command()
+def disarm(context: typer.Context, endpoint: Endpoint = None, output: Output = Format.TABLE) -> None:
+    """Take NOSPACE back once room was made (compact, defragment): etcd accepts writes again. Another alarm stays."""
+    run = session(context)
+    address = etcd_endpoints(run, endpoint)[0]
+
+    def work(client: Any) -> tuple[list[Mapping[str, str]], list[str]]:
+        from etcd3.models import AlarmRequestAlarmAction, etcdserverpbAlarmType
+
+        disarmed: list[Mapping[str, str]] = []
+        kept: list[str] = []
+        for one in client.alarm(0).alarms or ():
+            if _word(one.alarm) == _NOSPACE:
+                client.alarm(one.memberID, AlarmRequestAlarmAction.DEACTIVATE, etcdserverpbAlarmType.NOSPACE)
+                disarmed.append({"alarm": _NOSPACE, "member": _hex(one.memberID)})
+            else:
+                kept.append(f"{_word(one.alarm)} at member {_hex(one.memberID)} stays: that member is to be replaced")
+        return disarmed, kept
+
+    disarmed, kept = _call(address, work)
+    told = (
+        "\n".join(f"{one['alarm']} at member {one['member']} is taken back" for one in disarmed)
+        or "no alarm taken back"
+    )
+    answer(run.console, disarmed, output, lambda: run.console.print(told))
+    for line in kept:
+        run.aside.print(f"[red]✗[/] {line}")
+    if kept:
         raise typer.Exit(1)
 
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.worker import Worker, WorkerPhase
+from lablet_common.secrets import SecretError
 from lablet_workers.estate import Estate
 from lablet_workers.machines.context import LAB_PREFIX
 from lablet_workers.orphans import Sightings
@@ -52,12 +53,11 @@ class Strays:
         here = {worker.id: worker for worker in workers if worker.phase is WorkerPhase.READY}
         self._sightings = {name: seen for name, seen in self._sightings.items() if name in here}
         for name, worker in here.items():
-            runtime = self._estate.runtime_of(worker)
-            if runtime is None:
-                continue
             try:
-                await self._look_at(name, runtime)
-            except RuntimeFault as error:
+                runtime = self._estate.runtime_of(worker)
+                if runtime is not None:
+                    await self._look_at(name, runtime)
+            except (RuntimeFault, SecretError) as error:
                 log.warning("its labs cannot be looked at", extra={"worker": name, "cause": str(error)})
         found = any(sightings.present for sightings in self._sightings.values())
         self._rests_until = None if found else now + timedelta(seconds=_REST_SECONDS * self._estate.clock.speed)

@@ -22,8 +22,11 @@ async def keep_swept(estate: Estate) -> None:
     while True:
         pool = estate.pool_record
         if pool is not None:
-            await _sweep(estate, pool, sightings)
-            await strays.look(estate.workers_here())
+            for look in (_sweep(estate, pool, sightings), strays.look(estate.workers_here())):
+                try:
+                    await look
+                except Exception:  # what ends this loop ends the service, and all its pools
+                    log.exception("a look for what nobody accounts for failed", extra={"pool": pool.id})
         await estate.clock.sleep(timedelta(minutes=estate.settings.controller_sweep_minutes))
 
 

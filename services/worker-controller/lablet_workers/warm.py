@@ -21,6 +21,7 @@ from lablet_common.objects import ObjectStoreError, get_content
 from lablet_common.resources.definition import Definition, DefinitionPhase
 from lablet_common.resources.kinds import DEFINITION
 from lablet_common.resources.worker import Worker, WorkerPhase
+from lablet_common.secrets import SecretError
 from lablet_workers.estate import Estate
 from lablet_workers.runtimes.port import Runtime, RuntimeFault, WarmRuntime, titled
 
@@ -90,8 +91,10 @@ class Warmer:
                     continue
                 try:
                     await self._keep(self._estate.runtime_of(worker), wanted_on(worker, definitions))
-                except (RuntimeFault, ObjectStoreError) as error:
+                except (RuntimeFault, ObjectStoreError, SecretError) as error:
                     log.warning("no labs wait", extra={"worker": worker.id, "cause": str(error)})
+                except Exception:  # what ends this loop ends the service, and all its pools
+                    log.exception("no labs wait", extra={"worker": worker.id})
 
     async def _keep(self, runtime: Runtime | None, wanted: Mapping[str, Definition]) -> None:
         """Imports what is missing on one worker and removes what nobody wants any more."""

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from lablet_workers.runtimes.cml import CmlRuntime, CmlRuntimes
-from lablet_workers.runtimes.port import RuntimeFault, RuntimeUnavailable
+from lablet_workers.runtimes.port import LabNode, RuntimeFault, RuntimeUnavailable
 
 LICENSING = "/api/v0/licensing"
 
@@ -246,3 +246,36 @@ async def test_a_certificate_for_another_name_is_refused_unless_that_name_is_con
         assert await _version(CmlRuntimes("admin", authority.file, "cml.example.net"), url) == "2.9.0"
         with pytest.raises(RuntimeUnavailable, match=r"(?i)certificate"):
             await _version(CmlRuntimes("admin", authority.file, "other.example.net"), url)
+
+
+PAGE = httpx.Response(200, html="<h1>Maintenance</h1>")
+OTHER = httpx.Response(200, json={"detail": "moved"})
+
+
+@pytest.mark.parametrize("answer", [PAGE, OTHER], ids=["a page", "another document"])
+async def test_what_is_none_of_a_controllers_answers_is_no_answer(wire: Any, answer: httpx.Response) -> None:
+    controller, runtime = wire
+    node = LabNode("n1", "r1", "BOOTED")
+    controller.answers = {
+        ("GET", f"/api/v0{path}"): answer
+        for path in (
+            "/system_information",
+            "/labs",
+            "/labs/l1",
+            "/labs/l1/lab_element_state",
+            "/labs/l1/nodes",
+            "/labs/l1/topology",
+            "/labs/l1/nodes/n1",
+        )
+    }
+    calls = [
+        lambda: runtime.info(),
+        lambda: runtime.progress("l1"),
+        lambda: runtime.nodes("l1"),
+        lambda: runtime.adopt("l1", "ins-a-1", b"nodes: []"),
+    ]
+    if answer is PAGE:
+        calls += [lambda: runtime.labs(), lambda: runtime.configuration("l1", node)]
+    for call in calls:
+        with pytest.raises(RuntimeUnavailable, match="http://cml: what answers there is not understood"):
+            await call()

@@ -1,9 +1,11 @@
 """Labs that no record accounts for are ended, late and only on what the runtime positively shows."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from lablet_common.resources.kinds import WORKER
 from lablet_workers.runtimes.memory import MemoryLab
 from lablet_workers.strays import is_stray
 
@@ -125,3 +127,35 @@ async def test_only_a_lab_of_ours_where_its_seat_is_not_is_a_stray(fleet: Any) -
     assert not is_stray("another", "ins-a-1", "default-001", instance.observed(lab=None)), "it may become its own"
     assert is_stray("lab", "ins-b-1", "default-001", None)
     assert not is_stray("lab", "exam", "default-001", None)
+
+
+@pytest.mark.parametrize("warm", [3600, 0.001], ids=["swept", "warmed"])
+async def test_a_worker_that_cannot_be_asked_at_all_stops_nobody_else(fleet: Any, warm: float) -> None:
+    """Its password was sealed with a key that is no longer there."""
+    fleet.settings["controller_warm_seconds"] = warm
+    await fleet.book("a", 30, 180)
+    await fleet.book("b", 30, 180, workers=("default-002",))
+    await fleet.at(42)
+    await fleet.crash()
+    worker = await fleet.worker(1)
+    await fleet.all(WORKER).update(worker.observed(credentials="older:AAAA"))
+    await fleet.start()
+    lab = await fleet.runtime("m-2").import_lab("ins-lost-1", b"")
+    await asyncio.sleep(0.02)
+    await fleet.at(62)
+    assert lab not in fleet.runtime("m-2").lab_by_id
+    assert await fleet.phase("b") == "Running"
+
+
+async def test_a_look_that_fails_is_tried_again(fleet: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = await lost_lab(fleet)
+
+    async def odd(*_: Any) -> Any:
+        raise RuntimeError("odd")
+
+    with monkeypatch.context() as for_a_while:
+        for_a_while.setattr(type(fleet.runtime()), "labs", odd)
+        for_a_while.setattr(fleet.provider, "find", odd)
+        await fleet.at(56)
+    await fleet.at(90)
+    assert there(fleet, lab) == "gone"

@@ -8,10 +8,11 @@ here one call (`lab_element_state`) tells a whole lab's progress.
 import asyncio
 import logging
 import ssl
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import httpx
 
@@ -40,6 +41,25 @@ _RUNNING = ("QUEUED", "STARTED", "BOOTED", "DISCONNECTED")
 _UP = "BOOTED"
 _ALREADY = "already"
 _REFUSED = (400, 404, 409)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _understood(
+    call: "Callable[Concatenate[CmlRuntime, P], Coroutine[Any, Any, T]]",
+) -> "Callable[Concatenate[CmlRuntime, P], Coroutine[Any, Any, T]]":
+    """An answer that is none of a controller's (the page of something before it, say) is no answer: raised for what cannot
+    be read is `RuntimeUnavailable`, so that whoever answers so for long is lost like one that is silent."""
+
+    @wraps(call)
+    async def asked(runtime: "CmlRuntime", /, *words: P.args, **more: P.kwargs) -> T:
+        try:
+            return await call(runtime, *words, **more)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            said = f"{call.__name__} at {runtime.url}: what answers there is not understood: {error!r}"
+            raise RuntimeUnavailable(said) from error
+
+    return asked
 
 
 class CmlRuntimes:
@@ -62,6 +82,7 @@ class CmlRuntime:
     def __init__(
         self, url: str, username: str, password: str, verify: ssl.SSLContext | bool = True, tls_name: str = ""
     ) -> None:
+        self.url = url
         self._http = httpx.AsyncClient(
             base_url=f"{url}/api/v0",
             timeout=httpx.Timeout(20, connect=3),
@@ -80,10 +101,12 @@ class CmlRuntime:
 
     # -- the controller --------------------------------------------------------------------------------------------
 
+    @_understood
     async def info(self) -> RuntimeInfo:
         answer = (await self._send("GET", "/system_information", login=False)).json()
         return RuntimeInfo(str(answer["version"]).partition("+")[0], bool(answer["ready"]))
 
+    @_understood
     async def load(self) -> Load | None:
         stats = (await self._send("GET", "/system_stats")).json()
         try:
@@ -92,6 +115,7 @@ class CmlRuntime:
             log.debug("a controller's statistics cannot be read", extra={"cause": repr(error)})
             return None
 
+    @_understood
     async def secure(self, default_password: str, password: str) -> None:
         self._password, self._token = password, None
         try:
@@ -106,6 +130,7 @@ class CmlRuntime:
             self._password, self._token = password, None
             await self._authenticate()
 
+    @_understood
     async def license(self) -> LicenseInfo:
         answer = (await self._send("GET", "/licensing")).json()
         quota = None
@@ -116,6 +141,7 @@ class CmlRuntime:
             quota = limits.get("quota")
         return LicenseInfo(registration, authorization, quota)
 
+    @_understood
     async def register(self, product: str, token: str) -> None:
         known = (await self._send("GET", "/licensing")).json()
         if known.get("registration", {}).get("status") == "COMPLETED":
@@ -133,6 +159,7 @@ class CmlRuntime:
         if response.status_code == 409 and not (await self.license()).registered:
             raise RuntimeUnavailable(f"the licence cannot be registered now: {_description(response)}")
 
+    @_understood
     async def deregister(self) -> None:
         response = await self._send("DELETE", "/licensing/deregistration", accept=(400, 409))
         if response.status_code == 400 and _ALREADY not in _description(response).lower():
@@ -142,6 +169,7 @@ class CmlRuntime:
 
     # -- labs ------------------------------------------------------------------------------------------------------
 
+    @_understood
     async def labs(self, besides: Container[str] = ()) -> Mapping[str, str]:
         ids = (await self._send("GET", "/labs", params={"show_all": "true"})).json()
         found = {}
@@ -153,6 +181,7 @@ class CmlRuntime:
                 found[str(lab)] = str(response.json()["lab_title"])
         return found
 
+    @_understood
     async def import_lab(self, title: str, topology: bytes) -> str:
         known = titled(await self.labs(), title)
         if known:
@@ -166,6 +195,7 @@ class CmlRuntime:
         )
         return str(response.json()["id"])
 
+    @_understood
     async def adopt(self, lab: str, title: str, topology: bytes) -> bool:
         wanted = parts_of(topology)
         path = f"/labs/{lab}"
@@ -186,9 +216,11 @@ class CmlRuntime:
         await self._send("PATCH", path, json={"title": title})
         return True
 
+    @_understood
     async def start(self, lab: str) -> None:
         await self._send("PUT", f"/labs/{lab}/start")
 
+    @_understood
     async def progress(self, lab: str) -> LabProgress:
         states = (await self._send("GET", f"/labs/{lab}/lab_element_state")).json()["nodes"]
         labels = self._labels.get(lab)
@@ -205,10 +237,12 @@ class CmlRuntime:
         given = await harvest(self, lab, (CollectKind.CONFIGURATIONS,))
         return {node.node: data for node in given.nodes for data in node.files.values()}
 
+    @_understood
     async def nodes(self, lab: str) -> list[LabNode]:
         nodes = (await self._send("GET", f"/labs/{lab}/nodes", params=_LIGHT)).json()
         return [LabNode(str(node["id"]), str(node["label"]), str(node.get("state") or "")) for node in nodes]
 
+    @_understood
     async def configuration(self, lab: str, node: LabNode) -> bytes | None:
         path = f"/labs/{lab}/nodes/{node.id}"
         extracted = await self._send("PUT", f"{path}/extract_configuration", accept=_REFUSED)
@@ -219,6 +253,7 @@ class CmlRuntime:
         text = _configuration((await self._send("GET", path)).json().get("configuration"))
         return text.encode() if text else None
 
+    @_understood
     async def console_log(self, lab: str, node: LabNode) -> bytes | None:
         answer = await self._send("GET", f"/labs/{lab}/nodes/{node.id}/consoles/0/log", accept=_REFUSED)
         if answer.status_code >= 400:
@@ -229,15 +264,18 @@ class CmlRuntime:
             text = answer.text
         return text.encode() or None
 
+    @_understood
     async def export(self, lab: str) -> bytes:
         response = await self._send("GET", f"/labs/{lab}/download")
         if response.headers.get("content-type", "").startswith("application/json"):
             return str(response.json()).encode()
         return response.content
 
+    @_understood
     async def stop(self, lab: str) -> None:
         await self._send("PUT", f"/labs/{lab}/stop")
 
+    @_understood
     async def remove(self, lab: str) -> None:
         self._labels.pop(lab, None)
         try:

@@ -26,7 +26,6 @@ from lablet_workers.agent.plan import (
     Phase,
 )
 
-_LONGEST_BACKOFF = 30.0
 _READ_BYTES = 65_536
 _DRAIN_SECONDS = 1.0
 """After the end of a process: until its last output must have come; others may hold the pipe open."""
@@ -121,7 +120,7 @@ class Node:
                 return
             restarts += 1
             self._move(Phase.RESTARTING, exit_code=code, restarts=restarts)
-            await self._pause(min(self.plan.backoff * 2 ** (restarts - 1), _LONGEST_BACKOFF))
+            await self._pause(self.plan.pause_after(restarts))
         self._move(Phase.STOPPED)
 
     async def _pause(self, seconds: float) -> None:

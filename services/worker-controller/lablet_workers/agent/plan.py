@@ -17,6 +17,9 @@ TIMED_OUT = 124
 """Exit code of a node whose time ran out, as timeout(1) has it."""
 NOT_RUNNABLE = 127
 """Exit code of a node whose program could not be started."""
+_LONGEST_BACKOFF = 30.0
+_DOUBLINGS = 16
+"""Of a pause between restarts: more leave the range of a number after a thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,10 @@ class NodePlan:
         if self.restarts is not None and done >= self.restarts:
             return False
         return self.restart == "always" or (self.restart == "on-failure" and exit_code != 0)
+
+    def pause_after(self, restarts: int) -> float:
+        """Seconds before the given restart (1 is the first), however many there have been: labs run for days."""
+        return min(self.backoff * 2.0 ** min(restarts - 1, _DOUBLINGS), _LONGEST_BACKOFF)
 
 
 @dataclass(frozen=True, slots=True)

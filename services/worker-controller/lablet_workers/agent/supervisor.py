@@ -52,8 +52,9 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask_to_stop, STOPPED)
         self._write()
-        helpers = [asyncio.create_task(work) for work in (self._watch_permission(), self._keep_record(), self._reap())]
         running = [asyncio.create_task(node.run(self._nodes)) for node in self._nodes.values()]
+        watches = (self._watch_permission(), self._keep_record(), self._reap(), _watch_nodes(running))
+        helpers = [asyncio.create_task(work) for work in watches]
         stopping = asyncio.create_task(self._stop.wait())
         complete = asyncio.create_task(self._complete())
         try:
@@ -148,6 +149,14 @@ class Supervisor:
 
     def _write(self) -> None:
         write_record(self._folder, self._record)
+
+
+async def _watch_nodes(running: list["asyncio.Task[None]"]) -> None:
+    """Raises what a node's own run was broken off by: it would be waited for, and not be started again, for ever."""
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+    for node in done:
+        node.result()
+    await asyncio.Event().wait()
 
 
 def main() -> None:

@@ -268,3 +268,22 @@ def test_a_supervisor_restarts_as_the_manifest_says(policy: str, code: int) -> N
     wanted = Restart.model_validate({"policy": policy, "max": 2})
     plan = NodePlan("a", ("x",), {}, restart=policy, restarts=2)
     assert [plan.wants_restart(code, n) for n in range(4)] == [wanted.wants(code, n) for n in range(4)]
+
+
+@pytest.mark.parametrize("backoff", [0, 0.5, 300])
+def test_a_node_that_has_failed_for_days_is_still_started_again(backoff: float) -> None:
+    plan = NodePlan("a", ("x",), {}, restart="always", backoff=backoff)
+    assert plan.pause_after(1) == min(backoff, 30)
+    assert plan.pause_after(2) == min(2 * backoff, 30)
+    assert plan.pause_after(100_000) == (30 if backoff else 0)
+
+
+async def test_a_supervisor_that_cannot_run_a_node_ends_the_lab_and_says_so(host: Host) -> None:
+    """And does not wait for it for ever."""
+    lab = await host.bring("broken", sh("sleep 60"), sh("true", "b"), until="completed")
+    plan = host.driver.folder(lab).plan
+    plan.write_text(plan.read_text().replace('"after": []', '"after": [["nobody", "started"]]', 1))
+    await host.driver.start(lab)
+    record = await host.over(lab)
+    assert record.phase == "stopped"
+    assert "nobody" in record.reason

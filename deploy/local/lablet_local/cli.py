@@ -156,7 +156,7 @@ def chaos(
 def chaos_sum(
     records: Annotated[list[Path], typer.Argument(help="Files that `lablet chaos --record` wrote", exists=True)],
 ) -> None:
-    """Sum up recorded fault runs as the table of docs/reliability.md. Exit status: as `lablet chaos`."""
+    """Sum up recorded fault runs as the table of docs/reliability/fault-runs.md. Exit status: as `lablet chaos`."""
     from lablet_local.chaos.command import run_sum
 
     raise typer.Exit(run_sum(records))

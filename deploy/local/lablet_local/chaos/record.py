@@ -170,7 +170,7 @@ def result_of(records: Sequence[Record]) -> Result:
 
 
 def summed(records: Iterable[Record]) -> str:
-    """The table of docs/reliability.md, with a row for each kind of mesh, and the faults by kind."""
+    """The table of docs/reliability/fault-runs.md, with a row for each kind of mesh, and the faults by kind."""
     kinds: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         kinds[record.mesh].append(record)

@@ -118,6 +118,7 @@ class ArtifactService:
             runtime.clock,
             after=timedelta(hours=self._settings.archive_after_hours),
             look_seconds=self._settings.archive_look_seconds,
+            settled=keeper.has_settled,
         )
         grace = timedelta(minutes=self._settings.artifact_sweep_grace_minutes)
         sweeper = Sweeper(

@@ -3,13 +3,14 @@
 A batch goes in this order: its file is put and read back (digest and count), each resource's entry in the index is put,
 and only then the owner of the kind is asked to delete. A crash between any two steps leaves etcd as it was, and the next
 look does it again under the same keys. Instances go before their reservation: a reservation is archived only when none
-of its instances is left in etcd, and an instance only when its reservation has ended.
+of its instances is left in etcd, and an instance only when its reservation has ended and all that it left was taken over:
+what lies in staging for an instance that is not there is nobody's.
 """
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -62,10 +63,18 @@ class _Known:
 
 class Archiver:
     """Archives while it holds the fence. `after`: lab time between a resource's last move and its leaving; `look_seconds`:
-    real time between two looks."""
+    real time between two looks; `settled`: of an instance that has ended, nothing is left to be done for its files."""
 
     def __init__(
-        self, store: Store, fence: Fence, objects: ObjectStore, clock: Clock, *, after: timedelta, look_seconds: float
+        self,
+        store: Store,
+        fence: Fence,
+        objects: ObjectStore,
+        clock: Clock,
+        *,
+        after: timedelta,
+        look_seconds: float,
+        settled: Callable[[Instance], bool] = lambda _: True,
     ) -> None:
         self._store = store
         self._fence = fence
@@ -73,6 +82,7 @@ class Archiver:
         self._clock = clock
         self._after = after
         self._seconds = look_seconds
+        self._settled = settled
         self._known: dict[str, dict[str, _Known]] = {}
         """Kind → key → what was read at the last look."""
 
@@ -96,7 +106,7 @@ class Archiver:
         asked = {kind.name: await self._asked(kind) for kind in (INSTANCE, RESERVATION, SERIES)}
         ended = [found for found in instances if found[0].reservation not in running]
         empty = [found for found in reservations if found[0].id not in peopled]
-        done = await self._archive(INSTANCE, self._due(INSTANCE, ended, asked[INSTANCE.name]))
+        done = await self._archive(INSTANCE, self._due_instances(ended, asked[INSTANCE.name]))
         done += await self._archive(RESERVATION, self._due(RESERVATION, empty, asked[RESERVATION.name]))
         return done + await self._archive(SERIES, self._due(SERIES, await self._scan(SERIES), asked[SERIES.name]))
 
@@ -109,6 +119,12 @@ class Archiver:
             for one, kv in found
             if one.final and one.kept and one.moved <= before and (one.id, one.revision) not in asked
         ]
+
+    def _due_instances(
+        self, found: Iterable[tuple[_Known, KeyValue]], asked: set[tuple[str, int]]
+    ) -> list[Resource[Any, Any]]:
+        due = self._due(INSTANCE, found, asked)
+        return [one for one in due if isinstance(one, Instance) and self._settled(one)]
 
     async def _scan(self, kind: Kind) -> list[tuple[_Known, KeyValue]]:
         """Everything of a kind at one revision, page by page, so that others get a turn. What has not changed since the

@@ -59,6 +59,10 @@ class Keeper:
         self._references = References(store, fence)
         self._leftovers = leftovers
 
+    def has_settled(self, instance: Instance) -> bool:
+        """Of an instance that has ended: nothing of it can lie in staging any more, and its rendered file was let go."""
+        return not self._leftovers.may_be_left(instance) and not self._in_role(instance, "rendered")
+
     async def run(self) -> None:
         """Until cancelled. Raises `NotOwner` when the fence no longer stands."""
         await self._caches.reached(self._fence.create_revision, timeout=60)

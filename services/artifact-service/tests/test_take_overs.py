@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from types import CoroutineType, FrameType, SimpleNamespace, TracebackType
 from typing import Any
 
@@ -15,7 +16,8 @@ from lablet_artifacts.app import ArtifactService
 from lablet_artifacts.settings import ArtifactSettings
 from lablet_common.bus.memory import PlainLog
 from lablet_common.events import Outgoing
-from lablet_common.resources.kinds import Service, ownership_key
+from lablet_common.objects import MemoryObjectStore, digest_of
+from lablet_common.resources.kinds import INSTANCE, Service, ownership_key
 from lablet_common.telemetry.health import Health
 
 SHARDS = ("-", "bridge-artifact", "bridge-definition")
@@ -47,13 +49,14 @@ class Bus(PlainLog):
 class Life:
     """The whole service, and the words of the test."""
 
-    def __init__(self, shelf: Any) -> None:
+    def __init__(self, shelf: Any, **settings: Any) -> None:
         self.shelf, self.bus, self.rounds = shelf, Bus(), 0
         parts: Any = SimpleNamespace(
             store=shelf.store, bus=self.bus, clock=shelf.clock, health=Health(), replica="r1",
             source="/lablet/artifact-service",
         )  # fmt: skip
-        self.service = ArtifactService(parts, ArtifactSettings(ownership_lease_ttl_seconds=2.0), shelf.objects)
+        usual: dict[str, Any] = {"ownership_lease_ttl_seconds": 2.0}
+        self.service = ArtifactService(parts, ArtifactSettings(**usual | settings), shelf.objects)
 
     @property
     def fences(self) -> dict[str, int]:
@@ -145,3 +148,54 @@ async def test_nothing_of_a_term_outlives_it(life: Life, lease: bool) -> None:
             await life.shelf.settle()
         grown = alive() - before
     assert {name: more for name, more in grown.items() if more >= 4} == {}, "of each, one or more with each take-over"
+
+
+class SlowToRead(MemoryObjectStore):
+    """Manifests are read once somebody lets them."""
+
+    def __init__(self, real: MemoryObjectStore) -> None:
+        super().__init__()
+        self.objects, self.modified = real.objects, real.modified
+        self.let = asyncio.Event()
+
+    async def get(self, key: str) -> bytes:
+        if key.endswith("manifest.json"):
+            await self.let.wait()
+        return await super().get(key)
+
+
+async def test_an_instance_leaves_etcd_only_after_what_it_left_was_taken_over(
+    shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that was away for longer than the archive waits: its archiver was faster than its keeper, the instance was
+    deleted, and what it had in staging went as nobody's. So did its rendered file's only way to be let go."""
+    ended = await shelf.instance(phase="Terminated")
+    released = ended.metadata.model_copy(update={"finalizers": ("archive",)})
+    await shelf.all(INSTANCE).update(ended.model_copy(update={"metadata": released}))
+    await shelf.stage("ins-a-1", "collected", {"r1.cfg": b"a day's work"})
+    await shelf.clock.advance(timedelta(hours=25))
+    shelf.objects = SlowToRead(shelf.objects)
+    service = Life(shelf, archive_look_seconds=0.02).service
+
+    looks = 0
+    taken = shelf.store.range
+
+    async def counted(prefix: str, **how: Any) -> Any:
+        nonlocal looks
+        looks += prefix == "/archived/instance/"
+        return await taken(prefix, **how)
+
+    monkeypatch.setattr(shelf.store, "range", counted)
+
+    async def looked() -> bool:
+        return looks > 3
+
+    async def asked() -> bool:
+        return bool((await taken("/archived/instance/")).items)
+
+    async with shelf.running(service.run()):
+        await shelf.until(looked)
+        assert not await asked()
+        shelf.objects.let.set()
+        await shelf.until(asked)
+    assert await shelf.files() == {("collected", "r1.cfg"): digest_of(b"a day's work")}

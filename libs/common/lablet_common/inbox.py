@@ -121,9 +121,9 @@ class FollowedInboxes:
             del line[bisect_left(line, one)]
             self._requests.pop(one.request, None)
 
-    def revision_of(self, key: str) -> int:
-        one = self._waiting.get(key)
-        return 0 if one is None else one.pointer.mod_revision
+    def knows(self, kv: KeyValue) -> bool:
+        one = self._waiting.get(kv.key)
+        return one is not None and one.pointer.mod_revision == kv.mod_revision
 
     def keys(self) -> Iterable[str]:
         return self._waiting.keys()

@@ -136,9 +136,9 @@ class _Keys:
         self.held.pop(key.removeprefix(self.prefix), None)
         self._changed.set()
 
-    def revision_of(self, key: str) -> int:
-        held = self.held.get(key.removeprefix(self.prefix))
-        return held.mod_revision if held else 0
+    def knows(self, kv: KeyValue) -> bool:
+        held = self.held.get(kv.key.removeprefix(self.prefix))
+        return held is not None and held.mod_revision == kv.mod_revision
 
     def keys(self) -> Iterable[str]:
         return [kv.key for kv in self.held.values()]

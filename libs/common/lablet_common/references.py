@@ -10,13 +10,14 @@ carry all that they have, however many, until the artifact-service has looked at
 """
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, KeysView
+import re
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import cast
 
-from lablet_common.resources.artifact import Artifact, ArtifactPhase, Reference
+from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactRole, Reference
 from lablet_common.resources.kinds import ARTIFACT
-from lablet_common.resources.weight import lighten
 from lablet_common.store.api import KeyValue, Store
 from lablet_common.store.cache import Caches
 from lablet_common.store.changes import Unreadable
@@ -26,6 +27,16 @@ CARRIED = 16
 """References that an artifact carries: 3 KB or so, in each of its events too."""
 _SUBJECT = "subject"
 _PAGE = 500
+_PART_BYTES = 16
+_HEX_PART = re.compile(f"[0-9a-f]{{{2 * _PART_BYTES}}}")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+_REMEMBERED = 4096
+"""Roles with names and attempts that the next reference may share; then they are forgotten, all at once."""
+
+
+_What = tuple[ArtifactRole, str, int]
+"""What a subject calls it: role, name and attempt."""
 
 
 def references_prefix(tenant: str, digest: str) -> str:
@@ -35,8 +46,14 @@ def references_prefix(tenant: str, digest: str) -> str:
 
 def reference_key(tenant: str, digest: str, reference: Reference) -> str:
     """The same for the same reference, whenever it was made."""
-    what = "\0".join((reference.subject, reference.role, reference.name, str(reference.attempt)))
-    return f"{references_prefix(tenant, digest)}{hashlib.sha256(what.encode()).hexdigest()[:32]}"
+    part = _part_of(reference.subject, (reference.role, reference.name, reference.attempt))
+    return f"{references_prefix(tenant, digest)}{part.hex()}"
+
+
+def _part_of(subject: str, what: _What) -> bytes:
+    """The last part of a key."""
+    role, name, attempt = what
+    return hashlib.sha256("\0".join((subject, role, name, str(attempt))).encode()).digest()[:_PART_BYTES]
 
 
 def read_reference(kv: KeyValue) -> Reference:
@@ -77,13 +94,27 @@ class Use:
     reference: Reference
 
 
-class Older:
-    """Older references in memory, found by their subject: a mirror's sink."""
+_Kept = tuple[int, str, str, _What, int | None]
+"""Revision, `<tenant>/<digest>`, subject, what it is to that, and microseconds of its date since 1970."""
 
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[int, Reference]] = {}
-        """By key, with the key's revision."""
-        self._by_subject: dict[str, set[str]] = {}
+
+class Older:
+    """Older references in memory, found by their subject: a mirror's sink. There may be hundreds of thousands, so each is a
+    tuple of what does not follow from the rest: half as large as a `Reference` under its key.
+
+    `wanted`: whether the uses of a subject are kept. It is asked when one comes; what is not wanted then never is. A mirror
+    need not bring that again: whatever was put up to the latest revision has been here."""
+
+    def __init__(self, wanted: Callable[[str], bool] | None = None) -> None:
+        self._wanted = wanted
+        self._seen = 0
+        """The latest revision of what came."""
+        self._kept: dict[str, dict[bytes | str, _Kept]] = {}
+        """By `<tenant>/<digest>` and the key's last part."""
+        self._names: dict[str, str] = {}
+        """The keys of `_kept`: the references share them."""
+        self._by_subject: dict[str, tuple[_Kept, ...]] = {}
+        self._whats: dict[_What, _What] = {}
         self._listeners: list[Callable[[Reference], None]] = []
 
     def subscribe(self, listener: Callable[[Reference], None]) -> Callable[[], None]:
@@ -95,44 +126,81 @@ class Older:
     def of_subject(self, subject: str) -> list[tuple[str, str, Reference]]:
         """Tenant, digest and reference of each."""
         found = []
-        for key in sorted(self._by_subject.get(subject, ())):
-            tenant, digest, _ = key.removeprefix(REFERENCES).split("/")
-            found.append((tenant, digest, self._kept[key][1]))
+        for _, where, name, (role, called, attempt), since in self._by_subject.get(subject, ()):
+            tenant, _, digest = where.partition("/")
+            at = None if since is None else _EPOCH + since * _MICROSECOND
+            found.append((tenant, digest, Reference(subject=name, role=role, name=called, attempt=attempt, at=at)))
         return found
 
     def put(self, kv: KeyValue) -> None:
-        is_new = kv.key not in self._kept
-        self._forget(kv.key)
+        self._seen = max(self._seen, kv.mod_revision)
+        is_new = not self._forget(kv.key)
         reference = read_reference(kv)
-        lighten(reference)
-        self._kept[kv.key] = kv.mod_revision, reference
-        self._by_subject.setdefault(reference.subject, set()).add(kv.key)
+        if self._wanted is not None and not self._wanted(reference.subject):
+            return
+        where, part = _place(kv.key)
+        where = self._names.setdefault(where, where)
+        others = self._by_subject.get(reference.subject, ())
+        subject = others[0][2] if others else reference.subject
+        since = None if reference.at is None else (reference.at - _EPOCH) // _MICROSECOND
+        kept = kv.mod_revision, where, subject, self._shared(reference), since
+        self._kept.setdefault(where, {})[part] = kept
+        self._by_subject[subject] = (*others, kept)
         for listener in tuple(self._listeners) if is_new else ():
             listener(reference)
 
     def drop(self, key: str, revision: int) -> None:  # noqa: ARG002 - a sink is told the revision
         self._forget(key)
 
-    def revision_of(self, key: str) -> int:
-        return self._kept[key][0] if key in self._kept else 0
+    def knows(self, kv: KeyValue) -> bool:
+        if self._wanted is not None and kv.mod_revision <= self._seen:
+            return True
+        where, part = _place(kv.key)
+        kept = self._kept.get(where, {}).get(part)
+        return kept is not None and kept[0] == kv.mod_revision
 
-    def keys(self) -> KeysView[str]:
-        return self._kept.keys()
+    def keys(self) -> Iterator[str]:
+        for where, beside in self._kept.items():
+            for part in beside:
+                yield f"{REFERENCES}{where}/{part.hex() if isinstance(part, bytes) else part}"
 
-    def _forget(self, key: str) -> None:
-        if key not in self._kept:
-            return
-        subject = self._kept.pop(key)[1].subject
-        keys = self._by_subject[subject]
-        keys.discard(key)
-        if not keys:
-            del self._by_subject[subject]
+    def let_go(self, subject: str) -> None:
+        """Keeps nothing of the subject any more."""
+        for _, where, _, what, _ in self._by_subject.get(subject, ()):
+            self._forget(f"{REFERENCES}{where}/{_part_of(subject, what).hex()}")
+
+    def _shared(self, reference: Reference) -> _What:
+        if len(self._whats) >= _REMEMBERED:
+            self._whats.clear()
+        what = reference.role, reference.name, reference.attempt
+        return self._whats.setdefault(what, what)
+
+    def _forget(self, key: str) -> bool:
+        """Whether it was there."""
+        where, part = _place(key)
+        beside = self._kept.get(where, {})
+        kept = beside.pop(part, None)
+        if kept is None:
+            return False
+        if not beside:
+            del self._kept[where], self._names[where]
+        left = tuple(one for one in self._by_subject.pop(kept[2]) if one is not kept)
+        if left:
+            self._by_subject[kept[2]] = left
+        return True
 
 
-def follow_uses(caches: Caches) -> None:
-    """Makes the uses of artifacts, which must be among the caches, findable by `uses_of`; before they are entered."""
+def _place(key: str) -> tuple[str, bytes | str]:
+    """`<tenant>/<digest>` and the last part of the key, as bytes where it is one that `reference_key` makes."""
+    where, _, part = key.removeprefix(REFERENCES).rpartition("/")
+    return where, bytes.fromhex(part) if _HEX_PART.fullmatch(part) else part
+
+
+def follow_uses(caches: Caches, wanted: Callable[[str], bool] | None = None) -> None:
+    """Makes the uses of artifacts, which must be among the caches, findable by `uses_of`; before they are entered. `wanted`:
+    of which subjects older uses are kept (see `Older`); it may ask the caches."""
     caches[ARTIFACT].add_index(_SUBJECT, lambda a: [reference.subject for reference in a.status.references])
-    caches.follow(REFERENCES, Older())
+    caches.follow(REFERENCES, Older(wanted))
 
 
 def older_of(caches: Caches) -> Older:

@@ -161,11 +161,30 @@ class PoolController:
 
 def add_indexes(caches: Caches) -> None:
     """What the controllers find by something else than the id."""
-    follow_uses(caches)
+    _follow_uses(caches)
     caches[RESERVATION].add_index("worker", lambda r: [seat.worker for seat in r.status.placement])
     caches[INSTANCE].add_index("worker", lambda i: [i.spec.worker])
     caches[INSTANCE].add_index("unended-worker", lambda i: [] if i.is_final else [i.spec.worker])
     caches[INSTANCE].add_index("unended-pool", lambda i: [] if i.is_final else [i.spec.pool])
+
+
+def _follow_uses(caches: Caches) -> None:
+    """Older uses of stored content are kept in memory only for instances that have not ended: of the others there are as many
+    as labs in a whole retention."""
+    instances = caches[INSTANCE]
+
+    def lives(subject: str) -> bool:
+        kind, _, name = subject.partition("/")
+        instance = instances.get(name) if kind == INSTANCE.name else None
+        return instance is not None and not instance.is_final
+
+    def on_instance(old: Instance | None, new: Instance | None, _: int) -> None:
+        known = new or old
+        if known is not None and (new is None or new.is_final):
+            older_of(caches).let_go(f"{INSTANCE.name}/{known.id}")
+
+    follow_uses(caches, lives)
+    instances.subscribe(on_instance)
 
 
 CACHED: tuple[Kind, ...] = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT)

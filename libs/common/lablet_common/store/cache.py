@@ -157,8 +157,8 @@ class _Feed:
     def drop(self, key: str, revision: int) -> None:
         self._cache._drop(key, revision)
 
-    def revision_of(self, key: str) -> int:
-        return self._cache._revisions.get(key, 0)
+    def knows(self, kv: KeyValue) -> bool:
+        return self._cache._revisions.get(kv.key) == kv.mod_revision
 
     def keys(self) -> KeysView[str]:
         return self._cache._revisions.keys()
@@ -186,7 +186,8 @@ class Caches:
         self._running: asyncio.Task[None] | None = None
 
     def follow(self, prefix: str, sink: Sink) -> None:
-        """Has the sink fed with what lies below the prefix, beside the caches; before they are entered."""
+        """Has the sink fed with what lies below the prefix, beside the caches and of each list after them; before they are
+        entered."""
         self._beside[prefix] = sink
         self._mirror.follow(prefix, sink)
 

@@ -34,8 +34,8 @@ class Sink(Protocol):
 
     def drop(self, key: str, revision: int) -> None: ...
 
-    def revision_of(self, key: str) -> int:
-        """The mod_revision held for the key; 0 when it is not held."""
+    def knows(self, kv: KeyValue) -> bool:
+        """It has been put here as it is, and need not be again."""
         ...
 
     def keys(self) -> Iterable[str]: ...
@@ -59,9 +59,9 @@ class Keys:
     def drop(self, key: str, revision: int) -> None:  # noqa: ARG002 - a sink
         self._kept.pop(key, None)
 
-    def revision_of(self, key: str) -> int:
-        kv = self._kept.get(key)
-        return 0 if kv is None else kv.mod_revision
+    def knows(self, kv: KeyValue) -> bool:
+        kept = self._kept.get(kv.key)
+        return kept is not None and kept.mod_revision == kv.mod_revision
 
     def keys(self) -> Iterable[str]:
         return self._kept.keys()
@@ -94,6 +94,7 @@ class Mirror:
             raise ValueError(f"a watch on {watched} does not see {', '.join(outside)}")
         self._store = store
         self._sinks = dict(sinks)
+        self._late: list[Sink] = []
         self._ears: dict[str, Callable[[KeyValue], None]] = {}
         self._watched = watched
         self._resync_seconds = resync_seconds
@@ -114,10 +115,11 @@ class Mirror:
         return self._first.is_set()
 
     def follow(self, prefix: str, sink: Sink) -> None:
-        """Feeds one more sink; before `run`."""
+        """Feeds one more sink, of each list after the others: it may ask them. Before `run`."""
         if not prefix.startswith(self._watched):
             raise ValueError(f"a watch on {self._watched} does not see {prefix}")
         self._sinks[prefix] = sink
+        self._late.append(sink)
 
     def overhear(self, prefix: str, ear: Callable[[KeyValue], None]) -> None:
         """Tells what the watch says of other keys that were put below a kind's prefix. Nothing is promised: such keys are
@@ -199,7 +201,7 @@ class Mirror:
                     page = await self._store.range(prefix, limit=_PAGE, start_after=after, revision=revision)
                     revision = revision or page.revision
                     found.keys.update([kv.key for kv in page.items])
-                    found.news += [kv for kv in page.items if sink.revision_of(kv.key) != kv.mod_revision]
+                    found.news += [kv for kv in page.items if not sink.knows(kv)]
                     if not page.more:
                         break
                     after = page.items[-1].key
@@ -211,10 +213,10 @@ class Mirror:
         changes: list[tuple[KeyValue, Sink]] = []
         for prefix, found in listed.items():
             sink = self._sinks[prefix]
-            for gone in set(sink.keys()) - found.keys:
+            for gone in list(itertools.filterfalse(found.keys.__contains__, sink.keys())):
                 sink.drop(gone, revision)
-            changes += [(kv, sink) for kv in found.news if sink.revision_of(kv.key) != kv.mod_revision]
-        changes.sort(key=lambda change: change[0].mod_revision)
+            changes += [(kv, sink) for kv in found.news if not sink.knows(kv)]
+        changes.sort(key=lambda change: (change[1] in self._late, change[0].mod_revision))
         for kv, sink in changes:
             sink.put(kv)
         self._advance(revision)

@@ -2,17 +2,20 @@
 
 import asyncio
 import json
-from datetime import UTC, datetime
+import tracemalloc
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from lablet_common import transfer
-from lablet_common.references import Use, all_references, follow_uses, older_of, reference_key, uses_of
+from lablet_common.references import Older, Use, all_references, follow_uses, older_of, reference_key, uses_of
 from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactSpec, ArtifactStatus, Reference
-from lablet_common.resources.kinds import ARTIFACT
+from lablet_common.resources.instance import Instance
+from lablet_common.resources.kinds import ARTIFACT, INSTANCE
 from lablet_common.resources.model import Metadata
 from lablet_common.store import MemoryStore, Put, StoreUnavailable, Transaction
+from lablet_common.store.api import KeyValue
 from lablet_common.store.cache import Caches
 from lablet_common.store.changes import Unreadable, update_in
 from lablet_common.store.repository import Repository
@@ -189,3 +192,100 @@ async def test_who_listens_hears_of_each_older_use_once(store: MemoryStore) -> N
         stop()
         await caches.reached(await store.put(reference_key("default", DIGEST, use(5)), use(5).to_json()))
     assert heard == [use(1)]
+
+
+def follow(store: MemoryStore, wanted: Any = None) -> Caches:
+    caches = Caches(store, [INSTANCE, ARTIFACT])
+    follow_uses(caches, wanted)
+    return caches
+
+
+async def test_what_is_kept_says_all_of_each_use_and_under_which_keys(store: MemoryStore) -> None:
+    undated = use(7).model_copy(update={"at": None, "name": "x.cfg"})
+    odd = Reference(subject=use(7).subject, role="report", name="é", attempt=0, at=NOW.replace(microsecond=123_457))
+    keys = [reference_key("acme", DIGEST, undated), reference_key("default", "b" * 64, odd)]
+    for key, one in zip(keys, (undated, odd), strict=True):
+        await store.put(key, one.to_json())
+    await store.put(f"/references/default/{DIGEST}/by-hand", use(8).to_json())
+    caches = follow(store)
+    async with caches:
+        await caches.wait_synced()
+        older = older_of(caches)
+        found = older.of_subject(use(7).subject)
+        assert [(tenant, digest, one.to_dict()) for tenant, digest, one in found] == [
+            ("acme", DIGEST, undated.to_dict()),
+            ("default", "b" * 64, odd.to_dict()),
+        ]
+        listed = (await store.range("/references/")).items
+        assert sorted(older.keys()) == sorted(kv.key for kv in listed)
+        assert all(older.knows(kv) for kv in listed)
+        for key in keys:
+            await store.delete(key)
+        await caches.reached(store.revision)
+        assert older.of_subject(use(7).subject) == []
+        assert len(list(older.keys())) == 2
+
+
+async def test_of_a_subject_that_is_not_wanted_nothing_is_kept_nor_brought_again(store: MemoryStore) -> None:
+    asked: list[str] = []
+
+    def wanted(subject: str) -> bool:
+        asked.append(subject)
+        return subject == use(1).subject
+
+    await store.put(reference_key("default", DIGEST, use(5)), use(5).to_json())
+    caches = follow(store, wanted)
+    caches._mirror._resync_seconds = 0.05
+    async with caches:
+        await caches.wait_synced()
+        assert (of(caches, 1), of(caches, 5)) == ([use(1)], [])
+        later = await store.put(reference_key("default", DIGEST, use(6)), use(6).to_json())
+        await caches.reached(later)
+        assert of(caches, 6) == []
+        lists = 0
+        taken = store.range
+
+        async def counted(prefix: str, **how: Any) -> Any:
+            nonlocal lists
+            lists += prefix == "/references/"
+            return await taken(prefix, **how)
+
+        store.range = counted  # type: ignore[method-assign]
+        async with asyncio.timeout(5):
+            while lists < 3:
+                await asyncio.sleep(0.01)
+        assert asked == [use(n).subject for n in (1, 5, 6)], "each is asked about once"
+        older_of(caches).let_go(use(1).subject)
+        assert of(caches, 1) == []
+        assert list(older_of(caches).keys()) == []
+
+
+async def test_whoever_is_asked_what_is_wanted_knows_what_a_list_has_brought(store: MemoryStore) -> None:
+    """A use is older than the latest change of the instance that it is of."""
+    spec = {"reservation": "rsv-1", "seat": 1, "definition": "lab@1.0.0", "pool": "default", "worker": "w",
+            "start": NOW, "end": NOW}  # fmt: skip
+    metadata = {"id": "ins-1-1", "uid": "u", "createdAt": NOW}
+    late = Instance.model_validate({"metadata": metadata, "spec": spec, "status": {"phase": "Running"}})
+    await Repository(store, INSTANCE).create(late)
+    caches = Caches(store, [INSTANCE, ARTIFACT])
+    follow_uses(caches, lambda subject: caches[INSTANCE].get(subject.partition("/")[2]) is not None)
+    async with caches:
+        await caches.wait_synced()
+        assert of(caches, 1) == [use(1)]
+
+
+def test_an_older_use_weighs_less_than_half_of_a_reference_under_its_key() -> None:
+    """90 days of thousands of labs a day are hundreds of thousands of them, in three services."""
+    count, older = 5_000, Older()
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            one = use(number).model_copy(
+                update={"subject": f"instance/ins-{number:026}-1", "at": NOW + timedelta(milliseconds=number)}
+            )
+            older.put(KeyValue(reference_key("default", DIGEST, one), one.to_json(), number + 1000, number + 1000))
+        weight = tracemalloc.get_traced_memory()[0] / count
+    finally:
+        tracemalloc.stop()
+    assert len(list(older.keys())) == count
+    assert weight < 450

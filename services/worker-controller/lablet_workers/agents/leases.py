@@ -168,8 +168,8 @@ class Presence:
     def drop(self, key: str, revision: int) -> None:  # noqa: ARG002 - the sink's signature
         self._forget(key.removeprefix(PREFIX))
 
-    def revision_of(self, key: str) -> int:
-        return self._sessions.get(key.removeprefix(PREFIX), ("", 0))[1]
+    def knows(self, kv: KeyValue) -> bool:
+        return self._sessions.get(kv.key.removeprefix(PREFIX), ("", 0))[1] == kv.mod_revision
 
     def keys(self) -> Iterable[str]:
         return [f"{PREFIX}{worker}" for worker in self._sessions]

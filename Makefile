@@ -20,6 +20,7 @@ setup: $(READY) ## the virtual environment in .venv (every other target does thi
 
 $(READY): requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Lablet needs Python 3.11 or newer: '$(PYTHON)' is not (choose another with: make PYTHON=python3.12 …)" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 14))' || echo "this Python is newer than those that were tried (3.11 to 3.13): if it does not work, choose another with: make PYTHON=python3.13 …" >&2
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Lablet needs Python's venv module: install it with 'apt-get install python3-venv'" >&2; exit 2; }
 	@test -x $(BIN)/python && $(BIN)/python -c '' 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
 	@echo "setting up .venv (once) …"

@@ -209,3 +209,64 @@ def test_each_answer_to_a_threat_names_a_test_or_the_page_that_does() -> None:
     answers = rows[1:]
     assert len(answers) > 15
     assert [threat for threat, _, held in answers if not named_tests(held) and "reliability.md" not in held] == []
+
+
+STORIES = ("docs/adr/", "CHANGELOG")
+"""Pages about what once was."""
+NOT_OURS = {
+    "LABLET_CI_DOCKER", "LABLET_CI_LONG",
+    "LABLET_SEAT", "LABLET_USER", "LABLET_WORKER", "PORT_R1", "PORT_WEB",
+}  # fmt: skip
+"""Variables that are no settings of a service: of CI, and what labs find or stand for."""
+MISSPELT = {"io.lablet.reservation.requsted.v1"}
+"""On purpose: an event that is refused."""
+FEWEST_NAMES = 150
+
+
+def facts() -> set[str]:
+    """`reservation.scheduled`, of every type that has a schema."""
+    names = [path.name for path in (DOCS / "reference/schemas").glob("io.lablet.*.json")]
+    return {re.sub(r"\.v\d+\.json$", "", name).removeprefix("io.lablet.") for name in names}
+
+
+def unknown_names(text: str, settings: set[str], told: set[str], metrics: set[str]) -> tuple[int, list[str]]:
+    """How many settings, types of events and metrics a page names, and which of them there are not."""
+    kinds = "|".join(sorted({fact.partition(".")[0] for fact in told}))
+    given = re.findall(r"\b[A-Z][A-Z0-9]+(?:_[A-Z0-9]+)+\b", text)
+    types = [one for one in re.findall(r"io\.lablet\.[a-z.-]+\.v\d+", text) if one not in MISSPELT]
+    short = [one for one in re.findall(rf"`((?:{kinds})\.[a-z.-]+)`", text) if not one.endswith((".", ".py"))]
+    counted = re.findall(r"\blablet_[a-z_]+[a-z](?![a-z_./])", text)
+    counted = [one for one in counted if not (ROOT / one).exists() and one not in PACKAGES]
+    wrong = [one for one in given if one not in settings]
+    wrong += [one for one in types if re.sub(r"\.v\d+$", "", one).removeprefix("io.lablet.") not in told]
+    wrong += [one for one in short if one not in told]
+    wrong += [one for one in counted if re.sub(r"_(bucket|sum|count)$", "", one) not in metrics]
+    return len(given) + len(types) + len(short) + len(counted), wrong
+
+
+PACKAGES = {path.name for path in ROOT.glob("*/*/lablet_*")}
+
+
+def test_every_setting_event_and_metric_that_a_page_names_is_there() -> None:
+    settings = NOT_OURS | set(
+        re.findall(r"^#([A-Z][A-Z0-9_]+)=", (ROOT / ".env.example").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    )
+    listed = (DOCS / "reference/metrics.md").read_text(encoding="utf-8")
+    metrics = set(re.findall(r"^\| `(lablet_\w+)`", listed, flags=re.MULTILINE))
+    names, wrong = 0, []
+    for path in documents():
+        page = str(path.relative_to(ROOT))
+        if not page.startswith(("docs/reference/", *STORIES)):
+            count, unknown = unknown_names(path.read_text(encoding="utf-8"), settings, facts(), metrics)
+            names += count
+            wrong += [f"{page}: {one}" for one in unknown]
+    assert not wrong, "\n".join(wrong)
+    assert names >= FEWEST_NAMES
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["set `GATEWAY_MAX_WORDS`", "`io.lablet.reservation.placed.v1`", "the event `scaling.up`", "`lablet_inbox_length`"],
+)
+def test_a_name_that_is_not_there_is_found(text: str) -> None:
+    assert len(unknown_names(text, {"GATEWAY_PORT"}, facts(), {"lablet_inbox_depth"})[1]) == 1

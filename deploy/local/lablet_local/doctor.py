@@ -27,7 +27,7 @@ from lablet_local.services import MODULES, replica_counts
 from lablet_local.status import look_at
 from lablet_local.up import DONE, REFUSED, say
 
-_OLDEST_PYTHON = (3, 11)
+_OLDEST_PYTHON, _UNTRIED_PYTHON = (3, 11), (3, 14)
 _SCARCE_BYTES = 1 << 30
 _TOO_SCARCE_BYTES = 100 << 20
 _FEW_FILES = 1024
@@ -80,6 +80,9 @@ def _python() -> Finding:
         return Finding(
             "python", Verdict.FAULT, f"{version} is too old", "use Python 3.11 or newer: `make PYTHON=python3.12 setup`"
         )
+    if sys.version_info >= _UNTRIED_PYTHON:
+        remedy = "if something does not work, use 3.11 to 3.13: `make clean && make PYTHON=python3.13 setup`"
+        return Finding("python", Verdict.WARNING, f"{version} has not been tried", remedy)
     return Finding("python", Verdict.OK, f"{version} ({sys.executable})")
 
 

@@ -31,7 +31,6 @@ function keyOf(kid, at) {
 function patchKids(parent, kids, svg) {
   const old = parent.lablet ?? new Map();
   const fresh = new Map();
-  let next = parent.firstChild;
   kids.forEach((kid, at) => {
     let key = keyOf(kid, at);
     while (fresh.has(key)) key += "'";
@@ -46,12 +45,21 @@ function patchKids(parent, kids, svg) {
       patchKids(node, kid.kids, svg || kid.tag === "svg");
       if (kid.tag === "select" && kid.props.value !== undefined) node.value = kid.props.value;
     }
-    if (node === next) next = node.nextSibling;
-    else parent.insertBefore(node, next);
     fresh.set(key, node);
   });
   for (const gone of old.values()) gone.remove();
+  place(parent, fresh.values());
   parent.lablet = fresh;
+}
+
+/** Puts the children in their order. A node that is moved loses the focus, so the one that has it stays: others go around it. */
+function place(parent, nodes) {
+  let next = parent.firstChild;
+  for (const node of nodes) {
+    const stays = node === next || (node.parentNode === parent && node.contains(document.activeElement));
+    if (stays) next = node.nextSibling;
+    else parent.insertBefore(node, next);
+  }
 }
 
 function create(kid, svg) {

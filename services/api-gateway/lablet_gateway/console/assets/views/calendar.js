@@ -135,13 +135,23 @@ export function calendar({ live, draw }) {
     return behind;
   };
 
+  /** Where the cursor goes when its bar is no more: to what its reservation takes there now, else to the first in sight. */
+  const instead = (seen) => {
+    const reservation = cursor?.key.split("|")[0];
+    const own = seen.find((row) => row.name === cursor?.worker);
+    const moved = own?.bars.find((bar) => bar.reservation && bar.reservation === reservation);
+    const row = moved ? own : seen.find((one) => one.bars.length);
+    return row ? { worker: row.name, key: (moved ?? row.bars[0]).key } : null;
+  };
+
   const chart = () => {
     const turnaround = (live.find("pool", pool)?.spec.turnaroundMinutes ?? 0) * MINUTE;
     const scale = new Scale(from, to(), size.width);
     const seen = rows.between(size.top - OVERSCAN, size.top + size.height + OVERSCAN);
-    if (!cursor || !seen.some((row) => row.name === cursor.worker && row.bars.some((bar) => bar.key === cursor.key))) {
-      const row = seen.find((one) => one.bars.length);
-      if (!follow) cursor = row ? { worker: row.name, key: row.bars[0].key } : null;
+    if (!follow && !seen.some((row) => row.name === cursor?.worker && row.bars.some((bar) => bar.key === cursor.key))) {
+      const at = document.activeElement?.dataset ?? {};
+      follow = cursor !== null && at.worker === cursor.worker && at.bar === cursor.key;
+      cursor = instead(seen);
     }
     const at = now();
     const still = once(`${scale.name}|${rows.tall}|${asked}`, () => ({ axis: h("div", { class: "axis" }, axis(data.steps, scale)), ground: h("g", { "aria-hidden": "true" }, ground(scale, rows.tall)) }));

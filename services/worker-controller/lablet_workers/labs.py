@@ -3,13 +3,14 @@
 import logging
 from collections.abc import Callable, Hashable
 from datetime import datetime, timedelta
+from functools import partial
 from uuid import uuid4
 
 from lablet_common.objects import ObjectStoreUnavailable
 from lablet_common.reconcile import Again
-from lablet_common.references import uses_of
+from lablet_common.references import Use, uses_of
 from lablet_common.resources.instance import Instance, InstancePhase, InstanceSpec, InstanceStatus
-from lablet_common.resources.kinds import INSTANCE, RESERVATION
+from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.reservation import Reservation, ReservationPhase, SeatPlacement, SeatState, Slot
 from lablet_common.resources.worker import WorkerPhase
@@ -160,7 +161,8 @@ class Labs:
             reservation=self._estate.caches[RESERVATION].get(instance.spec.reservation),
             worker=worker,
             definition=self._estate.definition_of(instance),
-            uses=uses_of(self._estate.caches, f"{INSTANCE.name}/{instance.id}"),
+            uses=self._uses_of(instance),
+            newest_uses=partial(self._newest_uses_of, instance),
             runtime=self._estate.runtime_of(worker) if worker is not None and reachable else None,
             objects=self._estate.objects,
             clock=self._estate.clock,
@@ -179,6 +181,15 @@ class Labs:
             neighbours=lambda: [self._neighbour(other) for other in self._estate.instances_on(instance.spec.worker)],
             preparation=timedelta(minutes=pool.spec.preparation_minutes if pool is not None else 0),
         )
+
+    def _uses_of(self, instance: Instance) -> list[Use]:
+        return uses_of(self._estate.caches, f"{INSTANCE.name}/{instance.id}")
+
+    async def _newest_uses_of(self, instance: Instance) -> list[Use]:
+        """Raises `StoreUnavailable`, and `TimeoutError` where the caches do not catch up."""
+        now = await self._estate.store.range(ARTIFACT.prefix, limit=1, keys_only=True)
+        await self._estate.caches.reached(now.revision)
+        return self._uses_of(instance)
 
     def _neighbour(self, other: Instance) -> Neighbour:
         definition = self._estate.definition_of(other)

@@ -1,12 +1,13 @@
 """The life of a seat's lab: every phase, every deadline, what is asked of it, and what happens around it."""
 
+import json
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from lablet_common.objects import put_content
+from lablet_common.objects import digest_of, put_content
 from lablet_common.references import reference_key
 from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactSpec, ArtifactStatus, Reference
 from lablet_common.resources.kinds import RESERVATION
@@ -317,6 +318,50 @@ async def test_a_collection_inside_the_slot_returns_to_running_and_the_last_one_
     late = {ref.digest for ref in (await fleet.instance()).status.artifacts if ref.name == "r1.cfg"}
     assert len(early) == 1
     assert late - early, "the configuration of the end is kept too"
+
+
+async def test_what_the_books_say_was_collected_is_what_was_stored_and_not_what_was_known_before(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manifest goes when all is stored. Who finds it gone had looked for what is stored before that."""
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    (lab,) = fleet.runtime().lab_by_id.values()
+    lab.configurations = {"r1": b"hostname early\n"}
+    await fleet.ask("instance", "collect", "ins-a-1")
+    assert await fleet.phase() == "Running"
+    await fleet.at(119)
+    lab.configurations = {"r1": b"hostname late\n"}
+    fleet.clerk_works = False
+    taken = fleet.objects.get
+
+    async def takes_over_first(key: str) -> bytes:
+        if key.endswith("/collected/manifest.json"):
+            monkeypatch.setattr(fleet.objects, "get", taken)
+            await fleet._take_over(await fleet.instance())
+        return await taken(key)  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(fleet.objects, "get", takes_over_first)
+    await fleet.at(121)
+    assert "Stopping" in phases(await fleet.instance())
+    kept = {ref.digest for ref in (await fleet.instance()).status.artifacts if ref.name == "r1.cfg"}
+    assert digest_of(b"hostname late\n") in kept
+
+
+async def test_a_collection_inside_the_slot_is_over_when_its_staging_is_free_again(fleet: Any) -> None:
+    """What is collected next has the same keys: whoever is still clearing them would take it away."""
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    fleet.clerk_works = False
+    await fleet.ask("instance", "collect", "ins-a-1")
+    seat = await fleet.instance()
+    for entry in json.loads(await fleet.objects.get(seat.status.staged.manifest)):
+        await fleet.file(seat, "collected", entry["name"], await fleet.objects.get(entry["key"]))
+    await fleet.at(75)
+    assert await fleet.phase() == "Collecting"
+    await fleet.objects.delete(seat.status.staged.manifest)
+    await fleet.at(76)
+    assert await fleet.phase() == "Running"
 
 
 async def test_a_stop_during_a_collection_inside_the_slot_ends_after_it(fleet: Any) -> None:

@@ -51,6 +51,8 @@ class Situation:
     definition: Definition | None
     uses: Sequence[Use]
     """What is stored for this instance."""
+    newest_uses: Callable[[], Awaitable[Sequence[Use]]]
+    """The same with everything that had been stored when it was called."""
     runtime: Runtime | None
     """Of its worker, while that is up."""
     objects: ObjectStore

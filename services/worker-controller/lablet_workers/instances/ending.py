@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Literal
 
 from lablet_common.objects import ObjectMissing
 from lablet_common.process_lab import RUNTIME as PROCESSES
@@ -114,9 +115,15 @@ async def collecting(s: Situation) -> Instance | Again:
             return _after_collecting(s, "NothingToCollect", "no node has a configuration to extract")
         staged = await stage(s.objects, instance, "collected", files)
         return instance.observed(staged=staged, conditions=_completeness(s, given))
-    if await _all_stored(s, "collected"):
+    again = _may_collect_again(s)
+    if await _all_stored(s, "collected", cleared=again):
         return _after_collecting(s, "Collected", None)
-    return Again(s.times.poll * 4)
+    return Again(s.times.poll * (1 if again else 4))  # that something is stored is told, that it is cleared is not
+
+
+def _may_collect_again(s: Situation) -> bool:
+    """Its lab may run on, or be started again, in this attempt."""
+    return s.now < s.instance.spec.end and s.instance.status.exit_code is None and not s.abandoned
 
 
 def _completeness(s: Situation, given: Harvest) -> tuple[Condition, ...]:
@@ -147,15 +154,20 @@ def _after_collecting(s: Situation, reason: str, message: str | None) -> Instanc
     return s.move(to, reason, message, deadline=s.now + time, artifacts=kept)
 
 
-async def _all_stored(s: Situation, role: str) -> bool:
+async def _all_stored(s: Situation, role: Literal["collected", "exported"], *, cleared: bool = False) -> bool:
+    """Whether the artifact-service has what was staged; `cleared`: and leaves the staging alone, where what is staged next
+    has the same keys."""
     staged = s.instance.status.staged
     assert staged is not None
-    have = {(file.name, file.digest) for file in s.files("collected" if role == "collected" else "exported")}
     try:
-        return await staged_files(s.objects, staged) <= have
+        listed = await staged_files(s.objects, staged)
     except ObjectMissing:
-        # the artifact-service takes the manifest away when it has stored everything
-        return bool(have)
+        # it takes the manifest away when it has stored everything: by now that is known here, too
+        s.uses = await s.newest_uses()
+        return bool(s.files(role))
+    names = {name for name, _ in listed}
+    have = {(file.name, file.digest) for file in s.files(role) if file.name in names}
+    return not cleared and have == listed  # of a name that was collected before, the earlier content goes
 
 
 def _kept(s: Situation) -> tuple[ArtifactRef, ...]:

@@ -155,6 +155,18 @@ def test_the_proxy_leads_to_the_gateways_by_name(compose: dict[str, Any], root: 
     assert "disable-l7-retry unless METH_GET\n" in config, "what changes something is repeated by nobody but the client"
 
 
+def test_no_rule_of_the_proxy_stands_behind_one_that_ends_every_call(root: Path) -> None:
+    """HAProxy only warns, and never comes to what follows: its metrics were answered 404 so."""
+    text = (root / "deploy/proxy/haproxy.cfg").read_text(encoding="utf-8")
+    for part in re.split(r"^(?=\w)", text, flags=re.MULTILINE):
+        rules = re.findall(r"^ +(http-request .*)$", part, flags=re.MULTILINE)
+        final = [
+            rule for rule in rules if re.match(r"http-request (return|deny|use-service|redirect)\b(?!.* if )", rule)
+        ]
+        assert final in ([], rules[-1:]), part.partition("\n")[0]
+    assert "use-service prometheus-exporter if { path /metrics }" in text
+
+
 def test_each_part_mounts_its_own_keys_alone(compose: dict[str, Any]) -> None:
     seen: set[str] = set()
     for name, service in compose["services"].items():

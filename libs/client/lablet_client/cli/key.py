@@ -19,7 +19,9 @@ app = typer.Typer(no_args_is_help=True)
 def create(
     context: typer.Context,
     name: Annotated[str, typer.Argument(help="What it is for: lms-sync. It acts as key:NAME.")],
-    role: Annotated[str, typer.Option(help="admin, operator, instructor, learner or machine")] = "machine",
+    role: Annotated[
+        str, typer.Option(help="admin, operator, instructor, learner, machine, or host (an agent's)")
+    ] = "machine",
     scopes: Annotated[
         list[str] | None,
         typer.Option("--scope", metavar="SCOPE", help="Only this, such as reservations:write; repeatable"),

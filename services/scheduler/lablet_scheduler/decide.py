@@ -5,7 +5,7 @@ next decision of the same pass sees it); when its transaction is refused, the ow
 committed. Each decision carries its reason, in words and as data.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -274,10 +274,13 @@ def never_here(state: PoolState, answer: engine.Refusal) -> bool:
 
 def _next_pool(pools: tuple[str, ...], state: PoolState, answer: engine.Refusal, context: Context) -> str | None:
     """The next pool of the list that could take it."""
-    if state.pool.id not in pools:
-        return None
-    rest = pools[pools.index(state.pool.id) + 1 :]
-    return next((name for name in rest if context.elsewhere(name, answer.request)), None)
+    return next((name for name in pools_after(pools, state.pool.id) if context.elsewhere(name, answer.request)), None)
+
+
+def pools_after(pools: Sequence[str], pool: str) -> list[str]:
+    """Those of the list that have not been asked yet when this one has been: one that is named twice is asked once."""
+    once = list(dict.fromkeys(pools))
+    return once[once.index(pool) + 1 :] if pool in once else []
 
 
 def _waiting_place(pools: tuple[str, ...], state: PoolState, answer: engine.Refusal, context: Context) -> str | None:

@@ -24,7 +24,7 @@ from lablet_scheduler import dates, engine, series
 from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.commits import Step, target_of
 from lablet_scheduler.dates import Outcome
-from lablet_scheduler.decide import Context, Decision, problem, refused
+from lablet_scheduler.decide import Context, Decision, pools_after, problem, refused
 from lablet_scheduler.wishes import placement_request
 from lablet_scheduler.writer import Writer
 
@@ -214,7 +214,7 @@ class SeriesDesk:
         """The next pool of the list that could take the dates that are still open."""
         work, template = present.status.work, present.spec.template
         is_open = next((one for one in present.status.occurrences if one.state is OccurrenceState.OPEN), None)
-        if work is None or is_open is None or work.pool not in template.pools:
+        if work is None or is_open is None:
             return None
         context = self._context()
         draft = dates.draft_of(present, is_open, context.now)
@@ -223,7 +223,7 @@ class SeriesDesk:
         wanted: engine.PlacementRequest = placement_request(
             self._agenda.state, draft, is_open.start, is_open.end, context.now
         )
-        rest = template.pools[template.pools.index(work.pool) + 1 :]
+        rest = pools_after(template.pools, work.pool)
         return next((name for name in rest if context.elsewhere(name, wanted)), None)
 
     # -- writing ---------------------------------------------------------------------------------------------------

@@ -106,3 +106,20 @@ async def test_a_cancel_follows_its_undecided_request_when_that_is_handed_on(poo
     await pools.settle()
     assert (await pools.request(said)).phase == RequestPhase.DECIDED
     assert await pools.phase(name) == "Cancelled"
+
+
+@pytest.mark.parametrize(
+    "asked", [("default", "default"), ("default", "spare", "default"), ("spare", "default", "spare")]
+)
+async def test_a_pool_that_is_named_twice_is_asked_once(pools: Any, asked: tuple[str, ...]) -> None:
+    await pools.ask(seats=2)
+    await pools.ask(seats=4, pools=("spare",))
+    await pools.settle()
+    name = await pools.ask(seats=2, pools=asked)
+    series = await pools.ask_series(seats=2, pools=asked, start=60, minutes=60)
+    await pools.settle()
+    reservation = await pools.reservation(name)
+    assert (reservation.phase, reservation.status.pool) == ("Waitlisted", asked[0])
+    assert (await owners_of(pools, name))[: len(set(asked))] == list(dict.fromkeys(asked))
+    assert await pools.series(series)
+    assert (await pools.of(series)).phase == "Refused"

@@ -1,8 +1,9 @@
 """The port to the dead letter queue: what was given up on, sending it once more, and clearing up.
 
 A replayed message goes to where it had been published, byte for byte; an event that a webhook's sink did not take goes to
-that subscription alone, since everybody else has had it. With that it leaves the queue; when it fails again, there is a
-new dead letter. Not guaranteed: that a message is replayed only once (the process may end between sending and removing).
+that subscription alone, since everybody else has had it, and only while it is of the letter's tenant: a name is free again
+once its subscription is gone, and the letters stay. With that it leaves the queue; when it fails again, there is a new
+dead letter. Not guaranteed: that a message is replayed only once (the process may end between sending and removing).
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -12,6 +13,7 @@ from typing import Protocol
 from lablet_common.bus.messages import DeadLetter
 from lablet_common.events import subjects
 from lablet_common.resources.kinds import Service
+from lablet_common.resources.subscription import EVERY_TENANT, Subscription
 from lablet_gateway.eventlog import EventLogUnavailable
 
 _WEBHOOK = "webhook-"
@@ -24,16 +26,25 @@ def webhook_consumer(subscription: str) -> str:
     return f"{_WEBHOOK}{subscription}"
 
 
-def redelivery_subject(subscription: str) -> str:
-    """Where events are put that a subscription shall be sent once more."""
-    return subjects.intent_subject(Service.GATEWAY, subjects.NO_POOL, _REDELIVERY, subscription)
+def subscription_of(letter: DeadLetter) -> str | None:
+    """The name of the subscription whose sink did not take it; None for what another consumer gave up on."""
+    return letter.consumer.removeprefix(_WEBHOOK) if letter.consumer.startswith(_WEBHOOK) else None
 
 
-def destination(letter: DeadLetter) -> str:
-    """Where a replay publishes."""
-    if letter.consumer.startswith(_WEBHOOK):
-        return redelivery_subject(letter.consumer.removeprefix(_WEBHOOK))
-    return letter.subject
+def redelivery_subject(subscription: Subscription) -> str:
+    """Where events are put that this very subscription shall be sent once more, and none that has its name later."""
+    name = f"{subscription.id}/{subscription.metadata.uid}"
+    return subjects.intent_subject(Service.GATEWAY, subjects.NO_POOL, _REDELIVERY, name)
+
+
+def concerns(subscription: Subscription, tenant: object) -> bool:
+    """Whether the subscription hears events of the tenant."""
+    return subscription.spec.tenant in (EVERY_TENANT, tenant)
+
+
+def may_hear(subscription: Subscription, letter: DeadLetter) -> bool:
+    """Whether the event in the letter is of the subscription's tenant."""
+    return concerns(subscription, letter.headers.get("ce-tenant"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +64,8 @@ class DeadLetters(Protocol):
 
     async def get(self, number: int) -> Buried | None: ...
 
-    async def replay(self, buried: Buried) -> None:
-        """Publishes the original anew and removes the letter."""
+    async def replay(self, buried: Buried, subject: str) -> None:
+        """Publishes the original anew under the subject and removes the letter."""
         ...
 
     async def remove(self, number: int) -> None:
@@ -104,9 +115,9 @@ class MemoryDeadLetters:
         letter = self.letters.get(number)
         return None if letter is None else Buried(number, letter)
 
-    async def replay(self, buried: Buried) -> None:
+    async def replay(self, buried: Buried, subject: str) -> None:
         self._check()
-        self.replayed.append((destination(buried.letter), buried.letter))
+        self.replayed.append((subject, buried.letter))
         self.letters.pop(buried.number, None)
 
     async def remove(self, number: int) -> None:

@@ -21,7 +21,7 @@ from lablet_common.bus.streams import DLQ_STREAM, EVENTS_STREAM
 from lablet_common.events import InvalidEvent, subjects
 from lablet_common.events.binding import decode
 from lablet_common.tasks import heeding_cancellation
-from lablet_gateway.deadletters import Buried, destination
+from lablet_gateway.deadletters import Buried
 from lablet_gateway.eventlog import Bounds, EventLogUnavailable, Handler, Logged
 
 _log = logging.getLogger(__name__)
@@ -106,10 +106,9 @@ class JetStreamDeadLetters:
         letter = _letter(number, message.headers, message.data or b"")
         return None if letter is None else Buried(number, letter)
 
-    async def replay(self, buried: Buried) -> None:
+    async def replay(self, buried: Buried, subject: str) -> None:
         _, headers, payload = buried.letter.original()
         with _reaching():
-            subject = destination(buried.letter)
             await self._bus.connection.js.publish(subject, payload, headers=headers, timeout=_CALL_SECONDS)
         await self.remove(buried.number)
 

@@ -49,7 +49,7 @@ def _places(names: dict[str, Any]) -> Any:
 
 async def _seed(world: Any, names: dict[str, Any]) -> None:
     """What the examples lead to: one of each kind, in a state in which it can be asked for."""
-    letter = DeadLetter("lablet.event.default.reservation.-.rsv-a", {}, b"{}", "EVENTS", 1, "webhook-lms", "503", 9,
+    letter = DeadLetter("lablet.event.default.reservation.-.rsv-a", {}, b"{}", "EVENTS", 1, "scheduler", "503", 9,
                         datetime(2027, 3, 1, tzinfo=UTC))  # fmt: skip
     world.dead.letters = dict.fromkeys(range(1, 6), letter)
     client = world.client()

@@ -92,9 +92,7 @@ async def names(world: Any) -> dict[str, Any]:
     world.parts = replace(world.parts, settings=settings, secrets=SecretBox({"k1": b"k" * 32}))
     world.app = create_app(world.parts)
     at = datetime(2027, 3, 1, tzinfo=UTC)
-    letter = DeadLetter(
-        "lablet.event.default.reservation.-.rsv-a", {}, b"{}", "EVENTS", 1, "webhook-other", "503", 9, at
-    )
+    letter = DeadLetter("lablet.event.default.reservation.-.rsv-a", {}, b"{}", "EVENTS", 1, "scheduler", "503", 9, at)
     world.dead.letters = dict.fromkeys(range(1, 6), letter)
     reservation = world.reservation("rsv-a", owner="ina")
     file = await world.artifact(b"hostname r1", "instance/ins-a-1")

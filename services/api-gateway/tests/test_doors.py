@@ -249,7 +249,7 @@ async def test_dead_letters_are_narrowed_forgotten_and_purged(world: Any) -> Non
 
 
 async def test_a_letter_that_is_not_whole_is_not_replayed_and_says_why(world: Any) -> None:
-    world.dead.letters = {1: replace(_letter("webhook-lms"), without="payload"), 2: _letter("webhook-lms")}
+    world.dead.letters = {1: replace(_letter("scheduler"), without="payload"), 2: _letter("scheduler")}
     client, path = world.client("operator@default"), "/api/v1/dead-letters"
     assert [item["without"] for item in (await client.get(path)).json()["items"]] == ["payload", ""]
     refused = await client.post(f"{path}/1/replay")
@@ -257,6 +257,7 @@ async def test_a_letter_that_is_not_whole_is_not_replayed_and_says_why(world: An
     assert "was kept without its payload" in refused.json()["detail"]
     assert (world.dead.replayed, sorted(world.dead.letters)) == ([], [1, 2])
     assert (await client.post(f"{path}/2/replay")).status_code == 200
+    assert world.dead.replayed == [("lablet.event.default.reservation.default.rsv-a", _letter("scheduler"))]
 
 
 async def test_how_many_dead_letters_there_are_is_a_metric(world: Any) -> None:

@@ -9,10 +9,11 @@ from lablet_common.resources.model import Instant, Model
 from lablet_gateway import problems
 from lablet_gateway.answers import model_response, refusals
 from lablet_gateway.caller import WithCaller
-from lablet_gateway.deadletters import Buried
+from lablet_gateway.deadletters import Buried, may_hear, redelivery_subject, subscription_of
 from lablet_gateway.deeds import deed
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.rights import PREFIX
+from lablet_gateway.webhooks.registry import Registry
 
 router = APIRouter(prefix=f"{PREFIX}/dead-letters", tags=["dead letters"])
 _LAST = 2**63 - 1
@@ -73,14 +74,15 @@ async def get_dead_letter(sequence: Sequence, parts: WithParts, _: WithCaller) -
 @router.post("/{sequence}/replay", response_model=DeadLetterView, responses=refusals(404, 409))
 async def replay(sequence: Sequence, parts: WithParts, caller: WithCaller) -> Response:
     """Publishes the original to where it had been published (what a webhook's sink did not take: to that sink) and takes
-    it out of the queue. When it fails again, there is a new dead letter. One that is not whole is refused."""
+    it out of the queue. When it fails again, there is a new dead letter. One that is not whole is refused, and one whose
+    subscription is gone."""
     buried = await _require(parts, sequence)
     if buried.letter.without:
         raise problems.CONFLICT(
             f"dead letter {sequence} was kept without its {buried.letter.without}: what is left is not the original. "
             "Have its sender send it anew, and purge the letter"
         )
-    await parts.dead_letters.replay(buried)
+    await parts.dead_letters.replay(buried, await _destination(parts, buried))
     about = {"consumer": buried.letter.consumer, "subject": buried.letter.subject}
     await deed(parts.store, caller, "dead-letter.replay", f"dead-letter/{sequence}", about, at=parts.clock.now())
     return model_response(_view(buried))
@@ -112,6 +114,19 @@ async def _require(parts: Parts, sequence: int) -> Buried:
     if buried is None:
         raise problems.unknown("dead letter", str(sequence))
     return buried
+
+
+async def _destination(parts: Parts, buried: Buried) -> str:
+    """Where a replay publishes. Raises 409 where nobody would take it."""
+    name = subscription_of(buried.letter)
+    if name is None:
+        return buried.letter.subject
+    subscription = await Registry(parts).get(name)
+    if subscription is None or not may_hear(subscription, buried.letter):
+        raise problems.CONFLICT(
+            f"the subscription {name} that dead letter {buried.number} is of is gone: nobody would take it. Purge the letter"
+        )
+    return redelivery_subject(subscription)
 
 
 def _view(buried: Buried) -> DeadLetterView:

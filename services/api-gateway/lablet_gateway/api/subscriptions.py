@@ -28,7 +28,7 @@ from lablet_gateway.answers import (
     resource_response,
 )
 from lablet_gateway.caller import Caller, WithCaller
-from lablet_gateway.deadletters import everything_of, webhook_consumer
+from lablet_gateway.deadletters import everything_of, may_hear, redelivery_subject, webhook_consumer
 from lablet_gateway.deeds import deed
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.reads import ListOf, WithListQuery
@@ -112,12 +112,12 @@ async def rotate_secret(name: SubscriptionName, parts: WithParts, caller: WithCa
 @router.post("/{name}/redeliver", response_model=Redelivered, responses=refusals(404))
 async def redeliver(name: SubscriptionName, parts: WithParts, caller: WithCaller) -> Response:
     """Sends once more what had been given up on: the subscription's dead letters leave the queue and are tried anew. Those
-    that are not whole stay."""
-    await _require(parts, caller, name)
+    that are not whole stay, and those of another tenant, which had a subscription of this name before."""
+    subscription = await _require(parts, caller, name)
     sent = 0
     async for buried in everything_of(parts.dead_letters, webhook_consumer(name)):
-        if not buried.letter.without:
-            await parts.dead_letters.replay(buried)
+        if not buried.letter.without and may_hear(subscription, buried.letter):
+            await parts.dead_letters.replay(buried, redelivery_subject(subscription))
             sent += 1
     about = {"redelivered": sent}
     await deed(parts.store, caller, "subscription.redeliver", f"subscription/{name}", about, at=parts.clock.now())

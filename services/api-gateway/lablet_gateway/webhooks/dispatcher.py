@@ -30,7 +30,7 @@ from lablet_common.store.changes import delete_in, update_in
 from lablet_common.store.repository import Repository
 from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import DEAD_LETTERED, REGISTRY
-from lablet_gateway.deadletters import redelivery_subject, webhook_consumer
+from lablet_gateway.deadletters import concerns, redelivery_subject, webhook_consumer
 from lablet_gateway.deeds import SOURCE
 from lablet_gateway.parts import Parts
 from lablet_gateway.webhooks.delivery import Sink, Try, Wanted
@@ -132,7 +132,7 @@ class _Server:
         sink = Sink(self._sender, spec, secrets, self._clock, self, allow_private=allow_private, patience=patience)
 
         async def handle(received: Received) -> None:
-            if wanted.takes(received.event):
+            if concerns(subscription, received.event.get_extension("tenant")) and wanted.takes(received.event):
                 await sink.deliver(received)
 
         tenant = subjects.ANY if spec.tenant == EVERY_TENANT else spec.tenant
@@ -149,7 +149,7 @@ class _Server:
         again = self._bus.consumer(
             intents_stream(Service.GATEWAY),
             self._durable,
-            [redelivery_subject(self._name)],
+            [redelivery_subject(subscription)],
             handle,
             concurrency=_CONCURRENCY,
             policy=_PATIENCE,

@@ -16,10 +16,14 @@ from prometheus_client import generate_latest
 
 from lablet_common.bus import EVENTS_STREAM
 from lablet_common.bus.consumer import REBUILDS, forget_counts
+from lablet_common.bus.messages import DeadLetter
+from lablet_common.events import derive
+from lablet_common.events.binding import encode
 from lablet_common.ownership import NotOwner
-from lablet_common.resources.kinds import ownership_key
+from lablet_common.resources.kinds import RESERVATION, ownership_key
 from lablet_common.telemetry.metrics import DEAD_LETTERED, EVENT_HANDLING, REGISTRY
 from lablet_gateway.deadletters import redelivery_subject
+from lablet_gateway.webhooks.registry import Registry
 from lablet_gateway.webhooks.signing import new_secret, signature
 
 from .conftest import PATH, Desk, SinkServer, until
@@ -193,11 +197,63 @@ async def test_after_a_day_it_is_a_dead_letter_with_its_reason_and_can_be_sent_a
         assert answer.json() == {"redelivered": 1}
         assert list(desk.world.dead.letters) == [8, 9], "what is sent again leaves the queue, and nothing else"
         ((subject, sent),) = desk.world.dead.replayed
-        assert subject == redelivery_subject("lms")
+        assert subject == redelivery_subject(await kept(desk))
         await desk.bus.put(subject, dict(sent.headers), sent.payload)
         await until(lambda: len(sink.taken) == 2)
     assert sink.subjects()[1] == ("reservation/rsv-a", 1)
     assert sink.headers[0]["webhook-id"] != sink.headers[1]["webhook-id"]
+
+
+async def kept(desk: Desk, name: str = "lms") -> Any:
+    return await Registry(desk.parts).get(name)
+
+
+async def test_what_one_tenants_sink_did_not_take_is_not_for_another_that_has_the_name_now(
+    desk: Desk, sink: SinkServer
+) -> None:
+    await desk.subscribe(sink.url, by="admin@acme")
+    reservation = desk.world.reservation("rsv-secret", tenant="acme")
+    (outgoing,) = derive(RESERVATION, None, reservation, 7, source="/lablet/scheduler")
+    headers, payload = encode(outgoing.event)
+    letter = DeadLetter(outgoing.subject, headers, payload, EVENTS_STREAM, 1, "webhook-lms", "422", 200, desk.world.now)
+    former = redelivery_subject(await kept(desk))
+    async with desk.serving():
+        assert (await desk.client("admin@acme").delete(f"{PATH}/lms")).status_code == 204
+        await until(lambda: _gone(desk))
+    desk.world.dead.letters = {7: letter}
+    replay = "/api/v1/dead-letters/7/replay"
+    gone = await desk.client().post(replay)
+    assert (gone.status_code, list(desk.world.dead.letters)) == (409, [7])
+    await desk.subscribe(sink.url)
+    assert (await desk.client().post(f"{PATH}/lms/redeliver")).json() == {"redelivered": 0}
+    assert (await desk.client().post(replay)).status_code == 409
+    async with desk.serving():
+        await desk.bus.put(former, headers, payload)
+        await desk.bus.put(redelivery_subject(await kept(desk)), headers, payload)
+        await desk.publish(desk.world.reservation("rsv-own"))
+        await until(lambda: sink.taken)
+        await desk.bus.settle()
+    assert [event["subject"] for event in sink.tries] == ["reservation/rsv-own"]
+    assert (list(desk.world.dead.letters), desk.world.dead.replayed) == ([7], [])
+
+
+async def test_what_was_sent_again_to_a_subscription_is_not_for_the_next_of_its_name(
+    desk: Desk, sink: SinkServer
+) -> None:
+    await desk.subscribe(sink.url)
+    former = redelivery_subject(await kept(desk))
+    (outgoing,) = derive(RESERVATION, None, desk.world.reservation("rsv-a"), 7, source="/lablet/scheduler")
+    async with desk.serving():
+        await desk.bus.put(former, *encode(outgoing.event))
+        await until(lambda: len(sink.taken) == 1)
+        await desk.client().delete(f"{PATH}/lms")
+        await until(lambda: _gone(desk))
+    await desk.subscribe(sink.url)
+    async with desk.serving():
+        await desk.publish(desk.world.reservation("rsv-b"))
+        await until(lambda: len(sink.taken) == 2)
+        await desk.bus.settle()
+    assert [subject for subject, _ in sink.subjects()] == ["reservation/rsv-a", "reservation/rsv-b"]
 
 
 async def test_a_sink_that_is_gone_pauses_the_subscription_until_somebody_says_go_on(

@@ -113,7 +113,7 @@ def test_a_member_with_another_alarm_is_not_called_mended(etcd, server):
 
 def test_nobody_at_the_address_ends_with_3(lablet):
     lablet("admin", "etcd", "status", "--endpoint", "127.0.0.1:1", code=3)
-    assert "no answer from etcd at 127.0.0.1:1" in lablet.stderr
+    assert "no answer from etcd at 127.0.0.1:1: Connection refused\n" in lablet.stderr
 
 
 @pytest.mark.parametrize(

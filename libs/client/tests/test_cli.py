@@ -138,6 +138,13 @@ def test_the_version_is_told_without_a_mesh(lablet):
     assert lablet("--version").strip() == f"lablet {__version__}"
 
 
+@pytest.mark.parametrize("command", [("get",), ("audit",), ("dlq", "replay"), ("cancel",), ("artifact", "list")])
+def test_what_may_be_left_out_or_repeated_is_marked_once(lablet, command):
+    (usage,) = [line for line in lablet(*command, "--help").splitlines() if "Usage:" in line]
+    assert "[[" not in usage
+    assert "…" not in usage
+
+
 def test_unknown_options_end_with_2(lablet):
     lablet("get", "workers", "--colour", code=2)
     lablet("frobnicate", code=2)
@@ -215,6 +222,8 @@ def test_the_code_of_a_link_need_not_stand_on_the_command_line(lablet, scripted,
     told = lablet("claim", "-o", "json", stdin="https://lablet.test/#/claims/abc\n")
     assert json.loads(told)["reservation"]["metadata"]["id"] == "rsv-a"
     assert "abc" not in lablet.stdout + lablet.stderr
+    lablet("claim", stdin="\n", code=2)
+    assert "which code?" in lablet.stderr
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------

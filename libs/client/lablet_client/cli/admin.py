@@ -6,6 +6,7 @@ used. Where etcd is comes from `ETCD_ENDPOINTS` or `ETCD_HOST` and `ETCD_PORT`, 
 
 import base64
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -234,9 +235,15 @@ def _call(address: str, work: Any) -> Any:
             client.auth(os.environ["ETCD_USERNAME"], _secret("ETCD_PASSWORD"))
         return work(client)
     except requests.exceptions.RequestException as error:
-        raise Unreachable(f"etcd at {address}", str(error).partition("(Caused")[0], "ETCD_ENDPOINTS") from error
+        raise Unreachable(f"etcd at {address}", _why(error), "ETCD_ENDPOINTS") from error
     except etcd3.errors.Etcd3Exception as error:
         raise Refused(409, {"title": "etcd refused", "detail": f"etcd says: {error}"}) from error
+
+
+def _why(error: Exception) -> str:
+    """What lies at the bottom: `Connection refused`, without the names of the layers above."""
+    found = str(error).rpartition(": ")[2] or type(error).__name__
+    return re.sub(r"^\[Errno \d+\] |['\")]+$", "", found)
 
 
 def _tls() -> Mapping[str, Any]:

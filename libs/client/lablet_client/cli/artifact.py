@@ -22,7 +22,7 @@ Role = Annotated[str | None, typer.Option(help=f"One of {', '.join(_ROLES)} (def
 @app.command(name="list")
 def list_artifacts(
     context: typer.Context,
-    instance: Annotated[str | None, typer.Argument(metavar="[INS-ID]", help="(default: the whole tenant's)")] = None,
+    instance: Annotated[str | None, typer.Argument(metavar="INS-ID", help="(default: the whole tenant's)")] = None,
     role: Role = None,
     output: Output = Format.TABLE,
 ) -> None:

@@ -21,7 +21,7 @@ _WIDE = 60
 @app.command(name="audit")
 def audit(
     context: typer.Context,
-    request: Annotated[str | None, typer.Argument(metavar="[REQUEST]", help="Show this one, field by field")] = None,
+    request: Annotated[str | None, typer.Argument(metavar="REQUEST", help="Show this one, field by field")] = None,
     since: Annotated[str, typer.Option(help="2h, yesterday, 2027-03-01")] = "24h",
     until: Annotated[str | None, typer.Option(help="(default: now)")] = None,
     who: Annotated[str | None, typer.Option("--who", help="Only what this principal asked")] = None,

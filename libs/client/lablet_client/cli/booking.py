@@ -143,7 +143,7 @@ def reserve(
 @app.command()
 def cancel(
     context: typer.Context,
-    reservations: Annotated[list[str], typer.Argument(metavar="RESERVATION…", help="Or series: ser-…")],
+    reservations: Annotated[list[str], typer.Argument(metavar="RESERVATION", help="Or series: ser-…")],
     reason: Annotated[str, typer.Option(help="Kept in its history.")] = "",
     date: Annotated[str | None, typer.Option("--date", help="Of a series: this date only, YYYY-MM-DD.")] = None,
     following: Annotated[bool, typer.Option("--following", help="Of a series: --date and all after it.")] = False,

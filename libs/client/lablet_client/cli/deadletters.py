@@ -58,7 +58,7 @@ def show(
 @app.command()
 def replay(
     context: typer.Context,
-    letters: Annotated[list[str] | None, typer.Argument(metavar="ID…")] = None,
+    letters: Annotated[list[str] | None, typer.Argument(metavar="ID")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them that are whole.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
@@ -91,7 +91,7 @@ def replay(
 @app.command()
 def purge(
     context: typer.Context,
-    letters: Annotated[list[str] | None, typer.Argument(metavar="ID…")] = None,
+    letters: Annotated[list[str] | None, typer.Argument(metavar="ID")] = None,
     consumer: Consumer = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     output: Output = Format.TABLE,

@@ -96,7 +96,7 @@ def history(
 def publish(
     context: typer.Context,
     kind: Annotated[
-        str | None, typer.Argument(metavar="[TYPE]", help="worker.cordon.requested, or the full type.")
+        str | None, typer.Argument(metavar="TYPE", help="worker.cordon.requested, or the full type.")
     ] = None,
     subject: Annotated[str, typer.Option("--subject", "-s", help="KIND/ID of what it is about.")] = "",
     data: Annotated[str, typer.Option("--data", "-d", help="JSON, or @FILE.")] = "{}",

@@ -26,7 +26,7 @@ Kind = Annotated[str, typer.Argument(help="reservations, series, instances, defi
 def get(
     context: typer.Context,
     kind: Kind,
-    name: Annotated[str | None, typer.Argument(metavar="[ID]")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="ID")] = None,
     labels: Annotated[
         str | None, typer.Option("--selector", "-l", help="Label selector: course=ccna-1,group!=b")
     ] = None,

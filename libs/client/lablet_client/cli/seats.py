@@ -1,5 +1,6 @@
 """A learner's way: links that give seats (`claims`), taking one (`claim`), and what is mine by now (`open` alone)."""
 
+import sys
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +62,7 @@ def claim(
     from lablet_client.cli.times import show_slot
 
     run = session(context)
-    word: str = code or typer.prompt("code", hide_input=True, err=True)
+    word = code or _asked()
 
     async def work(client: "Client") -> "tuple[Reservation, str, datetime]":
         booking = await client.reservations.claim(word.strip().rpartition("/")[2])
@@ -77,6 +78,16 @@ def claim(
         run.console.print(f"  `lablet open {booking.id}` shows the way in", soft_wrap=True)
 
     answer(run.console, {"seat": seat, "reservation": booking.to_dict()}, output, say)
+
+
+def _asked() -> str:
+    """The code, from a pipe or unseen from a terminal. Raises `WrongUsage`."""
+    from lablet_client.cli.failures import WrongUsage
+
+    text: str = typer.prompt("code", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    if not text.strip():
+        raise WrongUsage("which code? Give it, or write it to standard input")
+    return text
 
 
 async def mine(client: "Client") -> "list[Reservation]":

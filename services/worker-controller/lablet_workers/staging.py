@@ -1,6 +1,8 @@
 """Files that a lab leaves, on their way to the artifact-service: put into staging, with a manifest that names them.
 
-Keys are derived from instance, attempt and role, so doing it again after a crash writes the same objects.
+The manifest's key is derived from instance, attempt and role, a file's also from its content. So doing it again after a crash
+writes the same objects, or beside them; and a former owner of the pool that is late with one of its puts changes no file that
+the manifest of its successor lists. What no manifest lists goes with its instance.
 """
 
 import json
@@ -12,6 +14,9 @@ from lablet_common.objects import ObjectStore, digest_of
 from lablet_common.resources.artifact import manifest_key, staging_key
 from lablet_common.resources.instance import Instance, Staged
 
+_DIGITS = 16
+"""Of a file's digest that stand in its key."""
+
 
 async def stage(
     objects: ObjectStore, instance: Instance, role: Literal["collected", "exported"], files: Mapping[str, bytes]
@@ -21,11 +26,10 @@ async def stage(
     folder = (instance.tenant, instance.id, attempt, role)
     entries = []
     for name, data in sorted(files.items()):
-        key = staging_key(instance.tenant, instance.id, str(attempt), role, safe_name(name))
-        await objects.put(key, data, _media_type(name))
-        entries.append(
-            {"name": name, "key": key, "digest": digest_of(data), "bytes": len(data), "mediaType": _media_type(name)}
-        )
+        digest, kind = digest_of(data), _media_type(name)
+        key = staging_key(instance.tenant, instance.id, str(attempt), role, digest[:_DIGITS], safe_name(name))
+        await objects.put(key, data, kind)
+        entries.append({"name": name, "key": key, "digest": digest, "bytes": len(data), "mediaType": kind})
     manifest = manifest_key(*folder)
     await objects.put(manifest, json.dumps(entries).encode(), "application/json")
     return Staged(manifest=manifest, attempt=attempt, role=role)

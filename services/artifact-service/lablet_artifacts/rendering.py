@@ -6,6 +6,7 @@ the same object under the same key.
 
 import asyncio
 from collections import OrderedDict
+from dataclasses import dataclass
 
 from lablet_artifacts import manifests
 from lablet_artifacts.topology.rendering import Template, fill, prepare
@@ -17,19 +18,33 @@ SEAT_VALUES = ("SEAT", "NAME", "HOST")
 """Tokens that every seat has a value for: its number, who sits there, and its worker."""
 
 
-class Renderer:
-    """Renders with the last few lab files kept at hand."""
+MOST_BYTES = 32 * 1024 * 1024
+"""Of lab files that are kept at hand; read, each takes about as much again."""
 
-    def __init__(self, objects: ObjectStore, *, concurrency: int = 4, cached: int = 64) -> None:
+
+@dataclass(slots=True)
+class _File:
+    data: bytes
+    template: Template | None = None
+    """It as a CML lab, once a seat of it was rendered."""
+
+
+class Renderer:
+    """Renders with the last few lab files kept at hand: at most `cached`, and of several at most `most_bytes`."""
+
+    def __init__(
+        self, objects: ObjectStore, *, concurrency: int = 4, cached: int = 64, most_bytes: int = MOST_BYTES
+    ) -> None:
         self._objects = objects
         self._gate = asyncio.Semaphore(concurrency)
         self._cached = cached
-        self._files: OrderedDict[tuple[str, str], bytes] = OrderedDict()
-        self._templates: dict[tuple[str, str], Template] = {}
+        self._most_bytes = most_bytes
+        self._bytes = 0
+        self._files: OrderedDict[tuple[str, str], _File] = OrderedDict()
 
     async def render(self, definition: Definition, instance: Instance) -> bytes:
         """The seat's own lab file. Raises `topology.LabFileError` where tokens and ports do not fit together."""
-        source = await self._source(definition)
+        file = await self._file(definition)
         values = {
             "SEAT": str(instance.spec.seat),
             "NAME": instance.metadata.owner or "",
@@ -37,31 +52,34 @@ class Renderer:
         }
         if definition.spec.topology.format == manifests.FORMAT:
             return manifests.render(
-                source,
+                file.data,
                 instance.spec.ports,
                 seat=instance.spec.seat,
                 user=instance.metadata.owner or "",
                 worker=instance.spec.worker,
             )
         async with self._gate:
-            key = definition.tenant, definition.spec.topology.digest
-            return await asyncio.to_thread(self._fill, key, source, dict(instance.spec.ports), values)
+            return await asyncio.to_thread(_filled, file, dict(instance.spec.ports), values)
 
-    def _fill(self, key: tuple[str, str], source: bytes, ports: dict[str, int], values: dict[str, str]) -> bytes:
-        """In a thread. Two that begin together read the file twice, and that is all."""
-        template = self._templates.get(key)
-        if template is None:
-            template = self._templates[key] = prepare(source)
-        return fill(template, ports, values)
-
-    async def _source(self, definition: Definition) -> bytes:
+    async def _file(self, definition: Definition) -> _File:
         key = (definition.tenant, definition.spec.topology.digest)
-        data = self._files.get(key)
-        if data is None:
+        file = self._files.get(key)
+        if file is None:
             data = await get_content(self._objects, *key)
-            self._files[key] = data
-            while len(self._files) > self._cached:
-                forgotten, _ = self._files.popitem(last=False)
-                self._templates.pop(forgotten, None)
+            file = self._files.get(key)  # of two that have asked together the first has it by now
+        if file is None:
+            file = self._files[key] = _File(data)
+            self._bytes += len(data)
+            while len(self._files) > self._cached or (self._bytes > self._most_bytes and len(self._files) > 1):
+                _, forgotten = self._files.popitem(last=False)
+                self._bytes -= len(forgotten.data)
         self._files.move_to_end(key)
-        return data
+        return file
+
+
+def _filled(file: _File, ports: dict[str, int], values: dict[str, str]) -> bytes:
+    """In a thread. Two that begin together read the file twice, and that is all."""
+    template = file.template
+    if template is None:
+        template = file.template = prepare(file.data)
+    return fill(template, ports, values)

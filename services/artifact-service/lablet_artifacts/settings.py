@@ -13,7 +13,7 @@ class ArtifactSettings(CommonSettings):
     artifact_node_types_path: Path | None = None
     """YAML table of what node definitions take on this installation's workers; wins over the shipped one."""
     artifact_topology_cache: int = Field(default=64, ge=1)
-    """Lab files kept in memory."""
+    """Lab files kept in memory, of which several together have at most 32 MiB."""
     archive_after_hours: float = Field(default=24.0, gt=0)
     """Lab hours between a reservation's or instance's last move and its leaving etcd for the archive."""
     archive_look_seconds: float = Field(default=300.0, gt=0)

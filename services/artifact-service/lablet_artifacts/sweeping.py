@@ -113,7 +113,7 @@ class Sweeper:
             try:
                 if swept := await (self.look() if look else self._finish_all()):
                     log.info("objects swept", extra={"objects": swept})
-            except (StoreUnavailable, Compacted, ObjectStoreError) as error:
+            except (StoreUnavailable, Compacted, Conflict, ObjectStoreError) as error:
                 log.warning("nothing can be swept just now", extra={"cause": str(error)})
                 # who waits for content that is Deleting waits for this
                 due = min(due, self._monotonic() + _RETRY_SECONDS)

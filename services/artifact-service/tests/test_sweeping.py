@@ -11,6 +11,7 @@ from lablet_artifacts.sweeping import Sweeper
 from lablet_common.objects import MemoryObjectStore, ObjectStoreUnavailable, digest_of, put_content
 from lablet_common.resources.artifact import ArtifactPhase, Reference, object_key, staging_key
 from lablet_common.resources.kinds import ARTIFACT
+from lablet_common.store import Conflict
 
 GRACE = timedelta(minutes=60)
 WORK = Reference(subject="instance/ins-a-1", role="collected", name="r1.cfg", attempt=1)
@@ -208,3 +209,25 @@ async def test_staged_files_stay_while_a_request_or_an_instance_needs_them(shelf
     assert sorted(shelf.objects.objects) == sorted(
         [upload, staged.manifest, staging_key("default", "ins-a-1", "1", "collected", "r1.cfg")]
     )
+
+
+async def test_a_sweeper_whose_artifact_changes_all_the_time_looks_again_later(
+    shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hundreds may leave the same at the end of a slot: that takes nobody's shard away."""
+    sweeper = await shelf.sweeper()
+    looks = 0
+
+    async def conflict() -> int:
+        nonlocal looks
+        looks += 1
+        raise Conflict(["/artifacts/default/a"], 7)
+
+    monkeypatch.setattr(sweeper, "look", conflict)
+    monkeypatch.setattr("lablet_artifacts.sweeping._RETRY_SECONDS", 0.01)
+
+    async def again() -> bool:
+        return looks > 1
+
+    async with shelf.running(sweeper.run()):
+        await shelf.until(again)

@@ -20,10 +20,13 @@ class Graveyard:
         self._letters = letters
 
     async def count_for_ever(self) -> None:
-        """Until cancelled."""
-        while True:
-            await self.count()
-            await asyncio.sleep(LOOK_SECONDS)
+        """Until cancelled; whoever counts next tells then, and a count that nobody keeps up would be an alert for ever."""
+        try:
+            while True:
+                await self.count()
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            DEAD_LETTERS.set(0)
 
     async def count(self) -> None:
         try:

@@ -267,3 +267,15 @@ async def test_how_many_dead_letters_there_are_is_a_metric(world: Any) -> None:
     world.dead.unavailable = True
     await Graveyard(world.dead).count()
     assert REGISTRY.get_sample_value("lablet_dead_letters") == 2, "what cannot be counted is not zero"
+
+
+async def test_who_counts_dead_letters_no_more_leaves_no_number_behind(world: Any) -> None:
+    """On the replica that counted before, it would be an alert until that ends."""
+    world.dead.letters = {1: _letter("scheduler")}
+    counting = asyncio.create_task(Graveyard(world.dead).count_for_ever())
+    async with asyncio.timeout(5):
+        while REGISTRY.get_sample_value("lablet_dead_letters") != 1:
+            await asyncio.sleep(0.001)
+    counting.cancel()
+    await asyncio.wait({counting})
+    assert REGISTRY.get_sample_value("lablet_dead_letters") == 0

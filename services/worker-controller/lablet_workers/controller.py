@@ -81,6 +81,8 @@ class PoolController:
         finally:
             for stop in unsubscribe:
                 stop()
+            self.fleet.close()
+            self.labs.close()
             await self.estate.close()
 
     async def _resync(self) -> None:

@@ -92,6 +92,10 @@ class Fleet:
         """Worker → when its licence was looked at last."""
         self._licences = Licences()
 
+    def close(self) -> None:
+        """The term is over: what is under way is somebody else's now."""
+        self._phases.leave_all()
+
     def replan(self) -> None:
         """Something changed that the wanted power depends on."""
         self._shaken = True
@@ -272,6 +276,7 @@ class Fleet:
         worker = self._estate.workers.get(name)
         pool = self._estate.pool_record
         if worker is None or pool is None:
+            self._phases.leave(f"worker/{name}")
             return None
         wanted = await self._wanted(worker, pool)
         busy = any(is_live(instance, self._estate.clock.now()) for instance in self._estate.instances_on(name))

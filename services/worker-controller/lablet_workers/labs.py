@@ -48,6 +48,10 @@ class Labs:
         self._phases = Phases()
         self._pauses = Pauses()
 
+    def close(self) -> None:
+        """The term is over: what is under way is somebody else's now."""
+        self._phases.leave_all()
+
     async def look_at_reservation(self, name: str) -> Again | None:
         reservation = self._estate.caches[RESERVATION].get(name)
         if (
@@ -114,8 +118,9 @@ class Labs:
 
     async def look_at_instance(self, name: str) -> Again | None:
         instance = self._estate.instances.get(name)
-        if instance is None or instance.spec.pool != self._estate.pool:
+        if instance is None or instance.is_final or instance.spec.pool != self._estate.pool:
             self._pauses.forget(name)
+            self._phases.leave(f"instance/{name}")
             return None
         situation = self.situation(instance)
         asked = circumstances(instance, situation.reservation)

@@ -70,6 +70,41 @@ async def test_a_lab_that_does_not_come_up_again_fails_by_its_deadline(fleet: An
     assert (await fleet.instance()).status.reason == "DeadlineMissed"
 
 
+async def asked_to_start_at(fresh: Any, moment: float) -> Any:
+    """One whose slot is from 60 to 120 was stopped, and comes up again for long."""
+    fleet = fresh()
+    await fleet.seed()
+    await fleet.define(collect=["configurations", "export"])
+    await fleet.start()
+    await fleet.book("a", 60, 120)
+    await fleet.at(moment - 4)
+    await outcome(fleet, "stop")
+    await fleet.at(moment)
+    assert await fleet.phase() == "Stopped"
+    fleet.runtime().instant = False
+    await outcome(fleet, "start")
+    await fleet.at(moment + 2)
+    assert lab(fleet).running
+    return fleet
+
+
+@pytest.mark.parametrize("cancelled", [False, True], ids=["its slot ends", "its reservation is cancelled"])
+async def test_a_lab_that_is_coming_up_again_is_stopped_exported_and_removed_when(fresh: Any, cancelled: bool) -> None:
+    fleet = await asked_to_start_at(fresh, 90 if cancelled else 115)
+    if cancelled:
+        await fleet.at(93)
+        await fleet.cancel("a")
+    await fleet.at(97 if cancelled else 124)
+    ended = await fleet.instance()
+    assert (ended.phase, lab_count(fleet)) == ("Terminated", 0)
+    assert "Exported" in [move.reason for move in ended.status.history]
+    assert ended.status.restart is False
+
+
+def lab_count(fleet: Any) -> int:
+    return len(fleet.runtime().lab_by_id)
+
+
 async def test_a_lab_that_stopped_by_itself_is_noticed_and_started_again(fleet: Any) -> None:
     await fleet.book("a", 60, 120)
     await fleet.at(70)

@@ -13,7 +13,7 @@ from lablet_workers.harvest import REPORT, Harvest, harvest
 from lablet_workers.instances.coming_up import nodes_of, reachable
 from lablet_workers.instances.context import Again, Situation
 from lablet_workers.instances.failing import DRAINED, LAB_STOPPED, LAB_VANISHED, WORKER_LOST, none_left
-from lablet_workers.runtimes.port import LabMissing, RuntimeUnavailable
+from lablet_workers.runtimes.port import LabMissing, Runtime, RuntimeUnavailable
 from lablet_workers.staging import stage, staged_files
 
 _P = InstancePhase
@@ -212,6 +212,9 @@ async def stopped(s: Situation) -> Instance | Again:
     instance, lab = s.instance, s.instance.status.lab
     if instance.status.restart and not s.abandoned and s.now < instance.spec.end:
         return await _restarted(s)
+    if instance.status.restart:
+        # too late: what is coming up is stopped again before it is exported and removed, within a time of its own
+        return instance.observed(restart=False, deadline=s.now + s.times.collect)
     waits = _may_start_again(s)
     if waits > timedelta(0):
         return Again(waits)
@@ -225,6 +228,8 @@ async def stopped(s: Situation) -> Instance | Again:
         if s.runtime is None:
             return Again(s.times.poll)
         try:
+            if not await _halted(s.runtime, lab.id):
+                return Again(s.times.poll)
             export = await s.runtime.export(lab.id)
         except RuntimeUnavailable:
             return Again(s.times.poll)
@@ -270,6 +275,14 @@ async def _restarted(s: Situation) -> Instance | Again:
     return await reachable(s, progress, "Restarted")
 
 
+async def _halted(runtime: Runtime, lab: str) -> bool:
+    """Nothing of it runs. One that does was being started again when its slot ended; it is asked to stop."""
+    if (await runtime.progress(lab)).stopped:
+        return True
+    await runtime.stop(lab)
+    return False
+
+
 async def exported(s: Situation) -> Instance | Again:
     lab = s.instance.status.lab
     if s.instance.status.evicted and not s.abandoned and s.now < s.instance.spec.end:
@@ -284,9 +297,13 @@ async def exported(s: Situation) -> Instance | Again:
         return Again(s.times.poll)
     if lab is not None:
         try:
+            if not await _halted(s.runtime, lab.id):
+                return Again(s.times.poll)
             await s.runtime.remove(lab.id)
         except RuntimeUnavailable:
             return Again(s.times.poll)
+        except LabMissing:
+            pass  # gone already
     if worker.spec.runtime == PROCESSES:
         return done  # an agent's lab is a folder that bears its title: there is no second one
     return done if await none_left(s) else Again(s.times.poll)

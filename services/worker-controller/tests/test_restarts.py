@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from lablet_common.resources.kinds import INSTANCE
+from lablet_workers.providers.port import MachineState
 from lablet_workers.runtimes.port import RuntimeFault, RuntimeUnavailable
 
 
@@ -202,3 +204,44 @@ async def test_a_retry_after_the_slot_or_of_a_lost_seat_is_refused(fleet: Any) -
     await fleet.crash()
     await fleet.rebook("a", lost)
     assert await outcome(fleet, "retry") == ("Refused", "illegal-transition")
+
+
+@pytest.mark.parametrize("stuck", ["Grading", "Stopping", "Exported"])
+async def test_a_seat_that_was_ended_on_request_is_not_run_again_when_it_fails_then(fresh: Any, stuck: str) -> None:
+    """Its failure does not offer it for another place at any revision."""
+    fleet = fresh()
+    await fleet.seed()
+    await fleet.define(grade=True, collect=["configurations"])
+    await fleet.start()
+    await fleet.book("a", 60, 180)
+    await fleet.at(70)
+    runtime = fleet.runtime()
+    runtime.refusals = {"stop": [RuntimeUnavailable("later")] * 5000} if stuck == "Stopping" else {}
+    fleet.settings["controller_restart_minutes"] = 0
+    await fleet.crash()
+    await fleet.start()
+    if stuck == "Exported":
+        runtime.refusals = {"remove": [RuntimeUnavailable("later")] * 5000}
+    await outcome(fleet, "stop")
+    await fleet.at(74)
+    if stuck != "Grading":
+        await fleet.ask("assessment", "grading.completed", "ins-a-1", {"passed": True, "score": 3})
+        await fleet.at(78)
+    assert await fleet.phase() == stuck
+    offered: list[str] = []
+    fleet.controller.estate.caches[INSTANCE].subscribe(
+        lambda _old, new, _: offered.append(str(new.phase)) if new is not None and new.status.released else None
+    )
+    if stuck == "Exported":  # it cannot be removed in time
+        await fleet.at(112)
+        assert await fleet.phase() == "Failed"
+        runtime.refusals = {}
+        await fleet.at(116)
+    else:
+        runtime.up = False
+        fleet.provider.become("m-1", MachineState.STOPPED, "lost")
+        await fleet.at(84)
+    ended = await fleet.instance()
+    assert set(offered) == {"Terminated"}
+    assert (ended.phase, ended.status.released, ended.status.ran) == ("Terminated", True, True)
+    assert fleet.imports == ["ins-a-1"]

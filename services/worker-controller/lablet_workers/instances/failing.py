@@ -1,6 +1,7 @@
 """After a failure: the lab is proven gone, and then its seat runs elsewhere, or again, or has ended."""
 
 import logging
+from dataclasses import replace
 
 from lablet_common.process_lab import RUNTIME as PROCESSES
 from lablet_common.resources.instance import Instance, InstancePhase
@@ -16,6 +17,8 @@ log = logging.getLogger("lablet.workers.instances")
 WORKER_LOST = "WorkerLost"
 DRAINED = "Drained"
 LAB_STOPPED, LAB_VANISHED = "LabStopped", "LabVanished"
+_DONE_WITH = (InstancePhase.GRADING, InstancePhase.STOPPING, InstancePhase.EXPORTED)
+"""Phases after which a lab is not run again: it has come to its end, and what it left is collected."""
 _RESTARTED = (LAB_STOPPED, LAB_VANISHED)
 """Reasons for which a lab is started again where it was, before its seat is given another place."""
 
@@ -39,7 +42,11 @@ async def failed(s: Situation) -> Instance | Again | None:
         if not await _cleaned(s):
             return Again(s.times.poll * 2)
         ended = s.ended_attempts(instance.status.reason)
-        return instance.observed(released=True, lab=None, deadline=None, attempts=ended)
+        gone = instance.observed(released=True, lab=None, deadline=None, attempts=ended)
+        if _done_with(instance):
+            # in one step: whoever sees it failed and released gives its seat another place, and it would run once more
+            return replace(s, instance=gone).move(_P.TERMINATED, *_why(instance), staged=None)
+        return gone
     slot_over = s.now >= instance.spec.end
     if seat is not None and seat.attempt > instance.status.attempt and not s.abandoned and not slot_over:
         moved = s.move(
@@ -59,10 +66,20 @@ async def failed(s: Situation) -> Instance | Again | None:
             update={"spec": instance.spec.model_copy(update={"worker": seat.worker, "ports": dict(seat.ports)})}
         )
     if s.abandoned or slot_over or (seat is not None and seat.state is SeatState.LOST):
-        return s.move(_P.TERMINATED, instance.status.reason or "Failed", instance.status.message, staged=None)
+        return s.move(_P.TERMINATED, *_why(instance), staged=None)
     if _worker_back(s):
         return s.move(_P.PENDING, "WorkerBack", released=False, evicted=False, tries=0, staged=None)
     return Again(instance.spec.end - s.now)
+
+
+def _why(instance: Instance) -> tuple[str, str | None]:
+    return instance.status.reason or "Failed", instance.status.message
+
+
+def _done_with(instance: Instance) -> bool:
+    """It failed when its end, asked for or its own, had come so far that its seat wants no lab any more. One that is ended
+    because its worker is being emptied wants one elsewhere."""
+    return instance.status.history[-1].frm in _DONE_WITH and not instance.status.evicted
 
 
 def _may_restart(s: Situation) -> bool:

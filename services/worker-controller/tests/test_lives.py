@@ -213,6 +213,23 @@ async def test_an_extended_slot_keeps_the_lab_and_a_shortened_one_ends_it(fleet:
     assert await fleet.phase("a") == "Terminated"
 
 
+async def test_a_lab_that_comes_up_has_the_time_of_the_slot_as_it_is_now(fleet: Any) -> None:
+    fleet.closed = {"r1": "nobody listens"}
+    for name in ("longer", "shorter"):
+        await fleet.book(name, 60, 90)
+    await fleet.at(80)
+    await fleet.set_end("longer", 150)
+    await fleet.set_end("shorter", 85)
+    await fleet.at(86)
+    assert (await fleet.instance("shorter")).status.ran is False
+    assert await fleet.phase("shorter") == "Terminated"
+    await fleet.at(92)
+    assert await fleet.phase("longer") == "Instantiating"
+    fleet.closed = {}
+    await fleet.at(94)
+    assert await fleet.phase("longer") == "Running"
+
+
 async def test_a_lab_is_not_ended_on_a_stale_view_of_its_reservation(fleet: Any) -> None:
     """The slot is extended in the moment in which its end comes: the end is decided again."""
     await fleet.book("a", 60, 120)

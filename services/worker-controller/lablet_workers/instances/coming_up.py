@@ -55,7 +55,7 @@ async def pending(s: Situation) -> Instance | Again | None:
     return s.move(
         _P.INSTANTIATING,
         "WorkerReady",
-        deadline=min(instance.spec.end, s.now + s.times.instantiation),
+        deadline=s.now + s.times.instantiation,
         attempts=(*instance.status.attempts, attempt),
         artifacts=tuple(s.files("rendered")),
         tries=0,
@@ -67,7 +67,7 @@ async def instantiating(s: Situation) -> Instance | Again:
     assert worker is not None
     if s.abandoned:
         return s.move(_P.STOPPING, "Abandoned", "its reservation has ended", deadline=s.now + s.times.stop)
-    if s.overdue():
+    if s.overdue() or s.now >= instance.spec.end:
         return s.fail("DeadlineMissed", instance.status.message or "its lab did not come up in time")
     if s.runtime is None or worker.status.phase not in _UP:
         return Again(s.times.poll)

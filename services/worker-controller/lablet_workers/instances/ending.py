@@ -254,7 +254,7 @@ def _may_start_again(s: Situation) -> timedelta:
 async def _restarted(s: Situation) -> Instance | Again:
     instance, lab = s.instance, s.instance.status.lab
     if instance.status.deadline is None:
-        return instance.observed(deadline=min(instance.spec.end, s.now + s.times.instantiation))
+        return instance.observed(deadline=s.now + s.times.instantiation)
     if s.worker_lost:
         return s.fail(WORKER_LOST, f"worker {instance.spec.worker} was lost")
     if s.overdue():

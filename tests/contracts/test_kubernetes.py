@@ -180,8 +180,13 @@ def test_production_is_scraped_under_the_names_that_dashboards_expect(
 
 
 def test_production_survives_a_lost_node(overlays: dict[str, Documents]) -> None:
+    scaled = of_kind(overlays["production"], "ScaledObject") | of_kind(
+        overlays["production"], "HorizontalPodAutoscaler"
+    )
     for name, deployment in of_kind(overlays["production"], "Deployment").items():
-        assert deployment["spec"]["replicas"] >= 2, name
+        assert "replicas" not in deployment["spec"], f"{name}: each apply would undo what its autoscaler has decided"
+        spec = scaled[name]["spec"]
+        assert spec.get("minReplicaCount", spec.get("minReplicas")) >= 2, name
         assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, name
         rules = {one["topologyKey"]: one["whenUnsatisfiable"] for one in pod(deployment)["topologySpreadConstraints"]}
         assert rules == {"topology.kubernetes.io/zone": "ScheduleAnyway", "kubernetes.io/hostname": "DoNotSchedule"}

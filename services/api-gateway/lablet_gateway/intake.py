@@ -7,6 +7,7 @@ meanwhile, by another gateway, and be what has changed the state. What the owner
 here. Not guaranteed: that a try which is refused is not followed by an earlier one that was still on its way.
 """
 
+import re
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -62,6 +63,7 @@ from lablet_gateway.rights import Scope, approves
 from lablet_gateway.seats import check_more_time
 
 _T = TypeVar("_T")
+_OBJECT_KEY = re.compile(r"(?=.{1,512}$)[A-Za-z0-9._=@+~-]+(?:/[A-Za-z0-9._=@+~-]+)*")
 DEFAULT_POOL = "default"
 NO_SHARD = "-"
 _FINAL_IS_FINE = frozenset({"io.lablet.reservation.cancel.requested.v1"})
@@ -254,8 +256,10 @@ class Intake:
         if repeated := await self._repeated(intent.kind, digest):
             return repeated
         own = staging_key("uploads", self._caller.tenant, "")
-        if not body.staging.startswith(own) or ".." in body.staging:
-            raise problems.invalid("data.staging", f"not a key below {own}", "upload with POST /definitions")
+        if not body.staging.startswith(own) or ".." in body.staging or not _OBJECT_KEY.fullmatch(body.staging):
+            # an object store refuses to look for some keys at all, and whoever has to would wait until it does
+            remedy = "letters, digits and ._=@+~- between single slashes, at most 512; or upload with POST /definitions"
+            raise problems.invalid("data.staging", f"not a key below {own}", remedy)
         body = body.model_copy(update={"approved": approves(self._caller.principal)})
         subject = f"{body.name}@{body.version}" if body.version else body.name
         return await self._accept(intent, subject, body, NO_SHARD, digest)

@@ -154,8 +154,20 @@ async def test_an_event_needs_the_right_of_the_route_that_asks_the_same(world: A
     assert (await world.client("ina").post(PATH, content=foreign.body, headers=foreign.headers)).status_code == 403
 
 
-async def test_a_staged_file_of_another_tenant_cannot_be_published(world: Any) -> None:
-    data = {"name": "stolen", "staging": "staging/uploads/acme/x", "digest": "0" * 64, "bytes": 1}
+@pytest.mark.parametrize(
+    "staging",
+    [
+        pytest.param("staging/uploads/acme/x", id="another tenant's"),
+        pytest.param("staging/uploads/default/../acme/x", id="another tenant's, by a detour"),
+        pytest.param("staging/uploads/default/", id="nothing"),
+        pytest.param("staging/uploads/default//x", id="what our own S3 answers 400"),
+        pytest.param("staging/uploads/default/" + "x" * 1100, id="what AWS answers 400"),
+        pytest.param("staging/uploads/default/a\x00b", id="no text"),
+    ],
+)
+async def test_a_staged_file_that_cannot_be_the_tenants_own_is_not_published(world: Any, staging: str) -> None:
+    """For what the store does not even look up its owner would wait, and with it everybody's uploads."""
+    data = {"name": "stolen", "staging": staging, "digest": "0" * 64, "bytes": 1}
     message = to_structured_event(event(kind="io.lablet.definition.publish.requested.v1", data=data))
     answer = await world.client("ina").post(PATH, content=message.body, headers=message.headers)
     assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "data.staging")

@@ -50,9 +50,17 @@ class InvalidRecurrence(ValueError):
 
 
 def occurrences(rule: str, timezone: str, first: datetime, except_dates: Collection[str] = ()) -> tuple[datetime, ...]:
-    """The starts in UTC, in order; `first` (aware) gives the local time of day and is the rule's DTSTART. `except_dates`
-    are local dates (ISO) that are left out. Raises `InvalidRecurrence`, also for none, for more than 400, and for dates
-    more than ten years after the first."""
+    """The starts of `dates_of`."""
+    return tuple(start for _, start in dates_of(rule, timezone, first, except_dates))
+
+
+def dates_of(
+    rule: str, timezone: str, first: datetime, except_dates: Collection[str] = ()
+) -> tuple[tuple[str, datetime], ...]:
+    """The local dates (ISO) that the rule gives, each once, with their starts in UTC, in order; `first` (aware) gives the
+    local time of day and is the rule's DTSTART. `except_dates` are local dates that are left out. A start may come to lie on
+    the next local date, where a clock change skips the end of the day. Raises `InvalidRecurrence`, also for none, for more
+    than 400, and for dates more than ten years after the first."""
     zone = _zone(timezone)
     local = _local_dates(rule, first.astimezone(zone).replace(tzinfo=None), zone)
     left_out = set(except_dates)
@@ -62,7 +70,7 @@ def occurrences(rule: str, timezone: str, first: datetime, except_dates: Collect
     kept = [moment for moment in local if moment.date().isoformat() not in left_out]
     if not kept:
         raise InvalidRecurrence("rule", f"{rule!r} gives no date")
-    return tuple(moment.replace(tzinfo=zone).astimezone(UTC) for moment in kept)
+    return tuple((moment.date().isoformat(), moment.replace(tzinfo=zone).astimezone(UTC)) for moment in kept)
 
 
 def _local_dates(rule: str, begin: datetime, zone: ZoneInfo) -> list[datetime]:
@@ -172,8 +180,3 @@ class Shift:
         zone = _zone(timezone)
         local = start.astimezone(zone).replace(tzinfo=None) + timedelta(days=self.days, minutes=self.minutes)
         return local.replace(tzinfo=zone).astimezone(UTC)
-
-
-def day_of(moment: datetime, timezone: str) -> str:
-    """The local date, ISO."""
-    return moment.astimezone(_zone(timezone)).date().isoformat()

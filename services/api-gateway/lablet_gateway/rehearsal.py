@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from lablet_common.intents import ReservationRequested, SimulateRequested, Simulation
-from lablet_common.recurrence import day_of, occurrences
+from lablet_common.recurrence import dates_of
 from lablet_common.requests import digest_of
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.kinds import POOL
@@ -26,10 +26,9 @@ async def rehearse(parts: Parts, caller: Caller, asked: Ask, body: SeriesCreate)
     """Raises 422 as the real thing would, and 503 when an owner does not answer in time."""
     definition = await SeriesIntake(parts, caller, replace(asked, key=None)).check(body)
     length = timedelta(minutes=body.minutes)
-    starts = occurrences(body.rule, body.timezone, body.start, body.except_dates)
     found = {
-        start: RehearsedDate(date=day_of(start, body.timezone), start=start, end=start + length, fits=False)
-        for start in starts
+        start: RehearsedDate(date=day, start=start, end=start + length, fits=False)
+        for day, start in dates_of(body.rule, body.timezone, body.start, body.except_dates)
     }
     hours = cost = 0.0
     for number, pool in enumerate(pools_of(body)):

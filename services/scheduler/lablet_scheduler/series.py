@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from lablet_common.recurrence import InvalidRecurrence, Shift, day_of, occurrences
+from lablet_common.recurrence import InvalidRecurrence, Shift, dates_of
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.request import Problem, Request
 from lablet_common.resources.series import (
@@ -67,12 +67,12 @@ class Turn:
 def begin(request: Request, asked: SeriesRequested, pool: str) -> Series:
     """The series as it was asked for, its dates still open. Raises `SeriesRefused` for a rule that gives none."""
     try:
-        starts = occurrences(asked.rule, asked.timezone, asked.first, asked.except_dates)
+        days = dates_of(asked.rule, asked.timezone, asked.first, asked.except_dates)
     except InvalidRecurrence as error:
         said = problem("invalid-recurrence", "Invalid recurrence", str(error), 422, error.field)
         raise SeriesRefused(said) from error
     length = timedelta(minutes=asked.template.duration_minutes)
-    dates = tuple(Occurrence(date=day_of(start, asked.timezone), start=start, end=start + length) for start in starts)
+    dates = tuple(Occurrence(date=day, start=start, end=start + length) for day, start in days)
     metadata = Metadata(
         id=asked.id,
         uid=series_uid(request.tenant, asked.id),

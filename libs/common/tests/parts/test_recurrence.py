@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 from dateutil.rrule import rrulestr  # type: ignore[import-untyped]  # it brings no types
 
-from lablet_common.recurrence import InvalidRecurrence, occurrences
+from lablet_common.recurrence import InvalidRecurrence, dates_of, occurrences
 
 FIRST = datetime(2027, 3, 22, 8, 0, tzinfo=UTC)  # a Monday, 09:00 in Stockholm; summer time begins on the 28th
 
@@ -30,6 +30,16 @@ def test_a_time_that_is_skipped_moves_on_and_one_that_comes_twice_is_the_first()
     assert skipped == ["03-27 01:30", "03-28 01:30", "03-29 00:30"]
     twice = shown("FREQ=DAILY;COUNT=2", datetime(2027, 10, 30, 0, 30, tzinfo=UTC))
     assert twice == ["10-30 00:30", "10-31 00:30"]
+
+
+def test_a_date_keeps_the_day_of_the_rule_where_the_end_of_that_day_is_skipped() -> None:
+    first = datetime(2027, 3, 27, 1, 30, tzinfo=UTC)  # the 26th, 23:30 in Nuuk, where the 27th ends at 23:00
+    found = dates_of("FREQ=DAILY;COUNT=4", "America/Nuuk", first, ["2027-03-29"])
+    assert [(day, f"{start:%d %H:%M}") for day, start in found] == [
+        ("2027-03-26", "27 01:30"),
+        ("2027-03-27", "28 01:30"),
+        ("2027-03-28", "29 00:30"),
+    ]
 
 
 def test_an_end_in_utc_is_kept() -> None:

@@ -45,6 +45,16 @@ async def test_a_term_is_held_date_by_date_and_confirmed_as_a_whole(pool: Any) -
     assert not await pool.faults()
 
 
+async def test_each_date_has_a_reservation_of_its_own_where_a_clock_change_skips_the_end_of_a_day(pool: Any) -> None:
+    # from 25 March on, 23:30 in Nuuk, where the 27th ends at 23:00
+    name = await pool.ask_series("FREQ=DAILY;COUNT=5", 24 * 24 * 60 + 18 * 60 + 30, timezone="America/Nuuk")
+    await pool.settle()
+    series = await pool.series(name)
+    assert [one.date for one in series.status.occurrences] == [f"2027-03-{day}" for day in range(25, 30)]
+    assert await phases(pool, name) == dict.fromkeys((one.date for one in series.status.occurrences), "Scheduled")
+    assert not await pool.faults()
+
+
 async def test_a_class_at_nine_is_booked_at_nine_after_the_clocks_have_changed(pool: Any) -> None:
     name = await pool.ask_series("FREQ=WEEKLY;COUNT=6")
     await pool.settle()

@@ -15,7 +15,7 @@ from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Reservation, ReservationPhase, Slot
 from lablet_scheduler import engine
 from lablet_scheduler.claims import still_open
-from lablet_scheduler.decide import Context, Decision, refused
+from lablet_scheduler.decide import Context, Decision, refused, too_large
 from lablet_scheduler.state import AT_RISK, PoolState
 from lablet_scheduler.turn import Turn
 from lablet_scheduler.views import explanation_of, seats_of
@@ -106,6 +106,8 @@ def changed(
     other = {name: value for name, value in wanted.items() if value != getattr(reservation.spec, name)}
     anew = bool(other.keys() & {"seats", "definition"})
     target = reservation.respecified(cause=cause, **other) if other else reservation
+    if other and (words := too_large(state, target, reservation.spec)) is not None:
+        return refused("too-large", "Too large", words, status=413, path="seats" if anew else next(iter(other)))
     slot = reservation.slot
     new = slot
     if asked.start is not None or asked.end is not None or anew:

@@ -19,7 +19,7 @@ from lablet_common.resources.series import Occurrence, OccurrenceState, Series
 from lablet_common.terms import Scope, SeriesCancel, SeriesChange
 from lablet_scheduler import engine
 from lablet_scheduler.change import cancelled, changed
-from lablet_scheduler.decide import Context, Decision, find_in_turn, granted
+from lablet_scheduler.decide import Context, Decision, find_in_turn, granted, too_large
 from lablet_scheduler.state import PoolState
 from lablet_scheduler.views import explanation_of
 
@@ -82,6 +82,8 @@ def place(state: PoolState, series: Series, occurrence: Occurrence, context: Con
     if occurrence.end <= context.now:
         return _unplaced(occurrence, f"the slot's end {format_time(occurrence.end)} has passed")
     draft = draft_of(series, occurrence, series.metadata.created_at)
+    if (words := too_large(state, draft)) is not None:
+        return _unplaced(occurrence, words)
     answer, _ = find_in_turn(state, draft, context)
     if isinstance(answer, engine.Refusal):
         return _unplaced(occurrence, explanation_of(answer).summary)

@@ -15,8 +15,9 @@ from lablet_common.intents import ReservationRequested
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.model import Metadata, format_time
 from lablet_common.resources.request import Problem, Request
-from lablet_common.resources.reservation import Reservation, ReservationPhase, ReservationStatus
+from lablet_common.resources.reservation import Reservation, ReservationPhase, ReservationSpec, ReservationStatus
 from lablet_common.resources.series import Series
+from lablet_common.store.api import MAX_VALUE_BYTES
 from lablet_scheduler import engine
 from lablet_scheduler.state import PoolState
 from lablet_scheduler.turn import Turn
@@ -25,6 +26,11 @@ from lablet_scheduler.waiting import order_of
 from lablet_scheduler.wishes import is_job, placement_request
 
 PROBLEMS = "https://lablet.io/problems/"
+_MOST_BYTES = MAX_VALUE_BYTES - 96 * 1024
+"""Of a reservation with all of its seats placed; the rest of a value is room for its history, explanation and outcomes."""
+_SEAT_BYTES = 250
+_PORT_BYTES = 10
+"""Of a placed seat but its ports, and of each port but its name, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +113,9 @@ def decide_requested(state: PoolState, request: Request, context: Context) -> De
         why = "has passed" if start < end else "is not after the start"
         said = problem("invalid-slot", "Invalid slot", f"the slot's end {format_time(end)} {why}", 422, "end")
         return _reject(draft.observed(pool=state.pool.id), context, "InvalidSlot", said)
+    if (words := too_large(state, draft)) is not None:
+        said = problem("too-large", "Too large", words, 413, "seats")
+        return _reject(draft.observed(pool=state.pool.id), context, "TooLarge", said)
     ahead = _ahead(state, draft)
     if ahead is not None:
         return _queue(state, draft, ahead, context)
@@ -136,6 +145,22 @@ def draft_of(request: Request, asked: ReservationRequested) -> Reservation:
         trace_parent=request.spec.trace_parent,
     )
     return Reservation(metadata=metadata, spec=asked.spec(), status=ReservationStatus(phase=ReservationPhase.PENDING))
+
+
+def too_large(state: PoolState, reservation: Reservation, than: ReservationSpec | None = None) -> str | None:
+    """Why it could not be stored once its seats are placed, if so; `than`: what it was before, which may stay."""
+    limit = _MOST_BYTES if than is None else max(_MOST_BYTES, _placed_bytes(state, reservation.tenant, than))
+    size = _placed_bytes(state, reservation.tenant, reservation.spec)
+    if size <= limit:
+        return None
+    said = f"{reservation.spec.seats} seats with all their ports and users take {size:,} bytes"
+    return f"{said}; a reservation may have {_MOST_BYTES:,}: divide the seats among several"
+
+
+def _placed_bytes(state: PoolState, tenant: str, spec: ReservationSpec) -> int:
+    definition = state.definition(tenant, spec.definition)
+    ports = () if definition is None else definition.spec.ports
+    return len(spec.to_json()) + spec.seats * (_SEAT_BYTES + sum(len(port.name) + _PORT_BYTES for port in ports))
 
 
 def find_in_turn(

@@ -17,8 +17,9 @@ from lablet_common.requests import Undecided, decide_in, hand_on_in, refuse_in
 from lablet_common.resources.kinds import POOL, SERIES, Service
 from lablet_common.resources.series import Occurrence, OccurrenceState, Series, SeriesPhase, SeriesStage
 from lablet_common.store import Store, Transaction
+from lablet_common.store.api import MAX_VALUE_BYTES
 from lablet_common.store.cache import Caches
-from lablet_common.store.changes import create_in, decode, update_in
+from lablet_common.store.changes import create_in, decode, encode, update_in
 from lablet_common.terms import SeriesCancel, SeriesChange, SeriesRequested
 from lablet_scheduler import dates, engine, series
 from lablet_scheduler.agenda import Agenda
@@ -34,6 +35,8 @@ _PARTS = 90
 """What their reservations take of the 128 parts that a transaction may have."""
 _BYTES = 512 * 1024
 """And of its 1.5 MiB; the series itself may have as much."""
+_SAID_BYTES = 700
+"""What may yet be said of a date: why it does not fit or stays, and where it is."""
 _SERIES = f"io.lablet.{SERIES.name}."
 
 
@@ -107,7 +110,7 @@ class SeriesDesk:
                     raise series.SeriesRefused(
                         problem("unknown-definition", "Unknown definition", words, 422, "definition")
                     )
-                return series.begin(request, asked, self._agenda.pool)
+                return _storable(series.begin(request, asked, self._agenda.pool))
             if known.status.work is not None and known.status.work.request == request.id:
                 return known
             return Decision(reason="AlreadyDecided", about=known)
@@ -120,7 +123,7 @@ class SeriesDesk:
                 return Decision(reason="AlreadyCancelled", about=known, result="cancelled")
             return series.begin_cancel(known, request, SeriesCancel.model_validate(request.spec.data))
         change = SeriesChange.model_validate(request.spec.data)
-        return series.begin_change(known, request, change, self._clock.now())
+        return _storable(series.begin_change(known, request, change, self._clock.now()), len(change.to_json()))
 
     async def _turn(self, present: Series, undecided: Undecided) -> bool | None:
         """This pool's dates, in several transactions; None: there is more to do here."""
@@ -261,3 +264,14 @@ class SeriesDesk:
     async def _stored(self, series_id: str) -> Series | None:
         found = await self._store.get(SERIES.key(series_id))
         return None if found is None else cast("Series", decode(SERIES, found))
+
+
+def _storable(begun: Series, more: int = 0) -> Series:
+    """The series, if there is room under its key for all that may be said of its dates, and for so many bytes more. Raises
+    `SeriesRefused`."""
+    assert begun.status.work is not None
+    size = len(encode(begun)) + _SAID_BYTES * len(begun.status.work.left) + more
+    if size > MAX_VALUE_BYTES:
+        words = f"the series may take {size:,} bytes; the most is {MAX_VALUE_BYTES:,}: shorten its roster or its rule"
+        raise series.SeriesRefused(problem("too-large", "Too large", words, 413, "roster"))
+    return begun

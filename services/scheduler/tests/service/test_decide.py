@@ -364,3 +364,26 @@ async def test_a_request_for_a_reservation_that_exists_already_is_closed_with_it
     await pool.settle()
     assert (await pool.of(name)).status.resource == f"reservation/{name}"
     assert await pool.facts(name) == ["scheduled"]
+
+
+async def test_what_could_not_be_stored_once_it_is_placed_is_refused_and_holds_nobody_up(world: Any) -> None:
+    await world.pool(workers=1, cpu=1000, nodes=2000, ports=60_000)
+    await world.definition(cpu=1, nodes=1, ports=590)
+    await world.definition("small@1.0.0")
+    await world.own()
+    fits = await world.ask(seats=40)
+    blocked = await world.ask(seats=90, start=None, end=60)
+    term = await world.ask_series(seats=100)
+    await world.settle()
+    assert await world.phase(fits) == "Scheduled"
+    refusal = (await world.of(blocked)).status.problem
+    assert (refusal.status, refusal.errors[0]["path"]) == (413, "seats")
+    assert "divide the seats" in refusal.detail
+    assert "bytes" in (await world.of(term)).status.problem.detail
+    change = await world.tell("change", fits, ReservationChange(seats=90))
+    roster = tuple({"seat": 1, "user": f"{number:0>6000}"} for number in range(50))
+    people = await world.tell("change", fits, ReservationChange.model_validate({"roster": roster}))
+    await world.settle()
+    assert (await world.request(change)).status.problem.errors[0]["path"] == "seats"
+    assert (await world.request(people)).status.problem.errors[0]["path"] == "roster"
+    assert len((await world.reservation(fits)).status.placement) == 40

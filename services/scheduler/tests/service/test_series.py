@@ -346,3 +346,16 @@ async def test_a_series_is_completed_when_its_last_date_is_over(pool: Any) -> No
     assert (await pool.series(name)).phase == "Placed"
     await pool.pass_time(120 + 3 * WEEK)
     assert (await pool.series(name)).phase == "Completed"
+
+
+async def test_a_series_that_could_not_be_stored_is_refused_and_holds_nobody_up(pool: Any) -> None:
+    users = [{"seat": 1, "user": f"{number:0>2500}"} for number in range(100)]
+    large = await pool.ask_series("FREQ=DAILY;COUNT=400", roster=users)
+    name = await pool.ask_series("FREQ=DAILY;COUNT=400")
+    await pool.settle()
+    assert (await pool.of(large)).status.problem.status == 413
+    assert (await pool.series(name)).phase == "Placed"
+    change = await pool.tell_series("change", name, SeriesChange.model_validate({"roster": users}))
+    await pool.settle()
+    assert (await pool.request(change)).status.problem.errors[0]["path"] == "roster"
+    assert (await pool.series(name)).status.work is None

@@ -49,24 +49,37 @@ def test_limits_are_shown_with_what_is_open(lablet, scripted):
     assert [line.split() for line in shown.splitlines() if line.startswith("ina")] == [["ina", "12", "24"]]
 
 
+def test_how_long_work_is_kept_is_shown_where_it_is_set(lablet, scripted):
+    scripted.on("GET", "/quotas/acme", quota() | {"limits": {"tenant": {}, "owner": {}, "retentionDays": 400}})
+    assert "collected work is kept for 400 days" in lablet("quota", "get", "acme")
+
+
 def test_one_limit_is_set_and_the_others_stay(lablet, scripted):
     scripted.on("GET", "/quotas/acme", httpx.Response(200, json=quota(), headers={"ETag": '"7"'}))
     scripted.on("PUT", "/quotas/acme", quota(longestSlotMinutes=240))
     lablet("quota", "set", "acme", "--longest", "4h", "--ahead", "30d")
     lablet("quota", "set", "acme", "--per-owner", "--open-seats", "5")
     lablet("quota", "set", "acme", "--open-seats", "none")
+    lablet("quota", "set", "acme", "--retention", "400d")
     bodies = [json.loads(request.content) for request in scripted.sent("PUT", "/quotas/acme")]
     assert bodies == [
         {"tenant": {"openSeats": 50, "longestSlotMinutes": 240, "furthestAheadDays": 30}, "owner": {}},
         {"tenant": {"openSeats": 50}, "owner": {"openSeats": 5}},
         {"tenant": {}, "owner": {}},
+        {"tenant": {"openSeats": 50}, "owner": {}, "retentionDays": 400},
     ]
     assert {request.headers["if-match"] for request in scripted.sent("PUT", "/quotas/acme")} == {'"7"'}
 
 
 @pytest.mark.parametrize(
     ("typed", "said"),
-    [((), "nothing to set"), (("--open-seats", "-3"), "is no number"), (("--longest", "soon"), "is no length of time")],
+    [
+        ((), "nothing to set"),
+        (("--retention", "30d", "--per-owner"), "as a whole"),
+        (("--retention", "1h"), "a day"),
+        (("--open-seats", "-3"), "is no number"),
+        (("--longest", "soon"), "is no length of time"),
+    ],
 )
 def test_what_makes_no_sense_is_said(lablet, typed, said):
     lablet("quota", "set", "acme", *typed, code=2)

@@ -42,9 +42,13 @@ def set_(
     longest: Annotated[str | None, typer.Option("--longest", help='The longest slot: "4h".')] = None,
     ahead: Annotated[str | None, typer.Option("--ahead", help='The latest start, from now: "30d".')] = None,
     extension: Annotated[str | None, typer.Option("--extension", help='All extensions of one booking: "2h".')] = None,
+    retention: Annotated[
+        str | None,
+        typer.Option("--retention", help='How long the tenant\'s collected work is kept: "400d" (none: as is usual).'),
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
-    """Set limits; what is left out stays, and what is open already, too."""
+    """Set limits, and how long work is kept; what is left out stays, and what is open already, too."""
     from lablet_client.cli.failures import WrongUsage
 
     run = session(context)
@@ -59,13 +63,20 @@ def set_(
     ):
         if text is not None:
             wanted[name] = _span(option, text, unit)
-    if not wanted:
-        raise WrongUsage("nothing to set: give one of the limits")
+    kept: dict[str, int | None] = {}
+    if retention is not None:
+        if per_owner:
+            raise WrongUsage("--retention is the tenant's as a whole: leave out --per-owner")
+        kept["retention_days"] = _span("--retention", retention, timedelta(days=1))
+        if kept["retention_days"] == 0:
+            raise WrongUsage("--retention: work is kept for a day at least")
+    if not wanted and not kept:
+        raise WrongUsage("nothing to set: give one of the limits, or --retention")
 
     def change(present: "Quota") -> "Quota":
         scope = "owner" if per_owner else "tenant"
         limits = getattr(present, scope).model_copy(update=wanted)
-        return present.model_copy(update={scope: limits})
+        return present.model_copy(update={scope: limits, **kept})
 
     tell(run, run.run(lambda client: client.quotas.set(tenant, change)), output)
 
@@ -78,6 +89,8 @@ def tell(run: Session, state: "QuotaState", output: Format) -> None:
     for title, name in _ROWS:
         table.add_row(title, _limit(state.limits.tenant, name), _limit(state.limits.owner, name))
     run.show(table)
+    if state.limits.retention_days is not None:
+        run.console.print(f"collected work is kept for {state.limits.retention_days:g} days", markup=False)
     if state.used is None:
         run.console.print("nothing is counted: no limits, or no decision since they were set", markup=False)
         return

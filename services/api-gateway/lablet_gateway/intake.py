@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
+from pydantic import ValidationError
+
 from lablet_common.intents import (
     INTENTS,
     AssessmentCompleted,
@@ -331,6 +333,28 @@ class Intake:
         repeated = await self._unless_repeated(kind, digest, self._check_apply(kind, name, body))
         return repeated or await self._accept(intent_of(kind, "apply.requested"), name, body, NO_SHARD, digest)
 
+    async def patch(self, kind: Kind, name: str, patch: dict[str, Any]) -> Request:
+        """A pool or template with a JSON merge patch (RFC 7396) laid over what it shall be; a repeated key is known by the
+        patch. Raises 404, 412, 428 and 422."""
+        digest = digest_of({"subject": name, "patch": patch})
+        if repeated := await self._repeated(kind, digest):
+            return repeated
+        body = await self._unless_repeated(kind, digest, self._patched(kind, name, patch))
+        if isinstance(body, Request):
+            return body
+        return await self._accept(intent_of(kind, "apply.requested"), name, body, NO_SHARD, digest)
+
+    async def _patched(self, kind: Kind, name: str, patch: dict[str, Any]) -> PoolApply | TemplateApply:
+        present = await reads.get(self._parts, kind, name)
+        if present is None:
+            raise problems.unknown(kind.name, name)
+        check_match(self._ask.if_match, present, required=True)
+        model = PoolApply if kind is POOL else TemplateApply
+        body = model.model_validate(merged(cast("WorkerPool | WorkerTemplate", present), patch))
+        if isinstance(body, PoolApply):
+            await self._check_pool(body)
+        return body
+
     async def _check_apply(self, kind: Kind, name: str, body: PoolApply | TemplateApply) -> None:
         present = await reads.get(self._parts, kind, name)
         check_match(self._ask.if_match, present, required=True)
@@ -348,7 +372,7 @@ class Intake:
         """What the checks find; where they refuse, what the same key has brought since it was looked for, if it has."""
         try:
             return await checks
-        except problems.Refused:
+        except (problems.Refused, ValidationError):
             if (repeated := await self._repeated(kind, digest)) is None:
                 raise
             return repeated

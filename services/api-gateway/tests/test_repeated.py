@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from lablet_common.resources.instance import InstancePhase
-from lablet_common.resources.kinds import kind_of
+from lablet_common.resources.kinds import POOL, TEMPLATE, Kind, kind_of
 from lablet_common.resources.model import Resource
 from lablet_common.resources.series import SeriesPhase
 from lablet_common.store.repository import Repository
@@ -132,3 +132,37 @@ async def test_a_change_of_the_definition_is_known_again_when_a_newer_version_wa
     assert first.headers["location"] == second.headers["location"]
     (request,) = await world.inbox()
     assert request.spec.data["definition"] == "ospf-basics@1.0.0"
+
+
+@pytest.mark.parametrize(
+    ("what", "patch"), [("pools/default", {"spec": {"max": 6}}), ("templates/simulated", {"spec": {"maxNodes": 60}})]
+)
+async def test_a_patch_is_known_again_by_what_was_sent_and_not_by_what_came_of_it(
+    world: Any, what: str, patch: dict[str, Any]
+) -> None:
+    client = world.client("admin@default")
+    kind, name = POOL if what.startswith("pools") else TEMPLATE, what.partition("/")[2]
+    etag = (await client.get(f"/api/v1/{what}")).headers["etag"]
+
+    async def ask(sent: dict[str, Any] = patch, **more: str) -> httpx.Response:
+        return await client.patch(f"/api/v1/{what}", json=sent, headers={**KEY, "If-Match": etag, **more})
+
+    async def decided() -> None:
+        await world.decide("worker-controller", "-")
+        await changed_labels(world, kind, name)
+
+    first, second = await crossed(world, ask, decided)
+    third = await ask()
+    assert [answer.status_code for answer in (first, second, third)] == [202] * 3
+    assert first.headers["location"] == second.headers["location"] == third.headers["location"]
+    assert (await ask(**{"Idempotency-Key": "k-2"})).status_code == 412, "by another's change it is"
+    assert (await ask({"labels": {"a": "b"}})).json()["type"].endswith("/idempotency-key-reused")
+
+
+async def changed_labels(world: Any, kind: Kind, name: str) -> None:
+    """As somebody else does next."""
+    repository: Repository[Any] = Repository(world.store, kind)
+    present = await repository.require(name)
+    metadata = present.metadata.model_copy(update={"labels": {"by": "another"}})
+    await repository.update(present.model_copy(update={"metadata": metadata}))
+    await world.caught_up()

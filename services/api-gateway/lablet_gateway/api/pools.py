@@ -16,7 +16,6 @@ from lablet_gateway.answers import (
     IfMatch,
     Prefer,
     accepting,
-    check_match,
     model_response,
     outcome_response,
     refusals,
@@ -25,7 +24,7 @@ from lablet_gateway.answers import (
 from lablet_gateway.api.workers import From, To
 from lablet_gateway.calendar import PoolCalendar, pool_calendar
 from lablet_gateway.caller import WithCaller
-from lablet_gateway.intake import Ask, Intake, merged
+from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX
@@ -112,10 +111,7 @@ async def patch_pool(
     prefer: Prefer = None,
 ) -> Response:
     """Changes some fields (If-Match)."""
-    present = await _require(parts, name)
-    check_match(if_match, present, required=True)
-    body = PoolApply.model_validate(merged(present, patch))
-    request = await Intake(parts, caller, Ask(f"PATCH /pools/{name}", key, if_match)).apply(POOL, name, body)
+    request = await Intake(parts, caller, Ask(f"PATCH /pools/{name}", key, if_match)).patch(POOL, name, patch)
     return await outcome_response(parts, request, prefer)
 
 

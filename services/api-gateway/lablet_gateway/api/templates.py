@@ -16,13 +16,12 @@ from lablet_gateway.answers import (
     IfMatch,
     Prefer,
     accepting,
-    check_match,
     outcome_response,
     refusals,
     resource_response,
 )
 from lablet_gateway.caller import WithCaller
-from lablet_gateway.intake import Ask, Intake, merged
+from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX
@@ -77,10 +76,7 @@ async def patch_template(
     prefer: Prefer = None,
 ) -> Response:
     """Changes some fields (If-Match)."""
-    present = await _require(parts, name)
-    check_match(if_match, present, required=True)
-    body = TemplateApply.model_validate(merged(present, patch))
-    request = await Intake(parts, caller, Ask(f"PATCH /templates/{name}", key, if_match)).apply(TEMPLATE, name, body)
+    request = await Intake(parts, caller, Ask(f"PATCH /templates/{name}", key, if_match)).patch(TEMPLATE, name, patch)
     return await outcome_response(parts, request, prefer)
 
 

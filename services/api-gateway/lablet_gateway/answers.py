@@ -165,7 +165,8 @@ async def outcome_response(
     shown: reads.Shown = reads.whole,
 ) -> Response:
     """The answer to whoever asked for something: its outcome if it comes in time, else where it will be found. Raises
-    the owner's refusal as `Refused`. `shown`: what they see of what came of it."""
+    the owner's refusal as `Refused`. `shown`: what they see of what came of it; where that is nothing, they are told that
+    it was decided."""
     wait = wait_of(prefer, parts.settings.gateway_max_wait_seconds)
     if wait is None:
         wait = wait_by_default
@@ -184,11 +185,12 @@ async def outcome_response(
     resource = _decided_on(parts, request, KINDS[kind], name) if waited else None
     if resource is None:
         resource = await reads.get(parts, KINDS[kind], name, request.tenant)
-    if resource is None:
+    seen = None if resource is None else shown(resource)
+    if seen is None:
         return resource_response(request, 200, applied)
     if address := path_of(subject):
         applied["Location"] = address
-    return resource_response(shown(resource), done, applied)
+    return resource_response(seen, done, applied)
 
 
 def _decided_on(parts: Parts, request: Request, kind: Kind, name: str) -> Resource[Any, Any] | None:

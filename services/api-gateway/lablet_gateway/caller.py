@@ -80,6 +80,10 @@ class Caller:
             return resource
         return cast("R", seats.only_of(self.name, resource))
 
+    def told(self, resource: R) -> R | None:
+        """What of it the caller hears as an outcome; None for what is not theirs to see (any more)."""
+        return self.shown(resource) if self.sees(resource) else None
+
     def may_change(self, resource: Resource[Any, Any]) -> None:
         """Raises 403 unless the whole tenant is in reach or the resource is the caller's own."""
         if self.scope is not Scope.ALL and not self.owns(resource):

@@ -8,7 +8,7 @@ here. Not guaranteed: that a try which is refused is not followed by an earlier 
 """
 
 import re
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar, cast
@@ -49,7 +49,7 @@ from lablet_common.resources.kinds import (
 )
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.request import Request
-from lablet_common.resources.reservation import Reservation, ReservationPhase
+from lablet_common.resources.reservation import Claim, Reservation, ReservationPhase
 from lablet_common.resources.worker import WorkerPool, WorkerTemplate
 from lablet_common.store import Get, KeyValue
 from lablet_common.store.changes import decode
@@ -62,7 +62,7 @@ from lablet_gateway.identity.keys import OWNER_PREFIX
 from lablet_gateway.parts import Parts
 from lablet_gateway.problems import field_error
 from lablet_gateway.rights import Scope, approves
-from lablet_gateway.seats import check_more_time
+from lablet_gateway.seats import check_more_time, hash_of, new_code, reservation_of
 
 _T = TypeVar("_T")
 _OBJECT_KEY = re.compile(r"(?=.{1,512}$)[A-Za-z0-9._=@+~-]+(?:/[A-Za-z0-9._=@+~-]+)*")
@@ -216,19 +216,57 @@ class Intake:
             RESERVATION, "change.requested", reservation_id, body, must_match=must_match, digest=digest
         )
 
-    async def open_claims(self, reservation_id: str, body: ReservationClaims, *, for_seats: tuple[int, ...]) -> Request:
-        """New claim links. The codes are drawn anew each time, so a repeated key is known by the seats. Raises what `act`
-        does."""
-        digest = digest_of({"subject": reservation_id, "seats": for_seats})
-        return await self.act(RESERVATION, "open-claims.requested", reservation_id, body, digest=digest)
-
-    async def claim(self, reservation: Reservation, body: ReservationClaim) -> Request:
-        """A seat for who has shown its code, which the caller has checked to be one of the reservation's."""
-        digest = digest_about(reservation.id, body)
+    async def open_claims(self, reservation_id: str, seats: tuple[int, ...]) -> tuple[Request, Mapping[int, str]]:
+        """New claim links for these seats, or for all that nobody sits on, and their codes by seat. A repeated key is known
+        by the seats that were named and gets no codes: they were shown. Raises what `act` does, and 409 where every seat
+        has its user."""
+        intent = intent_of(RESERVATION, "open-claims.requested")
+        digest = digest_of({"subject": reservation_id, "seats": seats})
         if repeated := await self._repeated(RESERVATION, digest):
-            return repeated
-        shard = await self._shard_of(reservation)
-        return await self._accept(intent_of(RESERVATION, "claim.requested"), reservation.id, body, shard, digest)
+            return repeated, {}
+        found = await self._unless_repeated(RESERVATION, digest, self._claimable(intent, reservation_id, seats))
+        if isinstance(found, Request):
+            return found, {}
+        wanted, shard = found
+        codes = {seat: new_code(reservation_id) for seat in wanted}
+        body = ReservationClaims(claims=tuple(Claim(seat=seat, sha256=hash_of(code)) for seat, code in codes.items()))
+        request = await self._accept(intent, reservation_id, body, shard, digest)
+        return request, codes if request.spec.data == body.to_dict() else {}
+
+    async def _claimable(
+        self, intent: Intent, reservation_id: str, seats: tuple[int, ...]
+    ) -> tuple[tuple[int, ...], str]:
+        found, shard = await self._addressed(intent, reservation_id)
+        spec = cast("Reservation", found).spec
+        taken = {entry.seat for entry in spec.roster}
+        wanted = seats or tuple(seat for seat in range(1, spec.seats + 1) if seat not in taken)
+        if not wanted:
+            raise problems.CONFLICT(f"every seat of {reservation_id} has its user already: change the roster first")
+        return wanted, shard
+
+    async def claim(self, code: str) -> Request | Reservation:
+        """A seat for who shows its code; the reservation, where they sit in it already. Raises 404 for a code that does not
+        count, or not any more."""
+        reservation_id = reservation_of(code)
+        if reservation_id is None:
+            raise _unknown_link()
+        body = ReservationClaim(sha256=hash_of(code), user=self._caller.name)
+        digest = digest_about(reservation_id, body)
+        found = await self._unless_repeated(RESERVATION, digest, self._reservation_of(reservation_id, body))
+        if isinstance(found, Request) or self._caller.is_on_roster(found):
+            return found
+        shard = await self._shard_of(found)
+        return await self._accept(intent_of(RESERVATION, "claim.requested"), found.id, body, shard, digest)
+
+    async def _reservation_of(self, reservation_id: str, body: ReservationClaim) -> Reservation:
+        """The one that the link is for, if it counts or the caller needs none."""
+        caller = self._caller
+        found = await pending.reservation(self._parts, caller.tenant, reservation_id)
+        if found is None or found.tenant != caller.tenant:
+            raise _unknown_link()
+        if not caller.is_on_roster(found) and not any(one.sha256 == body.sha256 for one in found.spec.claims):
+            raise _unknown_link()
+        return found
 
     async def publish(self, name: str, version: str | None, topology: bytes, overrides: dict[str, Any]) -> Request:
         """A lab file: put into staging under the request's id, then asked for by its digest (claim check)."""
@@ -290,7 +328,7 @@ class Intake:
         return await self._accept(intent, resource.id, body, shard, digest)
 
     async def _addressed(
-        self, intent: Intent, resource_id: str, body: Model, *, must_match: bool
+        self, intent: Intent, resource_id: str, body: Model | None = None, *, must_match: bool = False
     ) -> tuple[Resource[Any, Any], str]:
         """What `act` is about, and the shard of its owner. Raises what `act` does."""
         kind = intent.kind
@@ -531,6 +569,10 @@ def _same(found: KeyValue, digest: str) -> Request:
     if stored.spec.digest != digest:
         raise KeyReused(stored)
     return stored
+
+
+def _unknown_link() -> problems.Refused:
+    return problems.NOT_FOUND("the link is not known here: it has been used, was withdrawn, or is another tenant's")
 
 
 def _already_so(intent: Intent, resource: Resource[Any, Any]) -> bool:

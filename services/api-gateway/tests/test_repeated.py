@@ -9,10 +9,12 @@ import httpx
 import pytest
 
 from lablet_common.resources.instance import InstancePhase
-from lablet_common.resources.kinds import POOL, TEMPLATE, Kind, kind_of
+from lablet_common.resources.kinds import POOL, RESERVATION, TEMPLATE, Kind, kind_of
 from lablet_common.resources.model import Resource
+from lablet_common.resources.reservation import Claim, RosterEntry
 from lablet_common.resources.series import SeriesPhase
 from lablet_common.store.repository import Repository
+from lablet_gateway import seats
 
 KEY = {"Idempotency-Key": "k-1"}
 Try = Callable[[], Awaitable[httpx.Response]]
@@ -166,3 +168,54 @@ async def changed_labels(world: Any, kind: Kind, name: str) -> None:
     metadata = present.metadata.model_copy(update={"labels": {"by": "another"}})
     await repository.update(present.model_copy(update={"metadata": metadata}))
     await world.caught_up()
+
+
+async def taken(world: Any, seat: int, user: str) -> None:
+    """As its owner does when a link has been used."""
+    present = await Repository(world.store, RESERVATION).require("rsv-a")
+    roster = (*present.spec.roster, RosterEntry(seat=seat, user=user))
+    await Repository(world.store, RESERVATION).update(present.respecified(roster=roster))
+    await world.caught_up()
+
+
+async def test_links_for_whoever_has_no_seat_are_known_again_when_the_seats_have_been_taken_since(world: Any) -> None:
+    await world.add(world.reservation("rsv-a", owner="ina"))
+    client = world.client("ina")
+
+    async def ask() -> httpx.Response:
+        return await client.post("/api/v1/reservations/rsv-a/claims", headers={**KEY, "Prefer": "wait=0"})
+
+    async def used() -> None:
+        await world.decide()
+        await taken(world, 1, "ann")
+        await taken(world, 2, "bob")
+
+    first, second = await crossed(world, ask, used)
+    third = await ask()
+    assert [answer.status_code for answer in (first, second, third)] == [202, 201, 201]
+    assert first.json()["request"] == second.json()["request"] == third.json()["request"]
+    assert [len(answer.json()["links"]) for answer in (first, second, third)] == [2, 0, 0], "codes are shown once"
+    other = await client.post("/api/v1/reservations/rsv-a/claims", headers={"Idempotency-Key": "k-2"})
+    assert other.status_code == 409, "nobody is without a seat any more"
+    reused = await client.post("/api/v1/reservations/rsv-a/claims", json={"seats": [1]}, headers=KEY)
+    assert reused.json()["type"].endswith("/idempotency-key-reused")
+
+
+async def test_a_seat_that_was_taken_and_given_up_since_is_not_denied_to_who_asks_again(world: Any) -> None:
+    code = seats.new_code("rsv-a")
+    claims = (Claim(seat=2, sha256=seats.hash_of(code)),)
+    await world.add(world.reservation("rsv-a", owner="ina").respecified(claims=claims))
+    ann = world.client("ann")
+
+    async def ask(**more: str) -> httpx.Response:
+        return await ann.post(f"/api/v1/claims/{code}", headers={**KEY, "Prefer": "wait=0", **more})
+
+    first = await ask()
+    await world.decide()
+    present = await Repository(world.store, RESERVATION).require("rsv-a")
+    await Repository(world.store, RESERVATION).update(present.respecified(claims=()))
+    await world.caught_up()
+    second = await ask()
+    assert (first.status_code, second.status_code) == (202, 200)
+    assert second.json()["kind"] == "Request", "that it was given; the class is no longer theirs to see"
+    assert (await ask(**{"Idempotency-Key": "k-2"})).status_code == 404

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Path
 from pydantic import Field
 from starlette.responses import Response
 
-from lablet_common.intents import ReservationClaim, ReservationClaims
+from lablet_common.intents import ReservationClaims
 from lablet_common.resources.kinds import RESERVATION
 from lablet_common.resources.model import Model
 from lablet_common.resources.request import Request, RequestPhase
-from lablet_common.resources.reservation import MAX_SEATS, Claim, Reservation
-from lablet_gateway import pending, problems, seats
+from lablet_common.resources.reservation import MAX_SEATS, Reservation
+from lablet_gateway import seats
 from lablet_gateway.answers import (
     IdempotencyKey,
     Prefer,
@@ -23,7 +23,7 @@ from lablet_gateway.answers import (
     resource_response,
     wait_of,
 )
-from lablet_gateway.caller import Caller, WithCaller
+from lablet_gateway.caller import WithCaller
 from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.rights import PREFIX
@@ -73,25 +73,16 @@ async def open_claims(
 ) -> Response:
     """Makes one link for each seat; earlier links of these seats count no more. Waits up to 10 seconds for the decision.
     A repeated Idempotency-Key gets no codes: they were shown."""
-    reservation = await _visible(parts, caller, reservation_id)
-    taken = {entry.seat for entry in reservation.spec.roster}
-    free = tuple(seat for seat in range(1, reservation.spec.seats + 1) if seat not in taken)
-    wanted = tuple(dict.fromkeys(body.seats)) if body is not None and body.seats else free
-    if not wanted:
-        raise problems.CONFLICT(f"every seat of {reservation_id} has its user already: change the roster first")
-    codes = {seat: seats.new_code(reservation_id) for seat in wanted}
-    claims = tuple(Claim(seat=seat, sha256=seats.hash_of(code)) for seat, code in codes.items())
-    ask = Ask(f"POST /reservations/{reservation_id}/claims", key)
-    intake = Intake(parts, caller, ask)
-    request = await intake.open_claims(reservation_id, ReservationClaims(claims=claims), for_seats=wanted)
+    wanted = tuple(dict.fromkeys(body.seats)) if body is not None else ()
+    intake = Intake(parts, caller, Ask(f"POST /reservations/{reservation_id}/claims", key))
+    request, codes = await intake.open_claims(reservation_id, wanted)
     request = await _decided(parts, request, prefer)
-    ours = request.spec.data == ReservationClaims(claims=claims).to_dict()
     decided = request.status.phase is RequestPhase.DECIDED
-    links = tuple(
-        ClaimLink(seat=seat, code=code, path=f"{PREFIX}/claims/{code}") for seat, code in codes.items() if ours
-    )
     told = ClaimLinks(
-        reservation=reservation_id, request=f"{PREFIX}/requests/{request.id}", decided=decided, links=links
+        reservation=reservation_id,
+        request=f"{PREFIX}/requests/{request.id}",
+        decided=decided,
+        links=tuple(ClaimLink(seat=seat, code=code, path=f"{PREFIX}/claims/{code}") for seat, code in codes.items()),
     )
     return model_response(told, 201 if decided else 202)
 
@@ -115,36 +106,16 @@ async def claim(
 ) -> Response:
     """Takes the seat that the link is for. Who sits there already gets the same answer and spends nothing. Waits up to 10
     seconds for the decision; 202 when it takes longer."""
-    reservation_id = seats.reservation_of(code)
-    found = await pending.reservation(parts, caller.tenant, reservation_id) if reservation_id else None
-    if found is None or found.tenant != caller.tenant:
-        raise _unknown()
-    if caller.is_on_roster(found):
+    found = await Intake(parts, caller, Ask(f"POST /claims/{seats.hash_of(code)}", key)).claim(code)
+    if isinstance(found, Reservation):
         return resource_response(caller.shown(found))
-    digest = seats.hash_of(code)
-    if not any(one.sha256 == digest for one in found.spec.claims):
-        raise _unknown()
-    body = ReservationClaim(sha256=digest, user=caller.name)
-    request = await Intake(parts, caller, Ask(f"POST /claims/{digest}", key)).claim(found, body)
     return await outcome_response(
         parts,
-        request,
+        found,
         prefer,
         wait_by_default=min(_PATIENCE_SECONDS, parts.settings.gateway_max_wait_seconds),
-        shown=caller.shown,
+        shown=caller.told,
     )
-
-
-def _unknown() -> problems.Refused:
-    return problems.NOT_FOUND("the link is not known here: it has been used, was withdrawn, or is another tenant's")
-
-
-async def _visible(parts: Parts, caller: Caller, reservation_id: str) -> Reservation:
-    found = await pending.reservation(parts, caller.tenant, reservation_id)
-    if found is None or not caller.sees_reservation(found):
-        raise problems.unknown(RESERVATION.name, reservation_id)
-    caller.may_change(found)
-    return found
 
 
 async def _decided(parts: Parts, request: Request, prefer: str | None) -> Request:

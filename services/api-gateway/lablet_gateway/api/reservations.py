@@ -114,7 +114,7 @@ async def change(
     does not fit is refused with the longest that would."""
     ask = Ask(f"PATCH /reservations/{reservation_id}", key, if_match)
     request = await Intake(parts, caller, ask).change(reservation_id, body, must_match=True)
-    return await outcome_response(parts, request, prefer, shown=caller.shown)
+    return await outcome_response(parts, request, prefer, shown=caller.told)
 
 
 @router.delete("/{reservation_id}", status_code=202, response_model=None, responses=accepting(Reservation, 412))

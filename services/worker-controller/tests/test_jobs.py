@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lablet_common.resources.definition import Approval
-from lablet_common.resources.kinds import DEFINITION
+from lablet_common.resources.kinds import DEFINITION, WORKER
 from lablet_workers.runtimes.memory import MemoryRuntime
 from lablet_workers.runtimes.port import LabProgress
 
@@ -68,6 +68,20 @@ async def test_one_that_was_stopped_on_its_host_has_failed_and_is_tried_again(
     moves = [(move.to, move.reason) for move in (await jobs.instance()).status.history]
     assert ("Failed", "LabStopped") in moves
     assert moves[-1][0] == "Instantiating"
+
+
+@pytest.mark.parametrize("runtime", ["cml", "process"])
+async def test_a_lab_that_was_to_run_until_its_slot_ends_and_is_stopped_on_its_host_has_failed(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    """On an agent's host too: its supervisor may be killed, and nobody there starts it anew."""
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    worker = await fleet.worker()
+    await fleet.all(WORKER).update(worker.respecified(runtime=runtime))
+    says(monkeypatch, stopped=True)
+    await fleet.at(75)
+    assert ("Failed", "LabStopped") in [(move.to, move.reason) for move in (await fleet.instance()).status.history]
 
 
 async def test_a_lab_that_will_never_be_up_fails_with_its_nodes_words(

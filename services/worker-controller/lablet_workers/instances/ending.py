@@ -77,8 +77,8 @@ async def _watched(s: Situation) -> Instance | None:
     """A lab that has stopped or vanished without being asked to has failed, to be started again; what its nodes are doing
     is noted when it changes. A runtime that does not answer says nothing: its worker is watched by itself."""
     instance, lab, worker = s.instance, s.instance.status.lab, s.worker
-    if lab is None or s.runtime is None or worker is None or worker.spec.runtime == PROCESSES:
-        return None  # an agent restarts its processes by their own policies and tells of their end
+    if lab is None or s.runtime is None or worker is None:
+        return None
     try:
         progress = await s.runtime.progress(lab.id)
     except RuntimeUnavailable:
@@ -87,6 +87,8 @@ async def _watched(s: Situation) -> Instance | None:
         return s.fail(LAB_VANISHED, f"lab {lab.id} is no longer on worker {worker.id}")
     if progress.stopped and progress.nodes:
         return s.fail(LAB_STOPPED, f"no node of lab {lab.id} runs any more, and nobody here has stopped it")
+    if worker.spec.runtime == PROCESSES:
+        return None  # an agent restarts its processes by their own policies, as often as they say
     nodes = nodes_of(progress)
     return instance.observed(nodes=nodes) if nodes != instance.status.nodes else None
 

@@ -209,7 +209,7 @@ class ProcessDriver:
         pid = self._supervisor_of(folder)
         if pid is not None:
             await self._end_supervisor(folder, pid)
-        self._sweep(lab)
+        await self._sweep(lab)
         known = read_record(folder)
         if known is not None and not known.over:
             write_record(folder, self.record(lab))
@@ -225,11 +225,16 @@ class ProcessDriver:
                 deadline = math.inf
             await asyncio.sleep(_LOOK_SECONDS)
 
-    def _sweep(self, lab: str) -> None:
-        """What outlived a supervisor that was killed: found by the mark in its environment."""
-        while left := procfs.marked(LAB_VARIABLE, lab):
+    async def _sweep(self, lab: str) -> None:
+        """What outlived a supervisor that was killed: found by the mark in its environment. One that the kernel holds back
+        is waited for, with a turn for everybody else: heartbeats must not."""
+        left = procfs.marked(LAB_VARIABLE, lab)
+        if left:
             log.warning("processes outlived their lab and are killed", extra={"lab": lab, "pids": left})
+        while left:
             procfs.kill(left)
+            await asyncio.sleep(_LOOK_SECONDS)
+            left = procfs.marked(LAB_VARIABLE, lab)
 
     async def remove(self, lab: str) -> None:
         try:
@@ -238,6 +243,7 @@ class ProcessDriver:
             return
         if self._supervisor_of(folder) is not None:
             raise StillRunning(f"lab {lab} runs: stop it first")
+        await self._sweep(lab)  # whose supervisor was killed is not stopped by anybody before
         folder.plan.unlink()  # first: from here on the lab is not there
         await asyncio.to_thread(shutil.rmtree, folder.root, ignore_errors=False)
 

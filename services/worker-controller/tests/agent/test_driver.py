@@ -1,5 +1,6 @@
 """Labs as processes: order, health, restarts, limits, output, and that nothing is left behind."""
 
+import asyncio
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from lablet_common.process_lab import Restart
+from lablet_workers.agent import procfs
 from lablet_workers.agent.driver import Account, NoSuchLab, StillRunning
 from lablet_workers.agent.plan import NodePlan
 from lablet_workers.agent.procfs import start_time
@@ -251,6 +253,34 @@ async def test_a_supervisor_that_is_killed_takes_its_nodes_along(host: Host) -> 
     while start_time(pid) is not None:
         assert time.monotonic() < deadline
     await host.driver.stop(lab)  # and what had made itself a session of its own is found by its mark
+    assert not host.left(lab)
+
+
+async def test_what_outlived_a_killed_supervisor_goes_with_its_lab_and_holds_nobody_up(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what takes its time to die."""
+    lab = await host.run("outlived", sh("(setsid sleep 300 &); exec sleep 300"))
+    record = await host.until(lab, lambda record: node(record).phase == "RUNNING")
+    os.kill(int(Path(f"/proc/{node(record).pid}/stat").read_text().split()[3]), signal.SIGKILL)
+    await host.until(lab, lambda record: record.reason == "SupervisorLost")
+    assert host.left(lab)
+    deaf, turns = 5, list[int]()
+
+    def kill(pids: list[int]) -> None:
+        turns.append(others)
+        if len(turns) > deaf:
+            procfs_kill(pids)
+
+    procfs_kill = procfs.kill
+    monkeypatch.setattr(procfs, "kill", kill)
+    others, removing = 0, asyncio.create_task(host.driver.remove(lab))
+    while not removing.done():
+        others += 1
+        await asyncio.sleep(0)
+    await removing
+    assert len(turns) > deaf
+    assert turns == sorted(set(turns)), "between two tries everybody else had a turn"
     assert not host.left(lab)
 
 

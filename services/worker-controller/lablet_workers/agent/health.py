@@ -1,8 +1,11 @@
 """Health checks of a lab's nodes: a TCP connection, an HTTP answer, or a command's exit code. Each within its time."""
 
 import asyncio
+import os
+import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 
 from lablet_workers.agent import child
 from lablet_workers.agent.plan import Check
@@ -29,6 +32,8 @@ async def fault_of(check: Check, run: Run) -> str | None:
         return f"no answer within {check.timeout:g} s"
     except OSError as error:
         return error.strerror or str(error)
+    except (ValueError, subprocess.SubprocessError) as error:  # it answers what is no line, or cannot be asked
+        return str(error)
 
 
 async def _tcp(port: int) -> str | None:
@@ -57,6 +62,7 @@ async def _command(command: tuple[str, ...], run: Run) -> str | None:
     try:
         await child.until_ended(process)
     finally:
-        process.kill()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)  # with what it has started: a check is made for weeks
         code = child.exit_code(process)
     return None if code == 0 else f"the check ended with {code}"

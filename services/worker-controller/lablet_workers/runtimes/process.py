@@ -34,6 +34,9 @@ _START_SECONDS = 20.0
 _STOP_SECONDS = 30.0
 _MOST_PIECES = 64
 """Of a node's output: 16 MB, where an agent keeps two."""
+_PIECE_BYTES = MOST_ANSWER_BYTES // 2
+_PARTS = 2
+"""Files in which an agent keeps a node's output."""
 M = TypeVar("M", bound=Model)
 
 
@@ -180,17 +183,21 @@ class ProcessRuntime:
 
     async def _output(self, lab: str, node: str) -> tuple[int, bytes]:
         """What is kept of a node's output, and the position at which that begins. Raises `RuntimeUnavailable` for more than
-        any agent keeps: it would be collected without end."""
-        position, begin = 0, None
+        any agent keeps: it would be collected without end. A node that goes on writing is not waited for: its output has been
+        read to its end once each part has given less than was asked for."""
+        position, begin, ends = 0, None, 0
         parts: list[bytes] = []
         for _ in range(_MOST_PIECES):
-            told = await self._ask("output", lab=lab, node=node, position=position, limit=MOST_ANSWER_BYTES // 2)
+            told = await self._ask("output", lab=lab, node=node, position=position, limit=_PIECE_BYTES)
             found = self._read(Piece, "output", told)
             begin = found.start if begin is None else begin
             if not found.data:
                 return begin, b"".join(parts)
             parts.append(found.content)
             position = found.start + len(parts[-1])
+            ends += len(parts[-1]) < _PIECE_BYTES
+            if ends == _PARTS:
+                return begin, b"".join(parts)
         raise RuntimeUnavailable(f"the agent {self._worker} does not come to the end of the output of {node}")
 
     async def export(self, lab: str) -> bytes:

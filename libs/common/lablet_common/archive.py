@@ -1,8 +1,9 @@
 """The archive's form: where resources lie that have left etcd, how a file of them reads, and how their removal is asked for.
 
 A file holds resources of one kind, tenant and day (of their last move) as compressed JSON lines. An entry of the index
-stands for each of them and names its file; its key carries the revision, so that nothing is ever written over and the
-newest is the last. The same resources make the same file under the same key: a crash in between writes it twice.
+stands for each of them and names its file; its key carries the hour and the revision, so that nothing is ever written over
+and the newest is the last, also where a restored store counts its revisions anew. The same resources make the same file under
+the same key: a crash in between writes it twice.
 
 The artifact-service writes; the owner of the kind deletes what an `Ask` names (see `removal`). Not guaranteed: that what
 stands in the archive has left etcd already. Readers look there first.
@@ -23,7 +24,7 @@ from lablet_common.resources.model import Model, Resource
 _T = TypeVar("_T")
 FINALIZER = "archive"
 MEDIA_TYPE = "application/x-ndjson+gzip"
-_REVISION_DIGITS = 20
+_HOUR_DIGITS, _REVISION_DIGITS = 8, 12
 
 
 class Named(Model):
@@ -74,8 +75,12 @@ def index_prefix(kind: Kind, resource_id: str, tenant: str) -> str:
     return f"archive/{tenant}/index/{kind.name}/{resource_id}/"
 
 
-def index_key(kind: Kind, resource: Resource[Any, Any]) -> str:
-    return f"{index_prefix(kind, resource.id, resource.tenant)}{resource.revision:0{_REVISION_DIGITS}}"
+def index_key(kind: Kind, resource: Resource[Any, Any], at: datetime) -> str:
+    """Of a resource that is archived at that lab time. Keys of earlier releases, twenty digits of the revision alone, come
+    before."""
+    hour = int(at.timestamp()) // 3600
+    prefix = index_prefix(kind, resource.id, resource.tenant)
+    return f"{prefix}{hour:0{_HOUR_DIGITS}}{resource.revision:0{_REVISION_DIGITS}}"
 
 
 def pack(resources: Sequence[Resource[Any, Any]]) -> bytes:

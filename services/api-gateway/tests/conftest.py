@@ -266,7 +266,7 @@ class World:
             key = archive.file_key(kind, [kept])
             await self.objects.put(key, data)
             entry = archive.IndexEntry(file=key, digest=digest_of(data), revision=kept.revision)
-            await self.objects.put(archive.index_key(kind, kept), entry.to_json())
+            await self.objects.put(archive.index_key(kind, kept, self.clock.now()), entry.to_json())
 
     # -- owners ------------------------------------------------------------------------------------------------------
 

@@ -174,14 +174,15 @@ class Archiver:
         stored = await self._objects.get(key)
         if digest_of(stored) != digest or len(await asyncio.to_thread(unpack, kind, stored)) != len(batch):
             raise ObjectMismatch(f"{key} does not read back as it was written")
+        now = self._clock.now()
         for at in range(0, len(batch), _PUTS_AT_ONCE):
-            await asyncio.gather(*(self._index(kind, one, key, digest) for one in batch[at : at + _PUTS_AT_ONCE]))
+            await asyncio.gather(*(self._index(kind, one, key, digest, now) for one in batch[at : at + _PUTS_AT_ONCE]))
         for at in range(0, len(batch), MAX_ITEMS):
             await self._ask(kind, key, batch[at : at + MAX_ITEMS])
 
-    async def _index(self, kind: Kind, resource: Resource[Any, Any], key: str, digest: str) -> None:
-        entry = IndexEntry(file=key, digest=digest, revision=resource.revision)
-        await self._objects.put(index_key(kind, resource), entry.to_json(), "application/json")
+    async def _index(self, kind: Kind, resource: Resource[Any, Any], file: str, digest: str, now: datetime) -> None:
+        entry = IndexEntry(file=file, digest=digest, revision=resource.revision)
+        await self._objects.put(index_key(kind, resource, now), entry.to_json(), "application/json")
 
     async def _ask(self, kind: Kind, key: str, part: Sequence[Resource[Any, Any]]) -> None:
         ask = Ask(file=key, items=tuple(Named(id=one.id, revision=one.revision) for one in part))

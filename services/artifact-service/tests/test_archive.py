@@ -10,7 +10,7 @@ import pytest
 
 from lablet_artifacts.archive import Archiver
 from lablet_common import archive
-from lablet_common.objects import MemoryObjectStore, ObjectMismatch, ObjectStoreUnavailable
+from lablet_common.objects import MemoryObjectStore, ObjectMismatch, ObjectStoreUnavailable, digest_of
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.removal import Removal
 from lablet_common.resources.instance import Instance
@@ -129,6 +129,36 @@ async def rounds(shelf: Any, count: int = 3) -> None:
     for _ in range(count):
         await (await archiver(shelf)).look()
         await owners(shelf)
+
+
+async def test_after_a_restore_what_is_archived_last_is_what_is_found(shelf: Any) -> None:
+    """A restored store counts its revisions anew: what came of a reservation before, and is not so now, had a higher one."""
+    for number in range(100):
+        await shelf.store.put("/clock", str(number).encode())
+    await lesson(shelf, "a")
+    await shelf.clock.advance(DAY)
+    await rounds(shelf)
+    assert (await archive.find(shelf.objects, RESERVATION, "rsv-a", "default")).phase == "Completed"
+    shelf.store = MemoryStore()
+    await lesson(shelf, "a", "Cancelled")
+    await shelf.clock.advance(DAY)
+    await rounds(shelf)
+    assert await names(shelf) == []
+    assert (await archive.find(shelf.objects, RESERVATION, "rsv-a", "default")).phase == "Cancelled"
+
+
+async def test_an_entry_of_an_earlier_release_is_found_and_gives_way_to_later_ones(shelf: Any) -> None:
+    """Its key had only the revision, of twenty digits."""
+    kept = reservation("rsv-a", shelf).at_revision(10**12 - 1)
+    file, data = "archive/default/2027-03-01/reservation-old.jsonl.gz", archive.pack([kept])
+    entry = archive.IndexEntry(file=file, digest=digest_of(data), revision=kept.revision)
+    await shelf.objects.put(file, data)
+    await shelf.objects.put(f"archive/default/index/reservation/rsv-a/{kept.revision:020}", entry.to_json())
+    assert (await archive.find(shelf.objects, RESERVATION, "rsv-a", "default")).phase == "Completed"
+    await lesson(shelf, "a", "Cancelled")
+    await shelf.clock.advance(DAY)
+    await rounds(shelf)
+    assert (await archive.find(shelf.objects, RESERVATION, "rsv-a", "default")).phase == "Cancelled"
 
 
 async def test_what_ended_a_day_ago_is_found_in_the_archive_and_no_longer_in_etcd(shelf: Any) -> None:

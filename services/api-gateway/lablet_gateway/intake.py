@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
 
 from lablet_common.intents import (
     INTENTS,
@@ -50,7 +51,7 @@ from lablet_common.resources.kinds import (
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.request import Request
 from lablet_common.resources.reservation import Claim, Reservation, ReservationPhase
-from lablet_common.resources.worker import WorkerPool, WorkerTemplate
+from lablet_common.resources.worker import MOST_LEAD_MINUTES, PoolSpec, TemplateSpec, WorkerPool, WorkerTemplate
 from lablet_common.store import Get, KeyValue
 from lablet_common.store.changes import decode
 from lablet_common.telemetry.traces import current_trace_parent
@@ -68,6 +69,7 @@ _T = TypeVar("_T")
 _OBJECT_KEY = re.compile(r"(?=.{1,512}$)[A-Za-z0-9._=@+~-]+(?:/[A-Za-z0-9._=@+~-]+)*")
 DEFAULT_POOL = "default"
 NO_SHARD = "-"
+_POOL_LEADS = ("scale_down_grace_minutes", "preparation_minutes", "boot_reserve_minutes", "turnaround_minutes")
 _FINAL_IS_FINE = frozenset({"io.lablet.reservation.cancel.requested.v1"})
 """Asked of something that has ended in just that way, they are no error; the owner says so."""
 
@@ -398,6 +400,8 @@ class Intake:
         check_match(self._ask.if_match, present, required=True)
         if isinstance(body, PoolApply):
             await self._check_pool(body)
+        elif errors := _lead_errors(body.spec, ("boot_minutes",)):
+            raise invalid(errors)
 
     async def _repeated(self, kind: Kind, digest: str) -> Request | None:
         """What the same key has brought before. Raises `KeyReused` when that was something else."""
@@ -517,7 +521,7 @@ class Intake:
         ]
 
     async def _check_pool(self, body: PoolApply) -> None:
-        errors = []
+        errors = _lead_errors(body.spec, _POOL_LEADS)
         if body.spec.min > body.spec.max:
             errors.append(field_error("spec.min", f"{body.spec.min} is above max, which is {body.spec.max}"))
         known = await _names_of(self._parts, TEMPLATE)
@@ -528,6 +532,19 @@ class Intake:
             )
         if errors:
             raise invalid(errors)
+
+
+def _lead_errors(spec: PoolSpec | TemplateSpec, fields: Iterable[str]) -> list[dict[str, str]]:
+    """What takes longer than the calendar looks around a day."""
+    return [
+        field_error(
+            f"spec.{to_camel(name)}",
+            f"{minutes:,} minutes are more than a day",
+            f"at most {MOST_LEAD_MINUTES:,}",
+        )
+        for name in fields
+        if (minutes := getattr(spec, name) or 0) > MOST_LEAD_MINUTES
+    ]
 
 
 async def _names_of(parts: Parts, kind: Kind) -> set[str]:

@@ -40,6 +40,21 @@ async def test_a_pool_of_an_unknown_template_is_refused_with_the_nearest(world: 
     assert "spec.min" in errors
 
 
+async def test_durations_that_the_calendar_cannot_look_around_are_refused_by_name(world: Any) -> None:
+    client = world.client()
+    leads = {"scaleDownGraceMinutes": 2880, "bootReserveMinutes": 1441, "turnaroundMinutes": 1440}
+    answer = await client.put(f"{POOLS}/fresh", json={"spec": {"template": "simulated", "max": 4} | leads})
+    assert (answer.status_code, answer.json()["type"].rpartition("/")[2]) == (422, "invalid")
+    assert {error["path"]: error["remedy"] for error in answer.json()["errors"]} == {
+        "spec.scaleDownGraceMinutes": "at most 1,440",
+        "spec.bootReserveMinutes": "at most 1,440",
+    }
+    etag = (await client.get("/api/v1/templates/simulated")).headers["etag"]
+    patch = {"spec": {"bootMinutes": 1441}}
+    answer = await client.patch("/api/v1/templates/simulated", json=patch, headers={"If-Match": etag})
+    assert [error["path"] for error in answer.json()["errors"]] == ["spec.bootMinutes"]
+
+
 async def test_worker_actions_go_to_the_workers_pool(world: Any) -> None:
     client = world.client("operator@default")
     path = "/api/v1/workers/default-001"

@@ -11,7 +11,7 @@ from lablet_common.process_lab import RUNTIME
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance, InstancePhase, instance_id
 from lablet_common.resources.reservation import Explanation, Reservation, SeatPlacement, SeatState, Slot, Suggestion
-from lablet_common.resources.worker import Worker, WorkerPhase, WorkerPool
+from lablet_common.resources.worker import MOST_LEAD_MINUTES, Worker, WorkerPhase, WorkerPool
 from lablet_scheduler import engine
 
 ENDED_INSTANCE = InstancePhase.TERMINATED
@@ -25,13 +25,18 @@ def policy_of(pool: WorkerPool, licence: str | None) -> engine.PoolPolicy:
         limits = {licence: spec.allowed_licenses}
     return engine.PoolPolicy(
         pool=pool.id,
-        turnaround=spec.turnaround_minutes,
-        grace=spec.scale_down_grace_minutes,
-        preparation=spec.preparation_minutes,
-        reserve=spec.boot_reserve_minutes,
+        turnaround=_lead(spec.turnaround_minutes),
+        grace=_lead(spec.scale_down_grace_minutes),
+        preparation=_lead(spec.preparation_minutes),
+        reserve=None if spec.boot_reserve_minutes is None else _lead(spec.boot_reserve_minutes),
         spreading=engine.Spreading(spec.policy),
         licence_limits=limits,
     )
+
+
+def _lead(minutes: int) -> int:
+    """No more than the calendar can look around; whoever asks for more now is refused."""
+    return min(minutes, MOST_LEAD_MINUTES)
 
 
 def worker_view(worker: Worker) -> engine.WorkerView:
@@ -63,7 +68,7 @@ def worker_view(worker: Worker) -> engine.WorkerView:
         ),
         runtime=spec.runtime,
         failed=status.phase in (WorkerPhase.FAILED, WorkerPhase.TERMINATING) or _is_away(worker),
-        boot_minutes=spec.boot_minutes,
+        boot_minutes=_lead(spec.boot_minutes),
         on_since=on_since,
     )
 

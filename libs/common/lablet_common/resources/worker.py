@@ -17,6 +17,9 @@ from lablet_common.resources.model import Instant, Labels, Minute, Model, Name, 
 Minutes = Annotated[int, Field(ge=0, le=527_040)]
 """Of somebody's choice: up to a year, and so never beyond the calendar."""
 
+MOST_LEAD_MINUTES = 24 * 60
+"""That each of boot, reserve, preparation, turnaround and grace may take: the calendar looks no further around a day."""
+
 
 class Capacity(Model):
     """What a worker offers to labs."""

@@ -47,10 +47,10 @@ def amounts_of(demand: Demand) -> Amounts:
 def capacity_of(view: WorkerView) -> Amounts:
     """What a worker has of each row of the timeline."""
     return (
-        scaled_capacity(view.cpu_cores),
-        scaled_capacity(view.memory_gb),
-        scaled_capacity(view.storage_gb),
-        UNLIMITED if view.max_nodes is None else view.max_nodes,
+        min(scaled_capacity(view.cpu_cores), UNLIMITED),
+        min(scaled_capacity(view.memory_gb), UNLIMITED),
+        min(scaled_capacity(view.storage_gb), UNLIMITED),
+        UNLIMITED if view.max_nodes is None else min(view.max_nodes, UNLIMITED),
         view.port_end - view.port_start + 1,
         BLOCKED - 1,
     )

@@ -8,7 +8,14 @@ import pytest
 
 from lablet_common.resources import Definition, Metadata, Worker, WorkerPool
 from lablet_common.resources.definition import DefinitionPhase, DefinitionSpec, DefinitionStatus
-from lablet_common.resources.worker import PoolSpec, PoolStatus, WorkerPhase, WorkerSpec, WorkerStatus
+from lablet_common.resources.worker import (
+    MOST_LEAD_MINUTES,
+    PoolSpec,
+    PoolStatus,
+    WorkerPhase,
+    WorkerSpec,
+    WorkerStatus,
+)
 from lablet_scheduler import engine
 from lablet_scheduler.views import demand_of, policy_of, worker_view
 
@@ -159,3 +166,14 @@ def test_a_pools_policy_says_whether_seats_come_together(policy: str, used: int)
     answer = ask(calendar, definition_of(), seats=2)
     assert isinstance(answer, engine.Placement)
     assert len({seat.worker for seat in answer.seats}) == used
+
+
+def test_durations_and_sizes_beyond_what_the_calendar_holds_are_taken_as_the_most_it_does() -> None:
+    year = 365 * 24 * 60
+    durations = ("turnaround_minutes", "preparation_minutes", "boot_reserve_minutes", "scale_down_grace_minutes")
+    pool = pool_of(**dict.fromkeys(durations, year))
+    large = worker_of(
+        boot_minutes=year, capacity={"cpu_cores": 1e9, "memory_gb": 1e9, "storage_gb": 1e9}, max_nodes=10**12
+    )
+    assert isinstance(ask(calendar_of(pool, large), definition_of(), start=START + year), engine.Placement)
+    assert policy_of(pool, None).grace == MOST_LEAD_MINUTES == engine.model.MAX_LEAD_MINUTES

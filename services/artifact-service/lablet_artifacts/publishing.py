@@ -6,6 +6,8 @@ node and field.
 """
 
 import asyncio
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
@@ -38,6 +40,7 @@ from lablet_common.resources.request import Problem
 from lablet_common.store import Store, Transaction
 from lablet_common.store.repository import Repository
 
+_RUNTIME_VERSION = re.compile(r"v?\d{1,9}(\.\d{1,9}){0,5}([-+ ].{0,64})?")
 _FIXED = frozenset({"name", "version", "topology", "untilCompleted"})
 
 
@@ -84,6 +87,10 @@ def infer_spec(
     if misplaced:
         said = f"the port {misplaced[0]} must stand both in the file and among the ports"
         raise topology.RenderError([topology.Problem(said, "add it where it is missing, or take it away", "ports")])
+    if len({port.name for port in spec.ports}) < len(spec.ports):
+        twice = Counter(port.name for port in spec.ports).most_common(1)[0][0]
+        said = f"the port {twice} stands there more than once"
+        raise topology.RenderError([topology.Problem(said, "name each port once", "ports")])
     return spec
 
 
@@ -93,6 +100,10 @@ def _check_runtime(spec: DefinitionSpec) -> None:
     if spec.runtime.name != wanted:
         said = f"the runtime {spec.runtime.name} cannot run this file, which is for {wanted}"
         raise topology.TopologyError([topology.Problem(said, "leave runtime.name out", "runtime.name")])
+    for field, version in (("minVersion", spec.runtime.min_version), ("maxVersion", spec.runtime.max_version)):
+        if version is not None and not _RUNTIME_VERSION.fullmatch(version):
+            said = f"{version!r} is no version that could be compared"
+            raise topology.TopologyError([topology.Problem(said, "write it like 2.9 or 2.9.1", f"runtime.{field}")])
 
 
 def _inferred_from_topology(data: bytes, node_types: Mapping[str, topology.NodeType] | None) -> dict[str, Any]:

@@ -120,6 +120,19 @@ def test_the_runtime_of_a_file_cannot_be_talked_over(small: bytes) -> None:
         infer_spec("small", "1.0.0", small, {"runtime": {"name": "process"}})
 
 
+@pytest.mark.parametrize("version", ["latest", "", "9" * 5000, "2."])
+def test_a_runtime_version_that_could_not_be_compared_is_refused(small: bytes, version: str) -> None:
+    with pytest.raises(LabFileError, match=r"runtime\.maxVersion"):
+        infer_spec("small", "1.0.0", small, {"runtime": {"maxVersion": version}})
+    assert infer_spec("small", "1.0.0", small, {"runtime": {"maxVersion": "2.9.0+build.6"}}).runtime.max_version
+
+
+def test_a_port_is_named_once() -> None:
+    ports = [port.to_dict() for port in infer_spec("two", "1.0.0", MANIFEST, {}).ports]
+    with pytest.raises(LabFileError, match="name each port once"):
+        infer_spec("two", "1.0.0", MANIFEST, {"ports": [*ports, ports[0]]})
+
+
 def test_every_fault_is_told_with_line_node_and_field() -> None:
     text = "kind: ProcessLab\nnodes:\n  - name: web\n    command: 5\n    cpu: 1\n  - name: db\n    restart: sometimes\n"
     found = refusal(text)

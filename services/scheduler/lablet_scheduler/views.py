@@ -39,6 +39,17 @@ def _lead(minutes: int) -> int:
     return min(minutes, MOST_LEAD_MINUTES)
 
 
+def _version(text: str | None) -> str | None:
+    """As it stands, where it can be compared; what cannot is as good as not known, and refuses nobody."""
+    if not text:
+        return None
+    try:
+        engine.parse_version(text)
+    except ValueError:
+        return None
+    return text
+
+
 def worker_view(worker: Worker) -> engine.WorkerView:
     """One logical worker. A failed one takes nothing until its clean-up has made it Offline again."""
     spec, status = worker.spec, worker.status
@@ -57,7 +68,7 @@ def worker_view(worker: Worker) -> engine.WorkerView:
         port_start=spec.port_range.start,
         port_end=spec.port_range.end,
         labels=worker.metadata.labels,
-        version=status.version or spec.runtime_version or None,
+        version=_version(status.version) or _version(spec.runtime_version),
         node_definitions=frozenset(spec.node_definitions) or None,
         unschedulable=cordon is not None,
         unschedulable_until=engine.minute_ceil(cordon.until) if cordon is not None and cordon.until else None,
@@ -87,10 +98,10 @@ def demand_of(definition: Definition, selector: Mapping[str, str]) -> engine.Dem
         memory_gb=needs.memory_gb,
         storage_gb=needs.storage_gb,
         nodes=needs.node_count,
-        ports=tuple(port.name for port in spec.ports),
+        ports=tuple(dict.fromkeys(port.name for port in spec.ports)),
         licences=frozenset(str(kind) for kind in spec.licenses),
-        min_version=spec.runtime.min_version,
-        max_version=spec.runtime.max_version,
+        min_version=_version(spec.runtime.min_version),
+        max_version=_version(spec.runtime.max_version),
         node_definitions=frozenset(spec.runtime.node_definitions),
         runtime=spec.runtime.name,
         selector=tuple(sorted(selector.items())),

@@ -45,6 +45,7 @@ from .moves import Move
 from .optimise import Replan, optimise
 from .place import place
 from .recourse import Stir, around, settle
+from .versions import parse_version
 from .waitlist import Retried, Waiting, behind, kept_for, retry, waiting_order
 
 __all__ = [
@@ -87,6 +88,7 @@ __all__ = [
     "minute_floor",
     "optimise",
     "overrun",
+    "parse_version",
     "place",
     "place_earliest",
     "power_minutes",

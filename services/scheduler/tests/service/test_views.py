@@ -177,3 +177,18 @@ def test_durations_and_sizes_beyond_what_the_calendar_holds_are_taken_as_the_mos
     )
     assert isinstance(ask(calendar_of(pool, large), definition_of(), start=START + year), engine.Placement)
     assert policy_of(pool, None).grace == MOST_LEAD_MINUTES == engine.model.MAX_LEAD_MINUTES
+
+
+@pytest.mark.parametrize("version", ["latest", "", "9" * 5000])
+def test_what_is_no_version_refuses_nobody(version: str) -> None:
+    asked = definition_of(runtime={"min_version": version, "max_version": version})
+    calendar = calendar_of(pool_of(), worker_of(runtime_version=version), worker_of("w-2"))
+    assert isinstance(ask(calendar, asked, seats=4), engine.Placement)
+
+
+def test_a_port_that_is_named_twice_is_one() -> None:
+    once = definition_of(ports=1)
+    twice = once.model_copy(update={"spec": once.spec.model_copy(update={"ports": once.spec.ports * 2})})
+    placed = ask(calendar_of(pool_of(), worker_of()), twice)
+    assert isinstance(placed, engine.Placement)
+    assert placed.seats[0].ports == (("p0", 2000),)

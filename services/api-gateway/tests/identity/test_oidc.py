@@ -205,6 +205,20 @@ async def test_a_rotated_key_is_found_and_a_withdrawn_one_counts_no_more(provide
     assert await verifier.verify(provider.token("third"))
 
 
+async def test_who_calls_several_times_at_once_with_a_withdrawn_key_is_told_so_each_time(
+    provider: Any, oidc: Make, wall: Any
+) -> None:
+    verifier = oidc()
+    old = provider.token()
+    assert await verifier.verify(old)
+    provider.rotate("second")
+    wall.now += 11
+    assert await verifier.verify(provider.token("second")), "with this the present keys are known"
+    wall.now += 11
+    results = await asyncio.gather(*(verifier.verify(old) for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [TokenRefused] * 3
+
+
 async def test_invented_key_names_cause_one_fetch_in_ten_seconds(provider: Any, oidc: Make, wall: Any) -> None:
     verifier = oidc()
     tokens = [provider.token(headers={"kid": f"invented-{number}"}) for number in range(20)]

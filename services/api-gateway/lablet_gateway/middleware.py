@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lablet_common.resources.kinds import Service
 from lablet_common.telemetry.metrics import API_REQUEST
 from lablet_common.telemetry.spans import noted
-from lablet_gateway import problems
+from lablet_gateway import faults, problems
 from lablet_gateway.faults import problem_response, tellable
 from lablet_gateway.identity import NoRole, Principal, ProviderUnavailable, TokenRefused, TokenVerifier
 from lablet_gateway.rights import PREFIX, SCHEMAS, SIGN_IN
@@ -66,7 +66,8 @@ def _annotated(headers: Iterable[tuple[bytes, bytes]], request_id: str, policy: 
 
 class RequestContext:
     """Request id (taken over when the caller sends a sound one), headers and metric. A call that the server cancels, as it
-    stops and will wait no longer, is answered 503: whoever asks again, with the same idempotency key, reaches another."""
+    stops and will wait no longer, is answered 503: whoever asks again, with the same idempotency key, reaches another. What
+    nobody further inside answers (a defect, a dependency that is away while the caller is proven) is answered here."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -98,6 +99,11 @@ class RequestContext:
                 raise
             refused = problems.unavailable(Service.GATEWAY, "this replica of the gateway stops: ask again")
             await problem_response(refused.problem, Request(scope), refused.headers)(scope, receive, annotate)
+        except Exception as error:
+            if answered:
+                raise
+            response = await faults.answer(Request(scope), error)
+            await response(scope, receive, annotate)
         finally:
             API_REQUEST.labels(*_series(scope, status)).observe(time.perf_counter() - began)
 

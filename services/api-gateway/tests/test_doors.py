@@ -45,6 +45,19 @@ async def test_a_defect_is_answered_without_its_details(world: Any, monkeypatch:
     answer = await world.client().get("/api/v1/workers")
     assert (answer.status_code, answer.json()["type"]) == (500, "https://lablet.io/problems/internal")
     assert "secret" not in answer.text
+    assert answer.headers["x-request-id"] == answer.json()["requestId"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_who_cannot_be_looked_up_is_told_who_is_away(world: Any) -> None:
+    labels = {"method": "GET", "route": "unmatched", "status": "503"}
+    before = REGISTRY.get_sample_value("lablet_api_request_duration_seconds_count", labels) or 0
+    world.store.unavailable = True
+    unknown = f"lbk_default_{'a' * 26}_{'A' * 43}"
+    answer = await world.client(None).get("/api/v1/whoami", headers={"Authorization": f"Bearer {unknown}"})
+    assert (answer.status_code, answer.json()["dependency"]) == (503, "etcd")
+    assert answer.headers["x-request-id"] == answer.json()["requestId"]
+    assert REGISTRY.get_sample_value("lablet_api_request_duration_seconds_count", labels) == before + 1
 
 
 async def test_a_call_that_a_stop_does_not_wait_for_is_told_to_come_again(world: Any) -> None:

@@ -151,6 +151,8 @@ class Events:
                             event = Event.parse(json.loads(message.data), message.id)
                             if latest.is_news(event):
                                 yield event
+                        if not line:
+                            after = parser.last_id  # heartbeats name the place too, where there is nothing to hear
             except (Unreachable, Unavailable, TooManyRequests):
                 pass  # a stream is made again for ever; the caller sees it by on_state
             if on_state is not None:

@@ -65,6 +65,14 @@ async def test_a_broken_stream_is_resumed_after_the_last_event_without_repeats(c
     assert states[:3] == [True, False, False]
 
 
+async def test_who_heard_nothing_is_resumed_at_the_place_that_a_heartbeat_named(client, scripted):
+    mark = ": still here\nid: e1-7\n\n"
+    broken = "id: e1-8\ndata: {"  # what was begun has not been heard
+    scripted.on("GET", "/events/stream", stream(mark + broken), stream(frame(8, 10)))
+    await take(client.events.watch(), 1)
+    assert scripted.sent("GET", "/events/stream")[1].headers["last-event-id"] == "e1-7"
+
+
 async def test_events_of_different_subjects_do_not_hide_each_other(client, scripted):
     scripted.on("GET", "/events/stream", stream(frame(1, 10), frame(2, 9, "reservation/rsv-b")))
     found = await take(client.events.watch(), 2)

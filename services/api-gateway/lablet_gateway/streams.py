@@ -3,7 +3,9 @@
 The hub keeps the latest events in a ring. A client is nothing but a place in the log: what the ring still holds it gets
 from there, what is older from the log itself, so that a slow or returning client neither misses nor repeats an event
 and costs no memory of its own. An id is `<epoch>-<number>`; one of another epoch, or older than the log reaches, is
-answered with a `reset` event: what follows begins anew, and the client lists again. While nobody listens, the log is not
+answered with a `reset` event: what follows begins anew, and the client lists again. A client is told its place also where
+there is nothing for it, with an id alone: else one that hears little would come back with an old id, read all that others
+have heard since, and lose its place when the log has forgotten that. While nobody listens, the log is not
 followed: to read four events of each reservation for nobody would be a sixth of what the gateway does for it.
 """
 
@@ -41,6 +43,7 @@ _DATA = b"\ndata: "
 _NUMBER = re.compile(r"[0-9]{1,19}")
 """Of a stream: 64 bits."""
 HEARTBEAT = b": still here\n\n"
+"""For who has no place yet, or cannot come on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +142,11 @@ class Place:
     epoch: str
     number: int
     lost: bool = False
+
+    @property
+    def mark(self) -> bytes:
+        """A sign of life that also says how far the client has come: by the standard of the format, an id without data."""
+        return b": still here\nid: %s-%d\n\n" % (self.epoch.encode(), self.number)
 
     @property
     def reset(self) -> bytes:
@@ -317,7 +325,7 @@ class Hub:
         self.clients += 1
         self._wanted.set()  # it may have been a while since `ready`
         try:
-            yield HEARTBEAT
+            yield HEARTBEAT if place.lost else place.mark
             async for frame in self._frames(place, wanted, sight, heartbeat_seconds):
                 yield frame
         finally:
@@ -340,8 +348,9 @@ class Hub:
                     async with asyncio.timeout(heartbeat_seconds):
                         await news.wait()
                 except TimeoutError:
-                    yield HEARTBEAT
+                    yield Place(epoch, position).mark
                 continue
+            catches_up = position < self._floor
             try:
                 entries, position = await self._after(epoch, position)
             except EventLogUnavailable as error:
@@ -356,6 +365,8 @@ class Hub:
                     frames.append(shown.frame)
             if frames:
                 yield b"".join(frames)
+            elif catches_up:
+                yield Place(epoch, position).mark
 
     async def _after(self, epoch: str, position: int) -> tuple[list[Entry], int]:
         """The next entries, from the ring or the log, and how far they reach. Raises `EventLogUnavailable`."""

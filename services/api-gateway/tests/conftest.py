@@ -363,6 +363,8 @@ class Listening:
         self._frames = frames
         self._text = b""
         self.status = status
+        self.place = ""
+        """The id that a comment named last."""
 
     async def next(self, timeout: float = 5.0) -> dict[str, str]:
         """The next frame that is no comment, as its fields."""
@@ -379,6 +381,8 @@ class Listening:
             while True:
                 chunk = await self._frames.get()
                 if chunk.startswith(b":"):
+                    _, _, named = chunk.partition(b"\nid: ")
+                    self.place = named.decode().strip() or self.place
                     return chunk
 
 

@@ -14,7 +14,7 @@ from lablet_common.events.binding import encode_structured
 from lablet_common.resources.kinds import kind_of
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_gateway import streams
-from lablet_gateway.streams import HEARTBEAT, Filter, Hub
+from lablet_gateway.streams import Filter, Hub
 
 SOURCE = "/lablet/scheduler"
 
@@ -108,7 +108,7 @@ async def test_the_more_listen_the_more_of_a_burst_goes_out_in_one_piece(world: 
         await hub.ready(5)
         hub.clients = others
         frames = hub.frames(await hub.place(None), Filter(), lambda entry: entry, 30.0)
-        assert await anext(frames) == HEARTBEAT
+        assert (await anext(frames)).startswith(b": still here\n")
         told = []
         for at in range(1, 6):
             world.log.append(published(world.reservation(f"rsv-{at}"), at))
@@ -169,6 +169,53 @@ async def test_who_comes_back_too_late_is_told_that_something_is_missing(world: 
     async with listen(last=last) as stream:
         assert (await stream.next())["event"] == "reset"
         assert number_of(await stream.next()) == 21
+
+
+async def test_who_has_heard_nothing_knows_the_place_to_come_back_to(world: Any, listen: Any) -> None:
+    """Else what happens between two connections is missed by whoever had heard nothing on the first."""
+    world.log.append(published(world.reservation("rsv-0"), 1))
+    async with listen() as stream:
+        place = stream.place
+    world.log.append(published(world.reservation("rsv-1"), 2))
+    async with listen(last=place) as stream:
+        assert number_of(await stream.next()) == 2
+
+
+async def test_who_hears_little_comes_on_all_the_same(world: Any, listen: Any) -> None:
+    """Of a class, say, one seat: by an old id all that others heard would be read at each return, until that is forgotten."""
+    brief = world.parts.settings.model_copy(update={"gateway_heartbeat_seconds": 0.02})
+    world.app.state.parts = replace(world.parts, settings=brief)
+    others = [published(world.reservation(f"rsv-{at}"), at) for at in range(1, 60)]
+    async with listen("id=rsv-own") as stream:
+        for at in range(0, len(others), 5):  # fewer than the ring of 10 holds
+            world.log.append(*others[at : at + 5])
+            async with asyncio.timeout(5):
+                while number_of({"id": stream.place}) < min(at + 5, 59):
+                    await stream.comment()
+        last = stream.place
+    world.log.forget(50)
+    async with listen("id=rsv-own", last=last) as stream:
+        world.log.append(published(world.reservation("rsv-own"), 60))
+        assert number_of(await stream.next()) == 60
+
+
+async def test_who_catches_up_with_what_is_not_for_it_hears_how_far_it_is(
+    world: Any, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may take minutes: a client that hears nothing for long takes the stream for dead, and begins at the same place."""
+    monkeypatch.setattr(streams, "_CATCH_UP", 10)
+    async with listen() as stream:
+        start = stream.place
+        world.log.append(*(published(world.reservation(f"rsv-{at}"), at) for at in range(1, 60)))
+        for _ in range(59):
+            await stream.next()
+    async with listen("id=rsv-own", last=start) as stream:
+        places = [number_of({"id": stream.place})]
+        async with asyncio.timeout(5):
+            while places[-1] < 45:
+                await stream.comment()
+                places.append(number_of({"id": stream.place}))
+    assert places == [0, 10, 20, 30, 40, 50]
 
 
 async def test_while_nats_is_away_listeners_wait_and_miss_nothing(world: Any, listen: Any) -> None:
@@ -236,7 +283,7 @@ async def test_who_begins_to_listen_while_the_hub_rests_wakes_it(world: Any, mon
             await asyncio.sleep(0.001)
         world.log.append(published(world.reservation("rsv-1"), 1))
         frames = hub.frames(place, Filter(), lambda entry: entry, 30.0)
-        assert await anext(frames) == HEARTBEAT
+        assert (await anext(frames)).startswith(b": still here\n")
         assert b"rsv-1" in await anext(frames)
         await frames.aclose()
 
@@ -359,7 +406,7 @@ async def test_an_open_stream_ends_when_the_hub_closes(world: Any) -> None:
     async with running(hub.run()):
         await hub.ready(5)
         frames = hub.frames(await hub.place(None), Filter(), lambda entry: entry, 30.0)
-        assert await anext(frames) == HEARTBEAT
+        assert (await anext(frames)).startswith(b": still here\n")
         waiting = asyncio.create_task(anext(frames, b"ended"))
         await asyncio.sleep(0)
         hub.close()

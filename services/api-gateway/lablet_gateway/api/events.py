@@ -44,6 +44,7 @@ _EVENT = {
     ],
 }
 _FRAMES = """: still here
+id: 1772348400000000-16
 
 id: 1772348400000000-17
 data: {"specversion": "1.0", "id": "reservation/0c9d3f2e/1234", "type": "io.lablet.reservation.scheduled.v1", …}
@@ -149,7 +150,8 @@ async def tell_story(
     responses={
         200: {
             "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _FRAMES}},
-            "description": "Each `data` is a CloudEvent in the JSON format; an event `reset` says: list again",
+            "description": "Each `data` is a CloudEvent in the JSON format; an id without data says how far the stream "
+            "has come; an event `reset` says: list again",
         },
         **refusals(429),
     },

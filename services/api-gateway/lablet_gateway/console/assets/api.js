@@ -2,7 +2,7 @@
 
 import * as session from "./session.js";
 
-const PREFIX = "/api/v1";
+export const PREFIX = "/api/v1";
 
 export class Problem extends Error {
   constructor(status, document, retryAfter) {
@@ -99,8 +99,9 @@ export async function download(path, name) {
 }
 
 /** One connection to the event stream. Calls `opened` at its first sign of life, then `told(event name, id, data)` for
- * each message; returns when it ends. `silence` is the longest pause (ms) before it counts as dead. */
-export async function stream(path, { lastId, opened, told, signal, silence }) {
+ * each message and `passed(id)` for a place without one; returns when it ends. `silence` is the longest pause (ms) before it
+ * counts as dead. */
+export async function stream(path, { lastId, opened, told, passed, signal, silence }) {
   const control = new AbortController();
   signal.addEventListener("abort", () => control.abort(), { once: true });
   let watchdog = setTimeout(() => control.abort(), silence);
@@ -130,6 +131,7 @@ export async function stream(path, { lastId, opened, told, signal, silence }) {
           if (at > 0) message[line.slice(0, at)] = line.slice(at + 1).replace(/^ /, "");
         }
         if (message.data) told(message.event, message.id, message.data);
+        else if (message.id) passed(message.id);
       }
     }
   } finally {

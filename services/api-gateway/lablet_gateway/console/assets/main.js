@@ -7,6 +7,7 @@ import * as oidc from "./oidc.js";
 import * as session from "./session.js";
 import { now, showClock, showDay, speed, syncClock, zone } from "./time.js";
 import { note, trouble } from "./ui.js";
+import { runsFleet } from "./words.js";
 import { calendar } from "./views/calendar.js";
 import { claim } from "./views/claim.js";
 import { definitions } from "./views/definitions.js";
@@ -29,7 +30,7 @@ const VIEWS = [
   { path: "workers", title: "Workers", view: workers, roles: STAFF },
   { path: "definitions", title: "Definitions", view: definitions },
   { path: "events", title: "Events", view: events },
-  { path: "health", title: "Health", view: health, roles: ["admin", "operator"] },
+  { path: "health", title: "Health", view: health, may: runsFleet },
   { path: "usage", title: "Usage", view: usage, roles: STAFF },
   { path: "claim", title: "Taking a seat", view: claim, listed: false },
 ];
@@ -41,6 +42,17 @@ const STATES = {
   lost: "Connection lost: what you see may be old. Trying again …",
   refused: "Your sign-in has ended.",
 };
+
+/** What an address names within its view; one that is mangled names nothing that there is. */
+function placeIn(path) {
+  return path.split("/").slice(1).map((part) => {
+    try {
+      return decodeURIComponent(part);
+    } catch {
+      return part;
+    }
+  });
+}
 
 function theme(change) {
   const chosen = change ?? localStorage.getItem("lablet-theme") ?? "";
@@ -138,8 +150,8 @@ async function signInPage(error) {
 
 function shell(who) {
   const live = new Live(STAFF.includes(who.role));
-  const shown = VIEWS.filter((one) => !one.roles || one.roles.includes(who.role));
-  const home = who.role === "learner" ? "mylab" : "calendar";
+  const shown = VIEWS.filter((one) => (!one.roles || one.roles.includes(who.role)) && (!one.may || one.may(who)));
+  const home = STAFF.includes(who.role) ? "calendar" : "mylab";
   let current = null;
   let path = "";
   let before = "connecting";
@@ -157,7 +169,7 @@ function shell(who) {
   };
 
   const draw = onceAFrame(() => {
-    const [name, ...rest] = path.split("/");
+    const [name] = path.split("/");
     render(
       root,
       h("a", { class: "skip", href: "#main", onclick: (event) => {
@@ -194,7 +206,7 @@ function shell(who) {
             h("span", {}, STATES[live.state]),
             live.state === "refused" ? h("button", { type: "button", class: "primary", onclick: again }, "Sign in again") : null,
           ),
-      h("main", { id: "main", tabindex: "-1", key: `view-${name}` }, current ? current.draw(rest.map(decodeURIComponent)) : null),
+      h("main", { id: "main", tabindex: "-1", key: `view-${name}` }, current ? current.draw(placeIn(path)) : null),
     );
     current?.drawn?.();
   });
@@ -206,7 +218,7 @@ function shell(who) {
       current?.gone?.();
       current = { of: wanted, ...wanted.view({ live, who, draw }) };
     }
-    const place = path.split("/").slice(1).map(decodeURIComponent);
+    const place = placeIn(path);
     document.title = [...place.slice(0, 1), wanted.title, "Lablet"].join(" · ");
     current.moved?.(place);
     draw();

@@ -35,6 +35,9 @@ const DIMENSIONS = {
 export const slotOf = (booking) =>
   booking.status.slot ?? (booking.spec.start ? { start: booking.spec.start, end: booking.spec.end } : null);
 
+/** The fleet and its limits are run by people of this tenant alone. */
+export const runsFleet = (who) => who.tenant === "default" && ["admin", "operator"].includes(who.role);
+
 /** One clause that says how it stands. */
 export function verdict(booking) {
   const slot = slotOf(booking);

@@ -11,6 +11,7 @@ export function health({ draw }) {
   let mesh = null;
   let ready = null;
   let letters = [];
+  let more = false;
   let error = null;
 
   const load = async () => {
@@ -18,6 +19,7 @@ export function health({ draw }) {
       const [state, dead, answer] = await Promise.all([api.get("/mesh"), api.get("/dead-letters?limit=200"), fetch("/readyz").then((one) => one.json())]);
       mesh = state;
       letters = dead.items;
+      more = dead.nextCursor !== null;
       ready = answer;
       error = null;
     } catch (problem) {
@@ -25,8 +27,13 @@ export function health({ draw }) {
     }
     draw();
   };
-  void load();
-  const timer = setInterval(load, EVERY);
+
+  let timer = 0;
+  const follow = async () => {
+    await load();
+    if (timer !== null) timer = setTimeout(follow, EVERY);
+  };
+  void follow();
 
   const replay = (letter) => act("Published again", async () => {
     await api.call("POST", `/dead-letters/${letter.sequence}/replay`);
@@ -51,7 +58,7 @@ export function health({ draw }) {
       fields: (again) => field("Of which consumer", h("select", { name: "consumer", value: wanted.consumer, onchange: (event) => {
         wanted.consumer = event.target.value;
         again();
-      } }, h("option", { value: "" }, `all ${letters.length}`), consumers.map((name) => h("option", { key: name, value: name }, `${name} (${letters.filter((one) => one.consumer === name).length})`)))),
+      } }, h("option", { value: "" }, more ? `all, more than ${letters.length}` : `all ${letters.length}`), consumers.map((name) => h("option", { key: name, value: name }, `${name} (${letters.filter((one) => one.consumer === name).length})`)))),
     });
   };
 
@@ -61,7 +68,10 @@ export function health({ draw }) {
     });
 
   return {
-    gone: () => clearInterval(timer),
+    gone: () => {
+      clearTimeout(timer);
+      timer = null;
+    },
     draw() {
       return h(
         "div",

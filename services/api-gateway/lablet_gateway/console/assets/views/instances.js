@@ -1,7 +1,7 @@
 // Every seat's lab: its phase, its nodes, how to reach it, what it left behind.
 
 import * as api from "../api.js";
-import { h } from "../dom.js";
+import { atMost, h } from "../dom.js";
 import { showAgo, showSlot } from "../time.js";
 import { act, badge, bytes, check, copyable, empty, facts, head, link, moves, search, table } from "../ui.js";
 
@@ -20,14 +20,18 @@ export function instances({ live, draw }) {
   let text = "";
   let ended = false;
   let extra = {};
+  let asked = 0;
 
   const load = async (id) => {
-    extra = { id };
+    const mine = ++asked;
+    if (extra.id !== id) extra = { id };
     const [access, files] = await Promise.allSettled([api.get(`/instances/${id}/access`), api.get(`/instances/${id}/artifacts`)]);
-    if (extra.id !== id) return;
+    if (mine !== asked) return;
     extra = { id, access: access.value, refused: access.reason?.message, files: files.value?.items ?? [] };
     draw();
   };
+
+  const soon = atMost(() => extra.id && void load(extra.id), 1_000);
 
   const detail = (id) => {
     const one = live.find("instance", id);
@@ -82,11 +86,13 @@ export function instances({ live, draw }) {
 
   return {
     moved([id]) {
-      if (id && id !== extra.id) void load(id);
+      if (!id) extra = {};
+      else if (id !== extra.id) void load(id);
     },
-    changed(kinds) {
-      if (kinds.has("instance") && extra.id) void load(extra.id);
+    changed(kinds, one) {
+      if (extra.id && kinds.has("instance") && (!one || one.metadata.id === extra.id)) soon();
     },
+    gone: () => soon.cancel(),
     draw([id]) {
       if (id) return detail(id);
       const wanted = text.toLowerCase();

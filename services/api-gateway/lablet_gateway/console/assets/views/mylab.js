@@ -7,20 +7,23 @@ import { act, badge, copyable, empty, facts, head } from "../ui.js";
 import { slotOf, verdict } from "../words.js";
 import { nodeStates } from "./instances.js";
 
+const AGAIN = 5_000;
 const OVER = new Set(["Completed", "Cancelled", "Expired", "Rejected", "Failed"]);
 
 export function mylab({ live, who, draw }) {
   const access = new Map();
 
   const fetchAccess = async (seat) => {
-    const known = access.get(seat.metadata.id);
-    if (known && known.version === seat.metadata.resourceVersion) return;
-    access.set(seat.metadata.id, { ...known, version: seat.metadata.resourceVersion });
+    const { id, resourceVersion: version } = seat.metadata;
+    const known = access.get(id);
+    if (known?.version === version && performance.now() < known.again) return;
+    access.set(id, { ...known, version, again: Infinity });
     try {
-      const found = await api.get(`/instances/${seat.metadata.id}/access`);
-      access.set(seat.metadata.id, { ...found, version: seat.metadata.resourceVersion });
+      access.set(id, { ...(await api.get(`/instances/${id}/access`)), version, again: Infinity });
     } catch (error) {
-      access.set(seat.metadata.id, { version: seat.metadata.resourceVersion, refused: error.message });
+      // what the seat itself does not allow comes with its next state; for anything else, once more in a while
+      const decided = error.status >= 400 && error.status < 500 && error.status !== 429;
+      access.set(id, { ...(decided ? {} : known), version, refused: error.message, again: decided ? Infinity : performance.now() + AGAIN });
     }
     draw();
   };

@@ -201,8 +201,8 @@ export function reservations({ live, who, draw }) {
         bookingForm({ live, who });
       }
     },
-    changed(kinds) {
-      if (story.id && kinds.has("reservation") && live.isFresh("reservation", story.id) && location.hash.includes(story.id)) void load(story.id);
+    changed(kinds, one) {
+      if (story.id && kinds.has("reservation") && (!one || one.metadata.id === story.id) && location.hash.includes(story.id)) void load(story.id);
     },
     draw([id]) {
       if (id && id !== "new") return detail(id);

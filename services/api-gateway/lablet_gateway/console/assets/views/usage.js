@@ -4,6 +4,7 @@ import * as api from "../api.js";
 import { h } from "../dom.js";
 import { addDays, dayOf, iso, now, showDay } from "../time.js";
 import { act, empty, facts, head, meter, round, table, trouble, waiting } from "../ui.js";
+import { runsFleet } from "../words.js";
 
 const SPANS = { 7: "7 days", 30: "30 days", 90: "90 days" };
 
@@ -12,6 +13,7 @@ export function usage({ who, draw }) {
   let report = null;
   let quota = null;
   let error = null;
+  let asked = 0;
 
   const span = () => {
     const to = addDays(dayOf(now()), 1);
@@ -19,11 +21,14 @@ export function usage({ who, draw }) {
   };
 
   const load = async () => {
+    const mine = ++asked;
     try {
-      report = await api.get(`/usage?${span()}`);
-      if (who.role === "admin") quota = await api.get(`/quotas/${who.tenant}`);
-      error = null;
+      const found = await api.get(`/usage?${span()}`);
+      const limits = who.role === "admin" && runsFleet(who) ? await api.get(`/quotas/${who.tenant}`) : null;
+      if (mine !== asked) return;
+      [report, quota, error] = [found, limits, null];
     } catch (problem) {
+      if (mine !== asked) return;
       error = problem;
     }
     draw();

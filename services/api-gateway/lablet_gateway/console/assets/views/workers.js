@@ -4,9 +4,10 @@ import * as api from "../api.js";
 import { atMost, h, whenQuiet } from "../dom.js";
 import { addDays, dayOf, iso, ms, now, readSpan, readTime, showAgo, showSlot, showTime } from "../time.js";
 import { act, badge, check, confirmFirst, empty, facts, field, head, link, meter, moves, note, search, table } from "../ui.js";
+import { runsFleet } from "../words.js";
 
 export function workers({ live, who, draw }) {
-  const mayOperate = ["admin", "operator"].includes(who.role);
+  const mayOperate = runsFleet(who);
   let calendars = new Map();
   const loads = new Map();
   let text = "";

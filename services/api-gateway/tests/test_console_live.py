@@ -1,0 +1,212 @@
+"""What the console knows, in a real browser, against a server that answers as the test says."""
+
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from playwright.async_api import Page, Route, async_playwright
+
+from lablet_gateway.console import load
+
+CHROMIUM = os.environ.get("CHROMIUM_BIN") or shutil.which("chromium") or ""
+HOST = "http://console.test"
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+ASSETS = load(files("lablet_gateway.console") / "assets")
+PAGE = "<!doctype html><title>empty</title><main id=app></main>"
+OPEN = """
+async (staff) => {
+  const answers = new Map();
+  const nothing = { body: { items: [], nextCursor: null, resourceVersion: "5" }, status: 200 };
+  window.asked = [];
+  window.answer = (path, body, status = 200) => answers.set(path, { body, status });
+  window.streams = [];
+  window.fetch = async (address, options) => {
+    const path = String(address).replace("/api/v1", "");
+    window.asked.push(path);
+    if (path === "/events/stream") {
+      const { readable, writable } = new TransformStream();
+      const writer = writable.getWriter();
+      options.signal.addEventListener("abort", () => void writer.abort(options.signal.reason).catch(() => 0));
+      window.streams.push({ writer, last: options.headers["Last-Event-ID"] ?? "" });
+      return new Response(readable, { status: 200 });
+    }
+    const name = path.split("?")[0];
+    if (answers.get(name)?.wait) await answers.get(name).wait;
+    const { body, status } = answers.get(name) ?? nothing;
+    return new Response(JSON.stringify(body), { status });
+  };
+  window.hold = (path) => {
+    let go;
+    const wait = new Promise((done) => { go = done; });
+    const known = answers.get(path);
+    answers.set(path, { ...known, wait });
+    return () => { answers.set(path, known); go(); };
+  };
+  window.send = (text, at = window.streams.length - 1) => window.streams[at].writer.write(new TextEncoder().encode(text));
+  const { Live } = await import("/console/live.js");
+  window.live = new Live(staff);
+  window.states = [];
+  live.addEventListener("state", () => window.states.push(live.state));
+  void live.run();
+}
+"""
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM, reason="no Chromium on this machine (Debian's package chromium, or CHROMIUM_BIN)"
+)
+
+
+async def _serve(route: Route) -> None:
+    path = route.request.url.removeprefix(HOST)
+    asset = ASSETS.get(path.removeprefix("/console/"))
+    if asset is None:
+        await route.fulfill(body=PAGE, content_type="text/html")
+    else:
+        await route.fulfill(body=asset.data, content_type=asset.media_type)
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[Page]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        page = await browser.new_page()
+        await page.route("**/*", _serve)
+        await page.goto(f"{HOST}/")
+        yield page
+        await browser.close()
+
+
+async def until(page: Page, condition: str, seconds: float = 10.0) -> None:
+    await page.wait_for_function(condition, timeout=1000 * seconds)
+
+
+def seat(revision: int, name: str = "rsv-a") -> dict[str, Any]:
+    return {
+        "kind": "Reservation",
+        "metadata": {"id": name, "resourceVersion": str(revision)},
+        "spec": {},
+        "status": {"phase": "Scheduled"},
+    }
+
+
+def frame(number: int, revision: int, fact: str = "scheduled", name: str = "rsv-a", **more: Any) -> str:
+    event = {
+        "type": f"io.lablet.reservation.{fact}.v1",
+        "subject": f"reservation/{name}",
+        "sequence": f"{revision:020}",
+    }
+    told = event | (more or {"data": seat(revision, name)})
+    return f"id: e1-{number}\ndata: {json.dumps(told)}\n\n"
+
+
+def lists(*items: dict[str, Any], revision: int = 5) -> dict[str, Any]:
+    return {"items": list(items), "nextCursor": None, "resourceVersion": str(revision)}
+
+
+async def test_what_goes_while_the_lists_are_read_does_not_come_back(page: Page) -> None:
+    await page.evaluate(OPEN, True)
+    await page.evaluate("body => answer('/reservations', body)", lists(seat(3), seat(4, "rsv-b")))
+    await page.evaluate("window.go = hold('/reservations')")
+    await until(page, "streams.length === 1")
+    await page.evaluate("text => send(text)", ": still here\nid: e1-1\n\n" + frame(2, 6, "deleted"))
+    await until(page, "live.lastId === 'e1-2'")
+    await page.evaluate("go()")
+    await until(page, "live.state === 'live'")
+    assert await page.evaluate("[...live.resources.reservation.keys()]") == ["rsv-b"]
+
+
+async def test_what_is_too_large_to_be_told_is_read_by_itself(page: Page) -> None:
+    """And not everything anew, by every console, for each change of a large class."""
+    await page.evaluate(OPEN, True)
+    await until(page, "streams.length === 1")
+    await page.evaluate("send(': still here\\nid: e1-1\\n\\n')")
+    await until(page, "live.state === 'live'")
+    await page.evaluate("body => answer('/reservations/rsv-a', body)", seat(9))
+    await page.evaluate("asked.length = 0")
+    await page.evaluate("text => send(text)", frame(2, 8, dataref="/api/v1/reservations/rsv-a"))
+    await until(page, "live.find('reservation', 'rsv-a')?.metadata.resourceVersion === '9'")
+    assert await page.evaluate("asked") == ["/reservations/rsv-a"]
+    await page.evaluate("text => send(text)", frame(3, 10, "deleted", dataref="/api/v1/reservations/rsv-a"))
+    await until(page, "live.resources.reservation.size === 0")
+
+
+async def test_a_stream_that_the_server_ends_is_taken_up_where_it_was_without_alarm(page: Page) -> None:
+    await page.evaluate(OPEN, False)
+    await until(page, "streams.length === 1")
+    await page.evaluate("send(': still here\\nid: e1-1\\n\\n')")
+    await until(page, "live.state === 'live'")
+    await page.evaluate("send(': still here\\nid: e1-40\\n\\n')")
+    await until(page, "live.lastId === 'e1-40'")
+    await page.evaluate("streams[0].writer.close()")
+    await until(page, "streams.length === 2")
+    assert await page.evaluate("streams[1].last") == "e1-40"
+    await page.evaluate("send(': still here\\nid: e1-41\\n\\n')")
+    await until(page, "live.lastId === 'e1-41'")
+    assert await page.evaluate("states") == ["live"]
+
+
+async def test_it_is_live_only_when_the_lists_were_read_and_the_stream_stands(page: Page) -> None:
+    await page.evaluate(OPEN, False)
+    await page.evaluate("answer('/reservations', { title: 'etcd is away' }, 503)")
+    await until(page, "streams.length === 1")
+    await page.evaluate("send(': still here\\nid: e1-1\\n\\n')")
+    await until(page, "live.state === 'lost'")
+    await page.evaluate("streams[0].writer.abort('broken')")
+    await until(page, "streams.length === 2")
+    await page.evaluate("send(': still here\\nid: e1-2\\n\\n')")
+    await until(page, "live.lastId === 'e1-2'")
+    assert await page.evaluate("live.state") == "lost"
+    await page.evaluate("body => answer('/reservations', body)", lists(seat(3)))
+    await until(page, "live.state === 'live'")
+    await page.evaluate(
+        "answer('/reservations', { title: 'over' }, 401); send('event: reset\\nid: e2-1\\ndata: {}\\n\\n')"
+    )
+    await until(page, "live.state === 'refused'")
+
+
+async def test_what_was_highlighted_is_not_remembered_for_ever(page: Page) -> None:
+    await page.evaluate(OPEN, False)
+    await until(page, "streams.length === 1")
+    await page.evaluate("text => send(text)", frame(1, 6))
+    await until(page, "live.isFresh('reservation', 'rsv-a')")
+    await until(page, "live.changed.size === 0")
+
+
+async def test_how_to_get_in_is_asked_for_again_when_the_server_was_away(page: Page) -> None:
+    """A lab that runs does not change any more, and so gave no other occasion."""
+    await page.evaluate(OPEN, False)
+    await page.evaluate("answer('/instances/ins-a-1/access', { title: 'the store is away' }, 503)")
+    lab = {
+        "kind": "Instance", "metadata": {"id": "ins-a-1", "resourceVersion": "7"},
+        "spec": {"reservation": "rsv-a", "seat": 1}, "status": {"phase": "Running", "nodes": []},
+    }  # fmt: skip
+    slot = {"start": "2027-03-01T09:00:00Z", "end": "2027-03-01T10:00:00Z"}
+    booked = seat(3) | {
+        "metadata": {"id": "rsv-a", "resourceVersion": "3", "owner": "ann"},
+        "spec": {"definition": "ospf@1.0.0", "roster": [], "seats": 1, **slot},
+        "status": {"phase": "Active", "placement": [], "history": [], "conditions": []},
+    }
+    await page.evaluate(
+        """async ([booked, lab]) => {
+          const { mylab } = await import("/console/views/mylab.js");
+          const { render } = await import("/console/dom.js");
+          live.resources.reservation.set("rsv-a", booked);
+          live.resources.instance.set("ins-a-1", lab);
+          const view = mylab({ live, who: { name: "ann", role: "learner" }, draw: () => draw() });
+          window.draw = () => render(document.getElementById("app"), view.draw());
+          draw();
+        }""",
+        [booked, lab],
+    )
+    await page.get_by_text("the store is away").wait_for()
+    port = {"name": "r1", "host": "10.0.0.1", "port": 2000}
+    await page.evaluate("port => answer('/instances/ins-a-1/access', { ports: [port] })", port)
+    await page.evaluate(
+        "performance.now = (before => () => before() + 6_000)(performance.now.bind(performance)); draw()"
+    )
+    await page.get_by_text("10.0.0.1:2000", exact=True).wait_for()
+    assert await page.get_by_text("the store is away").count() == 0

@@ -127,9 +127,10 @@ class Keeper:
         if not self._leftovers.may_be_left(instance):
             return
         role: Literal["collected", "exported"]
-        for role in ("collected", "exported"):
-            key = manifest_key(instance.tenant, instance.id, instance.status.attempt, role)
-            await self._take_over(instance, Staged(manifest=key, attempt=instance.status.attempt, role=role))
+        for attempt in range(1, instance.status.attempt + 1):
+            for role in ("collected", "exported"):
+                key = manifest_key(instance.tenant, instance.id, attempt, role)
+                await self._take_over(instance, Staged(manifest=key, attempt=attempt, role=role))
         self._leftovers.looked_through(instance)
 
     async def _render(self, instance: Instance) -> Again | None:

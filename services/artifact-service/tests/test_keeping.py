@@ -123,6 +123,17 @@ async def test_what_was_staged_while_nobody_looked_is_not_lost_when_the_instance
     assert shelf.left_in_staging() == []
 
 
+async def test_nor_is_what_an_earlier_attempt_had_staged(shelf: Any) -> None:
+    """A worker was emptied while nobody looked, and the seat's lab went on elsewhere."""
+    await shelf.stage("ins-a-1", "collected", {"r1.cfg": b"work"})
+    await shelf.instance(phase="Terminated")
+    await shelf.change("ins-a-1", attempt=3)
+    await shelf.keep()
+    await shelf.has("collected", "r1.cfg")
+    (use,) = await shelf.uses()
+    assert use.reference.attempt == 1
+
+
 class Asked(MemoryObjectStore):
     """Notes what is asked for."""
 

@@ -11,6 +11,7 @@ stands in the archive has left etcd already. Readers look there first.
 
 import gzip
 import json
+import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, TypeVar
@@ -112,11 +113,20 @@ async def find(objects: ObjectStore, kind: Kind, resource_id: str, tenant: str) 
     return next((r for r in found if r.id == resource_id and r.revision == entry.revision), None)
 
 
+def _readable(kind: Kind, key: str, data: bytes) -> Iterator[Resource[Any, Any]]:
+    """As `_resources`; a file that was damaged says so by its name."""
+    try:
+        yield from _resources(kind, data)
+    except (ValueError, OSError, EOFError, zlib.error) as error:
+        raise ObjectMismatch(f"{key} cannot be read as a file of the archive: {error}") from error
+
+
 async def days(
     objects: ObjectStore, kind: Kind, tenant: str, first: date, last: date, of: Callable[[Any], _T]
 ) -> AsyncIterator[tuple[date, list[_T]]]:
     """Day by day (of the last move, both included) what was archived, by id, each once in its newest state; of each what
-    `of` takes from it, so that one alone need be in memory as a whole."""
+    `of` takes from it, so that one alone need be in memory as a whole. Raises `ObjectMismatch` naming a file that cannot be
+    read."""
     day = first
     while day <= last:
         newest: dict[str, tuple[int, _T]] = {}
@@ -125,7 +135,7 @@ async def days(
                 data = await objects.get(info.key)
             except ObjectMissing:
                 continue  # between the two calls
-            for resource in _resources(kind, data):
+            for resource in _readable(kind, info.key, data):
                 known = newest.get(resource.id)
                 if known is None or known[0] < resource.revision:
                     newest[resource.id] = resource.revision, of(resource)

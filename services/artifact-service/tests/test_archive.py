@@ -131,6 +131,21 @@ async def rounds(shelf: Any, count: int = 3) -> None:
         await owners(shelf)
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda _: b"{}", lambda data: data[:-9], lambda data: data[:20] + b"x" * 20 + data[40:]]
+)
+async def test_a_damaged_file_is_named_by_whoever_reads_its_day(shelf: Any, damage: Any) -> None:
+    await lesson(shelf, "a")
+    await shelf.clock.advance(DAY)
+    await rounds(shelf)
+    (key,) = [key for key in shelf.objects.objects if "/reservation-" in key]
+    day = date.fromisoformat(key.split("/")[2])
+    shelf.objects.objects[key] = damage(shelf.objects.objects[key])
+    with pytest.raises(ObjectMismatch, match="cannot be read as a file of the archive") as caught:
+        [found async for found in archive.days(shelf.objects, RESERVATION, "default", day, day, whole)]
+    assert key in str(caught.value)
+
+
 async def test_after_a_restore_what_is_archived_last_is_what_is_found(shelf: Any) -> None:
     """A restored store counts its revisions anew: what came of a reservation before, and is not so now, had a higher one."""
     for number in range(100):

@@ -184,4 +184,4 @@ def _lasting(one: engine.Booking) -> engine.Booking:
     return replace(one, occupied_end=None)
 
 
-_EVER = (-(2**30), 2**30)
+_EVER = (-(2**40), 2**40)

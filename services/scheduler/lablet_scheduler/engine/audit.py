@@ -67,7 +67,7 @@ def licences(calendar: Calendar) -> tuple[list[str], list[str]]:
     return wrong, beyond
 
 
-_EVER = (-(2**30), 2**30)
+_EVER = (-(2**40), 2**40)
 
 
 def _steps(calendar: Calendar, column: int, day: Span) -> list[tuple[Minute, list[int]]]:

@@ -25,7 +25,8 @@ from .timeline import PAGE, SOFT, LongArray
 HORIZON = 53 * 7 * 24 * 60
 """How far ahead a search looks unless it is told otherwise, in minutes."""
 
-_NEVER = int(np.iinfo(np.int32).max)
+_NEVER = 2**62
+"""Beyond every minute; minutes of the far future do not fit in 32 bits."""
 
 
 def earliest(
@@ -81,7 +82,7 @@ def _changes(calendar: Calendar, request: PlacementRequest, after: Minute, last:
         yield from (at for at in sorted(marks) if after <= at <= last)
 
 
-def _front_clear(calendar: Calendar, request: PlacementRequest, single: IntArray) -> Minute:
+def _front_clear(calendar: Calendar, request: PlacementRequest, single: LongArray) -> Minute:
     """A later start before which the seats cannot fit, given that they do not fit at `request.start`.
 
     What a worker can take from a start on is at most what fits in each of its minutes from there to the present end of
@@ -96,13 +97,13 @@ def _front_clear(calendar: Calendar, request: PlacementRequest, single: IntArray
         # who is full at the very end has no room for any start before it: most workers, where the search is long
         columns = columns[(part.peaks(columns) <= limits.take(columns, axis=1)).all(axis=0)]
     room: IntArray = np.full(len(columns), request.seats, dtype=np.int32)
-    times: list[IntArray] = []
+    times: list[LongArray] = []
     gains: list[IntArray] = []
     for day, page in reversed(list(calendar.timeline.days(start, end))):
         if page is None:
             continue
         count = page.segments
-        bounds = page.bounds[: count + 1].take(columns, axis=1).astype(np.int32) + day
+        bounds = page.bounds[: count + 1].take(columns, axis=1).astype(np.int64) + day
         fits = _seats_per_segment(
             calendar, request, page.use[:count].take(columns, axis=2), bounds[:count] < soft_end, columns
         )
@@ -141,31 +142,31 @@ def _seats_per_segment(
     return np.maximum(fits, 0, out=fits)
 
 
-def _single_seat_starts(calendar: Calendar, request: PlacementRequest, after: Minute, last: Minute) -> IntArray:
+def _single_seat_starts(calendar: Calendar, request: PlacementRequest, after: Minute, last: Minute) -> LongArray:
     """For each worker a start before which not even one seat fits."""
     fleet = calendar.fleet
     eligible = fleet.eligible(request.pool, request.demand).allowed
     preparation = calendar.policy(request.pool).preparation
-    begin = np.maximum(calendar.ready(request.now) + preparation, after).astype(np.int32)
+    begin = np.maximum(calendar.ready(request.now).astype(np.int64) + preparation, after)
     for column, until in fleet.cordoned.items():
         begin[column] = _NEVER if until is None else max(int(begin[column]), until)
     for name in request.exclude:
         if name in fleet.columns:
             begin[fleet.columns[name]] = _NEVER
     begin[~eligible] = _NEVER
-    found: IntArray = np.full(fleet.width, _NEVER, dtype=np.int32)
+    found: LongArray = np.full(fleet.width, _NEVER, dtype=np.int64)
     most = fleet.capacity - np.array(seats_amounts(request.demand), dtype=np.int32)[:, None]
     empty = fleet.eligible(request.pool, request.demand).seats_when_empty
     length = request.minutes
     room_from = begin
     for day, page in calendar.timeline.days(after, last + length):
         if page is None:
-            steps: list[tuple[IntArray | int, BoolArray]] = [(day + PAGE, eligible)]
+            steps: list[tuple[LongArray | int, BoolArray]] = [(day + PAGE, eligible)]
         else:
             steps = []
             roomy = (page.use[: page.segments] <= most).all(axis=1)
             roomy |= page.bounds[: page.segments] == PAGE  # rows that a worker does not use
-            ends = page.bounds[1 : page.segments + 1].astype(np.int32) + day
+            ends = page.bounds[1 : page.segments + 1].astype(np.int64) + day
             steps += zip(ends, roomy, strict=True)
         for end, fits in steps:
             room_from = np.where(fits, room_from, np.maximum(room_from, end))
@@ -174,10 +175,10 @@ def _single_seat_starts(calendar: Calendar, request: PlacementRequest, after: Mi
                 found = np.where(ready, room_from, found)
         if int(empty[found < _NEVER].sum()) >= request.seats:
             break  # the rooms of the others begin where they stand now, or later
-    return np.where(found == _NEVER, np.where(begin < _NEVER, room_from, _NEVER), found).astype(np.int32)
+    return np.where(found == _NEVER, np.where(begin < _NEVER, room_from, _NEVER), found)
 
 
-def _enough_workers(calendar: Calendar, request: PlacementRequest, single: IntArray) -> Minute | None:
+def _enough_workers(calendar: Calendar, request: PlacementRequest, single: LongArray) -> Minute | None:
     """The first minute by which so many workers have room that the seats might fit."""
     empty = calendar.fleet.eligible(request.pool, request.demand).seats_when_empty
     order = np.argsort(single, kind="stable")

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from lablet_scheduler.engine import Booking, Calendar, Demand, Placement, PoolPolicy, Refusal, earliest, place_earliest
+from lablet_scheduler.engine import (
+    Booking,
+    Calendar,
+    Demand,
+    Placement,
+    PoolPolicy,
+    Refusal,
+    audit,
+    earliest,
+    place_earliest,
+)
 
 
 def test_a_worker_that_is_off_is_ready_after_boot_and_preparation(worker, request_for):
@@ -69,3 +79,13 @@ def test_a_year_that_is_full_is_searched_to_its_end(worker, request_for):
         start = 6000 + week * 7 * 1440
         calendar.book(Booking(f"b{week}", 1, "w-1", start, start + 7 * 1440, Demand(cpu_cores=7)))
     assert earliest(calendar, request_for()) == 6000 + year
+
+
+def test_a_slot_of_the_far_future_is_a_slot_like_any_other(worker, request_for):
+    calendar = Calendar([PoolPolicy("default", grace=0)], [worker("w-1"), worker("w-2")])
+    far = 2**31 + 6000
+    calendar.book(Booking("a", 1, "w-1", far, far + 300, Demand(cpu_cores=7)))
+    calendar.book(Booking("b", 1, "w-2", far, far + 400, Demand(cpu_cores=7)))
+    assert earliest(calendar, request_for(start=far, seats=4, minutes=100)) == far + 300
+    assert earliest(calendar, request_for(start=far, seats=5, minutes=100)) == far + 400
+    assert not audit.differs(calendar, "w-1")

@@ -387,3 +387,14 @@ async def test_what_could_not_be_stored_once_it_is_placed_is_refused_and_holds_n
     assert (await world.request(change)).status.problem.errors[0]["path"] == "seats"
     assert (await world.request(people)).status.problem.errors[0]["path"] == "roster"
     assert len((await world.reservation(fits)).status.placement) == 40
+
+
+async def test_a_class_of_the_year_6500_waits_like_any_other_and_holds_nobody_up(pool: Any) -> None:
+    far = 4473 * 365 * 24 * 60
+    first, second = await pool.ask(far, far + 60, seats=4), await pool.ask(far, far + 60)
+    third = await pool.ask()
+    await pool.settle()
+    assert [await pool.phase(name) for name in (first, second, third)] == ["Scheduled", "Waitlisted", "Scheduled"]
+    suggested = (await pool.reservation(second)).status.explanation.earliest
+    assert suggested.start == pool.when(far + 60)
+    assert not await pool.faults()

@@ -46,27 +46,39 @@ class Accounts:
         self._store = store
         self._accounts: dict[str, Account] = {}
         self._entries: dict[str, Entry] = {}
+        self._sums: dict[str, tuple[int, Ledger]] = {}
+        """Of tenants without a ledger: since which revision they have limits, and what was open then, and still is."""
         self._read_at = 0
 
     async def take(self, quotas: Iterable[KeyValue], ledgers: Iterable[KeyValue], revision: int = 0) -> None:
         """The limits and ledgers as they were at a revision; decisions that were not committed are forgotten."""
         self._read_at = revision
         self._entries.clear()
-        self._accounts.clear()
+        before, self._accounts = self._accounts, {}
         kept = {kv.key.removeprefix(LEDGERS): kv for kv in ledgers}
         for kv in quotas:
             tenant = kv.key.removeprefix(QUOTAS)
-            known = kept.get(tenant)
-            ledger = await self._sum(tenant) if known is None else Ledger.model_validate_json(known.value)
-            revision = 0 if known is None else known.mod_revision
-            self._accounts[tenant] = Account(Quota.model_validate_json(kv.value), kv.mod_revision, ledger, revision)
+            written = kept.get(tenant)
+            now = kv.mod_revision, 0 if written is None else written.mod_revision
+            account = before.get(tenant)
+            if account is None or (account.quota_revision, account.ledger_revision) != now:
+                ledger = await self._sum(tenant, kv) if written is None else Ledger.model_validate_json(written.value)
+                account = Account(Quota.model_validate_json(kv.value), now[0], ledger, now[1])
+            self._accounts[tenant] = account
+            if written is not None:
+                self._sums.pop(tenant, None)
 
-    async def _sum(self, tenant: str) -> Ledger:
+    async def _sum(self, tenant: str, quota: KeyValue) -> Ledger:
+        """What is open while there is no ledger: it has not changed since the limits were made, or there would be one."""
+        since, ledger = self._sums.get(tenant, (0, Ledger()))
+        if since == quota.create_revision:
+            return ledger
         ledger = Ledger()
         for kv in (await self._store.range(RESERVATION.prefix)).items:
             reservation = cast("Reservation", decode(RESERVATION, kv))
             if reservation.tenant == tenant:
                 ledger = ledger.entered(owner_of(reservation), usage_of(reservation))
+        self._sums[tenant] = quota.create_revision, ledger
         return ledger
 
     # -- deciding ----------------------------------------------------------------------------------------------------

@@ -149,6 +149,33 @@ async def test_nobody_is_refused_for_what_another_pool_has_taken_back_meanwhile(
     assert await world.phase(first) == "Cancelled"
 
 
+async def test_limits_of_tenants_of_whom_nobody_asks_cost_the_passes_nothing(pool: Any) -> None:
+    await pool.ask()
+    for tenant in ("silent", "default"):
+        await limit(pool, tenant=tenant, open_seats=9)
+    await pool.settle()
+    summed, inner = [], pool.seen.inner
+
+    class Summing:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(inner, name)
+
+        async def range(self, prefix: str, **options: Any) -> Any:
+            summed.append(prefix)
+            return await inner.range(prefix, **options)
+
+    pool.seen.inner = Summing()
+    for number in range(4):
+        await pool.ask(number * 60, number * 60 + 60, seats=2)
+        await pool.settle()
+    await limit(pool, tenant="silent", open_seats=8)
+    await pool.settle()
+    assert RESERVATION.prefix not in summed
+    counted, kept = await ledgers_at(pool, pool.store.revision)
+    assert counted == kept
+    assert seats_of(counted) == 9
+
+
 async def test_a_limit_refuses_nobody_for_what_came_to_nothing_before_them(pool: Any) -> None:
     """The lab ends while its extension is being committed: the hour is free for who asked next, in the same pass."""
     asked: list[str] = []

@@ -30,9 +30,15 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     content: bytes
+    url: str = ""
+    """Of the system that was asked."""
 
     def json(self) -> Any:
-        return json.loads(self.content) if self.content else None
+        """Raises `Unreachable` where something else than Lablet has answered."""
+        try:
+            return json.loads(self.content) if self.content else None
+        except ValueError as error:
+            raise Unreachable(self.url, "what answers there is not Lablet's API") from error
 
     @property
     def location(self) -> str | None:
@@ -97,7 +103,8 @@ class Transport:
         response = await self._tried(method, path, query, content, files, send, wait or 0.0)
         if response.is_error:
             raise refusal(response.status_code, problem_of(response.status_code, response.headers, response.content))
-        return Answer(response.status_code, response.headers, response.content)
+        self._no_other_place(response)
+        return Answer(response.status_code, response.headers, response.content, self.connection.url)
 
     @asynccontextmanager
     async def stream(
@@ -111,9 +118,16 @@ class Transport:
                 if response.is_error:
                     content = await response.aread()
                     raise refusal(response.status_code, problem_of(response.status_code, response.headers, content))
+                self._no_other_place(response)
                 yield response
         except httpx.TransportError as error:
             raise Unreachable(self.connection.url, _reason(error)) from error
+
+    def _no_other_place(self, response: httpx.Response) -> None:
+        """Lablet sends nobody elsewhere; a proxy does: to TLS, or to where people sign in. Raises `Unreachable`."""
+        if not response.is_success:
+            place = response.headers.get("location", "another address")
+            raise Unreachable(self.connection.url, f"whoever answers there sends callers to {place}")
 
     async def _tried(
         self,
@@ -164,7 +178,10 @@ def problem_of(status: int, headers: Mapping[str, str], content: bytes) -> Mappi
             found = None
         if isinstance(found, dict):
             return found
-    text = content[:200].decode(errors="replace").strip()
+    if "html" in headers.get("content-type", ""):
+        text = f"HTTP {status} with a page: this is not Lablet's API, but another service or a proxy in front of it"
+    else:
+        text = content[:200].decode(errors="replace").strip()
     return {"type": "about:blank", "title": f"HTTP {status}", "status": status, "detail": text}
 
 

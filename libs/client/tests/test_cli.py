@@ -27,6 +27,13 @@ def test_nobody_there_ends_with_3_and_says_how_to_start_a_mesh(lablet, scripted)
     assert "lablet up" in lablet.stderr
 
 
+def test_something_else_at_the_address_ends_with_3(lablet, scripted):
+    scripted.on("GET", "/workers", httpx.Response(200, text="<html>", headers={"content-type": "text/html"}))
+    lablet("get", "workers", code=3)
+    assert "what answers there is not Lablet's API" in lablet.stderr
+    assert "set LABLET_URL" in lablet.stderr
+
+
 def test_no_mesh_known_ends_with_3(lablet):
     lablet.session = lambda: None
     lablet("get", "workers", code=3)

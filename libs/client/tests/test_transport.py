@@ -51,6 +51,34 @@ async def test_nobody_at_the_address_is_unreachable_and_names_it(client, scripte
     assert len(scripted.seen) > 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.Response(200, text="<html>sign in</html>", headers={"content-type": "text/html"}), "not Lablet's API"),
+        (
+            httpx.Response(301, headers={"location": "https://lablet.test/api"}),
+            "sends callers to https://lablet.test/api",
+        ),
+        (httpx.Response(307), "sends callers to another address"),
+    ],
+)
+async def test_something_else_at_the_address_is_told_and_no_defect(client, scripted, answer, said):
+    scripted.on("GET", "/workers", answer)
+    with pytest.raises(errors.Unreachable, match=rf"http://lablet\.test: .*{said}"):
+        [one async for one in client.workers.list()]
+    scripted.on("GET", "/events/stream", httpx.Response(302, headers={"location": "/login"}))
+    with pytest.raises(errors.Unreachable, match="sends callers to /login"):
+        async with client.transport.stream("/events/stream"):
+            raise AssertionError("a page is no stream")
+
+
+async def test_a_proxys_page_is_told_in_words(client, scripted):
+    page = httpx.Response(404, text="<html>nginx</html>", headers={"content-type": "text/html"})
+    scripted.on("GET", "/workers/x", page)
+    with pytest.raises(errors.NotFound, match="HTTP 404 with a page: this is not Lablet's API"):
+        await client.workers.get("x")
+
+
 async def test_a_dependency_that_stays_away_is_named(client, scripted, problem):
     scripted.on("GET", "/workers/x", problem(503, "etcd does not answer", dependency="etcd"))
     with pytest.raises(errors.Unavailable) as caught:

@@ -11,6 +11,8 @@ from lablet_common.events import CloudEvent, Outgoing, subjects
 from lablet_common.objects import S3ObjectStore
 from lablet_common.resources import Service
 from lablet_common.settings import NatsSettings
+from lablet_common.store import Compacted, Conflict
+from lablet_common.store.changes import Unreadable
 from lablet_common.testing.authority import Authority
 from lablet_common.testing.etcd import EtcdServer, find_etcd
 from lablet_common.testing.nats import NatsServer
@@ -46,6 +48,29 @@ def test_a_file_from_elsewhere_goes_in_and_comes_out(lablet, address, tmp_path):
     assert "is sound: 1" in lablet("admin", "import", str(out), "--check", "--endpoint", address)
     lablet("admin", "export", str(out), "--endpoint", address, code=2)
     assert "exists already" in lablet.stderr
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Compacted(7), "etcd was compacted meanwhile"),
+        (Conflict(["/pools/default"], 9), "/pools/default has changed"),
+        (Unreadable("/pools/odd", "no JSON"), "the value of /pools/odd cannot be read: no JSON"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+def test_what_the_store_says_is_told_and_no_half_file_is_left(lablet, tmp_path, monkeypatch, fault, said):
+    async def fails(_):
+        yield b"{}"
+        raise fault
+
+    monkeypatch.setattr("lablet_common.transfer.export_lines", fails)
+    monkeypatch.setattr("lablet_common.backup.export_lines", fails)
+    lablet("admin", "export", str(tmp_path / "out.jsonl"), "--endpoint", "127.0.0.1:9", code=1)
+    assert said in lablet.stderr
+    lablet("admin", "backup", str(tmp_path / "backup"), "--without-streams", "--endpoint", "127.0.0.1:9", code=1)
+    assert said in lablet.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bad_file_is_refused_line_by_line(lablet, tmp_path):

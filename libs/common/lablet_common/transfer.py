@@ -29,7 +29,7 @@ from lablet_common.resources.kinds import ARTIFACT, CLOCK_KEY, KINDS, SUBSCRIPTI
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.store.api import Get, InvalidRequest, Put, Store
-from lablet_common.store.changes import create_in
+from lablet_common.store.changes import create_in, decode
 from lablet_common.store.transaction import Transaction
 
 FORMAT = "lablet-export/1"
@@ -79,12 +79,13 @@ def _kinds() -> tuple[Kind, ...]:
 
 
 async def export_lines(store: Store) -> AsyncIterator[bytes]:
-    """The file's lines, all of one revision. Raises `Compacted` when that is compacted meanwhile: begin anew."""
+    """The file's lines, all of one revision. Raises `Compacted` when that is compacted meanwhile (begin anew), and
+    `Unreadable` naming what is not as its kind says."""
     revision = (await store.status()).revision
     yield json.dumps({"format": FORMAT, "revision": revision}).encode()
     for kind in _kinds():
         async for kv in _all(store, kind.prefix, revision):
-            yield schema.to_json(schema.read(kind.model, kv.value).at_revision(kv.mod_revision))
+            yield schema.to_json(decode(kind, kv))
     for prefix, _ in _SETTINGS:
         async for kv in _all(store, prefix, revision):
             yield json.dumps({"kind": _SETTING, "key": kv.key, "value": json.loads(kv.value)}).encode()

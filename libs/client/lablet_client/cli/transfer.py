@@ -57,7 +57,7 @@ def export_all(
 
     try:
         os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # nobody else reads what is in there
-        count = _with_store(etcd_endpoints(run, endpoint), work)
+        count = _told(run, lambda: _with_store(etcd_endpoints(run, endpoint), work))
         part.rename(file)
     finally:
         part.unlink(missing_ok=True)
@@ -114,7 +114,7 @@ def backup(
             return await write_backup(folder, store, objects, None if without_streams else partial(positions, endpoint))
 
     try:
-        summary = _with_store(etcd_endpoints(run, endpoint), work)
+        summary = _told(run, lambda: _with_store(etcd_endpoints(run, endpoint), work))
     except FileExistsError as error:
         raise WrongUsage(str(error)) from error
     told = f"{summary['resources']} resources and settings of revision {summary['revision']} in {folder}"
@@ -203,7 +203,8 @@ def _with_store(endpoints: Any, work: "Callable[[Store], Awaitable[T]]") -> T:
     try:
         from lablet_common.service import open_store
         from lablet_common.settings import EtcdSettings
-        from lablet_common.store.api import StoreUnavailable
+        from lablet_common.store.api import Compacted, StoreError, StoreUnavailable
+        from lablet_common.transfer import TransferError
     except ImportError as error:
         raise WrongUsage("this needs the etcd client: pip install 'lablet-common[service]'") from error
 
@@ -213,6 +214,10 @@ def _with_store(endpoints: Any, work: "Callable[[Store], Awaitable[T]]") -> T:
             return await work(store)
         except StoreUnavailable as error:
             raise Unreachable(f"etcd at {', '.join(endpoints)}", str(error), "ETCD_ENDPOINTS") from error
+        except Compacted as error:
+            raise TransferError([f"etcd was compacted meanwhile ({error}): begin anew"]) from error
+        except StoreError as error:  # somebody writes meanwhile; a right is missing; a value is none of ours
+            raise TransferError([str(error)]) from error
         finally:
             await store.close()
 

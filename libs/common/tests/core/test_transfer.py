@@ -22,6 +22,7 @@ from lablet_common.resources.reservation import (
 from lablet_common.resources.worker import PoolSpec, PoolStatus, WorkerPool
 from lablet_common.store import MemoryStore, Transaction
 from lablet_common.store.api import MAX_VALUE_BYTES
+from lablet_common.store.changes import Unreadable
 from lablet_common.store.limits import MAX_REQUEST_BYTES
 from lablet_common.store.repository import Repository
 from lablet_common.transfer import TransferError, export_lines, import_entries, read_lines
@@ -108,6 +109,12 @@ async def test_all_is_of_one_revision_although_somebody_writes_meanwhile(full: M
             await full.delete(quota_key("acme"))
     assert not any(b"rsv-later" in line for line in found)
     assert any(b"/quotas/acme" in line for line in found)
+
+
+async def test_a_value_that_cannot_be_read_is_named(full: MemoryStore) -> None:
+    await full.put("/pools/odd", b'{"kind": "WorkerPool"}')
+    with pytest.raises(Unreadable, match="the value of /pools/odd cannot be read"):
+        await lines(full)
 
 
 async def test_every_line_at_fault_is_told_and_nothing_is_written(full: MemoryStore) -> None:

@@ -263,11 +263,14 @@ class Fleet:
 
     def _planned(self, pool: WorkerPool, workers: Sequence[WorkerNeeds]) -> dict[str, Wanted]:
         return plan_power(pool.spec, workers, self._estate.clock.now(), self._grace(pool)) | {
-            one.worker.id: self._wanted_of_agent(one.worker) for one in workers if one.worker.spec.runtime == RUNTIME
+            one.worker.id: self._wanted_of_agent(one) for one in workers if one.worker.spec.runtime == RUNTIME
         }
 
-    def _wanted_of_agent(self, worker: Worker) -> Wanted:
-        """Its host comes and goes by itself: what is there is used."""
+    def _wanted_of_agent(self, one: WorkerNeeds) -> Wanted:
+        """Its host comes and goes by itself: what is there is used. Replaced, it is given up once: its agent begins anew."""
+        worker = one.worker
+        if worker.spec.replacing is not None and not one.busy:
+            return Wanted(False, "replacement")
         here = worker.is_on or (self._presence is not None and self._presence.has(worker.id))
         return Wanted(here, "agent")
 

@@ -201,6 +201,21 @@ async def test_a_worker_with_a_lab_is_replaced_when_the_lab_has_ended_and_not_be
     assert (await fleet.worker()).status.machine.id == "m-2"
 
 
+async def test_an_agents_host_is_replaced_when_it_is_empty_and_its_agent_begins_anew(fleet: Any) -> None:
+    """Nobody switches it off, so it is never off by itself: a replacement that waited for that held all others back."""
+    await fleet.book("a", 60, 120)
+    await fleet.at(70)
+    worker = await fleet.worker()
+    await fleet.all(WORKER).update(worker.respecified(runtime="process"))
+    await fleet.ask("worker", "replace", "default-001", {"deadlineMinutes": 90})
+    await fleet.at(119)
+    assert (await fleet.phase(), (await fleet.worker()).phase) == ("Running", "Ready")
+    await fleet.at(135)
+    worker = await fleet.worker()
+    assert (worker.phase, worker.spec.replacing, worker.spec.unschedulable) == ("Offline", None, None)
+    assert fleet.provider.machines["m-1"].state is MachineState.TERMINATED
+
+
 async def test_a_replacement_that_is_cancelled_changes_nothing(fleet: Any) -> None:
     await fleet.book("a", 60, 120)
     await fleet.at(70)

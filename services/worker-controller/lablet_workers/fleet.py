@@ -184,12 +184,13 @@ class Fleet:
                 await self._estate.still_owner(conflict)
 
     async def _fit_workers(self, pool: WorkerPool) -> None:
-        """Cordons the workers beyond the pool's size, and takes away the records of those that nothing needs any more."""
+        """Cordons the workers beyond the pool's size, takes back cordons whose time is over, and takes away the records of
+        those that nothing needs any more."""
         for cached in self._estate.caches[WORKER].items():
             worker = self._estate.workers.get(cached.id)
             if worker is None or worker.spec.pool != self._estate.pool:
                 continue
-            changed = recordoned(worker, pool, self._estate.source)
+            changed = recordoned(worker, pool, self._estate.source, self._estate.clock.now())
             try:
                 if changed is not None:
                     await self._estate.workers.commit(changed, gate=True)

@@ -42,15 +42,24 @@ SHRUNK = "pool-shrunk"
 """Reason of the cordon of a worker beyond its pool's `max`."""
 
 
-def recordoned(worker: Worker, pool: WorkerPool, by: str) -> Worker | None:
-    """The worker with the cordon of a surplus one, or without it where the pool has grown again; None: as it should be."""
+def recordoned(worker: Worker, pool: WorkerPool, by: str, now: datetime) -> Worker | None:
+    """The worker with the cordon of a surplus one, or without it where the pool has grown again, and without one whose time
+    is over: of a drain that ended so, what stood before it stands again. None: as it should be."""
     surplus = is_surplus(worker, pool)
-    cordon = worker.spec.unschedulable
+    cordon = _standing(worker.spec.unschedulable, now)
     if surplus and cordon is None:
-        return worker.respecified("cordoned", unschedulable=Cordon(reason=SHRUNK, by=by))
-    if not surplus and cordon is not None and cordon.reason == SHRUNK:
-        return worker.respecified("uncordoned", unschedulable=None)
-    return None
+        cordon = Cordon(reason=SHRUNK, by=by)
+    elif not surplus and cordon is not None and cordon.reason == SHRUNK:
+        cordon = None
+    if cordon == worker.spec.unschedulable:
+        return None
+    return worker.respecified("cordoned" if cordon is not None else "uncordoned", unschedulable=cordon)
+
+
+def _standing(cordon: Cordon | None, now: datetime) -> Cordon | None:
+    while cordon is not None and cordon.until is not None and now >= cordon.until:
+        cordon = cordon.earlier
+    return cordon
 
 
 def missing_workers(

@@ -12,6 +12,8 @@ from lablet_common.resources.worker import Rollout
 from lablet_workers.providers.port import MachineState
 from lablet_workers.rollout import next_turn
 
+from .conftest import MORNING, minutes
+
 
 async def drain(fleet: Any, **body: Any) -> Any:
     return await fleet.ask("worker", "drain", "default-001", body)
@@ -152,6 +154,39 @@ async def test_a_cordon_set_during_a_drain_outlives_it(fleet: Any) -> None:
     await fleet.ask("worker", "cordon", "default-001", {"reason": "bad disk"})
     await fleet.ask("worker", "drain-cancel", "default-001")
     assert (await fleet.worker()).spec.unschedulable.reason == "bad disk"
+
+
+async def test_when_a_drains_time_is_over_the_cordon_that_was_there_before_stands_again(fleet: Any) -> None:
+    await fleet.ask("worker", "cordon", "default-001", {"reason": "its disk is failing"})
+    await fleet.ask(
+        "worker", "cordon", "default-002", {"reason": "lunch", "until": (MORNING + minutes(30)).isoformat()}
+    )
+    await drain(fleet, until=(MORNING + minutes(60)).isoformat(), deadlineMinutes=20)
+    await fleet.at(59)
+    gate = await fleet.gate()
+    fleet.controller.fleet.replan()
+    await fleet.settle()
+    assert (await fleet.worker()).spec.unschedulable.drain
+    await fleet.at(61)
+    fleet.controller.fleet.replan()
+    await fleet.settle()
+    cordon = (await fleet.worker()).spec.unschedulable
+    assert (cordon.reason, cordon.drain, cordon.until) == ("its disk is failing", False, None)
+    assert (await fleet.worker(2)).spec.unschedulable is None
+    assert await fleet.gate() > gate
+
+
+async def test_a_cordon_whose_time_is_over_does_not_keep_a_worker_in_a_pool_that_has_shrunk(fleet: Any) -> None:
+    await fleet.book("a", 60, 120, workers=("default-002",))
+    await fleet.ask(
+        "worker", "cordon", "default-002", {"reason": "lunch", "until": (MORNING + minutes(30)).isoformat()}
+    )
+    pool = await fleet.all(POOL).get("default")
+    await fleet.all(POOL).update(pool.respecified(max=1))
+    await fleet.at(31)
+    fleet.controller.fleet.replan()
+    await fleet.settle()
+    assert (await fleet.worker(2)).spec.unschedulable.reason == "pool-shrunk"
 
 
 async def test_another_maintenance_outlives_a_cancelled_drain(fleet: Any) -> None:

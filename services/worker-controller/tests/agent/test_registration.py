@@ -94,4 +94,4 @@ def test_records_of_hosts_are_neither_made_nor_taken_away_by_their_number() -> N
     worker = decide().resource
     assert missing_workers(pool(5), template(), [], NOW) == []
     assert not is_surplus(worker, pool(0))
-    assert recordoned(worker, pool(0), "/x") is None
+    assert recordoned(worker, pool(0), "/x", NOW) is None

@@ -116,15 +116,19 @@ class ProcessDriver:
         self._account = account
         self._grace = grace_seconds
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._incomplete: set[str] = set()
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def labs(self) -> Mapping[str, str]:
-        found = {}
+        found, incomplete = {}, set()
         for entry in sorted(self._root.iterdir()):
             try:
                 found[read_plan(LabFolder(entry)).title] = entry.name
             except (OSError, ValueError, TypeError, KeyError) as error:
-                log.warning("a lab's folder is incomplete", extra={"lab": entry.name, "cause": str(error)})
+                incomplete.add(entry.name)
+                if entry.name not in self._incomplete:  # the labs are looked at many times a second
+                    log.warning("a lab's folder is incomplete", extra={"lab": entry.name, "cause": str(error)})
+        self._incomplete = incomplete
         return found
 
     def folder(self, lab: str) -> LabFolder:
@@ -184,6 +188,7 @@ class ProcessDriver:
         found = read_record(folder)
         if found is None:
             return LabRecord(lab, plan.title, phase="new", nodes=_fresh(plan))
+        found.nodes = found.nodes or _fresh(plan)
         if not found.over and not lives:
             found.phase, found.reason = "stopped", "SupervisorLost"
             for node in found.nodes:
@@ -260,8 +265,8 @@ class ProcessDriver:
             found = json.loads(folder.supervisor.read_text(encoding="utf-8"))
             if procfs.is_alive(int(found["pid"]), int(found["started"])):
                 return int(found["pid"])
-        except FileNotFoundError:
-            pass  # one that was started just now has not said so yet
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            pass  # one that was started just now has not said so yet; an unreadable one is of before a loss of power
         fresh = self._started.get(folder.root.name)
         return fresh.pid if fresh is not None else None
 

@@ -15,6 +15,7 @@ from typing import Any
 SIGNALLED = 128
 TIMED_OUT = 124
 """Exit code of a node whose time ran out, as timeout(1) has it."""
+RECORD_LOST = "RecordLost"
 NOT_RUNNABLE = 127
 """Exit code of a node whose program could not be started."""
 _LONGEST_BACKOFF = 30.0
@@ -233,9 +234,12 @@ def write_record(folder: LabFolder, record: LabRecord) -> None:
 
 
 def read_record(folder: LabFolder) -> LabRecord | None:
-    """None where its supervisor has not written any yet."""
+    """None where its supervisor has not written any yet. One that cannot be read (a host that lost its power may have kept an
+    empty file) is of a lab that ran and runs no more: not of one that may be started as if it never had been."""
     try:
         found = json.loads(folder.state.read_text(encoding="utf-8"))
+        return LabRecord(**{**found, "nodes": [NodeRecord(**node) for node in found["nodes"]]})
     except FileNotFoundError:
         return None
-    return LabRecord(**{**found, "nodes": [NodeRecord(**node) for node in found["nodes"]]})
+    except (ValueError, TypeError, KeyError):
+        return LabRecord(folder.root.name, folder.root.name, phase="stopped", reason=RECORD_LOST)

@@ -284,6 +284,28 @@ async def test_what_outlived_a_killed_supervisor_goes_with_its_lab_and_holds_nob
     assert not host.left(lab)
 
 
+@pytest.mark.parametrize("left", ["", "{", "[]", '{"id": "x"}'])
+async def test_an_agent_lives_with_what_a_loss_of_power_left_of_a_record(host: Host, left: str) -> None:
+    lab = await host.run("power", sh("true"), until="completed")
+    await host.over(lab)
+    for path in (host.driver.folder(lab).state, host.driver.folder(lab).supervisor):
+        path.write_text(left)
+    driver = host.new_driver()
+    assert driver.labs() == {"power": lab}
+    await driver.stop_everything()
+    record = driver.record(lab)
+    assert (record.phase, record.reason, node(record).name) == ("stopped", "RecordLost", "a")
+    assert not driver.output(lab, "a", 0, 100).data
+    await driver.remove(lab)
+
+
+async def test_what_is_no_lab_is_said_once(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    (host.root / "labs" / "half").mkdir()
+    for _ in range(3):
+        assert not host.driver.labs()
+    assert len(caplog.records) == 1
+
+
 async def test_names_cannot_leave_the_labs_folder(host: Host) -> None:
     for name in ("../x", "..", "", "a/b", ".hidden"):
         with pytest.raises(NoSuchLab):

@@ -69,7 +69,8 @@ class LabDriver(Protocol):
         ...
 
     async def import_lab(self, title: str, lab: SeatLab) -> str:
-        """The lab's id; one with that title that is there already is taken."""
+        """The lab's id; one with that title that is there already is taken, or, if its manifest is another one, replaced.
+        Raises `StillRunning`."""
         ...
 
     async def start(self, lab: str) -> None:
@@ -144,7 +145,11 @@ class ProcessDriver:
         if name != Path(name).name or name.startswith(".") or not name:
             raise NoSuchLab(f"{title!r} cannot be the name of a lab")
         if folder.plan.is_file():
-            return name
+            if _is_of(folder, lab):
+                return name
+            if self.record(name).runs:
+                raise StillRunning(f"lab {name} runs with another manifest: stop it first")
+            await self.remove(name)  # an earlier session's, whose seat has other ports now
         plan = plan_of(name, title, lab, self._account, self._grace)
         await asyncio.to_thread(self._make_folder, folder, plan, lab)
         return name
@@ -269,6 +274,13 @@ class ProcessDriver:
             pass  # one that was started just now has not said so yet; an unreadable one is of before a loss of power
         fresh = self._started.get(folder.root.name)
         return fresh.pid if fresh is not None else None
+
+
+def _is_of(folder: LabFolder, lab: SeatLab) -> bool:
+    try:
+        return SeatLab.model_validate_json(folder.manifest.read_bytes()) == lab
+    except (OSError, ValueError):  # a loss of power may have left it empty
+        return False
 
 
 def _fresh(plan: LabPlan) -> list[NodeRecord]:

@@ -1,6 +1,7 @@
 """Labs as processes: order, health, restarts, limits, output, and that nothing is left behind."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -304,6 +305,20 @@ async def test_what_is_no_lab_is_said_once(host: Host, caplog: pytest.LogCapture
     for _ in range(3):
         assert not host.driver.labs()
     assert len(caplog.records) == 1
+
+
+async def test_a_seat_that_comes_back_with_other_ports_is_run_with_those(host: Host) -> None:
+    """What an earlier session left of it bears the same name."""
+    lab = await host.run("back", sh("echo $PORT_WEB; sleep 60", ports=["web"]))
+    await host.until(lab, lambda record: record.phase == "running")
+    with pytest.raises(StillRunning, match="another manifest"):
+        await host.bring("back", sh("echo other"))
+    before = host.driver.manifest(lab)
+    await host.driver.stop(lab)
+    assert await host.run("back", sh("echo $PORT_WEB; sleep 60", ports=["web"])) == lab
+    assert host.driver.manifest(lab) != before
+    port = str(json.loads(host.driver.manifest(lab))["ports"]["web"])
+    await host.until(lab, lambda _: host.said(lab, "a") == f"{port}\n")
 
 
 async def test_names_cannot_leave_the_labs_folder(host: Host) -> None:

@@ -200,7 +200,8 @@ class Store(Protocol):
         self, prefix: str, *, start_revision: int = 0, previous: bool = False
     ) -> AbstractAsyncContextManager[AsyncIterator[WatchBatch]]:
         """Changes below `prefix` from `start_revision` on (0: from now). Resumes by itself over reconnects and endpoint
-        changes without loss or repetition; raises `Compacted` when that is impossible. Sends progress notices."""
+        changes without loss or repetition; raises `Compacted` when that is impossible, as it is from the oldest readable
+        revision itself: only behind it every change is whole. Sends progress notices."""
         ...
 
     async def lease_grant(self, ttl_seconds: float) -> int:

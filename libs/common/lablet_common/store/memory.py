@@ -195,7 +195,8 @@ class MemoryStore:
         if not start_revision:
             self._enter()
         watcher = _Watcher(prefix, start_revision or self._history.revision + 1, previous)
-        if watcher.start < self._history.compacted:
+        # of the compacted revision itself, etcd keeps but a part of the changes
+        if max(watcher.start - 1, 1) < self._history.compacted:
             watcher.queue.put_nowait(Compacted(self._history.compacted))
         else:
             for change in self._history.since(watcher.start):

@@ -5,6 +5,10 @@ is silent for a while is asked for its progress, and rebuilt elsewhere when it d
 leader ends it by itself, because the watch asks for that. etcd may cut one revision into fragments: they are put together
 again, so that a revision is always delivered whole.
 
+etcd lets a watch begin at the very revision up to which was compacted, though it has forgotten part of that one: deletions
+(etcd issue 18089) and what stood before each change. So a watch begins one revision earlier than it delivers, and where that
+is gone, it says so.
+
 An answer to a progress request only proves that the stream lives. It is not passed on as progress: servers before 3.4.25
 and 3.5.8 send it ahead of events that are still on their way. Only etcd's own periodic notices are
 (`--experimental-watch-progress-notify-interval`, ten minutes unless set).
@@ -135,7 +139,7 @@ class Watch:
         return pb.WatchCreateRequest(
             key=first,
             range_end=end,
-            start_revision=self._next,
+            start_revision=max(self._next - 1, 1) if self._next else 0,
             progress_notify=True,
             prev_kv=self._previous,
             fragment=True,

@@ -391,6 +391,29 @@ class TestWatches:
             compacted = await expect_compacted(watch())
         assert compacted.compact_revision == last
 
+    async def test_a_watch_from_the_revision_that_was_compacted_to_is_refused_and_from_the_next_one_is_whole(
+        self, store: Store, take
+    ) -> None:
+        """etcd would let it begin there, without the deletions of that revision and without what stood before its puts."""
+        await store.put("/w/gone", b"1")
+        await store.put("/w/kept", b"1")
+        await store.delete("/w/gone")
+        oldest = (await store.range("/w/")).revision
+        await store.put("/w/kept", b"2")
+        await store.compact(oldest)
+
+        async def watch() -> None:
+            async with store.watch("/w/", start_revision=oldest, previous=True) as batches:
+                async for _ in batches:
+                    pass
+
+        async with asyncio.timeout(10):
+            compacted = await expect_compacted(watch())
+        assert compacted.compact_revision == oldest
+        async with store.watch("/w/", start_revision=oldest + 1, previous=True) as batches:
+            (event,) = await take(batches, 1)
+        assert (event.kv.value, event.previous.value) == (b"2", b"1")
+
     async def test_a_watch_that_is_up_to_date_survives_a_compaction(self, store: Store, take) -> None:
         async with store.watch("/w") as batches:
             revision = await store.put("/w", b"1")

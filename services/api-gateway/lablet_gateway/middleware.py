@@ -5,9 +5,11 @@ cannot show a token learns nothing about what would have been wrong with their r
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from uuid import uuid4
 
 from starlette.exceptions import HTTPException
@@ -15,13 +17,16 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lablet_common.resources.kinds import Service
+from lablet_common.store import StoreError
 from lablet_common.telemetry.metrics import API_REQUEST
 from lablet_common.telemetry.spans import noted
 from lablet_gateway import faults, problems
 from lablet_gateway.faults import problem_response, tellable
+from lablet_gateway.gathering import Overloaded
 from lablet_gateway.identity import NoRole, Principal, ProviderUnavailable, TokenRefused, TokenVerifier
 from lablet_gateway.rights import PREFIX, SCHEMAS, SIGN_IN
 
+_log = logging.getLogger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SECURITY = (
     (b"x-content-type-options", b"nosniff"),
@@ -128,18 +133,28 @@ class Authentication:
             await self._app(scope, receive, send)
             return
         try:
-            scope["lablet.principal"] = await self._prove(header(scope, b"authorization"))
+            token = _token_in(header(scope, b"authorization"))
+            principal = await self._prove(token)
         except problems.Refused as refused:
             await problem_response(refused.problem, Request(scope), refused.headers)(scope, receive, send)
             return
+        scope["lablet.principal"] = principal
+        scope["lablet.stands"] = partial(self._stands, token, principal)
         await self._app(scope, receive, send)
 
-    async def _prove(self, authorization: str) -> Principal:
+    async def _stands(self, token: str, principal: Principal) -> bool:
+        """Whether the token still proves the same; also where nobody can say that just now."""
+        try:
+            return await self._verifier.verify(token) == principal
+        except TokenRefused as error:
+            _log.info("a token has ended while it was in use", extra={"principal": principal.name, "cause": str(error)})
+            return False
+        except (ProviderUnavailable, StoreError, Overloaded) as error:
+            _log.info("a token cannot be looked at just now", extra={"principal": principal.name, "cause": str(error)})
+            return True
+
+    async def _prove(self, token: str) -> Principal:
         """Raises 401, 403 for somebody without a role, and 503 when whoever knows them is away."""
-        scheme, _, token = authorization.partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token:
-            raise problems.UNAUTHENTICATED("send a token: Authorization: Bearer …", headers=_CHALLENGE)
         try:
             principal = await self._verifier.verify(token)
         except NoRole as error:
@@ -151,6 +166,15 @@ class Authentication:
         if principal is None:
             raise problems.UNAUTHENTICATED("the token is unknown or has expired", headers=_INVALID)
         return principal
+
+
+def _token_in(authorization: str) -> str:
+    """Raises 401 where there is none."""
+    scheme, _, token = authorization.partition(" ")
+    token = token.strip()
+    if scheme.lower() != "bearer" or not token:
+        raise problems.UNAUTHENTICATED("send a token: Authorization: Bearer …", headers=_CHALLENGE)
+    return token
 
 
 class BodyLimit:

@@ -365,6 +365,8 @@ class Listening:
         self.status = status
         self.place = ""
         """The id that a comment named last."""
+        self.ended = asyncio.Event()
+        """By the server, in good order."""
 
     async def next(self, timeout: float = 5.0) -> dict[str, str]:
         """The next frame that is no comment, as its fields."""
@@ -393,12 +395,12 @@ def listen(world: World) -> Callable[..., Any]:
 
     @asynccontextmanager
     async def opened(
-        query: str = "", token: str = "admin@default", last: str | None = None
+        query: str = "", token: str = "admin@default", last: str | None = None, bearer: str = ""
     ) -> AsyncIterator[Listening]:
         frames: asyncio.Queue[bytes] = asyncio.Queue()
         gone = asyncio.Event()
         status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        headers = [(b"authorization", f"Bearer {token_of(token)}".encode())]
+        headers = [(b"authorization", f"Bearer {bearer or token_of(token)}".encode())]
         if last:
             headers.append((b"last-event-id", last.encode()))
 
@@ -411,6 +413,8 @@ def listen(world: World) -> Callable[..., Any]:
                 status.set_result(message["status"])
             elif message.get("body"):
                 frames.put_nowait(message["body"])
+            elif not message.get("more_body"):
+                stream.ended.set()
 
         scope = {
             "type": "http", "asgi": {"version": "3.0", "spec_version": "2.4"}, "http_version": "1.1", "method": "GET",
@@ -418,9 +422,9 @@ def listen(world: World) -> Callable[..., Any]:
             "query_string": query.encode(), "headers": headers, "client": ("127.0.0.1", 1), "server": ("gateway", 80),
             "root_path": "",
         }  # fmt: skip
+        stream = Listening(frames, status)
         serving = asyncio.create_task(world.app(scope, receive, send))
         try:
-            stream = Listening(frames, status)
             if await status == 200:
                 await stream.comment()
             yield stream

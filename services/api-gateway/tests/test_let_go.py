@@ -129,6 +129,9 @@ async def test_a_listener_that_does_not_read_is_let_go_with_what_it_held() -> No
     async def receive() -> Any:
         await asyncio.Event().wait()
 
+    async def stands() -> bool:
+        return True
+
     async def wants_more() -> None:
         taken = 0
 
@@ -138,7 +141,7 @@ async def test_a_listener_that_does_not_read_is_let_go_with_what_it_held() -> No
             if taken > 2:
                 await send(message)
 
-        await EventStreamResponse(frames(), 0.01)({"type": "http"}, receive, send_some)
+        await EventStreamResponse(frames(), 0.01, stands)({"type": "http"}, receive, send_some)
 
     async with asyncio.timeout(5):
         await wants_more()

@@ -13,7 +13,9 @@ from lablet_common.events import derive
 from lablet_common.events.binding import encode_structured
 from lablet_common.resources.kinds import kind_of
 from lablet_common.telemetry.metrics import REGISTRY
-from lablet_gateway import streams
+from lablet_gateway import listening, streams
+from lablet_gateway.identity import ProviderUnavailable
+from lablet_gateway.identity.token_file import TokenFile
 from lablet_gateway.streams import Filter, Hub
 
 SOURCE = "/lablet/scheduler"
@@ -329,6 +331,7 @@ async def test_those_who_wait_for_the_log_count_as_streams(world: Any, listen: A
         ("bob", ["reservation/rsv-bob"]),
         ("learner@acme", []),
         ("operator@acme", ["worker/default-001"]),
+        ("machine@default", ["reservation/rsv-ann", "reservation/rsv-bob", "instance/ins-ann-1"]),
     ],
 )
 async def test_everybody_hears_what_concerns_them_and_nothing_else(
@@ -345,6 +348,42 @@ async def test_everybody_hears_what_concerns_them_and_nothing_else(
         while (subject := subject_of(await stream.next())) != "definition/shared@1.0.0":
             told.append(subject)
     assert told == heard
+
+
+async def test_a_stream_ends_when_its_token_has_ended(world: Any, listen: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key that was revoked is not to hear on for as long as it does not let go."""
+    monkeypatch.setattr(listening, "_LOOK_SECONDS", 0.01)
+    made = (await world.client().post("/api/v1/keys", json={"name": "lms"})).json()
+    await world.caught_up()
+    key = made["key"]["metadata"]["id"]
+    async with listen(bearer=made["token"]) as stream, listen() as other:
+        world.log.append(published(world.reservation("rsv-a"), 1))
+        assert subject_of(await stream.next()) == "reservation/rsv-a"
+        await asyncio.sleep(0.05)
+        assert not stream.ended.is_set()
+        assert (await world.client().delete(f"/api/v1/keys/{key}")).status_code == 200
+        async with asyncio.timeout(5):
+            await stream.ended.wait()
+        assert not other.ended.is_set()
+        assert world.parts.hub.clients == 1
+
+
+async def test_a_stream_goes_on_while_nobody_can_say_whether_its_token_stands(
+    world: Any, listen: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_LOOK_SECONDS", 0.01)
+    asked = asyncio.Event()
+
+    async def away(_: str) -> Any:
+        asked.set()
+        raise ProviderUnavailable("the identity provider is away")
+
+    async with listen() as stream:
+        monkeypatch.setattr(TokenFile, "verify", lambda self, token: away(token))
+        await asked.wait()
+        world.log.append(published(world.reservation("rsv-a"), 1))
+        assert subject_of(await stream.next()) == "reservation/rsv-a"
+        assert not stream.ended.is_set()
 
 
 async def test_more_streams_than_the_limit_are_answered_429(world: Any, listen: Any) -> None:

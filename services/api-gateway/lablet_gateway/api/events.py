@@ -157,6 +157,7 @@ async def tell_story(
     },
 )
 async def stream(
+    http: HttpRequest,
     parts: WithParts,
     caller: WithCaller,
     kind: Annotated[list[str] | None, Query(description="Only these kinds")] = None,
@@ -166,7 +167,7 @@ async def stream(
     last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="Goes on after this one")] = None,
 ) -> Response:
     """State events as they are published. Resumes after `Last-Event-ID` without gap or repeat for as long as the log
-    reaches back; beyond that an event `reset` comes first."""
+    reaches back; beyond that an event `reset` comes first. Ends when the token has expired or was revoked."""
     if parts.hub.crowd >= parts.settings.gateway_max_streams:
         raise problems.TOO_MANY("this replica serves as many event streams as it may", headers={"Retry-After": "5"})
     kinds = frozenset(part for value in kind or [] for part in value.split(",") if part)
@@ -182,4 +183,4 @@ async def stream(
     with aside():
         place = await parts.hub.arrive(last_event_id, _PATIENCE_SECONDS)
     frames = parts.hub.frames(place, wanted, CallersSight(parts, caller), parts.settings.gateway_heartbeat_seconds)
-    return EventStreamResponse(frames, parts.settings.gateway_stream_patience_seconds)
+    return EventStreamResponse(frames, parts.settings.gateway_stream_patience_seconds, http.scope["lablet.stands"])

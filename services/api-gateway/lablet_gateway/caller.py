@@ -106,7 +106,8 @@ class Caller:
 
     @property
     def is_staff(self) -> bool:
-        return self.principal.role is not Role.LEARNER
+        """People who teach or run the fleet, and so see it; machines never do."""
+        return self.principal.role in (Role.ADMIN, Role.OPERATOR, Role.INSTRUCTOR)
 
 
 async def authorise(request: Request, _: Annotated[object, Security(_BEARER)]) -> Caller:

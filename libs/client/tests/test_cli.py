@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from lablet_client.cli import calendar
@@ -98,6 +99,12 @@ def test_a_rejection_gives_the_scheduler_s_reasons(lablet, scripted, problem):
         (["dlq", "replay"], "say which"),
         (["events", "publish", "x", "-d", "{"], "--data is no JSON"),
         (["calendar", "default", "--to", "yesterday 09:00"], "--to must be after"),
+        (["reserve", "x", "-d", "999d"], "duration minutes: "),
+        (["reserve", "x", "-d", "1h", "-p", "A B"], "pools.0: "),
+        (["reserve", "x", "-s", "9999-12-31T23:59", "-d", "1h"], "start: "),
+        (["subscription", "create", "BAD NAME", "http://x"], "name: "),
+        (["pool", "optimise", "default", "--max-moves", "99999999"], "max moves: "),
+        (["pool", "replace", "default", "--deadline", "3000d"], "deadline minutes: "),
         (["events", "publish", "x", "-d", "@/nowhere/data.json"], "/nowhere/data.json: No such file"),
         (["key", "create", "x", "--file", "/nowhere/token"], "/nowhere/token: No such file"),
         (["subscription", "create", "x", "http://x", "--secret-file", "/nowhere/s"], "/nowhere/s: No such file"),
@@ -120,6 +127,13 @@ def test_an_error_of_no_file_that_was_named_keeps_its_traceback(lablet, monkeypa
     monkeypatch.setattr("lablet_client.cli.session.Session.run", broken)
     with pytest.raises(OSError, match="Too many"):
         lablet("get", "workers")
+
+
+def test_an_answer_that_is_not_understood_keeps_its_traceback(lablet, scripted):
+    """That is a defect, of the command or of what answers, and no wrong usage."""
+    scripted.on("GET", "/reservations/rsv-a", {"kind": "Reservation"})
+    with pytest.raises(ValidationError, match="Reservation"):
+        lablet("explain", "rsv-a")
 
 
 def test_no_secret_is_made_that_cannot_be_kept(lablet, scripted):

@@ -102,6 +102,20 @@ def _hints(error: errors.LabletError) -> list[str]:
             return []
 
 
+_BODIES = ("Create", "Change", "Cordon", "Drain", "Replace", "Optimise", "Hold", "RosterEntry")
+"""How models are called that the command makes of what was typed; others are read from answers."""
+
+
+def unfit(error: ValueError) -> WrongUsage | None:
+    """What was typed and makes no body that could be sent, by its fields; None for any other error."""
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError) or not error.title.endswith(_BODIES):
+        return None
+    places = [".".join(str(part) for part in one["loc"]).replace("_", " ") for one in error.errors()]
+    return WrongUsage("; ".join(f"{place}: {one['msg']}" for place, one in zip(places, error.errors(), strict=True)))
+
+
 def nearest(word: str, known: "list[str] | tuple[str, ...]") -> str:
     """`did you mean …?`, or what there is."""
     close = get_close_matches(word, known, n=3, cutoff=0.5)

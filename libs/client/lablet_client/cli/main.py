@@ -56,6 +56,13 @@ class Doors(TyperGroup):
             running = ctx.obj if isinstance(ctx.obj, Session) else Session()
             report(error, running.aside)
             raise typer.Exit(exit_code(error)) from error
+        except ValueError as error:
+            from lablet_client.cli.failures import exit_code, report, unfit
+
+            if (wrong := unfit(error)) is None:
+                raise
+            report(wrong, ctx.obj.aside)
+            raise typer.Exit(exit_code(wrong)) from error
         except OSError as error:
             if error.filename is None:  # of no file that somebody named: a defect keeps its traceback
                 raise

@@ -212,7 +212,8 @@ class ProcessDriver:
         known = {one.name: one for one in self.record(lab).nodes}
         if node not in known:
             raise NoSuchLab(f"lab {lab} has no node {node}; there are {', '.join(known)}")
-        return read_output(folder.output(node), known[node].dropped, position, limit)
+        told = known[node]
+        return read_output(folder.output(node), told.dropped, told.written, position, limit)
 
     async def stop(self, lab: str) -> None:
         folder = self.folder(lab)

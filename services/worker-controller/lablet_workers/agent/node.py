@@ -32,14 +32,17 @@ _DRAIN_SECONDS = 1.0
 
 
 class Node:
-    """Runs one node. `changed` is called whenever its record says something new."""
+    """Runs one node. `changed` is called whenever its record says something new; `write` has it written at once."""
 
-    def __init__(self, lab: LabPlan, plan: NodePlan, folder: LabFolder, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, lab: LabPlan, plan: NodePlan, folder: LabFolder, changed: Callable[[], None], write: Callable[[], None]
+    ) -> None:
         self.plan = plan
         self.record = NodeRecord(plan.name)
         self._lab = lab
         self._folder = folder
         self._changed = changed
+        self._write = write
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = asyncio.Event()
         self._timed_out = asyncio.Event()
@@ -193,17 +196,29 @@ class Node:
                 if not data:
                     return
                 self._keep(output, data)
-                self.record.dropped, self.record.written = output.dropped, output.written
+                self._count(output)
                 self._changed()
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
 
     def _keep(self, output: OutputFile, data: bytes) -> None:
+        turns = output.turns_with(data)
         try:
+            if turns:
+                self._record_now(output)
             output.write(data)
+            if turns:
+                self._record_now(output)
         except OSError as error:  # a full disk: the node goes on, its output is read and lost
             self.record.message = f"its output is not kept: {error.strerror}"
+
+    def _record_now(self, output: OutputFile) -> None:
+        self._count(output)
+        self._write()
+
+    def _count(self, output: OutputFile) -> None:
+        self.record.dropped, self.record.written = output.dropped, output.written
 
     async def _watch_health(self) -> None:
         check = self.plan.check

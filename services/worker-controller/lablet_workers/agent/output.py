@@ -4,9 +4,12 @@ Two files: when the present one is full it takes the older one's place. Position
 has been dropped is skipped, and the reader is told.
 """
 
+import math
 import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 
 def older(path: Path) -> Path:
@@ -23,16 +26,21 @@ class OutputFile:
         self._file = path.open("ab", buffering=0)
         self._size = path.stat().st_size
         self.dropped = 0
-        self.written = self._size
+        last = older(path)
+        self.written = self._size + (last.stat().st_size if last.exists() else 0)
+
+    def turns_with(self, data: bytes) -> bool:
+        """Writing that will drop the older part. To be recorded before and after it (see `read_output`)."""
+        return self._size + len(data) > self._keep
 
     def write(self, data: bytes) -> None:
         while data:
             if self._size >= self._keep:
                 self._turn()
-            part, data = data[: self._keep - self._size], data[self._keep - self._size :]
-            self._file.write(part)
-            self._size += len(part)
-            self.written += len(part)
+            count = self._file.write(data[: self._keep - self._size])  # a disk that is full may take less
+            data = data[count:]
+            self._size += count
+            self.written += count
 
     def _turn(self) -> None:
         last = older(self._path)
@@ -59,19 +67,39 @@ class Piece:
         return self.start + len(self.data)
 
 
-def read_output(path: Path, dropped: int, position: int, limit: int) -> Piece:
-    """At most `limit` bytes from `position` on. `dropped` is what the writer says. A turn between two reads gives less, not
-    wrong bytes: sizes are taken from the files as they are opened."""
-    begin = dropped
-    for part in (older(path), path):
-        try:
-            with part.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if position < begin + size:
-                    start = max(position, begin)
-                    file.seek(start - begin)
-                    return Piece(start, file.read(limit))
-                begin += size
-        except FileNotFoundError:
-            continue
+def read_output(path: Path, dropped: int, written: int, position: int, limit: int) -> Piece:
+    """At most `limit` bytes from `position` on. `dropped` and `written` are what the writer has recorded last: before each
+    turn and after it. So files that hold less than had been written by then have turned since, and what was dropped by that
+    is as long as what is the older part now: a part is full when it becomes that."""
+    with ExitStack() as files:
+        parts = _opened(path, files)
+        sizes = [os.fstat(part.fileno()).st_size for part in parts]
+        begin = dropped
+        missing = written - begin - sum(sizes)
+        if missing > 0 and sizes and sizes[0]:
+            begin += math.ceil(missing / sizes[0]) * sizes[0]
+        for part, size in zip(parts, sizes, strict=True):
+            if position < begin + size:
+                start = max(position, begin)
+                part.seek(start - begin)
+                return Piece(start, part.read(min(limit, size - (start - begin))))
+            begin += size
     return Piece(max(position, dropped), b"")
+
+
+def _opened(path: Path, files: ExitStack) -> list[BinaryIO]:
+    """The older part and the present one, as far as there are any. The present one first: where it has become the older one
+    before that was opened, they are opened anew."""
+    while True:
+        found: dict[tuple[int, int], BinaryIO] = {}
+        for part in (path, older(path)):
+            try:
+                file = files.enter_context(part.open("rb"))
+            except FileNotFoundError:
+                continue
+            status = os.fstat(file.fileno())
+            if (status.st_dev, status.st_ino) in found:
+                break
+            found[status.st_dev, status.st_ino] = file
+        else:
+            return list(reversed(found.values()))

@@ -40,7 +40,9 @@ class Supervisor:
         self._permission = permission
         self._plan: LabPlan = read_plan(folder)
         self._record = LabRecord(self._plan.id, self._plan.title)
-        self._nodes = {plan.name: Node(self._plan, plan, folder, self._changed) for plan in self._plan.nodes}
+        self._nodes = {
+            plan.name: Node(self._plan, plan, folder, self._changed, self._write) for plan in self._plan.nodes
+        }
         self._record.nodes = [node.record for node in self._nodes.values()]
         self._stop = asyncio.Event()
         self._reason = ""

@@ -168,6 +168,24 @@ async def test_output_is_bounded_and_read_by_position(host: Host) -> None:
         host.driver.output(lab, "b", 0, 1)
 
 
+async def test_output_that_comes_fast_is_told_at_its_own_positions(host: Host) -> None:
+    """Whoever reads while the older part is dropped: each line is the number of its place."""
+    program = "import sys\nfor n in range(5_000_000): sys.stdout.write('%07d\\n' % n)"
+    lab = await host.run("fast", {"name": "a", "command": [PYTHON, "-c", program]}, until="completed")
+    position, read = 0, 0
+    while not host.driver.record(lab).over:
+        piece = host.driver.output(lab, "a", position, 8 * 64)
+        if piece.data:
+            whole = -piece.start % 8
+            line = piece.data[whole : whole + 7].decode()
+            if len(line) == 7:
+                assert int(line) == (piece.start + whole) // 8
+                read += 1
+        position = piece.end + (8 * 20_000 if piece.data else 0)
+        await asyncio.sleep(0)
+    assert read > 50
+
+
 async def test_what_a_node_leaves_running_ends_with_it(host: Host) -> None:
     lab = await host.run("stray", sh("(setsid sleep 300 &) ; (sleep 300 &) ; exit 0"), until="completed")
     record = await host.over(lab)

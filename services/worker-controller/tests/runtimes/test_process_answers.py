@@ -75,7 +75,7 @@ async def test_a_node_that_writes_all_the_time_is_collected_as_far_as_it_has_com
         async def ask(self, _: str, verb: str, **words: Any) -> Answer:
             if verb == "progress":
                 return Answer(data=RECORD)
-            piece = read_output(tmp_path / "web.log", kept.dropped, words["position"], words["limit"])
+            piece = read_output(tmp_path / "web.log", kept.dropped, kept.written, words["position"], words["limit"])
             kept.write(b"another\n" * 10)
             data = base64.b64encode(piece.data).decode()
             return Answer(data={"start": piece.start, "data": data, "over": False})

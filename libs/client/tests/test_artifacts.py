@@ -43,6 +43,26 @@ async def test_a_download_that_is_not_what_its_digest_says_is_refused(client, sc
         await client.artifacts.download(OTHER)
 
 
+async def test_the_seat_that_left_it_is_named_where_somebody_asks_for_that(client, scripted):
+    scripted.on("GET", f"/artifacts/{DIGEST}", httpx.Response(200, content=WORK))
+    scripted.on(
+        "GET",
+        f"/artifacts/{DIGEST}/link",
+        {
+            "url": "https://s3",
+            "expiresAt": "2027-03-01T08:00:00Z",
+            "digest": DIGEST,
+            "bytes": 1,
+            "mediaType": "text/plain",
+        },
+    )
+    await client.artifacts.download(DIGEST, instance="ins-a-1")
+    await client.artifacts.link(DIGEST, instance="ins-a-1")
+    await client.artifacts.download(DIGEST)
+    asked = [scripted.sent("GET", f"/artifacts/{DIGEST}{path}") for path in ("", "/link")]
+    assert [one.url.params.get("instance") for one in (*asked[0], *asked[1])] == ["ins-a-1", None, "ins-a-1"]
+
+
 async def test_the_list_goes_on_over_its_pages(client, scripted):
     scripted.on("GET", "/artifacts", page(artifact(), cursor="more"), page(artifact(OTHER)))
     assert [one.id async for one in client.artifacts.list()] == [DIGEST, OTHER]
@@ -77,6 +97,8 @@ def test_an_instances_files_land_in_a_folder_by_attempt_and_role(lablet, scripte
     lablet("artifact", "get", "ins-a-1", "--to", str(tmp_path / "work"))
     written = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert written == ["work/1/collected/r1.cfg", "work/1/exported/lab.yaml"]
+    asked = scripted.sent("GET", f"/artifacts/{DIGEST}")
+    assert {request.url.params["instance"] for request in asked} == {"ins-a-1"}
 
 
 def test_the_list_of_everything_says_how_many_older_uses_it_leaves_out(lablet, scripted):

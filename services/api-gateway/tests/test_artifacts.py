@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lablet_common.references import reference_key
+from lablet_common.references import CARRIED, reference_key
 from lablet_common.resources.artifact import Reference
 from lablet_gateway import reads
 
@@ -103,3 +103,49 @@ async def test_a_use_that_newer_ones_have_pushed_out_of_its_artifact_is_found(
     assert (file["name"], file["digest"]) == ("sw1.cfg", work.id)
     assert (await ann.get(f"{PATH}/{work.id}")).content == b"hostname Switch"
     assert (await world.client("bob").get(f"{PATH}/{work.id}")).status_code == 404
+
+
+async def test_of_what_thousands_have_left_few_are_looked_for_and_the_seat_that_is_named(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked for it read every one of those seats, from the archive most of them: minutes of a gateway's time."""
+    booked = world.reservation("rsv-a", phase="Completed", roster={1: "ann", 2: "bob"})
+    work = await world.artifact(b"hostname Switch", "instance/ins-z-0")
+    latest = tuple(Reference(subject=f"instance/ins-z-{n}", role="collected", name="sw1.cfg") for n in range(400))
+    work = work.observed(references=latest, older_references=2)
+    for seat in (1, 2):
+        mine = Reference(subject=f"instance/ins-a-{seat}", role="collected", name="sw1.cfg", attempt=1)
+        await world.store.put(reference_key("default", work.id, mine), mine.to_json())
+    await world.add(work)
+    await world.archive(booked, *(world.instance(booked, seat, "Terminated") for seat in (1, 2)))
+    looks: list[str] = []
+    taken = world.objects.list
+
+    async def counted(prefix: str) -> Any:
+        looks.append(prefix)
+        return await taken(prefix)
+
+    monkeypatch.setattr(world.objects, "list", counted)
+    ann = world.client("ann")
+    assert (await ann.get(f"{PATH}/{work.id}")).status_code == 404
+    assert len(looks) <= 2 * CARRIED
+    for path in (f"{PATH}/{work.id}", f"{PATH}/{work.id}/link"):
+        assert (await ann.get(path, params={"instance": "ins-a-1"})).status_code == 200
+        for other in ("ins-a-2", "ins-z-3", "ins-never-1"):
+            assert (await ann.get(path, params={"instance": other})).status_code == 404
+    other = await world.artifact(b"hostname other", "instance/ins-z-0")
+    await world.add(other)
+    assert (await ann.get(f"{PATH}/{other.id}", params={"instance": "ins-a-1"})).status_code == 404
+
+
+async def test_a_seat_that_was_given_to_somebody_else_is_its_former_users_no_more(world: Any) -> None:
+    """What its record says of its user was true when it was made."""
+    booked = world.reservation("rsv-a", roster={1: "bob"})
+    seat = world.instance(booked)
+    seat = seat.model_copy(update={"metadata": seat.metadata.model_copy(update={"owner": "ann"})})
+    work = await world.artifact(b"hostname bob", f"instance/{seat.id}")
+    await world.add(booked, seat, work)
+    assert (await world.client("bob").get(f"{PATH}/{work.id}")).status_code == 200
+    for path in (f"{PATH}/{work.id}", f"/api/v1/instances/{seat.id}"):
+        assert (await world.client("ann").get(path)).status_code == 404
+    assert (await world.client("ann").get("/api/v1/instances")).json()["items"] == []

@@ -67,7 +67,7 @@ def get(
                     continue
                 target = folder / str(file.attempt) / file.role / Path(file.name).name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(await client.artifacts.download(file.digest))
+                target.write_bytes(await client.artifacts.download(file.digest, instance=what))
                 run.console.print(str(target), highlight=False)
             return
         digest = await _digest(client, what)

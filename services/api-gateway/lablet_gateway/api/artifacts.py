@@ -11,14 +11,11 @@ from starlette.responses import Response
 
 from lablet_common.intents import ArtifactDelete
 from lablet_common.objects import get_content
-from lablet_common.references import all_references
 from lablet_common.resources.artifact import Artifact, ArtifactRole, object_key
-from lablet_common.resources.instance import Instance
-from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
+from lablet_common.resources.kinds import ARTIFACT
 from lablet_common.resources.model import Instant, Model
-from lablet_common.resources.reservation import Reservation
 from lablet_common.store.repository import ResourcePage
-from lablet_gateway import archive, problems, reads
+from lablet_gateway import problems, reads
 from lablet_gateway.answers import (
     IdempotencyKey,
     IfMatch,
@@ -28,6 +25,7 @@ from lablet_gateway.answers import (
     outcome_response,
     refusals,
 )
+from lablet_gateway.belonging import is_own, left_by
 from lablet_gateway.caller import Caller, WithCaller
 from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import Parts, WithParts
@@ -38,6 +36,11 @@ router = APIRouter(prefix=f"{PREFIX}/artifacts", tags=["artifacts"])
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_LINK_MINUTES = 24 * 60
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256, hexadecimal")]
+
+OfInstance = Annotated[
+    str | None,
+    Query(max_length=160, description="The seat that has left it: a learner's right to it is then looked for there"),
+]
 
 
 class Link(Model):
@@ -74,9 +77,12 @@ async def list_artifacts(parts: WithParts, caller: WithCaller, query: WithListQu
         **refusals(404, 502),
     },
 )
-async def download_artifact(digest: Digest, parts: WithParts, caller: WithCaller) -> Response:
-    """The object's bytes. A learner gets what belongs to own seats."""
-    artifact = await _find(parts, caller, digest)
+async def download_artifact(
+    digest: Digest, parts: WithParts, caller: WithCaller, instance: OfInstance = None
+) -> Response:
+    """The object's bytes. A learner gets what belongs to own seats; of a seat that has left for the archive what it was the
+    only one to leave, or with its id as `instance`."""
+    artifact = await _find(parts, caller, digest, instance)
     data = await get_content(parts.objects, artifact.tenant, digest)
     name = next((reference.name for reference in reversed(artifact.status.references)), digest[:12])
     headers = {
@@ -93,9 +99,10 @@ async def link_to_artifact(
     parts: WithParts,
     caller: WithCaller,
     minutes: Annotated[int, Query(ge=1, le=_LONGEST_LINK_MINUTES, description="Real minutes that it works")] = 15,
+    instance: OfInstance = None,
 ) -> Response:
     """A presigned link to the object store, for large files and for programs without a token."""
-    artifact = await _find(parts, caller, digest)
+    artifact = await _find(parts, caller, digest, instance)
     url = await parts.objects.presign(object_key(artifact.tenant, digest), minutes * 60)
     spec = artifact.spec
     return model_response(
@@ -127,26 +134,15 @@ async def delete_artifact(
     return await outcome_response(parts, request, prefer)
 
 
-async def _find(parts: Parts, caller: Caller, digest: str) -> Artifact:
+async def _find(parts: Parts, caller: Caller, digest: str, instance: str | None) -> Artifact:
     for tenant in dict.fromkeys((caller.tenant, PUBLIC_TENANT)):
         artifact = cast("Artifact | None", await reads.get(parts, ARTIFACT, digest, tenant))
-        if artifact is not None and (caller.scope is Scope.ALL or await _is_own(parts, caller, artifact)):
+        if artifact is not None and (caller.scope is Scope.ALL or await _is_own(parts, caller, artifact, instance)):
             return artifact
     raise problems.unknown(ARTIFACT.name, digest)
 
 
-async def _is_own(parts: Parts, caller: Caller, artifact: Artifact) -> bool:
-    """A seat's work stays its user's after the seat has left etcd."""
-    async for reference in all_references(parts.store, artifact):
-        kind, _, name = reference.subject.partition("/")
-        if kind != INSTANCE.name:
-            continue
-        instance = cast("Instance | None", await reads.get(parts, INSTANCE, name))
-        if instance is None:
-            if await archive.archived_instance(parts, caller, name) is not None:
-                return True
-            continue
-        owner = cast("Reservation | None", await reads.get(parts, RESERVATION, instance.spec.reservation))
-        if caller.sees_instance(instance, owner):
-            return True
-    return False
+async def _is_own(parts: Parts, caller: Caller, artifact: Artifact, instance: str | None) -> bool:
+    if instance is not None:
+        return await left_by(parts, caller, artifact, instance)
+    return await is_own(parts, caller, artifact)

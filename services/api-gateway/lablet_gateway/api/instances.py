@@ -8,10 +8,9 @@ from starlette.responses import Response
 from lablet_common.intents import ArtifactDelete, Nothing
 from lablet_common.resources.artifact import ArtifactRole
 from lablet_common.resources.instance import Instance, InstancePhase
-from lablet_common.resources.kinds import ARTIFACT, INSTANCE, RESERVATION
+from lablet_common.resources.kinds import ARTIFACT, INSTANCE
 from lablet_common.resources.model import Instant, Model
 from lablet_common.resources.request import Request
-from lablet_common.resources.reservation import Reservation
 from lablet_common.store.repository import ResourcePage
 from lablet_gateway import archive, outputs, pending, reads, uses
 from lablet_gateway.answers import (
@@ -24,6 +23,7 @@ from lablet_gateway.answers import (
     refusals,
     resource_response,
 )
+from lablet_gateway.belonging import own_seats
 from lablet_gateway.caller import Caller, WithCaller
 from lablet_gateway.intake import Ask, Intake
 from lablet_gateway.parts import Parts, WithParts
@@ -79,13 +79,13 @@ async def list_instances(
 ) -> Response:
     """Instances by id; a learner's own seats only. With `archived=true` those of the archive."""
     if span is not None:
-        visible = caller.sees if caller.scope is Scope.ALL else await _own_seats(parts, caller)
+        visible = caller.sees if caller.scope is Scope.ALL else await own_seats(parts, caller)
         old = await archive.page(parts, INSTANCE, caller, span, query, visible)
         return reads.list_response(old, archived=True)
     if caller.scope is Scope.ALL:
         found: ResourcePage[Instance] = await reads.page(parts, INSTANCE, query, caller.sees)
     else:
-        found = await reads.page(parts, INSTANCE, query, await _own_seats(parts, caller))
+        found = await reads.page(parts, INSTANCE, query, await own_seats(parts, caller))
     return reads.list_response(found)
 
 
@@ -247,14 +247,3 @@ async def delete_artifacts(
     body = ArtifactDelete(role=role)
     request = await Intake(parts, caller, ask).act(ARTIFACT, "delete.requested", instance_id, body)
     return await outcome_response(parts, request, prefer)
-
-
-async def _own_seats(parts: Parts, caller: Caller) -> reads.Visible:
-    """Which instances are the caller's own: those of their reservations, and the seats whose roster names them."""
-    mine: list[Reservation] = await reads.everything(parts, RESERVATION, caller.sees_reservation)
-    by_id = {reservation.id: reservation for reservation in mine}
-
-    def sees(instance: Instance) -> bool:
-        return caller.sees_instance(instance, by_id.get(instance.spec.reservation))
-
-    return sees

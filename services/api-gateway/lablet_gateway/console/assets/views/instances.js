@@ -73,7 +73,7 @@ export function instances({ live, draw }) {
               { title: "Name", of: (file) => file.name },
               { title: "What", of: (file) => file.role },
               { title: "Size", of: (file) => bytes(file.bytes), class: "number" },
-              { title: "What can be done", hidden: true, of: (file) => h("button", { type: "button", onclick: () => act(`${file.name} saved`, () => api.download(`/artifacts/${file.digest}`, file.name.replaceAll("/", "-"))) }, "Download") },
+              { title: "What can be done", hidden: true, of: (file) => h("button", { type: "button", onclick: () => act(`${file.name} saved`, () => api.download(`/artifacts/${file.digest}?instance=${encodeURIComponent(one.metadata.id)}`, file.name.replaceAll("/", "-"))) }, "Download") },
             ],
             extra.files,
             { key: (file) => `${file.role}/${file.name}/${file.attempt}`, caption: "Files of the instance" },

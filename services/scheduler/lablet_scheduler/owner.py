@@ -220,14 +220,14 @@ class PoolOwner:
         for name in sorted(agenda.series):
             agenda.series.discard(name)
             await self._series.end(name)
-        decided = await self._decide_inbox()
+        more = await self._decide_inbox()
         AT_RISK.labels(self.pool).set(len(self.state.at_risk))
         self._unsettled = False
         if writer.refusals == refusals:
             writer.refusals = 0
         elif writer.refusals > _PATIENCE:
             await asyncio.sleep(min(_RETRY_SECONDS * (writer.refusals - _PATIENCE), 2.0))
-        return decided >= self._settings.scheduler_batch_size or agenda.stirred or writer.refusals > 0
+        return more or agenda.stirred or writer.refusals > 0
 
     async def _settle(self) -> bool:
         """Saves some power if nothing else is to be done; True when it had time to look."""
@@ -268,10 +268,13 @@ class PoolOwner:
 
     # -- deciding --------------------------------------------------------------------------------------------------
 
-    async def _decide_inbox(self) -> int:
-        """Decides what waits, in order, and returns how many requests that were."""
-        pending = await self._caches.inboxes.pending(self.pool, self._settings.scheduler_batch_size)
-        INBOX_DEPTH.labels(Service.SCHEDULER, self.pool).set(self._caches.inboxes.depth(self.pool))
+    async def _decide_inbox(self) -> bool:
+        """Decides what waits, in order; True when there was more than one look takes. Those that stay for now are looked
+        at beside a batch of others, so that they keep nobody behind them waiting."""
+        limit = self._settings.scheduler_batch_size + self._waiting
+        pending = await self._caches.inboxes.pending(self.pool, limit)
+        depth = self._caches.inboxes.depth(self.pool)
+        INBOX_DEPTH.labels(Service.SCHEDULER, self.pool).set(depth)
         steps: list[Step] = []
         about: set[str | None] = set()
         writer, refusals, self._waiting = self._writer, self._writer.refusals, 0
@@ -282,7 +285,7 @@ class PoolOwner:
                 await writer.commit(steps)
                 steps, about = [], set()
             if writer.refusals > refusals:
-                return len(pending)  # the order is kept: what was refused is decided before what came after it
+                return True  # the order is kept: what was refused is decided before what came after it
             if several:
                 self._waiting += not await self._work_off(undecided)
                 continue
@@ -296,7 +299,7 @@ class PoolOwner:
                 await writer.commit(steps)
                 steps, about = [], set()
         await writer.commit(steps)
-        return len(pending) - self._waiting
+        return depth > len(pending)
 
     async def _work_off(self, undecided: Undecided) -> bool:
         """What takes several transactions. False when the request stays where it is for now."""

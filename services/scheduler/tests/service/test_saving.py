@@ -253,3 +253,27 @@ async def test_every_move_compares_that_no_lab_has_been_made(scattered: Any) -> 
     kv = await scattered.store.get(RESERVATION.key(answer.moves[0].reservation))
     (seat,) = decode(RESERVATION, kv).status.placement
     assert [(compare.key, compare.operand) for compare in compared] == [(f"/instances/{seat.instance}", 0)]
+
+
+async def test_searches_that_wait_keep_nobody_behind_them_waiting(
+    scattered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on, found = threading.Event(), engine.optimise
+
+    def look(*args: Any, **options: Any) -> engine.Replan:
+        go_on.wait(20)
+        return found(*args, **options)
+
+    monkeypatch.setattr(engine, "optimise", look)
+    scattered.settings = scattered.settings.model_copy(update={"scheduler_batch_size": 2})
+    await scattered.own()
+    searches = [await ask(scattered, dry_run=True) for _ in range(5)]
+    names = [await scattered.ask(start, start + 60) for start in (300, 360, 420)]
+    try:
+        async with asyncio.timeout(5):
+            while await scattered.store.get(RESERVATION.key(names[-1])) is None:
+                await scattered.settle_waiting()
+    finally:
+        go_on.set()
+    for search in searches:
+        assert (await answered(scattered, search)).phase == "Decided"

@@ -102,6 +102,10 @@ class GapPage:
         self.start = np.concatenate([self.start, starts], axis=1)
         self.end = np.concatenate([self.end, ends], axis=1)
 
+    def is_one(self, reach: int) -> bool:
+        """The day lies in everybody's gap."""
+        return bool((self.start[0] == -reach).all() and (self.end[0] == PAGE + reach).all())
+
     def write(self, column: int, gaps: list[Span]) -> None:
         """Replaces one worker's gaps."""
         rows = self.start.shape[0]
@@ -154,9 +158,13 @@ class GapIndex:
         for number in range((start - reach) // PAGE, (end + reach) // PAGE + 1):
             base = number * PAGE
             gaps = _gaps_between(duties, base, reach)
-            if number not in self._pages and len(gaps) == 1 and gaps[0] == (-reach, PAGE + reach):
+            one = len(gaps) == 1 and gaps[0] == (-reach, PAGE + reach)
+            if one and number not in self._pages:
                 continue
-            self._own(number).write(column, gaps)
+            page = self._own(number)
+            page.write(column, gaps)
+            if one and page.is_one(reach):
+                del self._pages[number]  # days go by, and each would stay
 
     def added_minutes(
         self, start: Minute, end: Minute, lead: IntArray, bridge: IntArray, columns: LongArray

@@ -67,6 +67,11 @@ class Page:
         twin.peak = self.peak.copy()
         return twin
 
+    @property
+    def empty(self) -> bool:
+        """Nobody uses anything on this day."""
+        return not self.peak.any()
+
     def widen(self, columns: int) -> None:
         """Room for more workers."""
         fresh = columns - self.bounds.shape[1]
@@ -246,8 +251,8 @@ class Timeline:
         """Adds (or with sign −1 takes away) what one booking uses."""
         signed = np.array(amounts, dtype=np.int32) * sign
         for number in range(start // PAGE, (max(soft_end, end) - 1) // PAGE + 1):
-            base = number * PAGE
-            self._own(number).add(
+            base, page = number * PAGE, self._own(number)
+            page.add(
                 column,
                 max(start - base, 0),
                 min(max(soft_end - base, 0), PAGE),
@@ -255,6 +260,8 @@ class Timeline:
                 signed,
                 leaves=sign < 0,
             )
+            if sign < 0 and page.empty:
+                del self._pages[number]  # days go by, and each would stay
 
     def lay(self, column: int, spans: Iterable[tuple[Minute, Minute, Minute, Amounts]]) -> None:
         """Adds what many bookings of one worker use: start, end of the slot, end of the turnaround, amounts."""

@@ -17,6 +17,8 @@ from lablet_scheduler.engine import (
     PlacementRequest,
     PoolPolicy,
     Refusal,
+    WorkerView,
+    audit,
     earliest,
     fleet,
     from_minute,
@@ -203,3 +205,25 @@ def test_minutes_and_datetimes_are_two_ways_to_say_the_same():
         to_minute(at + timedelta(seconds=1))
     with pytest.raises(ValueError, match="time zone"):
         to_minute(at.astimezone(UTC).replace(tzinfo=None))
+
+
+def test_days_on_which_nothing_is_booked_any_more_take_no_room():
+    workers = [WorkerView(f"w-{number}", "default", 8, 64, 1000, boot_minutes=20) for number in range(3)]
+    calendar = Calendar([PoolPolicy("default", turnaround=10)], workers)
+    for day in range(40):
+        for number in range(3):
+            start = day * 1440 + 500 * number
+            calendar.book(
+                Booking(f"r{day}-{number}", 1, f"w-{number}", start, start + 300, Demand(cpu_cores=8, ports=("p",)))
+            )
+    twin = calendar.copy()
+    for day in range(40):
+        for number in range(3):
+            calendar.release(f"r{day}-{number}")
+        assert len(calendar.timeline.days_in_use()) == 39 - day
+    assert not calendar.timeline.days_in_use()
+    assert not calendar.gaps._pages
+    assert len(twin.timeline.days_in_use()) == 40
+    assert not any(audit.differs(one, "w-1") for one in (calendar, twin))
+    whole = Demand(cpu_cores=8)
+    assert isinstance(place(calendar, PlacementRequest("a", "default", whole, 1440, 1500, seats=3)), Placement)

@@ -185,7 +185,7 @@ async def _serve(
     runtime = Runtime(service, settings, store, bus, clock, health, tasks, log)
     runtime.spawn("clock", follow_clock(store, clock))
     runtime.spawn("bus", _patiently(bus.connect, log))
-    log.info("started", extra={"speed": clock.speed, "etcd": settings.etcd.addresses, "nats": settings.nats.url})
+    log.info("started", extra={"speed": clock.speed, "etcd": settings.etcd.addresses, "nats": settings.nats.shown})
     await main(runtime)
 
 

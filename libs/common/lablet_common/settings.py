@@ -125,6 +125,16 @@ class NatsSettings(Settings):
     creds: Path | None = None
     ca_cert: Path | None = None
 
+    @property
+    def shown(self) -> str:
+        """The servers as logs, checks and answers may tell them: without the name and password that a URL can hold."""
+        return ",".join(_without_login(part.strip()) for part in self.url.split(",") if part.strip())
+
+
+def _without_login(url: str) -> str:
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
 
 class StorageSettings(Settings):
     """The S3 object store."""

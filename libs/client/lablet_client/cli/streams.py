@@ -32,7 +32,7 @@ async def positions(endpoint: str | None) -> Mapping[str, Any]:
         raise WrongUsage(f"{error}: set NATS_USER to a user that may, such as api-gateway, {_WITHOUT}") from error
     except BusUnavailable as error:
         certificate = "; NATS_CA_CERT names the authority to trust" if "certificate" in str(error) else ""
-        raise Unreachable(settings.url, f"{error}{certificate}; mend that, {_WITHOUT}", "NATS_URL") from error
+        raise Unreachable(settings.shown, f"{error}{certificate}; mend that, {_WITHOUT}", "NATS_URL") from error
 
 
 def _settings(endpoint: str | None) -> "NatsSettings":

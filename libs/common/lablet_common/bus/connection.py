@@ -99,7 +99,8 @@ class Connection:
 
     @property
     def url(self) -> str:
-        return self._settings.url
+        """For people: without a login."""
+        return self._settings.shown
 
     @property
     def broker(self) -> NatsBroker:

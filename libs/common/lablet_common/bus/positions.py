@@ -63,7 +63,7 @@ async def stream_positions(settings: NatsSettings) -> Mapping[str, Mapping[str, 
         last = reported[-1] if reported else error
         cause = str(last) or type(last).__name__
         if is_refusal(last):
-            raise BusRefused(f"NATS at {settings.url} refuses the user {user}") from error
+            raise BusRefused(f"NATS at {settings.shown} refuses the user {user}") from error
         raise BusUnavailable(f"NATS cannot be reached: {cause}") from error
     connected = True
     js = connection.jetstream(timeout=CALL_SECONDS)

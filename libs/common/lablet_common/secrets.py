@@ -64,8 +64,8 @@ class SecretBox:
         key = self._keys.get(key_id)
         if key is None:
             raise SecretError(f"the secret of {context} was encrypted with key {key_id!r}, which the key file lacks")
-        raw = base64.b64decode(encoded)
         try:
+            raw = base64.b64decode(encoded)
             return AESGCM(key).decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], context.encode()).decode()
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # the latter: it is not even the form of one
             raise SecretError(f"the secret of {context} was changed or belongs to something else") from error

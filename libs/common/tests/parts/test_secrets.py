@@ -35,6 +35,15 @@ def test_a_changed_value_does_not_open(key_file):
         box.open(f"{key_id}:{flipped}", "x")
 
 
+@pytest.mark.parametrize("left", [0, 1, 8, 15, 16, 20, 40])
+def test_what_is_left_of_a_cut_value_does_not_open(key_file, left):
+    """Whoever opens one is ready for that error and for no other: anything else ends a loop, and the process with it."""
+    box = SecretBox.from_file(key_file)
+    key_id, _, body = box.seal("secret", "x").partition(":")
+    with pytest.raises(SecretError, match="the secret of x was changed"):
+        box.open(f"{key_id}:{body[:left]}", "x")
+
+
 def test_after_a_rotation_old_values_open_and_new_ones_use_the_new_key(key_file):
     old = SecretBox.from_file(key_file).seal("s", "x")
     key_file.write_text(new_key_line("k2") + "\n" + key_file.read_text())

@@ -1,8 +1,9 @@
 """Following the event stream: every event once and in order, for one process, without acknowledgements.
 
 An ephemeral consumer of the server feeds it; when that or the connection is lost, a new one begins behind the last event
-that was handled. JSON data are handed on as they came, unread. Not guaranteed: events that the stream no longer holds, and
-repeats of an event that had been published again (its `sequence` tells).
+that was handled, or at the beginning of a stream that was made anew meanwhile. JSON data are handed on as they came, unread.
+Not guaranteed: events that the stream no longer holds, and repeats of an event that had been published again (its `sequence`
+tells).
 """
 
 import asyncio
@@ -11,10 +12,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import nats.errors
 from nats.aio.msg import Msg
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, StreamInfo
 from nats.js.errors import NotFoundError
 
 from lablet_common.bus.connection import BusUnavailable, Connection
+from lablet_common.bus.consumer import epoch_of
 from lablet_common.bus.messages import Received, received
 from lablet_common.bus.pull import Pull
 from lablet_common.bus.streams import EVENTS_STREAM
@@ -46,6 +49,8 @@ class Follower:
         self._filters = list(filters)
         self._handler = handler
         self._after = after
+        self._epoch = ""
+        """Of the stream in which `_after` counts; empty until it was looked at."""
         self._queue: asyncio.Queue[Msg] = asyncio.Queue()
         self._pull: Pull | None = None
 
@@ -71,14 +76,12 @@ class Follower:
     async def _pull_once(self) -> str:
         js = self._connection.js
         await self._queue.join()  # what was taken in must be handled before we know where to go on
-        try:
-            with heeding_cancellation():
-                last = (await js.stream_info(EVENTS_STREAM)).state.last_seq
-        except NotFoundError:
-            await self._restore(EVENTS_STREAM)
-            last = 0
-        if self._after is None or self._after > last:  # from now, or the stream was made anew
-            self._after = last if self._after is None else 0
+        stream = await self._stream(js)
+        last, epoch = stream.state.last_seq, epoch_of(stream)
+        # It may have been made anew, also when its numbers have overtaken the old ones.
+        if self._after is not None and (self._after > last or epoch != (self._epoch or epoch)):
+            self._after = 0
+        self._after, self._epoch = last if self._after is None else self._after, epoch
         config = ConsumerConfig(
             deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=self._after + 1,
@@ -96,6 +99,14 @@ class Follower:
             self._connection.client, EVENTS_STREAM, info.name, room=self._room, take=self._queue.put_nowait
         )
         return await self._pull.run()
+
+    async def _stream(self, js: JetStreamContext) -> StreamInfo:
+        with heeding_cancellation():
+            try:
+                return await js.stream_info(EVENTS_STREAM)
+            except NotFoundError:
+                await self._restore(EVENTS_STREAM)
+                return await js.stream_info(EVENTS_STREAM)
 
     def _room(self) -> int:
         return _CAPACITY - self._queue.qsize()

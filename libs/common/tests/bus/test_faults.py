@@ -190,6 +190,28 @@ async def test_a_follower_goes_on_behind_its_last_event_after_a_restart(
     assert got == [1, 2, 3]
 
 
+async def test_a_follower_begins_at_the_beginning_of_a_stream_that_was_made_anew_and_has_overtaken_its_place(
+    connect: Connect, make: Make, until: Until, running: Any
+) -> None:
+    bus = await connect()
+    got: list[int] = []
+
+    async def handler(message: Received) -> None:
+        got.append(message.sequence)
+
+    follower = bus.follow([subjects.event_filter()], handler, after=0)
+    for sequence in (1, 2):
+        await bus.publish(make("a", sequence, state=True))
+    async with running(follower):
+        await until(lambda: got == [1, 2])
+    await bus.connection.js.delete_stream(EVENTS_STREAM)
+    for sequence in (3, 4, 5):
+        await bus.publish(make("a", sequence, state=True))
+    async with running(follower):
+        await until(lambda: 5 in got)
+    assert got == [1, 2, 3, 4, 5]
+
+
 async def test_ten_restarts_leave_one_consumer(connect: Connect, make: Make, until: Until, running: Any) -> None:
     bus = await connect()
     got: list[int] = []

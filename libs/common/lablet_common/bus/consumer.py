@@ -68,6 +68,10 @@ def forget_counts(durable: str) -> None:
         metric.remove(durable)
 
 
+_Which = tuple[int, datetime]
+"""A message's number in its stream, and when it was stored: in a stream that is made anew the numbers come again."""
+
+
 @dataclass(slots=True)
 class _Held:
     """A message between delivery and acknowledgement."""
@@ -75,7 +79,7 @@ class _Held:
     raw: Msg
     content: Received | InvalidEvent
     deliveries: int
-    stream_sequence: int
+    which: _Which
     reported: float = field(default_factory=time.monotonic)
 
 
@@ -118,9 +122,9 @@ class Consumer:
         self._lanes: Lanes[_Held] = Lanes(concurrency=concurrency)
         self._capacity = max(4 * concurrency, 128)
         self._pull: Pull | None = None
-        self._reasons: dict[int, str] = {}
-        """Why messages were given up on whose dead letter could not be written yet, by stream sequence."""
-        self._tellings: dict[int, int] = {}
+        self._reasons: dict[_Which, str] = {}
+        """Why messages were given up on whose dead letter could not be written yet."""
+        self._tellings: dict[_Which, int] = {}
         """Messages whose dead letter is written → how often its `buried` may still be tried."""
         self.pulling = False
         """A pull is open: messages can come."""
@@ -233,7 +237,7 @@ class Consumer:
             )
         except InvalidEvent as error:
             content = error
-        held = _Held(message, content, meta.num_delivered, meta.sequence.stream)
+        held = _Held(message, content, meta.num_delivered, (meta.sequence.stream, meta.timestamp))
         if isinstance(content, InvalidEvent):
             key = message.subject
         else:
@@ -242,8 +246,8 @@ class Consumer:
 
     async def _work(self, held: _Held) -> None:
         verdict: Verdict
-        if held.stream_sequence in self._reasons:
-            verdict = GiveUp(self._reasons[held.stream_sequence])
+        if held.which in self._reasons:
+            verdict = GiveUp(self._reasons[held.which])
         else:
             verdict = await handle(
                 held.content,
@@ -270,23 +274,22 @@ class Consumer:
             case Again(seconds):
                 await held.raw.nak(delay=seconds)
             case GiveUp(reason):
-                self._reasons[held.stream_sequence] = reason
+                self._reasons[held.which] = reason
                 letter = self._dead_letter(held, reason)
-                if held.stream_sequence not in self._tellings:
+                if held.which not in self._tellings:
                     await self._bury(letter)
                     DEAD_LETTERED.labels(consumer=self.durable).inc()
-                    self._tellings[held.stream_sequence] = _TELLINGS if self._buried is not None else 0
-                await self._tell(letter)
+                    self._tellings[held.which] = _TELLINGS if self._buried is not None else 0
+                await self._tell(held.which, letter)
                 await held.raw.term()
-                del self._reasons[held.stream_sequence], self._tellings[held.stream_sequence]
+                del self._reasons[held.which], self._tellings[held.which]
 
-    async def _tell(self, letter: DeadLetter) -> None:
+    async def _tell(self, which: _Which, letter: DeadLetter) -> None:
         """Says that the letter is safe, to whoever wants to know; what it raises is tried again, some times."""
-        number = letter.stream_sequence
-        if self._buried is not None and self._tellings[number]:
-            self._tellings[number] -= 1
+        if self._buried is not None and self._tellings[which]:
+            self._tellings[which] -= 1
             await self._buried(letter)
-            self._tellings[number] = 0
+            self._tellings[which] = 0
 
     def _dead_letter(self, held: _Held, reason: str) -> DeadLetter:
         return DeadLetter(
@@ -294,7 +297,7 @@ class Consumer:
             headers=held.raw.headers or {},
             payload=held.raw.data,
             stream=self.stream,
-            stream_sequence=held.stream_sequence,
+            stream_sequence=held.which[0],
             consumer=self.durable,
             reason=reason,
             attempts=held.deliveries,

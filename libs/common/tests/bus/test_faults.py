@@ -320,6 +320,31 @@ async def test_a_dead_letter_that_cannot_be_written_yet_is_not_forgotten(
     assert tries == 1
 
 
+async def test_the_first_message_of_a_stream_made_anew_does_not_end_as_the_first_of_the_old_one_was_to(
+    connect: Connect, make: Make, until: Until, running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus = await connect()
+    tried: list[str] = []
+
+    async def bury(_: Any) -> None:
+        raise BusUnavailable("the queue is full")
+
+    async def handler(message: Received) -> None:
+        tried.append(message.id)
+        if message.id == "poison":
+            raise ValueError("no such pool")
+
+    monkeypatch.setattr(bus, "bury", bury)
+    async with running(bus.consumer(STREAM, "c", FILTER, handler, policy=RetryPolicy(pauses=()))):
+        await bus.publish(make("poison"))
+        await until(lambda: tried == ["poison"])
+        await bus.connection.js.delete_stream(STREAM)
+        await bus.publish(make("sound"))
+        await until(lambda: "sound" in tried)
+        info = await bus.connection.js.stream_info(STREAM)
+    assert info.state.last_seq == 1, "it has the number of the other"
+
+
 async def test_streams_are_made_once_and_brought_up_to_date(connect: Connect) -> None:
     bus = await connect(Service.SCHEDULER)
     js = bus.connection.js

@@ -70,6 +70,7 @@ _OBJECT_KEY = re.compile(r"(?=.{1,512}$)[A-Za-z0-9._=@+~-]+(?:/[A-Za-z0-9._=@+~-
 DEFAULT_POOL = "default"
 NO_SHARD = "-"
 _POOL_LEADS = ("scale_down_grace_minutes", "preparation_minutes", "boot_reserve_minutes", "turnaround_minutes")
+_TEMPLATE_LEADS = ("boot_minutes",)
 _FINAL_IS_FINE = frozenset({"io.lablet.reservation.cancel.requested.v1"})
 """Asked of something that has ended in just that way, they are no error; the owner says so."""
 
@@ -391,17 +392,13 @@ class Intake:
         check_match(self._ask.if_match, present, required=True)
         model = PoolApply if kind is POOL else TemplateApply
         body = model.model_validate(merged(cast("WorkerPool | WorkerTemplate", present), patch))
-        if isinstance(body, PoolApply):
-            await self._check_pool(body)
+        await self._check_spec(body)
         return body
 
     async def _check_apply(self, kind: Kind, name: str, body: PoolApply | TemplateApply) -> None:
         present = await reads.get(self._parts, kind, name)
         check_match(self._ask.if_match, present, required=True)
-        if isinstance(body, PoolApply):
-            await self._check_pool(body)
-        elif errors := _lead_errors(body.spec, ("boot_minutes",)):
-            raise invalid(errors)
+        await self._check_spec(body)
 
     async def _repeated(self, kind: Kind, digest: str) -> Request | None:
         """What the same key has brought before. Raises `KeyReused` when that was something else."""
@@ -520,7 +517,15 @@ class Intake:
             for at, pool in missing
         ]
 
-    async def _check_pool(self, body: PoolApply) -> None:
+    async def _check_spec(self, body: PoolApply | TemplateApply) -> None:
+        """Raises 422 for what its model does not refuse by itself."""
+        errors = (
+            await self._pool_errors(body) if isinstance(body, PoolApply) else _lead_errors(body.spec, _TEMPLATE_LEADS)
+        )
+        if errors:
+            raise invalid(errors)
+
+    async def _pool_errors(self, body: PoolApply) -> list[dict[str, str]]:
         errors = _lead_errors(body.spec, _POOL_LEADS)
         if body.spec.min > body.spec.max:
             errors.append(field_error("spec.min", f"{body.spec.min} is above max, which is {body.spec.max}"))
@@ -530,8 +535,7 @@ class Intake:
             errors.append(
                 field_error("spec.template", f"there is no template {template}", problems.nearest(template, known))
             )
-        if errors:
-            raise invalid(errors)
+        return errors
 
 
 def _lead_errors(spec: PoolSpec | TemplateSpec, fields: Iterable[str]) -> list[dict[str, str]]:

@@ -217,6 +217,11 @@ def refused_behind_their_back(run: Run) -> None:
     run.ask("collect", "ins-1", status=200, phase="Refused")
 
 
+def refused_as_undecidable(run: Run) -> None:
+    run.ask("collect", "ins-1", status=202, phase="Refused")
+    run.history[-1][1]["status"]["problem"] = {"type": "https://lablet.io/problems/undecidable"}
+
+
 def never_made(run: Run) -> None:
     run.ask("reserve", "rsv-7")
 
@@ -395,6 +400,11 @@ HARM: list[tuple[Callable[[Run], None], str, Harm]] = [
             "reserve",
             "run",
         )
+    ),
+    (
+        refused_as_undecidable,
+        "every answered request of every kind has exactly one final outcome, the one that was told",
+        Harm.LOST,
     ),
     (
         refused_behind_their_back,

@@ -82,6 +82,11 @@ class SeriesDesk:
             if ended is not None:
                 return ended
 
+    async def has_begun(self, undecided: Undecided) -> bool:
+        """The series is being worked on for the request."""
+        known = await self._stored(target_of(undecided))
+        return known is not None and known.status.work is not None and known.status.work.request == undecided.id
+
     async def end(self, name: str) -> None:
         """Completes the series when its last date is over, and else says when to look again."""
         found = self._caches[SERIES].get(name)

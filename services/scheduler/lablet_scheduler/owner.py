@@ -3,7 +3,8 @@
 Everything about a pool is decided here, one thing after the other, on a calendar that holds what is committed and what
 this pass has granted so far. Each decision is one fenced transaction that compares the pool's gate and the revisions it
 was made from; decisions of a pass share a transaction where they fit, and are tried one by one when that is refused. A
-refused one is taken off the calendar and made again once the caches show why.
+refused one is taken off the calendar and made again once the caches show why. A request at which deciding itself fails is
+refused: it would fail at every try, and end the terms of all pools with that of its own.
 
 A transaction without an answer may still happen. It ends the owner's term: the next one has another fence, so that
 whatever has not happened by then never will, and reads all that has.
@@ -23,12 +24,12 @@ from lablet_common.ownership import Fence
 from lablet_common.requests import Undecided
 from lablet_common.resources.kinds import INSTANCE, Service
 from lablet_common.resources.reservation import Reservation
-from lablet_common.store import OutcomeUnknown, Store, StoreUnavailable
+from lablet_common.store import InvalidRequest, OutcomeUnknown, Store, StoreError, StoreUnavailable
 from lablet_common.telemetry.metrics import AT_RISK, DECIDING, INBOX_DEPTH
 from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.answers import Answers, invalid
 from lablet_scheduler.commits import Step, target_of
-from lablet_scheduler.decide import Context, Decision
+from lablet_scheduler.decide import Context, Decision, refused
 from lablet_scheduler.desk import SeriesDesk, is_about_series
 from lablet_scheduler.following import Following
 from lablet_scheduler.heal import heal, make_room, retry_waiting
@@ -286,12 +287,19 @@ class PoolOwner:
                 steps, about = [], set()
             if writer.refusals > refusals:
                 return True  # the order is kept: what was refused is decided before what came after it
-            if several:
-                self._waiting += not await self._work_off(undecided)
-                continue
             began = time.perf_counter()
-            with deciding(undecided):
-                step = writer.step(writer.within_quota(await self._answers.to(undecided)), undecided)
+            try:
+                if several:
+                    self._waiting += not await self._work_off(undecided)
+                    continue
+                with deciding(undecided):
+                    step = writer.step(writer.within_quota(await self._answers.to(undecided)), undecided)
+            except Exception as error:
+                if not await self._may_be_refused(undecided, error):
+                    raise
+                await writer.commit(steps)
+                await self._refuse(undecided, error)
+                return True
             DECIDING.observe(time.perf_counter() - began)
             steps.append(step)
             about.add(step.target)
@@ -300,6 +308,22 @@ class PoolOwner:
                 steps, about = [], set()
         await writer.commit(steps)
         return depth > len(pending)
+
+    async def _may_be_refused(self, undecided: Undecided, error: Exception) -> bool:
+        """It is the request that cannot be decided, and not the store that fails; and no series has been begun for it, with
+        which it would be left alone."""
+        if isinstance(error, StoreError | TimeoutError) and not isinstance(error, InvalidRequest):
+            return False
+        return not is_about_series(undecided) or not await self._series.has_begun(undecided)
+
+    async def _refuse(self, undecided: Undecided, error: Exception) -> None:
+        """Of a request that would end every term at every try, and keep all pools of this replica from being served."""
+        known = {"request": undecided.id, "pool": self.pool, "subject": undecided.request.spec.subject}
+        log.error("a request cannot be decided: it is refused", exc_info=error, extra=known)
+        await self._rebuild()  # half of the decision may be on the calendar
+        words = f"the scheduler fails at it ({type(error).__name__}): tell its operator, whose log names {undecided.id}"
+        decision = refused("undecidable", "Undecidable", words, status=500)
+        await self._writer.commit([self._writer.step(decision, undecided)])
 
     async def _work_off(self, undecided: Undecided) -> bool:
         """What takes several transactions. False when the request stays where it is for now."""

@@ -32,16 +32,19 @@ def every_kind_decided(evidence: Evidence, seen: Seen) -> Check:
     what was answered as refused as done: a client that asks again, as it got no answer, must not be told otherwise."""
     stored: dict[str, _Stored] = defaultdict(_Stored)
     askers: set[tuple[str, str]] = set()
+    undecidable: set[str] = set()
     for key, request in _requests(evidence):
         spec = request["spec"]
         askers.add((str(request["metadata"]["tenant"]), str(spec["principal"])))
         one = stored[str(spec["eventId"])]
         one.keys.add(key)
+        if str((request["status"].get("problem") or {}).get("type", "")).endswith("/undecidable"):
+            undecidable.add(f"{key} could not be decided by its owner, who failed at it")
         outcome = (phase(request), request["status"].get("resource"))
         if phase(request) in _FINAL and (not one.outcomes or one.outcomes[-1] != outcome):
             one.outcomes.append(outcome)
     wanted = [one for one in seen.asked if (one.route or one.event) and one.status]
-    broken = []
+    broken = sorted(undecidable)
     for asked in wanted:
         ids = {asked.event} if asked.event else {event_id(tenant, principal, asked) for tenant, principal in askers}
         found = [stored[one] for one in ids & stored.keys()]

@@ -22,6 +22,7 @@ from lablet_common.resources.reservation import (
 )
 from lablet_common.resources.worker import WorkerPhase
 from lablet_common.store import OutcomeUnknown, Put, StoreUnavailable
+from lablet_scheduler import dates, decide
 from lablet_scheduler.engine import Calendar
 from lablet_scheduler.owner import PoolOwner
 
@@ -516,3 +517,41 @@ async def test_a_new_owner_heals_what_was_lost_before_it_answers_who_asks(world:
     await world.settle()
     assert (await world.reservation("rsv-0250")).seat(1).worker == "default-001", "it gets the one place that is left"
     assert await world.phase(asks) == "Waitlisted"
+
+
+@pytest.mark.parametrize("kind", ["reservation", "series"])
+async def test_a_request_at_which_deciding_fails_is_refused_and_ends_nobodys_term(
+    pool: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    find = decide.find_in_turn
+
+    def fail(state: Any, draft: Any, context: Any) -> Any:
+        found = find(state, draft, context)
+        if draft.metadata.labels.get("fault"):
+            state.calendar.book_all(found[0].bookings())
+            raise OverflowError("too far")
+        return found
+
+    monkeypatch.setattr(decide, "find_in_turn", fail)
+    monkeypatch.setattr(dates, "find_in_turn", fail)
+    ask = pool.ask if kind == "reservation" else pool.ask_series
+    before = await pool.ask(seats=1)
+    poison = await ask(labels={"fault": "yes"}, seats=2)
+    after = await pool.ask(seats=3)
+    await pool.settle()
+    assert [await pool.phase(name) for name in (before, after)] == ["Scheduled", "Scheduled"]
+    refusal = (await pool.of(poison)).status.problem
+    assert (refusal.type.rpartition("/")[2], refusal.status) == ("undecidable", 500)
+    assert (await pool.of(poison)).id in refusal.detail
+    assert not pool.owners["default"][1].done()
+    assert not await pool.faults()
+
+
+async def test_a_series_at_which_deciding_fails_half_way_is_left_as_it_is(
+    pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dates, "confirm", lambda *_: {}["fault"])
+    name = await pool.ask_series()
+    with pytest.raises(KeyError):
+        await pool.settle()
+    assert (await pool.of(name)).phase == "Accepted"

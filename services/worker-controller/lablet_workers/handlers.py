@@ -136,6 +136,9 @@ def decide_instance(
     try:
         match verb:
             case "stop.requested":
+                if instance.phase is InstancePhase.STOPPED and instance.status.restart:
+                    # what comes up again is stopped again, and may be started once more
+                    return Decision(_STOP, instance.observed(cause=cause, restart=False, deadline=None))
                 if instance.phase in _ENDING or (
                     instance.phase is InstancePhase.COLLECTING and instance.status.reason != COLLECT_REQUESTED
                 ):

@@ -103,6 +103,18 @@ async def test_a_lab_that_is_coming_up_again_is_stopped_exported_and_removed_whe
     assert ended.status.restart is False
 
 
+async def test_a_start_that_is_taken_back_leaves_the_lab_stopped(fresh: Any) -> None:
+    fleet = await asked_to_start_at(fresh, 80)
+    assert await outcome(fleet, "stop") == ("Decided", "StopRequested")
+    await fleet.at(83)
+    assert (await fleet.phase(), lab(fleet).running) == ("Stopped", False)
+    assert await outcome(fleet, "stop") == ("Decided", "AlreadyStopped")
+    fleet.runtime().instant = True
+    await outcome(fleet, "start")
+    await fleet.at(86)
+    assert await fleet.phase() == "Running"
+
+
 def lab_count(fleet: Any) -> int:
     return len(fleet.runtime().lab_by_id)
 

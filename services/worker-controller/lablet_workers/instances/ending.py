@@ -219,7 +219,9 @@ async def stopped(s: Situation) -> Instance | Again:
         return instance.observed(restart=False, deadline=s.now + s.times.collect)
     waits = _may_start_again(s)
     if waits > timedelta(0):
-        return Again(waits)
+        return Again(waits if await _kept_down(s) else s.times.poll)
+    if instance.status.deadline is None:
+        return instance.observed(deadline=s.now + s.times.collect)
     wanted = s.definition is not None and CollectKind.EXPORT in s.definition.spec.collect
     if lab is None or not wanted or not instance.status.ran:
         return s.move(_P.EXPORTED, "NothingToExport", deadline=s.now + s.times.stop)
@@ -241,6 +243,19 @@ async def stopped(s: Situation) -> Instance | Again:
     if await _all_stored(s, "exported"):
         return s.move(_P.EXPORTED, "Exported", deadline=s.now + s.times.stop, artifacts=_kept(s))
     return Again(s.times.poll * 4)
+
+
+async def _kept_down(s: Situation) -> bool:
+    """Nothing of it runs while it waits for a start: one that was taken back may have begun. False: not known yet."""
+    lab = s.instance.status.lab
+    if lab is None or s.runtime is None:
+        return True
+    try:
+        return await _halted(s.runtime, lab.id)
+    except RuntimeUnavailable:
+        return False
+    except LabMissing:
+        return True
 
 
 def _may_start_again(s: Situation) -> timedelta:

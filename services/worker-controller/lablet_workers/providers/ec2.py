@@ -81,6 +81,7 @@ _ERRORS: Mapping[str, type[ProviderError]] = {
 }
 _ASKED_FOR = ("Client.UserInitiatedShutdown", "Client.UserInitiatedHibernate")
 _LONGEST_MESSAGE = 300
+_ENCODED = "Encoded authorization failure message"
 
 
 class Ec2Provider:
@@ -104,7 +105,7 @@ class Ec2Provider:
         self._settles = settles_seconds
         self._began = time.monotonic()
         self._launched: dict[str, float] = {}
-        """Machine → when this process launched it (monotonic)."""
+        """Machine → when this process launched it (monotonic), of those that EC2 may not show yet."""
         self._stack = AsyncExitStack()
         self._connecting = asyncio.Lock()
         self._connected: Any = None
@@ -123,7 +124,9 @@ class Ec2Provider:
                 return known
             raise ProviderUnavailable(f"{mismatch}; the machine of that launch is not visible yet") from mismatch
         info = self._machine(answer["Instances"][0])
-        self._launched[info.id] = time.monotonic()
+        now = time.monotonic()
+        self._launched = {known: at for known, at in self._launched.items() if now - at < self._settles}
+        self._launched[info.id] = now
         return info
 
     async def image(self, pattern: str) -> Mapping[str, Any]:
@@ -282,6 +285,8 @@ def _typed(what: str, response: Mapping[str, Any]) -> ProviderError:
     """EC2's error code as one of the port's errors; what is not known stays a refusal, and 5xx means: nothing is known."""
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     error = response.get("Error", {})
-    code, message = str(error.get("Code", "")), str(error.get("Message", ""))[:_LONGEST_MESSAGE]
+    # what follows is another one in each answer to the same call, and tells nobody anything
+    words = str(error.get("Message", "")).partition(_ENCODED)[0].strip()
+    code, message = str(error.get("Code", "")), words[:_LONGEST_MESSAGE]
     kind = _ERRORS.get(code) or (ProviderUnavailable if status >= 500 else ProviderError)
     return kind(f"{what}: EC2 answered {code}: {message}")

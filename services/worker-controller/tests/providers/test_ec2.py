@@ -136,6 +136,24 @@ async def test_an_error_is_never_read_as_absence(cloud: Any, ec2: Any, code: str
     assert (await ec2.describe(machine)).state is MachineState.RUNNING
 
 
+def test_the_same_refusal_is_the_same_words_each_time() -> None:
+    """They stand in the worker's record, which would be written at each try: EC2 adds a code of its own to each answer."""
+    said = "You are not authorized to perform this operation. Encoded authorization failure message: "
+    told = {
+        str(module._typed("launch w-1", {"Error": {"Code": "UnauthorizedOperation", "Message": said + code}}))
+        for code in ("4wFw7Xo", "b1Qz0Lk")
+    }
+    assert told == {"launch w-1: EC2 answered UnauthorizedOperation: You are not authorized to perform this operation."}
+
+
+async def test_of_launches_only_those_are_remembered_that_ec2_may_not_show_yet(cloud: Any) -> None:
+    provider = cloud.provider(settles_seconds=0)
+    for number in range(3):
+        await provider.launch(order(f"t-{number}"))
+    assert len(provider._launched) == 1
+    await provider.close()
+
+
 async def test_a_server_that_does_not_answer_is_unavailable_and_not_empty(cloud: Any) -> None:
     provider = cloud.provider(endpoint="http://127.0.0.1:1")
     with pytest.raises(ProviderUnavailable, match="does not answer"):

@@ -16,7 +16,8 @@ What holds for every route:
 - A POST that changes something is answered 202 with `Location`: the request's outcome. With `Prefer: wait=N` it waits
   up to N seconds for the decision and answers with the resource, or with the refusal.
 - `Idempotency-Key`: the same key and body get the same answer, another body under it is 422.
-- Changes need `If-Match` with the `ETag` that was read: 428 without, 412 when it is stale.
+- Changes need `If-Match` with the `ETag` that was read: 428 without, 412 when it is stale. Whoever decides compares it once
+  more, so a 202 may be followed by a refusal with 412.
 - Lists take `limit`, `cursor`, `labelSelector` and `fieldSelector`; a cursor holds one revision.
 - Reads show what is committed. `?consistency=cache` allows a slightly older answer and says which revision it is of.
 - Errors are `application/problem+json` with a stable `type`; 401 without a token, 403 without the right, 404 for what

@@ -14,9 +14,10 @@ from typing import Any
 
 from lablet_common.clock import Clock
 from lablet_common.ownership import Fence, NotOwner
-from lablet_common.requests import Inbox, Undecided, decide_in, hand_on_in, refuse_in
+from lablet_common.requests import Inbox, Undecided, decide_in, hand_on_in, refuse_in, stale
+from lablet_common.resources.kinds import kind_of
 from lablet_common.resources.model import Resource
-from lablet_common.resources.request import Problem
+from lablet_common.resources.request import Problem, Request
 from lablet_common.store import Conflict, InvalidRequest, Store, StoreUnavailable, Transaction
 from lablet_common.store.changes import create_in, delete_in, unchanged_in, update_in
 from lablet_common.telemetry.metrics import INBOX_DEPTH
@@ -70,6 +71,15 @@ def deciding(undecided: Undecided) -> AbstractContextManager[None]:
 def target_of(undecided: Undecided) -> str:
     """Id of the resource that an intent is about."""
     return undecided.request.spec.subject.partition("/")[2]
+
+
+def _if_meant(request: Request, decision: Decision) -> Decision:
+    """The decision, or a refusal where it would change what is no longer as the request is meant for."""
+    about = decision.resource
+    if about is None or decision.problem is not None or f"{kind_of(about).name}/{about.id}" != request.spec.subject:
+        return decision
+    words = stale(request, about)
+    return decision if words is None else refused("precondition-failed", "Precondition failed", words, 412)
 
 
 class Intake:
@@ -139,7 +149,7 @@ class Intake:
         request = undecided.request
         for _ in range(_TRIES):
             try:
-                decision = await self._decide(undecided)
+                decision = _if_meant(undecided.request, await self._decide(undecided))
                 decision, txn = self._storable(undecided, decision)
                 await txn.commit(self._store)
             except Conflict as conflict:

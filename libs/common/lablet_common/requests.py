@@ -91,9 +91,11 @@ def build_request(
     digest: str,
     at: datetime,
     trace_parent: str | None = None,
+    meant_for: int | None = None,
 ) -> Request:
     """An accepted request that asks `intent` of the resource. `digest` is of the caller's own body (before defaults were
-    filled in), `shard` where the owner's inbox takes it up (a pool, or `-`), `at` lab time."""
+    filled in), `shard` where the owner's inbox takes it up (a pool, or `-`), `at` lab time, `meant_for` the revision of the
+    resource that it rests on."""
     request_id, _ = new_ids(intent.kind, key)
     return Request(
         metadata=Metadata(
@@ -117,8 +119,20 @@ def build_request(
             role=role,
             received_at=at,
             trace_parent=trace_parent,
+            meant_for=meant_for,
         ),
         status=RequestStatus(phase=RequestPhase.ACCEPTED, last_fact=Fact(name="accepted", serial=1)),
+    )
+
+
+def stale(request: Request, resource: Resource[Any, Any]) -> str | None:
+    """What is to be said where the resource is not at the revision that the request is meant for, because another change was
+    decided first; None where it is, or where any is fine."""
+    if request.spec.meant_for in (None, resource.revision):
+        return None
+    changed = f"{kind_of(resource).name} {resource.id} was changed meanwhile"
+    return (
+        f"{changed}: this is meant for it at {request.spec.meant_for}, and it is at {resource.revision}: read it again"
     )
 
 

@@ -194,10 +194,17 @@ def _written(entry: Entry, place: int) -> Transaction:
     txn = Transaction()
     if entry.resource is None:
         return txn.require_absent(entry.key).put(entry.key, entry.value)
-    create_in(txn, entry.resource)
+    create_in(txn, _at_home(entry.resource))
     for pointer in _pointers(entry.resource, place):
         txn.put(pointer.key, pointer.value)
     return txn
+
+
+def _at_home(resource: Resource[Any, Any]) -> Resource[Any, Any]:
+    """A request that waits is meant for its resource as it has come along: that has another revision here."""
+    if not isinstance(resource, Request) or resource.status.phase is not RequestPhase.ACCEPTED:
+        return resource
+    return resource.model_copy(update={"spec": resource.spec.model_copy(update={"meant_for": None})})
 
 
 async def _present(store: Store, keys: Sequence[str]) -> set[str]:

@@ -21,6 +21,7 @@ from lablet_gateway.problems import Refused
 from lablet_gateway.rights import PREFIX
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d+(?:\.\d+)?)\"?(?=$|[,;\s])", re.IGNORECASE)
+_UNDECIDED = "Pending"
 
 IfMatch = Annotated[
     str | None, Header(alias="If-Match", description="The ETag of the state that the change is meant for, or *")
@@ -116,20 +117,24 @@ def model_response(model: Model, status: int = 200) -> Response:
     return Response(model.to_json(), status, media_type="application/json")
 
 
-def check_match(if_match: str | None, resource: Resource[Any, Any] | None, *, required: bool) -> None:
-    """Raises 428 where `If-Match` is needed and missing, 412 where it names another state."""
+def check_match(if_match: str | None, resource: Resource[Any, Any] | None, *, required: bool) -> int | None:
+    """The revision that the change is meant for and that its owner has to find, too; None: any. What nobody has decided on
+    yet changes by that alone, so a change of it is meant for whatever it will be. Raises 428 where `If-Match` is needed and
+    missing, 412 where it names another state."""
     if if_match is None:
         if required and resource is not None:
             raise problems.PRECONDITION_REQUIRED(
                 "send If-Match with the ETag of the state that the change is meant for",
                 errors=[problems.field_error("If-Match", "missing", "read the resource and send its ETag")],
             )
-        return
+        return None
     wanted = [tag.strip().removeprefix("W/").strip('"') for tag in if_match.split(",")]
     present = None if resource is None else resource.metadata.resource_version
     if present is None or ("*" not in wanted and present not in wanted):
         state = "it does not exist" if resource is None else f"it is at {present}"
         raise problems.STALE(f"If-Match says {if_match}, but {state}: read it again", resourceVersion=present)
+    assert resource is not None
+    return None if "*" in wanted or resource.phase == _UNDECIDED else resource.revision
 
 
 def wait_of(prefer: str | None, longest: float) -> float | None:

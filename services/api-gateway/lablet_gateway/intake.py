@@ -4,7 +4,8 @@ transaction. Routes and inbound events go through the same doors.
 A repeated key is answered before anything else is checked, so that a retry gets the first answer even when the slot has
 begun or the definition has changed since; and once more before it is refused, as the first try may have been let in
 meanwhile, by another gateway, and be what has changed the state. What the owner alone can judge (does it fit?) is not judged
-here. Not guaranteed: that a try which is refused is not followed by an earlier one that was still on its way.
+here; and what a change is meant for goes with it, to be compared once more. Not guaranteed: that a booking which is refused,
+as its slot has begun, is not followed by an earlier try that was still on its way.
 """
 
 import re
@@ -99,6 +100,8 @@ class Intake:
         self._parts = parts
         self._caller = caller
         self._ask = ask
+        self._meant_for: int | None = None
+        """Revision that the ask rests on, once that has been looked at."""
         self._key: UUID = request_key(caller.tenant, caller.name, ask.route, ask.key or uuid4().hex)
 
     async def reserve(self, body: ReservationCreate) -> Request:
@@ -336,7 +339,7 @@ class Intake:
         """What `act` is about, and the shard of its owner. Raises what `act` does."""
         kind = intent.kind
         resource, shard = await self._target(kind, resource_id, body)
-        check_match(self._ask.if_match, resource, required=must_match)
+        self._meant_for = check_match(self._ask.if_match, resource, required=must_match)
         if resource.is_final and kind in (RESERVATION, INSTANCE) and not _already_so(intent, resource):
             raise problems.ILLEGAL_TRANSITION(
                 f"{kind.name} {resource_id} is {resource.phase}: nothing can be asked of it any more",
@@ -390,6 +393,7 @@ class Intake:
         if present is None:
             raise problems.unknown(kind.name, name)
         check_match(self._ask.if_match, present, required=True)
+        self._meant_for = present.revision
         model = PoolApply if kind is POOL else TemplateApply
         body = model.model_validate(merged(cast("WorkerPool | WorkerTemplate", present), patch))
         await self._check_spec(body)
@@ -397,7 +401,7 @@ class Intake:
 
     async def _check_apply(self, kind: Kind, name: str, body: PoolApply | TemplateApply) -> None:
         present = await reads.get(self._parts, kind, name)
-        check_match(self._ask.if_match, present, required=True)
+        self._meant_for = check_match(self._ask.if_match, present, required=True)
         await self._check_spec(body)
 
     async def _repeated(self, kind: Kind, digest: str) -> Request | None:
@@ -437,6 +441,7 @@ class Intake:
             digest=digest,
             at=self._parts.clock.now(),
             trace_parent=current_trace_parent(),
+            meant_for=self._meant_for,
         )
         if self._ask.correlation:
             metadata = request.metadata.model_copy(update={"correlation_id": self._ask.correlation})

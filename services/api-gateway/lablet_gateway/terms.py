@@ -106,7 +106,7 @@ class SeriesIntake(Intake):
     async def _addressable(self, series_id: str, verb: str, *, must_match: bool) -> Series:
         series = await visible(self._parts, self._caller, series_id)
         self._caller.may_change(series)
-        check_match(self._ask.if_match, series, required=must_match)
+        self._meant_for = check_match(self._ask.if_match, series, required=must_match)
         again = verb == "cancel.requested" and series.status.phase is SeriesPhase.CANCELLED
         if series.is_final and not again:
             words = f"series {series_id} is {series.phase}: nothing can be asked of it any more"

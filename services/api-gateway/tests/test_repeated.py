@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from lablet_common.resources.instance import InstancePhase
-from lablet_common.resources.kinds import POOL, RESERVATION, TEMPLATE, Kind, kind_of
+from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION, TEMPLATE, Kind, kind_of
 from lablet_common.resources.model import Resource
 from lablet_common.resources.reservation import Claim, RosterEntry
 from lablet_common.resources.series import SeriesPhase
@@ -157,6 +157,8 @@ async def test_a_patch_is_known_again_by_what_was_sent_and_not_by_what_came_of_i
     third = await ask()
     assert [answer.status_code for answer in (first, second, third)] == [202] * 3
     assert first.headers["location"] == second.headers["location"] == third.headers["location"]
+    stored = await Repository(world.store, REQUEST).require(first.headers["location"].rpartition("/")[2])
+    assert f'"{stored.spec.meant_for}"' == etag, "it rests on what stood there"
     assert (await ask(**{"Idempotency-Key": "k-2"})).status_code == 412, "by another's change it is"
     assert (await ask({"labels": {"a": "b"}})).json()["type"].endswith("/idempotency-key-reused")
 

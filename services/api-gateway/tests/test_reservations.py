@@ -299,3 +299,19 @@ async def test_a_lost_answer_of_etcd_does_not_book_twice(
     assert answer.status_code == 202
     assert lost
     assert len(await world.inbox()) == 1
+
+
+@pytest.mark.parametrize(
+    ("phase", "if_match", "kept"), [("Scheduled", "", True), ("Scheduled", "*", False), ("Pending", "", False)]
+)
+async def test_what_a_change_is_meant_for_goes_to_whoever_decides(
+    world: Any, phase: str, if_match: str, kept: bool
+) -> None:
+    """Two may be let in before the first is decided. What is undecided changes by being decided."""
+    await world.add(world.reservation("rsv-a", owner="ina", phase=phase))
+    client = world.client("ina")
+    etag = (await client.get("/api/v1/reservations/rsv-a")).headers["etag"]
+    headers = {"If-Match": if_match or etag}
+    await client.patch("/api/v1/reservations/rsv-a", json={"end": "2027-03-01T12:00:00Z"}, headers=headers)
+    (request,) = await world.inbox()
+    assert request.spec.meant_for == (int(etag.strip('"')) if kept else None)

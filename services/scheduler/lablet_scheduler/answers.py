@@ -5,7 +5,7 @@ from typing import cast
 
 from pydantic import ValidationError
 
-from lablet_common.requests import Undecided
+from lablet_common.requests import Undecided, stale
 from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION
 from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.resources.reservation import Reservation
@@ -66,6 +66,8 @@ class Answers:
         owner = reservation.status.pool
         if owner not in (None, pool) and self._caches[POOL].get(owner) is not None:
             return Decision(reason="OtherPool", hand_on=owner, result="handed-on")
+        if (late := stale(request, reservation)) is not None:
+            return refused("precondition-failed", "Precondition failed", late, status=412)
         match verb:
             case "cancel.requested":
                 return decide_cancel(reservation, request, context)

@@ -13,7 +13,7 @@ from typing import cast
 
 from lablet_common.clock import Clock
 from lablet_common.recurrence import Shift
-from lablet_common.requests import Undecided, decide_in, hand_on_in, refuse_in
+from lablet_common.requests import Undecided, decide_in, hand_on_in, refuse_in, stale
 from lablet_common.resources.kinds import POOL, SERIES, Service
 from lablet_common.resources.series import Occurrence, OccurrenceState, Series, SeriesPhase, SeriesStage
 from lablet_common.store import Store, Transaction
@@ -123,6 +123,8 @@ class SeriesDesk:
             return refused("unknown-series", "Unknown series", f"there is no series {target_of(undecided)}", status=404)
         if known.status.work is not None:
             return known if known.status.work.request == request.id else None
+        if (late := stale(request, known)) is not None:
+            return refused("precondition-failed", "Precondition failed", late, status=412)
         if verb == "cancel.requested":
             if known.status.phase is SeriesPhase.CANCELLED:
                 return Decision(reason="AlreadyCancelled", about=known, result="cancelled")

@@ -39,6 +39,8 @@ class RequestSpec(Model):
     """In which role."""
     received_at: Instant
     trace_parent: str | None = None
+    meant_for: int | None = None
+    """Revision of the resource that the change is meant for (`If-Match`); its owner refuses it at another. None: at any."""
 
 
 class Changed(Model):

@@ -8,7 +8,7 @@ import pytest
 
 from lablet_common.intents import INTENTS, Nothing
 from lablet_common.quotas import Limits, Quota
-from lablet_common.requests import Inbox, accept, build_request, decide_in, request_key
+from lablet_common.requests import Inbox, accept, build_request, decide_in, request_key, stale
 from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION, quota_key
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.reservation import (
@@ -44,11 +44,11 @@ def reservation(name: str) -> Reservation:
     ).observed("scheduled")
 
 
-async def asked(store: MemoryStore, key: str, at: datetime) -> Any:
+async def asked(store: MemoryStore, key: str, at: datetime, meant_for: int | None = None) -> Any:
     intent = INTENTS["io.lablet.reservation.cancel.requested.v1"]
     request = build_request(
         intent, "rsv-a", Nothing(), key=request_key("default", "ada", "r", key), tenant="default", principal="ada",
-        shard="default", digest="d", at=at,
+        shard="default", digest="d", at=at, meant_for=meant_for,
     )  # fmt: skip
     return (await accept(store, request)).request
 
@@ -98,6 +98,16 @@ async def test_undecided_requests_wait_for_their_owner_again_in_their_order(full
     assert [one.request.spec.received_at for one in waiting] == [NOW, NOW + timedelta(minutes=2)]
     phases = sorted(str(one.phase) for one in (await Repository(into, REQUEST).list()).items)
     assert phases == ["Accepted", "Accepted", "Decided"]
+
+
+async def test_a_request_that_waits_is_meant_for_its_resource_as_it_came_along(full: MemoryStore) -> None:
+    """Which has another revision in the new store: its owner would refuse what was accepted."""
+    seen = await Repository(full, RESERVATION).require("rsv-a")
+    await asked(full, "latest", NOW + timedelta(minutes=3), seen.revision)
+    into = MemoryStore()
+    await import_entries(into, read_lines(await lines(full)))
+    *_, waiting = await Inbox(into, "scheduler", "default").pending()
+    assert stale(waiting.request, await Repository(into, RESERVATION).require("rsv-a")) is None
 
 
 async def test_all_is_of_one_revision_although_somebody_writes_meanwhile(full: MemoryStore) -> None:

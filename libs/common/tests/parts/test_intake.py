@@ -30,18 +30,19 @@ class Bench:
         self.clock = ManualClock(NOW)
         self.seen: list[str] = []
 
-    async def ask(self, name: str) -> str:
+    async def ask(self, name: str, key: str = "", meant_for: int | None = None) -> str:
         body = PoolApply(spec=PoolSpec(template="t", max=1))
         request = build_request(
             APPLY,
             name,
             body,
-            key=request_key("default", "me", "pools", name + str(len(self.seen))),
+            key=request_key("default", "me", "pools", name + str(len(self.seen)) + key),
             tenant="default",
             principal="me",
             shard="-",
             digest=name,
             at=NOW,
+            meant_for=meant_for,
         )
         return (await accept(self.store, request)).request.id
 
@@ -218,3 +219,17 @@ async def test_together_ends_all_when_one_fails_and_raises_its_error_bare():
     with pytest.raises(LookupError, match="gone"):
         await together(waits(), fails())
     assert ended == ["waits"]
+
+
+async def test_what_is_meant_for_an_earlier_state_changes_nothing(bench):
+    stored = await Repository(bench.store, POOL).create(bench.pool("a"))
+    asked = [await bench.ask("a", key, stored.revision) for key in ("first", "second")] + [await bench.ask("a", "any")]
+
+    async def decide(undecided):
+        present = await Repository(bench.store, POOL).require("a")
+        return Decision("Changed", present.respecified(max=present.spec.max + 1))
+
+    await bench.run(bench.intake(await bench.fence(), decide))
+    problems = [(await Repository(bench.store, REQUEST).require(one)).status.problem for one in asked]
+    assert [problem and problem.status for problem in problems] == [None, 412, None]
+    assert (await Repository(bench.store, POOL).require("a")).spec.max == 3

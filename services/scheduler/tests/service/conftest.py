@@ -192,17 +192,27 @@ class World:
         return resource_id
 
     async def tell(
-        self, verb: str, reservation: str, body: Model | None = None, *, pool: str = "default", tenant: str = "default"
+        self,
+        verb: str,
+        reservation: str,
+        body: Model | None = None,
+        *,
+        pool: str = "default",
+        tenant: str = "default",
+        meant_for: int | None = None,
     ) -> str:
         """Asks something about a reservation (`cancel`, `confirm`, `change`) and returns the request's id."""
         uuid = request_key(tenant, "anna", verb, f"key-{next(_numbers)}")
-        return await self._accept(f"{verb}.requested", reservation, body or Nothing(), uuid, pool, tenant)
+        body = body or Nothing()
+        return await self._accept(f"{verb}.requested", reservation, body, uuid, pool, tenant, meant_for=meant_for)
 
-    async def change(self, reservation: str, start: float | None = None, end: float | None = None) -> str:
+    async def change(
+        self, reservation: str, start: float | None = None, end: float | None = None, meant_for: int | None = None
+    ) -> str:
         body = ReservationChange(
             start=None if start is None else self.when(start), end=None if end is None else self.when(end)
         )
-        return await self.tell("change", reservation, body)
+        return await self.tell("change", reservation, body, meant_for=meant_for)
 
     async def ask_series(
         self,
@@ -238,10 +248,14 @@ class World:
         await self._accept("requested", series_id, body, uuid, pools[0], "default", "series")
         return series_id
 
-    async def tell_series(self, verb: str, series: str, body: Model, *, pool: str = "default") -> str:
+    async def tell_series(
+        self, verb: str, series: str, body: Model, *, pool: str = "default", meant_for: int | None = None
+    ) -> str:
         """Asks something about a series (`change`, `cancel`) and returns the request's id."""
         uuid = request_key("default", "anna", verb, f"key-{next(_numbers)}")
-        return await self._accept(f"{verb}.requested", series, body, uuid, pool, "default", "series")
+        return await self._accept(
+            f"{verb}.requested", series, body, uuid, pool, "default", "series", meant_for=meant_for
+        )
 
     async def tell_pool(self, body: Model, pool: str = "default") -> str:
         """Asks for worker-hours to be saved, and returns the request's id."""
@@ -261,7 +275,16 @@ class World:
         return decode(SERIES, found)  # type: ignore[return-value] # decode answers the kind's model
 
     async def _accept(
-        self, verb: str, resource_id: str, body: Model, uuid: Any, pool: str, tenant: str, kind: str = "reservation"
+        self,
+        verb: str,
+        resource_id: str,
+        body: Model,
+        uuid: Any,
+        pool: str,
+        tenant: str,
+        kind: str = "reservation",
+        *,
+        meant_for: int | None = None,
     ) -> str:
         request = build_request(
             INTENTS[f"io.lablet.{kind}.{verb}.v1"],
@@ -273,6 +296,7 @@ class World:
             shard=pool,
             digest=digest_of(body.to_dict()),
             at=self.clock.now(),
+            meant_for=meant_for,
         )
         await accept(self.store, request)
         return request.id

@@ -221,3 +221,21 @@ async def test_changes_of_one_reservation_in_one_pass_each_see_the_one_before(po
     assert (found.phase, found.slot.start, found.slot.end) == ("Cancelled", pool.when(90), pool.when(180))
     owner, _ = pool.owners["default"]
     assert not list(owner.state.calendar.bookings())
+
+
+async def test_of_two_changes_of_one_state_the_second_does_not_undo_the_first(pool: Any) -> None:
+    """Both were let in while the reservation still stood as they say (`If-Match`)."""
+    name = await pool.ask(60, 120)
+    await pool.settle()
+    seen = (await pool.reservation(name)).revision
+    said = [await pool.change(name, end=180, meant_for=seen), await pool.change(name, end=150, meant_for=seen)]
+    await pool.settle()
+    first, second = [(await pool.request(one)).status.problem for one in said]
+    assert first is None
+    assert (second.status, second.type) == (412, "https://lablet.io/problems/precondition-failed")
+    assert str(seen) in second.detail
+    found = await pool.reservation(name)
+    assert found.slot.end == pool.when(180)
+    await pool.change(name, end=150, meant_for=found.revision)
+    await pool.settle()
+    assert (await pool.reservation(name)).slot.end == pool.when(150)

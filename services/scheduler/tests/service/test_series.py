@@ -359,3 +359,15 @@ async def test_a_series_that_could_not_be_stored_is_refused_and_holds_nobody_up(
     await pool.settle()
     assert (await pool.request(change)).status.problem.errors[0]["path"] == "roster"
     assert (await pool.series(name)).status.work is None
+
+
+async def test_of_two_changes_of_one_state_of_a_series_the_second_does_not_undo_the_first(pool: Any) -> None:
+    name = await placed(pool)
+    seen = (await pool.series(name)).revision
+    said = [await pool.tell_series("change", name, SeriesChange(seats=seats), meant_for=seen) for seats in (3, 2)]
+    await pool.settle()
+    first, second = [(await pool.request(one)).status.problem for one in said]
+    assert first is None
+    assert second.status == 412
+    assert (await pool.series(name)).spec.template.seats == 3
+    assert not await pool.faults()

@@ -97,9 +97,10 @@ async def test_a_lab_by_the_runtime_port_from_import_to_removal(net: Net, host: 
     one = await runtime(net, host)
     assert (await one.info()).ready
     assert (await one.license()).in_compliance
-    lab = await one.import_lab("ins-a-1", manifest(sh("echo works; exit 5"), until="completed"))
+    works = manifest(sh("echo works; exit 5"), until="completed")
+    lab = await one.import_lab("ins-a-1", manifest(sh("of another attempt")))
     host.labs.append(lab)
-    assert await one.import_lab("ins-a-1", manifest(sh("other"))) == lab
+    assert [await one.import_lab("ins-a-1", works) for _ in range(2)] == [lab, lab]
     assert await one.labs() == {lab: "ins-a-1"}
     assert (await one.progress(lab)).stopped
     await one.start(lab)

@@ -54,7 +54,7 @@ class Work:
             return Answer(fault="missing", message=str(error))
         except (StillRunning, ValidationError) as error:
             return Answer(fault="refused", message=str(error)[:1000])
-        except (OSError, ValueError) as error:
+        except Exception as error:
             log.exception("a question failed", extra={"verb": verb, "lab": question.lab or question.title})
             return Answer(fault="failed", message=f"{verb}: {error}"[:1000])
 

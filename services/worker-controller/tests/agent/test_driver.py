@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from lablet_common.agents import Question
 from lablet_common.process_lab import Restart
 from lablet_workers.agent import procfs
+from lablet_workers.agent.capacity import Meter
 from lablet_workers.agent.driver import Account, NoSuchLab, StillRunning
 from lablet_workers.agent.plan import NodePlan
 from lablet_workers.agent.procfs import start_time
+from lablet_workers.agent.work import Work
 
 from .conftest import PYTHON, Host, sh
 
@@ -337,6 +340,19 @@ async def test_a_seat_that_comes_back_with_other_ports_is_run_with_those(host: H
     assert host.driver.manifest(lab) != before
     port = str(json.loads(host.driver.manifest(lab))["ports"]["web"])
     await host.until(lab, lambda _: host.said(lab, "a") == f"{port}\n")
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), TypeError("x"), ValueError("x"), OSError("x")])
+async def test_whatever_goes_wrong_is_answered(host: Host, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """Whoever asks would wait, and ask again, and never hear why."""
+
+    def broken() -> Any:
+        raise error
+
+    monkeypatch.setattr(host.driver, "labs", broken)
+    work = Work(host.driver, lambda: True, Meter(host.root).load)
+    answer = await work.answer("labs", Question(reply="r"))
+    assert (answer.fault, answer.message.partition(":")[0]) == ("failed", "labs")
 
 
 async def test_names_cannot_leave_the_labs_folder(host: Host) -> None:

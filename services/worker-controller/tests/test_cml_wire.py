@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import ipaddress
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -279,3 +280,17 @@ async def test_what_is_none_of_a_controllers_answers_is_no_answer(wire: Any, ans
     for call in calls:
         with pytest.raises(RuntimeUnavailable, match="http://cml: what answers there is not understood"):
             await call()
+
+
+async def test_a_large_lab_file_is_read_while_others_go_on(wire: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, runtime = wire
+    go_on = threading.Event()
+
+    def slow(_: bytes) -> Any:
+        assert go_on.wait(5), "nobody else had a turn"
+        raise RuntimeFault("read")
+
+    monkeypatch.setattr("lablet_workers.runtimes.cml.parts_of", slow)
+    asyncio.get_running_loop().call_soon(go_on.set)
+    with pytest.raises(RuntimeFault, match="read"):
+        await runtime.adopt("l1", "ins-a-1", b"")

@@ -197,7 +197,7 @@ class CmlRuntime:
 
     @_understood
     async def adopt(self, lab: str, title: str, topology: bytes) -> bool:
-        wanted = parts_of(topology)
+        wanted = await asyncio.to_thread(parts_of, topology)  # a large file takes seconds, and others wait
         path = f"/labs/{lab}"
         present = (await self._send("GET", f"{path}/topology", params={"exclude_configurations": "true"})).json()
         for node in present["nodes"]:

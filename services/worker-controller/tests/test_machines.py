@@ -291,6 +291,23 @@ async def test_a_drain_with_a_running_lab_stops_nothing_and_then_the_worker_goes
     assert (await fleet.worker()).phase == "Offline"
 
 
+async def test_a_drained_worker_that_is_silent_ends_by_a_deadline_also_when_a_lab_was_on_it_meanwhile(
+    fleet: Any,
+) -> None:
+    """A lab that began while its licence was given back ends the deadline of that, and another one has to follow."""
+    await fleet.book("a", 30, 60)
+    await fleet.at(62)
+    worker = await fleet.worker()
+    drained = worker.moved("Draining", at=fleet.clock.now(), by="/x", reason="PowerOff", license=None, deadline=None)
+    await fleet.all(WORKER).update(drained)
+    fleet.runtime().up = False
+    await fleet.at(70)
+    assert (await fleet.worker()).phase == "Draining"
+    await fleet.at(110)
+    assert (await fleet.worker()).phase == "Offline"
+    assert not running(fleet)
+
+
 async def test_a_worker_in_maintenance_is_not_powered_on_and_a_cancelled_drain_lets_it(fleet: Any) -> None:
     await fleet.ask("worker", "drain", "default-001", {"message": "disk", "deadlineMinutes": 600})
     await fleet.book("a", 60, 120)

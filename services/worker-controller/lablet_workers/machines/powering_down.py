@@ -43,9 +43,10 @@ async def draining(worker: Worker, wanted: Wanted, busy: bool, around: Surroundi
         )
     if busy:
         return Look(around.probe)
-    if worker.status.license is not None:
+    if worker.status.license is not None or worker.status.deadline is None:
         # from here on there is no way back: what is given back must not be taken for licensed after a crash
-        remembered = seen(worker.status.license, now)
+        licence = worker.status.license
+        remembered = seen(licence, now) if licence is not None else worker.status.last_license
         return Outcome(worker.observed(license=None, last_license=remembered, deadline=now + around.stop))
     if not await _give_back_license(worker, around):
         return Look(around.poll)

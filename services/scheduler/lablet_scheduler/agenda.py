@@ -158,7 +158,11 @@ class Agenda:
         return [self._caches[kind].subscribe(listener) for kind, listener in listeners]
 
     def _owns(self, series: Series) -> bool:
-        return series.status.pool == self.pool
+        """Its first pool, or where that is gone, the next of its list that there is."""
+        pools, owner = self._caches[POOL], series.status.pool
+        if owner == self.pool or owner is None or pools.get(owner) is not None:
+            return owner == self.pool
+        return next((name for name in series.spec.template.pools if pools.get(name) is not None), None) == self.pool
 
     def _tell(self, news: Callable[[], None]) -> None:
         self._news.append(news)

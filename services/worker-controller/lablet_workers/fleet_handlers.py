@@ -43,8 +43,8 @@ def decide_pool(
     undecided: Undecided,
     now: datetime,
 ) -> Decision:
-    """apply (make or change) and delete (only when every worker of it is off and nothing is booked; `booked`: reservations
-    that have a place in it). Its workers' records go with it."""
+    """apply (make or change) and delete (only when every worker of it is off and nothing is booked or waits; `booked`: its
+    reservations that have not ended, and what is undecided). Its workers' records go with it."""
     request = undecided.request
     _, verb = verb_of(undecided)
     if verb == "delete.requested":
@@ -54,7 +54,11 @@ def decide_pool(
         if on:
             return refused("in-use", "Pool in use", f"pool {name} has workers that are not Offline: {', '.join(on)}")
         if booked:
-            return refused("in-use", "Pool in use", f"pool {name} has reservations: {', '.join(booked[:5])}")
+            return refused(
+                "in-use",
+                "Pool in use",
+                f"pool {name} has reservations that have not ended: {', '.join(booked[:5])}: cancel them first",
+            )
         if machines := _with_machines(workers):
             said = f"pool {name} has machines that are off: {machines}; set its max to 0 first, which takes them away"
             return refused("in-use", "Pool in use", said)

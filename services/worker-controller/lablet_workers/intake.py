@@ -7,10 +7,10 @@ from datetime import timedelta
 
 from lablet_common.clock import Clock
 from lablet_common.intake import Decision, refused, target_of, verb_of
-from lablet_common.requests import Undecided
+from lablet_common.requests import Inbox, Undecided
 from lablet_common.resources.definition import FROM_RUNNING, Definition
 from lablet_common.resources.instance import Instance
-from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER
+from lablet_common.resources.kinds import DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER, Service
 from lablet_common.resources.reservation import Reservation
 from lablet_common.resources.worker import Worker, WorkerPool, WorkerTemplate
 from lablet_common.store import Store
@@ -28,6 +28,7 @@ class Desk:
     """Decides from linearizable reads."""
 
     def __init__(self, store: Store, clock: Clock, source: str) -> None:
+        self._store = store
         self._clock = clock
         self._source = source
         self._workers: Repository[Worker] = Repository(store, WORKER)
@@ -97,7 +98,10 @@ class Desk:
         template = await self._templates.get(wanted) if wanted else None
         workers = [worker for worker in (await self._workers.list()).items if worker.spec.pool == name]
         reservations = (await self._reservations.list()).items
-        booked = [one.id for one in reservations if one.status.pool == name and one.holds_capacity]
+        booked = [one.id for one in reservations if one.status.pool == name and not one.is_final]
+        # without the pool nobody would answer what waits in its inboxes
+        depths = {who: await Inbox(self._store, who, name).depth() for who in (Service.SCHEDULER, Service.WORKERS)}
+        booked += [f"{waiting} undecided requests for the {who}" for who, waiting in depths.items() if waiting]
         pool = await self._pools.get(name)
         return decide_pool(name, pool, template, workers, booked, undecided, self._clock.now())
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from lablet_common.resources.kinds import POOL, TEMPLATE, WORKER
+from lablet_common.resources.kinds import POOL, RESERVATION, TEMPLATE, WORKER, inbox_key
+from lablet_common.resources.reservation import ReservationPhase
 
 SHAPE = {
     "instanceType": "sim",
@@ -96,6 +97,22 @@ async def test_a_pool_with_a_booking_or_a_worker_that_is_on_is_not_deleted(fleet
     await fleet.at(50)
     await fleet.cancel("a")
     assert await fleet.all(POOL).get("default") is not None
+
+
+async def test_a_pool_in_which_somebody_waits_is_not_deleted(fleet: Any) -> None:
+    booked = await fleet.book("a", 60, 120)
+    waits = booked.model_copy(
+        update={"status": booked.status.model_copy(update={"phase": ReservationPhase.WAITLISTED, "placement": ()})}
+    )
+    kept = await fleet.all(RESERVATION).update(waits)
+    assert await outcome(fleet, "pool", "delete", "default", shard="-") == ("Refused", "in-use")
+    gone = kept.model_copy(update={"status": kept.status.model_copy(update={"phase": ReservationPhase.CANCELLED})})
+    await fleet.all(RESERVATION).update(gone)
+    pointer = inbox_key("scheduler", "default", "req-undecided")
+    await fleet.store.put(pointer, b"{}")
+    assert await outcome(fleet, "pool", "delete", "default", shard="-") == ("Refused", "in-use")
+    await fleet.store.delete(pointer)
+    assert await outcome(fleet, "pool", "delete", "default", shard="-") == ("Decided", "Deleted")
 
 
 async def test_a_pool_of_an_unknown_template_is_refused(fleet: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lablet_common.resources import Reservation, Series
-from lablet_common.resources.kinds import RESERVATION, SERIES
+from lablet_common.resources.kinds import POOL, RESERVATION, SERIES
 from lablet_common.store.changes import decode
 from lablet_common.terms import SeriesCancel, SeriesChange
 
@@ -371,3 +371,24 @@ async def test_of_two_changes_of_one_state_of_a_series_the_second_does_not_undo_
     assert second.status == 412
     assert (await pool.series(name)).spec.template.seats == 3
     assert not await pool.faults()
+
+
+async def test_a_series_whose_first_pool_is_gone_is_ended_by_the_next_of_its_list(world: Any) -> None:
+    await world.pool("default", workers=1)
+    await world.pool("spare", workers=1)
+    await world.definition()
+    await world.own("default")
+    await world.own("spare")
+    await world.ask_series(seats=2)
+    await world.settle()
+    name = await world.ask_series(seats=2, pools=("default", "spare"))
+    await world.settle()
+    assert {one.pool for one in (await world.series(name)).status.occurrences} == {"spare"}
+    _, task = world.owners.pop("default")
+    task.cancel()
+    await world.store.delete(POOL.key("default"))
+    await world.pass_time(4 * WEEK)
+    world.owners["spare"][0]._agenda.look_at_everything()
+    world.owners["spare"][0].wake()
+    await world.settle()
+    assert (await world.series(name)).phase == "Completed"

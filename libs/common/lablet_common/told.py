@@ -73,15 +73,21 @@ class Told:
         """Publishes, once the stream has it; not what it has already. Raises what `EventLog.publish` raises."""
         if self._again and await self._is_there(outgoing):
             return
-        number = await self._stream.publish(outgoing, session=self._session)
-        if number > self._number:
-            self._number, self._subject = number, outgoing.subject
+        self._lies_at(await self._stream.publish(outgoing, session=self._session), outgoing.subject)
 
     async def _is_there(self, outgoing: Outgoing) -> bool:
         sequence = sequence_of(outgoing.event)
         if sequence > self._again or not outgoing.subject.startswith(_EVENTS):
             return False
-        return (await self._stream.last(outgoing.subject)).sequence >= sequence
+        last = await self._stream.last(outgoing.subject)
+        if last.sequence < sequence:
+            return False
+        self._lies_at(last.number, outgoing.subject)  # or a mark of before it would say that it was told
+        return True
+
+    def _lies_at(self, number: int, subject: str) -> None:
+        if number > self._number:
+            self._number, self._subject = number, subject
 
     def up_to(self, revision: int) -> Cursor:
         """The cursor to be stored when everything up to there has been told."""

@@ -12,7 +12,7 @@ from lablet_common import told
 from lablet_common.bridge import Bridge
 from lablet_common.bus.memory import PlainLog
 from lablet_common.compaction import lowest_cursor
-from lablet_common.cursor import EventLog
+from lablet_common.cursor import Cursor, EventLog, Mark
 from lablet_common.events import Outgoing, sequence_of
 from lablet_common.ownership import Fence
 from lablet_common.requests import accept
@@ -123,6 +123,23 @@ async def test_killed_again_it_forgets_again_what_was_told_again(telling: Tellin
         telling.broker.kill(forgotten)
         await telling.is_told_just(before)
         await telling.is_stored(made)
+
+
+async def test_what_was_found_there_is_missed_too_when_it_is_forgotten_later(telling: Telling) -> None:
+    """As when a machine loses its power after its NATS was killed: what is passed over as told is told by no older mark."""
+    made = await telling.create(count=5)
+    await telling.is_stored(made)
+    before = list(telling.broker.ids)
+    await telling.end()
+    cursor = Cursor.from_json((await telling.store.get("/bridge/template/cursor")).value)  # type: ignore[union-attr]
+    first = Mark(made[0].revision, 1, telling.broker.events[0].subject)
+    back = Cursor((first,), cursor.epoch, 0, again=made[-1].revision)
+    await telling.store.put("/bridge/template/cursor", back.to_json())
+    telling.begin()
+    await telling.is_stored(made)
+    assert telling.broker.ids == before, "all of it was there"
+    telling.broker.kill(3)
+    await telling.is_told_just(before)
 
 
 async def test_the_next_bridge_misses_what_was_forgotten_between_them(

@@ -10,6 +10,8 @@ from lablet_common.events.catalogue import EVENTS
 from lablet_common.resources.model import Resource
 
 SEQUENCE_DIGITS = 20
+_MOST_DIGITS = 100
+"""Of a stranger's sequence; from 4300 on, Python reads no number."""
 
 
 def data_of(event: CloudEvent) -> dict[str, Any]:
@@ -52,9 +54,12 @@ def sequence_of(event: CloudEvent) -> int:
     sequence = event.get_extension("sequence")
     if sequence is None:
         return 0
-    if not str(sequence).isdecimal():
+    digits = str(sequence)
+    if not digits.isdecimal():
         raise InvalidEvent(f"the sequence {sequence!r} is not a number")
-    return int(sequence)
+    if len(digits) > _MOST_DIGITS:
+        raise InvalidEvent(f"the sequence has {len(digits)} digits; the most is {_MOST_DIGITS}")
+    return int(digits)
 
 
 def is_intent(event: CloudEvent) -> bool:

@@ -222,7 +222,7 @@ async def test_who_does_not_look_at_the_data_gets_them_as_they_came(
     assert got == [publishable(sent, None)[1]]
 
 
-@pytest.mark.parametrize("poison", ["no event", "bad data"])
+@pytest.mark.parametrize("poison", ["no event", "bad data", "a sequence that is no number to Python"])
 async def test_a_poison_message_goes_to_the_dead_letters_at_once(
     bus: AnyBus, make: Make, until: Until, running: Any, poison: str
 ) -> None:
@@ -235,6 +235,8 @@ async def test_a_poison_message_goes_to_the_dead_letters_at_once(
     headers, payload = publishable(out, None)
     if poison == "no event":
         headers = {"Nats-Msg-Id": "p"}
+    elif poison.startswith("a sequence"):
+        headers["ce-sequence"] = "9" * 5000
     else:
         payload = b"{"
     letters = await dead_letters(bus)

@@ -247,6 +247,53 @@ def test_the_code_of_a_link_need_not_stand_on_the_command_line(lablet, scripted,
     assert "which code?" in lablet.stderr
 
 
+# -- what others have written ----------------------------------------------------------------------------------------
+
+BRACKETS = "[/x] 1 error: data [type=missing, input_value={}] [red]"
+"""Reasons and titles look so; taken for markup, they would vanish in part or end the command."""
+
+
+def test_dead_letters_are_shown_as_they_are(lablet, scripted):
+    letter = {"id": 1, "consumer": "scheduler-default", "subject": "a.b", "attempts": 3, "reason": BRACKETS}
+    scripted.on("GET", "/dead-letters", {"items": [letter]})
+    shown = " ".join(lablet("dlq", "list").split())
+    assert "[type=missing, input_value={}]" in shown
+    assert "[red]" in shown
+
+
+def test_the_audit_is_shown_as_it_is(lablet, scripted):
+    entry = {"at": "2027-03-01T07:00:00Z", "principal": "[/p]", "action": "worker.cordon", "subject": "worker/x",
+             "outcome": "refused", "message": BRACKETS, "request": "req-1", "data": {"reason": BRACKETS}}  # fmt: skip
+    scripted.on("GET", "/audit", {"items": [entry], "nextCursor": None})
+    assert "[/p]" in lablet("audit")
+    change = {"path": "spec.reason", "before": None, "after": BRACKETS}
+    scripted.on("GET", "/audit/req-1", {"entry": entry, "changes": [change]})
+    assert lablet("audit", "req-1").count("[type=missing") == 3
+
+
+def test_the_title_of_a_lab_is_shown_as_it_is(lablet, scripted, tmp_path):
+    spec = {"name": "x", "version": "1.0.0", "topology": {"digest": "a" * 64, "bytes": 1}, "title": "[CCNA] OSPF [/x]",
+            "requirements": {"cpuCores": 1, "memoryGb": 1, "storageGb": 1, "nodeCount": 1}}  # fmt: skip
+    meta = {"id": "x@1.0.0", "uid": "u", "createdAt": "2027-03-01T07:00:00Z", "resourceVersion": "5"}
+    found = {"kind": "Definition", "metadata": meta, "spec": spec, "status": {"phase": "Published"}}
+    scripted.on("POST", "/definitions", httpx.Response(201, json=found))
+    (tmp_path / "x.yaml").write_text("nodes: []\n")
+    assert "Published x@1.0.0  [CCNA] OSPF [/x]\n" in lablet("definition", "publish", str(tmp_path / "x.yaml"))
+
+
+def test_why_an_event_was_refused_is_shown_as_it_is(lablet, scripted):
+    problem = {"title": "no", "detail": BRACKETS, "errors": [{"remedy": BRACKETS}]}
+    scripted.on("POST", "/events", httpx.Response(207, json={"results": [{"id": "1", "problem": problem}]}))
+    assert lablet("events", "publish", "x", code=1).count("[type=missing") == 2
+
+
+def test_moves_and_notes_of_a_booking_are_shown_as_they_are(lablet, scripted, reservation):
+    scripted.on("GET", "/events", [])
+    moves = [{"from": "Pending", "to": "Scheduled", "at": "2027-03-01T07:00:00Z", "by": "x", "message": BRACKETS}]
+    scripted.on("GET", "/reservations/rsv-a", reservation(message=BRACKETS, history=moves))
+    assert lablet("describe", "reservation", "rsv-a").count("[type=missing") == 2
+
+
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 

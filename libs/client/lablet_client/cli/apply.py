@@ -50,7 +50,8 @@ class Report:
         """`outcome` is one word for programs: unchanged, created, changed, published or booked; `would-be-…` in a dry run."""
         self.outcomes.append({"kind": item.kind, "name": item.name, "outcome": outcome, "id": identity or item.name})
         if self.people:
-            self.run.console.print(f"{item.kind} {item.name} [{style}]{told}[/]")
+            self.run.console.print(f"{item.kind} {item.name} ", end="", markup=False)
+            self.run.console.print(told, style=style, markup=False)
 
     def end(self) -> None:
         if not self.people:

@@ -68,11 +68,11 @@ def get(
                 target = folder / str(file.attempt) / file.role / Path(file.name).name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(await client.artifacts.download(file.digest, instance=what))
-                run.console.print(str(target), highlight=False)
+                run.console.print(str(target), markup=False, highlight=False, soft_wrap=True)
             return
         digest = await _digest(client, what)
         if link:
-            run.console.print((await client.artifacts.link(digest)).url, highlight=False, soft_wrap=True)
+            run.console.print((await client.artifacts.link(digest)).url, markup=False, highlight=False, soft_wrap=True)
             return
         data = await client.artifacts.download(digest)
         if to is None:

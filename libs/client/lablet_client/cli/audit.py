@@ -66,10 +66,12 @@ def audit(
     if not entries:
         run.aside.print("no changes in that time")
         return
+    from rich.text import Text
+
     wide = output is Format.WIDE
     table = plain_table("WHEN", "WHO", "ACTION", "SUBJECT", "OUTCOME", "REQUEST", *(["ASKED"] if wide else []))
     for entry in entries:
-        outcome = entry["outcome"] if entry["outcome"] == "done" else f"[red]{entry['outcome']}[/]"
+        outcome = Text(entry["outcome"], "" if entry["outcome"] == "done" else "red")
         asked = [json.dumps(entry.get("data"), ensure_ascii=False)] if wide else []
         when = show_time(datetime.fromisoformat(entry["at"]), now)
         table.add_row(when, entry["principal"], entry["action"], _name(entry), outcome, entry["request"], *asked)
@@ -81,8 +83,6 @@ def audit(
 
 
 def _show(run: Session, record: Mapping[str, Any]) -> None:
-    from rich.markup import escape
-
     entry = record["entry"]
     who = f"{entry['principal']}, {entry['role']}" if entry.get("role") else entry["principal"]
     outcome = f"{entry['outcome']}: {entry['message']}" if entry.get("message") else entry["outcome"]
@@ -103,7 +103,7 @@ def _show(run: Session, record: Mapping[str, Any]) -> None:
         return
     table = plain_table("FIELD", "BEFORE", "AFTER")
     for change in record["changes"]:
-        table.add_row(change["path"], escape(_value(change.get("before"))), escape(_value(change.get("after"))))
+        table.add_row(change["path"], _value(change.get("before")), _value(change.get("after")))
     run.console.print()
     run.show(table)
 

@@ -46,7 +46,8 @@ def publish(
         write_data(run.console, found.to_dict(), output)
         return
     spec, needs = found.spec, found.spec.requirements
-    run.console.print(f"[green]{found.phase}[/] [bold]{found.id}[/]  {spec.title}")
+    run.console.print(f"[green]{found.phase}[/] [bold]{found.id}[/]  ", end="")
+    run.console.print(spec.title, markup=False)
     run.console.print(
         pairs(
             [
@@ -80,8 +81,8 @@ def approve(
     run = session(context)
     found = run.run(lambda client: client.definitions.approve(definition))
     word = found.status.approved
-    told = f"{found.id} may run on agents" + (f" [dim](approved by {word.by})[/]" if word else "")
-    answer(run.console, found.to_dict(), output, lambda: run.console.print(told))
+    told = f"{found.id} may run on agents" + (f" (approved by {word.by})" if word else "")
+    answer(run.console, found.to_dict(), output, lambda: run.console.print(told, markup=False))
 
 
 @app.command()

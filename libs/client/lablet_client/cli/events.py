@@ -75,7 +75,7 @@ def history(
         write_data(run.console, [event.document() for event in found], output)
         return
     if not found:
-        run.aside.print(f"no events of {full}")
+        run.aside.print(f"no events of {full}", markup=False)
         return
     table = plain_table("WHEN", "EVENT", "PHASE", "REASON", "SOURCE")
     for move in _untold(found):
@@ -121,12 +121,15 @@ def publish(
 
 
 def _tell_result(run: Session, event: "Event", result: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+
     problem = _problem(result)
     if problem:
-        run.console.print(f"[red]✗[/] {event.fact}: {problem.get('detail') or problem.get('title')}")
+        why = str(problem.get("detail") or problem.get("title"))
+        run.console.print(f"[red]✗[/] {escape(event.fact)}: {escape(why)}")
         for error in problem.get("errors") or ():
             if error.get("remedy"):
-                run.console.print(f"    [green]→[/] {error['remedy']}")
+                run.console.print(f"    [green]→[/] {escape(str(error['remedy']))}")
     else:
         about = " ".join(str(result[name]) for name in ("request", "resource") if result.get(name))
         run.console.print(f"[green]✓[/] {event.fact}: {about}")

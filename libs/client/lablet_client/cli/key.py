@@ -50,9 +50,9 @@ def create(
         write_data(run.console, shown, output)
         return
     until = show_time(made.key.spec.expires_at, datetime.now(UTC))
-    run.aside.print(f"[green]✓[/] {made.key.id} acts as key:{name} until {until}", soft_wrap=True)
+    run.aside.print(f"✓ {made.key.id} acts as key:{name} until {until}", markup=False, soft_wrap=True)
     if file is not None:
-        run.aside.print(f"  its token is in {file}: LABLET_TOKEN_FILE={file}", soft_wrap=True)
+        run.aside.print(f"  its token is in {file}: LABLET_TOKEN_FILE={file}", markup=False, soft_wrap=True)
         return
     run.aside.print("  This is its token. It is not kept anywhere and will not be shown again:", soft_wrap=True)
     run.console.out(made.token or "", highlight=False)

@@ -83,7 +83,7 @@ def describe(
         try:
             events = await client.events.history(f"{word}/{identity}")
         except Refused as error:
-            run.aside.print(f"[yellow]the events cannot be shown: {error}[/]")
+            run.aside.print(f"the events cannot be shown: {error}", style="yellow", markup=False)
             events = ()
         return document, events, await client.lab_time()
 
@@ -312,7 +312,7 @@ def _describe(run: Session, document: Mapping[str, Any], events: Sequence[Any], 
         for move in moves:
             when = show_time(datetime.fromisoformat(move["at"]), now)
             note = move.get("message") or move.get("reason", "")
-            table.add_row(when, move["from"], move["to"], move.get("by", "").removeprefix("/lablet/"), escape(note))
+            table.add_row(when, move["from"], move["to"], move.get("by", "").removeprefix("/lablet/"), note)
         run.console.print("\n[bold]history[/]")
         run.show(table)
     if events:

@@ -69,10 +69,15 @@ def table_of(kind: str, documents: Sequence["Document"], now: datetime, *, wide:
 
 
 def plain_table(*titles: str) -> "Table":
-    """A table without lines: columns two spaces apart, titles in bold."""
+    """A table without lines: columns two spaces apart, titles in bold. What stands in its cells is shown as it is."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    class Plain(Table):
+        def add_row(self, *cells: Any, **options: Any) -> None:
+            super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+
+    table = Plain(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in titles:
         table.add_column(title, overflow="fold")
     return table

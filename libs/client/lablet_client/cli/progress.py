@@ -18,6 +18,8 @@ _EVERY = 1.0
 def follow(run: "Session", booking: "Reservation", phases: Collection[str], timeout: float) -> "Reservation":
     """The booking once it has reached one of the phases; each move is told on the way, and how far the labs are. Raises
     `OutOfReach`, `TimedOut`."""
+    from rich.markup import escape
+
     told = {str(booking.phase)}
 
     async def work(client: "Client") -> "Reservation":
@@ -28,7 +30,7 @@ def follow(run: "Session", booking: "Reservation", phases: Collection[str], time
                 if phase not in told:
                     told.add(phase)
                     note = seen.status.message or seen.status.reason or ""
-                    run.aside.print(f"[{STYLES.get(phase) or 'default'}]{phase:<10}[/] {note}", soft_wrap=True)
+                    run.aside.print(f"[{STYLES.get(phase) or 'default'}]{phase:<10}[/] {escape(note)}", soft_wrap=True)
                 status.update(f"{seen.id} is {phase} …")
 
             async def seats() -> None:

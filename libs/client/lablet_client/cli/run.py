@@ -78,7 +78,7 @@ class _Job:
         self._at_line_start = True
 
     def _tell(self, text: str) -> None:
-        self._run.aside.print(f"[dim]{text}[/]", soft_wrap=True)
+        self._run.aside.print(text, style="dim", markup=False, soft_wrap=True)
 
     async def run(self, name: str, content: bytes, wish: dict[str, Any]) -> int:
         from lablet_common.intents import ReservationCreate

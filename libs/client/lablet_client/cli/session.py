@@ -99,12 +99,14 @@ class Session:
             await asyncio.gather(task, return_exceptions=True)
 
     async def _spin(self) -> None:
+        from rich.text import Text
+
         await asyncio.sleep(1.0)
-        with self.aside.status(self.notes[-1] if self.notes else "waiting for the answer …") as status:
+        with self.aside.status(Text(self.notes[-1]) if self.notes else "waiting for the answer …") as status:
             while True:
                 await asyncio.sleep(0.2)
                 if self.notes:
-                    status.update(self.notes[-1])
+                    status.update(Text(self.notes[-1]))
 
 
 def session(context: typer.Context) -> Session:

@@ -155,7 +155,7 @@ def restore(
 
 
 def _say(run: Session, output: Format, told: str, value: Mapping[str, Any]) -> None:
-    answer(run.console, value, output, lambda: run.console.print(told, highlight=False))
+    answer(run.console, value, output, lambda: run.console.print(told, markup=False, highlight=False))
 
 
 @asynccontextmanager
@@ -195,7 +195,7 @@ def _told(run: Session, work: Callable[[], T]) -> T:
         return work()
     except TransferError as error:
         for fault in error.faults:
-            run.aside.print(f"[red]✗[/] {fault}", highlight=False, soft_wrap=True)
+            run.aside.print(f"✗ {fault}", style="red", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(1) from error
 
 

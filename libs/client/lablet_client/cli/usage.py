@@ -46,6 +46,8 @@ def usage(
 
 
 def _show(run: Any, found: Any) -> None:
+    from rich.text import Text
+
     first, last = (datetime.fromisoformat(found[name]).astimezone() for name in ("start", "end"))
     phases = ", ".join(f"{count} {phase.lower()}" for phase, count in found["reservations"].items()) or "none"
     run.console.print(f"[bold]{found['tenant']}[/], {first:%a %d %b %Y %H:%M} to {last:%a %d %b %Y %H:%M}")
@@ -57,7 +59,7 @@ def _show(run: Any, found: Any) -> None:
     for used in found["definitions"]:
         counted += used["reservations"]
         table.add_row(used["definition"], str(used["reservations"]), *_numbers(used))
-    table.add_row("[bold]all[/]", str(counted), *_numbers(found))
+    table.add_row(Text("all", "bold"), str(counted), *_numbers(found))
     run.show(table)
     if found["unpricedSeatHours"]:
         run.console.print(

@@ -17,8 +17,8 @@ SINK = "http://127.0.0.1:9/lms"
 
 def letter(consumer: str, sequence: int) -> DeadLetter:
     return DeadLetter(
-        "lablet.event.default.reservation.-.rsv-a", {"ce-id": str(sequence)}, b"{}", "EVENTS", sequence, consumer,
-        "422 Unprocessable", 300, datetime(2027, 3, 1, tzinfo=UTC),
+        "lablet.event.default.reservation.-.rsv-a", {"ce-id": str(sequence), "ce-tenant": "default"}, b"{}", "EVENTS",
+        sequence, consumer, "422 Unprocessable", 300, datetime(2027, 3, 1, tzinfo=UTC),
     )  # fmt: skip
 
 

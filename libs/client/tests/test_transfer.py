@@ -64,8 +64,9 @@ def test_what_the_store_says_is_told_and_no_half_file_is_left(lablet, tmp_path, 
         yield b"{}"
         raise fault
 
-    monkeypatch.setattr("lablet_common.transfer.export_lines", fails)
+    # the one that imports from the other first: else it would keep what the other was given
     monkeypatch.setattr("lablet_common.backup.export_lines", fails)
+    monkeypatch.setattr("lablet_common.transfer.export_lines", fails)
     lablet("admin", "export", str(tmp_path / "out.jsonl"), "--endpoint", "127.0.0.1:9", code=1)
     assert said in lablet.stderr
     lablet("admin", "backup", str(tmp_path / "backup"), "--without-streams", "--endpoint", "127.0.0.1:9", code=1)

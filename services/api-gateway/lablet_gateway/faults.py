@@ -145,7 +145,7 @@ def refusal_of(error: Exception) -> Refused | None:
         case InvalidRequest():
             return problems.INVALID(str(error))
         case Unreadable():
-            return problems.INTERNAL(str(error))
+            return problems.INTERNAL("something that is stored cannot be read; the log names it under the request id")
         case HTTPException():
             return _http(error)
         case _:
@@ -168,13 +168,12 @@ def _http(error: HTTPException) -> Refused:
 async def answer(request: Request, error: Exception) -> Response:
     """What is said about it. A defect is logged with its trace."""
     refused = refusal_of(error)
+    known = {"request_id": request.scope.get("lablet.request_id"), "path": tellable(request.url.path)}
     if refused is None:
-        _log.error(
-            "a request failed", exc_info=error, extra={"path": tellable(request.url.path), "method": request.method}
-        )
+        _log.error("a request failed", exc_info=error, extra=known | {"method": request.method})
         refused = problems.INTERNAL("something went wrong here; the log has it under the request id")
     elif refused.problem.status >= 500 and not isinstance(error, Overloaded | Crowded):  # those are counted: `SHED`
-        _log.warning("a request could not be served", extra={"path": tellable(request.url.path), "cause": str(error)})
+        _log.warning("a request could not be served", extra=known | {"cause": str(error)})
     return problem_response(refused.problem, request, refused.headers)
 
 

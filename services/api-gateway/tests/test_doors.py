@@ -11,6 +11,7 @@ import pytest
 import uvicorn
 
 from lablet_common.bus.messages import DeadLetter
+from lablet_common.store.changes import Unreadable
 from lablet_common.telemetry.health import EmbeddedServer
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_gateway.expiry import Expiry
@@ -37,7 +38,9 @@ async def test_unknown_addresses_and_methods_are_problems(world: Any) -> None:
         assert answer.json()["requestId"] == answer.headers["x-request-id"]
 
 
-async def test_a_defect_is_answered_without_its_details(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_defect_is_answered_without_its_details(
+    world: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     async def broken(*_: Any, **__: Any) -> Any:
         raise ZeroDivisionError("secret detail")
 
@@ -47,6 +50,25 @@ async def test_a_defect_is_answered_without_its_details(world: Any, monkeypatch:
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"] == answer.json()["requestId"]
     assert answer.headers["x-content-type-options"] == "nosniff"
+    (told,) = [record for record in caplog.records if record.message == "a request failed"]
+    assert told.__dict__["request_id"] == answer.json()["requestId"], "the log has it under the request id"
+
+
+async def test_what_is_stored_and_cannot_be_read_is_told_to_the_log_alone(
+    world: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may be another tenant's."""
+
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise Unreadable("/reservations/rsv-a", "spec.roster: input_value='dora'")
+
+    monkeypatch.setattr(world.store, "txn", broken)
+    answer = await world.client().get("/api/v1/workers/default-001")
+    assert (answer.status_code, answer.json()["type"]) == (500, "https://lablet.io/problems/internal")
+    assert "dora" not in answer.text
+    assert "rsv-a" not in answer.text
+    (told,) = [record.__dict__ for record in caplog.records if "dora" in str(record.__dict__)]
+    assert told["request_id"] == answer.json()["requestId"]
 
 
 async def test_who_cannot_be_looked_up_is_told_who_is_away(world: Any) -> None:

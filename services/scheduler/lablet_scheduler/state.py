@@ -22,6 +22,9 @@ FindDefinition = Callable[[str, str], Definition | None]
 _AT_ONCE = 200
 """Reservations that are taken in before the caller may rest: some milliseconds."""
 
+_REMEMBERED = 4096
+"""Demands, each of a definition and of a selector that somebody chose, and so without an end."""
+
 GONE = (WorkerPhase.FAILED, WorkerPhase.TERMINATING)
 """Phases of a worker on which nothing can run."""
 
@@ -183,6 +186,8 @@ class PoolState:
         key = (reservation.tenant, definition.id, tuple(sorted(selector.items())))
         known = self._demands.get(key)
         if known is None or known[0] is not definition:
+            if len(self._demands) >= _REMEMBERED:
+                self._demands.clear()
             known = self._demands[key] = definition, demand_of(definition, selector)
         return known[1]
 

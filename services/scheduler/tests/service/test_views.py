@@ -8,6 +8,7 @@ import pytest
 
 from lablet_common.resources import Definition, Metadata, Worker, WorkerPool
 from lablet_common.resources.definition import DefinitionPhase, DefinitionSpec, DefinitionStatus
+from lablet_common.resources.reservation import Reservation, ReservationPhase, ReservationSpec, ReservationStatus
 from lablet_common.resources.worker import (
     MOST_LEAD_MINUTES,
     PoolSpec,
@@ -17,6 +18,7 @@ from lablet_common.resources.worker import (
     WorkerStatus,
 )
 from lablet_scheduler import engine
+from lablet_scheduler.state import PoolState
 from lablet_scheduler.views import demand_of, policy_of, worker_view
 
 AT = datetime(2027, 3, 1, 8, tzinfo=UTC)
@@ -192,3 +194,16 @@ def test_a_port_that_is_named_twice_is_one() -> None:
     placed = ask(calendar_of(pool_of(), worker_of()), twice)
     assert isinstance(placed, engine.Placement)
     assert placed.seats[0].ports == (("p0", 2000),)
+
+
+def test_demands_that_nobody_asks_for_again_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lablet_scheduler.state._REMEMBERED", 10)
+    known = PoolState(pool_of(), lambda *_: definition)
+    definition = definition_of()
+    for number in range(25):
+        spec = ReservationSpec(definition="ospf@1.0.0", duration_minutes=60, worker_selector={"host": str(number)})
+        status = ReservationStatus(phase=ReservationPhase.PENDING)
+        demand = known.demand(Reservation(metadata=meta(f"rsv-{number}"), spec=spec, status=status))
+        assert demand is not None
+        assert demand.selector == (("host", str(number)),)
+    assert len(known._demands) <= 10

@@ -177,6 +177,8 @@ class Shift:
 
     def of(self, start: datetime, timezone: str) -> datetime:
         """Where a start comes to stand, in UTC: at nine it stays nine, whatever the clocks did in between."""
+        if self == Shift():
+            return start  # an hour that comes twice is told apart by nothing on the wall
         zone = _zone(timezone)
         local = start.astimezone(zone).replace(tzinfo=None) + timedelta(days=self.days, minutes=self.minutes)
         return local.replace(tzinfo=zone).astimezone(UTC)

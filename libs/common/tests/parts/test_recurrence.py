@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 from dateutil.rrule import rrulestr  # type: ignore[import-untyped]  # it brings no types
 
-from lablet_common.recurrence import InvalidRecurrence, dates_of, occurrences
+from lablet_common.recurrence import InvalidRecurrence, Shift, dates_of, occurrences
 
 FIRST = datetime(2027, 3, 22, 8, 0, tzinfo=UTC)  # a Monday, 09:00 in Stockholm; summer time begins on the 28th
 
@@ -108,3 +108,9 @@ def test_the_day_that_leap_years_have_is_kept() -> None:
 
 def test_a_term_of_ten_years_is_the_longest() -> None:
     assert len(shown("FREQ=YEARLY;COUNT=10")) == 10
+
+
+def test_what_is_not_moved_stays_also_in_the_second_of_an_hour_that_comes_twice() -> None:
+    second = datetime(2027, 10, 31, 1, 30, tzinfo=UTC)  # 02:30 in Stockholm, for the second time
+    assert Shift().of(second, "Europe/Stockholm") == second
+    assert Shift(days=1).of(second, "Europe/Stockholm") == datetime(2027, 11, 1, 1, 30, tzinfo=UTC)

@@ -8,6 +8,9 @@ from lablet_common.resources.reservation import Explanation, Reservation, Reserv
 from lablet_scheduler import engine
 from lablet_scheduler.decide import Context, Decision
 
+_NAMED = 8
+"""Moves that are told in words: a history of fifty moves of a hundred seats would outgrow what is stored under one key."""
+
 
 def by_reservation(moves: Iterable[engine.Move]) -> list[tuple[str, list[engine.Move]]]:
     """The moves of each reservation, which are one write."""
@@ -35,7 +38,8 @@ def moved(
         else seat
         for seat in reservation.status.placement
     )
-    words = "; ".join(f"seat {move.after.seat} {move.explanation.summary}" for move in moves) + gain
+    words = "; ".join(f"seat {move.after.seat} {move.explanation.summary}" for move in moves[:_NAMED])
+    words += (f"; and {len(moves) - _NAMED} more seats" if len(moves) > _NAMED else "") + gain
     workers: dict[str, list[int]] = {}
     for seat in placement:
         workers.setdefault(seat.worker, []).append(seat.seat)

@@ -2,14 +2,18 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lablet_common.intents import Optimisation, OptimiseRequested
+from lablet_common.resources import Reservation
 from lablet_common.resources.kinds import RESERVATION
-from lablet_common.store.changes import decode
+from lablet_common.store.changes import decode, encode
 from lablet_scheduler import engine, saving
+from lablet_scheduler.decide import Context
+from lablet_scheduler.moves import moved
 from lablet_scheduler.saving import in_order
 
 
@@ -277,3 +281,20 @@ async def test_searches_that_wait_keep_nobody_behind_them_waiting(
         go_on.set()
     for search in searches:
         assert (await answered(scattered, search)).phase == "Decided"
+
+
+async def test_a_class_that_is_moved_again_and_again_does_not_outgrow_what_can_be_stored(scattered: Any) -> None:
+    one = await scattered.reservation(scattered.left[0])
+    (seat,) = one.status.placement
+    placement = tuple(seat.model_copy(update={"seat": number, "instance": f"ins-{number}"}) for number in range(1, 101))
+    large = one.model_copy(update={"status": one.status.model_copy(update={"placement": placement})})
+    (booking,) = scattered.owners["default"][0].state.calendar.of(one.id)
+    why = engine.Explanation("moved from default-001 to default-002, so that fewer workers have to be on", 2, {})
+    steps = [engine.Move(replace(booking, seat=number), replace(booking, seat=number), why) for number in range(1, 101)]
+    context = Context(now=scattered.when(0), by="/lablet/scheduler")
+    for _ in range(60):
+        resource = moved(large, steps, context, reason="Optimised").resource
+        assert isinstance(resource, Reservation)
+        large = resource
+    assert large.status.message.endswith("and 92 more seats")
+    assert len(encode(large)) < 96 * 1024

@@ -48,12 +48,12 @@ async def together(*work: Coroutine[Any, Any, Any]) -> None:
             done.pop().result()
     finally:
         try:
-            await _ended(tasks)
+            await ended(tasks)
         finally:
             del tasks, done  # one holds the error that is being raised, which holds this frame
 
 
-async def _ended(tasks: Sequence["asyncio.Future[Any]"]) -> None:
+async def ended(tasks: Sequence["asyncio.Future[Any]"]) -> None:
     """Cancels all and waits for their ends, also when cancelled meanwhile: what comes next must not begin beside them."""
     again = False
     for task in tasks:

@@ -1,11 +1,13 @@
 """One event on its way to one sink: tried until it is taken, for as long as the settings say, in the order of its subject.
 
 Two kinds of pause: an event's own, which grows with its failures, and the sink's, which holds everybody back while the
-sink itself is down, so that an outage costs it a few calls and not one for each waiting event. Pauses and this time
+sink itself is down, so that an outage costs it a few calls and not one for each waiting event. Who pauses holds none of the
+sink's calls. Pauses and this time
 are real, and it begins with the first try: what waits behind a long outage, or in a paused subscription, is not
 older for it.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +25,8 @@ from lablet_gateway.webhooks import signing
 from lablet_gateway.webhooks.sender import Answer, Sender
 
 _HOUR = timedelta(hours=1)
+AT_ONCE = 32
+"""Calls to one sink at the same time."""
 BACKOFF = Backoff(initial=1.0, maximum=300.0)
 
 
@@ -129,6 +133,7 @@ class Sink:
         self._failures = 0
         self._resume: datetime | None = None
         """Until when nothing is sent at all."""
+        self._calls = asyncio.Semaphore(AT_ONCE)
 
     async def deliver(self, received: Received) -> None:
         """Returns when the event has come to its end."""
@@ -136,11 +141,16 @@ class Sink:
         attempts = 0
         first: datetime | None = None
         while True:
-            await self._sink_rests()
-            began = self._clock.now()
-            first = first or began
-            attempts += 1
-            answer = await self._try(message)
+            await self._turn()
+            try:
+                began = self._clock.now()
+                first = first or began
+                attempts += 1
+                answer = await self._try(message)
+                if not answer.taken:
+                    self._note(answer, began)
+            finally:
+                self._calls.release()
             if answer.taken:
                 self._failures, self._resume = 0, None
                 await self._report.taken(received)
@@ -154,7 +164,6 @@ class Sink:
                 await self._report.given_up(tried, reason)
                 return
             await self._report.failed(tried)
-            self._note(answer, began)
             await self._clock.sleep(self._pause(attempts, answer))
 
     async def _try(self, message: Message) -> Answer:
@@ -164,9 +173,15 @@ class Sink:
             self._spec.sink, {**message.headers, **signed}, message.body, allow_private=self._allow_private
         )
 
-    async def _sink_rests(self) -> None:
-        while self._resume is not None and self._clock.now() < self._resume:
-            await self._clock.sleep_until(self._resume)
+    async def _turn(self) -> None:
+        """Returns when a call may be made, which is counted until it is over."""
+        while True:
+            while self._resume is not None and self._clock.now() < self._resume:
+                await self._clock.sleep_until(self._resume)
+            await self._calls.acquire()
+            if self._resume is None or self._clock.now() >= self._resume:
+                return
+            self._calls.release()  # the sink went down while this waited
 
     def _note(self, answer: Answer, began: datetime) -> None:
         """Events that were under way together count as one failure of the sink."""

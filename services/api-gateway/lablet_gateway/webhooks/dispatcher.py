@@ -40,7 +40,8 @@ from lablet_gateway.webhooks.sender import Sender
 _log = logging.getLogger(__name__)
 _BOOK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
-_CONCURRENCY = 32
+_CONCURRENCY = 128
+"""Subjects whose events are under way; most of them wait, as each sink takes `AT_ONCE` calls."""
 _MESSAGE_LIMIT = 500
 _PATIENCE = RetryPolicy(pauses=(1.0, 5.0, *(60.0,) * 2000), timeout=timedelta(days=3).total_seconds())
 """Retries are the delivery's own; a message comes again only when its replica went away."""

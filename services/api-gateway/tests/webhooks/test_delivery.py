@@ -1,5 +1,6 @@
 """What fits a subscription reaches its sink: signed, in the order of each subject, after whatever has failed meanwhile."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -23,7 +24,9 @@ from lablet_common.ownership import NotOwner
 from lablet_common.resources.kinds import RESERVATION, ownership_key
 from lablet_common.telemetry.metrics import DEAD_LETTERED, EVENT_HANDLING, REGISTRY
 from lablet_gateway.deadletters import redelivery_subject
+from lablet_gateway.webhooks.delivery import AT_ONCE
 from lablet_gateway.webhooks.registry import Registry
+from lablet_gateway.webhooks.sender import HttpSender
 from lablet_gateway.webhooks.signing import new_secret, signature
 
 from .conftest import PATH, Desk, SinkServer, until
@@ -165,6 +168,42 @@ async def test_one_event_that_the_sink_cannot_take_holds_up_its_own_subject_only
         await until(lambda: len(sink.taken) == 50)
         await desk.pass_time(timedelta(hours=1))
         assert {int(event["sequence"]) for event in sink.tries if event["subject"].endswith("poison")} == {1}
+
+
+async def test_a_hundred_events_that_the_sink_cannot_take_hold_up_nobody_else(desk: Desk, sink: SinkServer) -> None:
+    sink.answer = lambda event: 400 if "poison" in event["subject"] else 200
+    await desk.subscribe(sink.url)
+    async with desk.serving():
+        await desk.publish(*(desk.world.reservation(f"poison-{n}") for n in range(100)))
+        await until(lambda: len(sink.tries) == 100)
+        await desk.publish(*(desk.world.reservation(f"rsv-{n}") for n in range(50)))
+        await until(lambda: len(sink.taken) == 50)
+
+
+async def test_a_sink_is_called_a_few_times_at_once_and_not_at_all_once_it_is_down(
+    desk: Desk, sink: SinkServer
+) -> None:
+    await desk.subscribe(sink.url)
+    go = asyncio.Event()
+    most = 0
+    post = HttpSender.post
+
+    async def slow(*given: Any, **more: Any) -> Any:
+        nonlocal most
+        most = max(most, desk.calls.under_way)
+        await go.wait()
+        return await post(*given, **more)
+
+    sink.answer = lambda _: 503
+    desk.calls.send = slow
+    async with desk.serving():
+        await desk.publish(*(desk.world.reservation(f"rsv-{n}") for n in range(100)))
+        await until(lambda: desk.calls.under_way == AT_ONCE)
+        go.set()
+        await until(lambda: not desk.calls.under_way)
+        await desk.quiet()
+    assert most == AT_ONCE
+    assert len(sink.tries) == AT_ONCE
 
 
 async def test_after_a_day_it_is_a_dead_letter_with_its_reason_and_can_be_sent_again(

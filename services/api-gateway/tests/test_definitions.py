@@ -1,10 +1,14 @@
 """Publishing: the file goes to staging by its digest, the intent names it; reading: newest, by version, to the byte."""
 
 import json
+from difflib import get_close_matches
 from typing import Any
+
+import pytest
 
 from lablet_common.objects import digest_of
 from lablet_common.resources.artifact import object_key
+from lablet_gateway import problems
 
 PATH = "/api/v1/definitions"
 YAML = {"Content-Type": "application/yaml"}
@@ -106,3 +110,23 @@ async def test_a_file_with_other_bytes_than_its_digest_says_is_never_sent(world:
     answer = await world.client("ina").get(f"{PATH}/ospf-basics/versions/1.0.0/topology")
     assert answer.status_code == 502
     assert b"tampered" not in answer.content
+
+
+def test_a_misspelt_name_among_very_many_is_compared_with_those_that_begin_like_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Comparing all of them held up everybody's calls for a second."""
+    compared: list[int] = []
+
+    def counted(word: str, possibilities: list[str], **more: Any) -> list[str]:
+        compared.append(len(possibilities))
+        return get_close_matches(word, possibilities, **more)
+
+    monkeypatch.setattr(problems, "get_close_matches", counted)
+    many = [f"{course}-{number}@1.0.0" for course in ("acl", "bgp", "ospf", "vpn") for number in range(5000)]
+    for wrong, right in (("ospf-4711@1.0.1", "ospf-4711@1.0.0"), ("acl-0@1.0", "acl-0@1.0.0"), ("zzz", "known are")):
+        assert right in problems.nearest(wrong, many)
+    assert max(compared) <= 200
+    assert problems.nearest("gbp-1", ["bgp-1", "ospf-1"]) == "did you mean bgp-1 or ospf-1?", (
+        "of few, all are looked at"
+    )

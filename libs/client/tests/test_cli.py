@@ -261,6 +261,37 @@ def test_dead_letters_are_shown_as_they_are(lablet, scripted):
     assert "[red]" in shown
 
 
+ORDER = "\x1b]0;mine\x07\x1b[2J\x9b2J\r"
+"""To a terminal: another title, and everything gone."""
+
+
+def test_no_terminal_is_given_orders_by_others(lablet, scripted, reservation):
+    letter = {"id": 1, "consumer": "x", "subject": "a.b", "attempts": 3, "reason": f"bad{ORDER}end", "payload": ORDER,
+              "headers": {"a": ORDER}, "at": "2027-03-01T07:00:00Z"}  # fmt: skip
+    scripted.on("GET", "/dead-letters", {"items": [letter]})
+    scripted.on("GET", "/dead-letters/1", letter)
+    moves = [{"from": "Pending", "to": "Scheduled", "at": "2027-03-01T07:00:00Z", "by": ORDER, "reason": ORDER}]
+    booking = reservation(message=ORDER, reason=ORDER, history=moves)
+    booking["metadata"] |= {"owner": ORDER, "labels": {"a": ORDER}}
+    scripted.on("GET", "/reservations/rsv-a", booking)
+    scripted.on("GET", "/reservations/rsv-a/explanation", {"summary": ORDER})
+    scripted.on("GET", "/reservations", {"items": [booking], "nextCursor": None, "resourceVersion": "7"})
+    scripted.on("GET", "/events", [])
+    commands = [
+        "dlq list",
+        "dlq show 1",
+        "get reservations -o wide",
+        "describe rsv rsv-a",
+        "explain rsv-a",
+        "open rsv-a",
+    ]
+    for command in commands:
+        said = lablet(*command.split()) + lablet.stderr
+        assert not set(said) & set("\x1b\x07\x9b\r"), command
+    assert "bad␛]0;mine␇␛[2J�2J␍end" in lablet("dlq", "list")
+    assert lablet("dlq", "list", "-o", "json").count("\\u001b") == 6, "programs get what there is"
+
+
 def test_the_audit_is_shown_as_it_is(lablet, scripted):
     entry = {"at": "2027-03-01T07:00:00Z", "principal": "[/p]", "action": "worker.cordon", "subject": "worker/x",
              "outcome": "refused", "message": BRACKETS, "request": "req-1", "data": {"reason": BRACKETS}}  # fmt: skip

@@ -73,9 +73,11 @@ def plain_table(*titles: str) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
+    from lablet_client.cli.screen import shown
+
     class Plain(Table):
         def add_row(self, *cells: Any, **options: Any) -> None:
-            super().add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells), **options)
+            super().add_row(*(Text(one) if isinstance(one, str) else one for one in map(shown, cells)), **options)
 
     table = Plain(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title in titles:
@@ -100,12 +102,14 @@ def pairs(rows: Iterable[tuple[str, Any]]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
+    from lablet_client.cli.screen import shown
+
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
         if value not in (None, "", (), [], {}):
-            table.add_row(name, value if not isinstance(value, str) else Text(value))
+            table.add_row(name, Text(shown(value)) if isinstance(value, str) else shown(value))
     return table
 
 

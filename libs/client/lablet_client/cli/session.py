@@ -47,11 +47,11 @@ class Session:
         return self._console(sys.stderr)
 
     def _console(self, stream: Any) -> "Console":
-        from rich.console import Console
+        from lablet_client.cli.screen import Screen
 
         terminal = stream.isatty()
         width = self.width or (None if terminal else 200)
-        return Console(
+        return Screen(
             file=stream, width=width, no_color=True if self.color is False else None, highlight=False, soft_wrap=False
         )
 
@@ -101,12 +101,14 @@ class Session:
     async def _spin(self) -> None:
         from rich.text import Text
 
+        from lablet_client.cli.screen import visible
+
         await asyncio.sleep(1.0)
-        with self.aside.status(Text(self.notes[-1]) if self.notes else "waiting for the answer …") as status:
+        with self.aside.status(Text(visible(self.notes[-1])) if self.notes else "waiting for the answer …") as status:
             while True:
                 await asyncio.sleep(0.2)
                 if self.notes:
-                    status.update(Text(self.notes[-1]))
+                    status.update(Text(visible(self.notes[-1])))
 
 
 def session(context: typer.Context) -> Session:

@@ -48,6 +48,7 @@ class StoringClient(Client):
         """Number of the subscription on which they come; 0: not subscribed yet."""
         self._prefix = ""
         self._subscribing = asyncio.Lock()
+        self._giving_up: asyncio.Task[None] | None = None
 
     async def prepare(self) -> None:
         """What the first `store` would wait for: from then on one sends, or raises, before anything else runs."""
@@ -98,6 +99,15 @@ class StoringClient(Client):
             for future in self._unacknowledged.values():
                 if not future.done():
                     future.set_exception(nats.errors.ConnectionReconnectingError())
+
+    async def _attempt_reconnect(self) -> None:
+        """nats-py's own ends for good, and tells nobody, at an error that it does not expect: that of a file of credentials
+        which is just being written, for one. Then this client closes, and says so."""
+        try:
+            await super()._attempt_reconnect()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody else would hear of it
+            await self._error_cb(error)
+            self._giving_up = asyncio.create_task(self._close(Client.CLOSED), name="nats-give-up")
 
     async def _subscribe_acknowledgements(self) -> None:
         async with self._subscribing:

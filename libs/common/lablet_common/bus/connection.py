@@ -3,7 +3,8 @@
 The broker (FastStream's `NatsBroker`) holds the connection. Three things about it are ours. First, its
 error callback raises on errors that it takes for final, which inside a reconnect would end the client's reconnect task
 for good; here only a refused login at the first connect is final. Second, the client closes itself for good on errors that
-pass (a server started anew with other users, too many connections): then a new one is opened. Third, whoever holds
+pass (a server started anew with other users, too many connections, a file of credentials that is being written): then a new
+one is opened. Third, whoever holds
 pulls is told of every loss and return of the connection, because pulls do not survive it.
 
 Not guaranteed: that a publish which failed was not stored; message ids make a repeat harmless.
@@ -245,8 +246,8 @@ class Connection:
             await asyncio.sleep(_RECONNECT_SECONDS)
             try:
                 await self.open()
-            except (nats.errors.Error, BusRefused, OSError, TimeoutError) as error:
-                _log.warning("NATS cannot be reached anew", extra={"cause": str(error)})
+            except Exception as error:  # noqa: BLE001 - nobody waits for this task, and without it there is no NATS any more
+                _log.warning("NATS cannot be reached anew", extra={"cause": f"{type(error).__name__}: {error}"})
             else:
                 return
 

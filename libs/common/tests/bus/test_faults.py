@@ -10,6 +10,7 @@ import nats
 import pytest
 
 from lablet_common.bus import EVENTS_STREAM, Bus, BusRefused, BusUnavailable, Received, RetryPolicy, intents_stream
+from lablet_common.bus.client import StoringClient
 from lablet_common.bus.permissions import NatsUser, Permissions
 from lablet_common.events import Outgoing, subjects
 from lablet_common.resources import Service
@@ -430,6 +431,26 @@ async def test_a_login_that_is_refused_for_a_while_after_a_restart_is_tried_for_
                 await until(lambda: got == ["after"], timeout=8)
         finally:
             await bus.close()
+
+
+async def test_an_error_that_the_client_does_not_expect_while_it_reconnects_is_not_the_end(
+    server: NatsServer, connect: Connect, make: Make, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when its file of credentials is just being written: it was without NATS until somebody started it anew."""
+    bus = await connect()
+    greet, tries = StoringClient._connect_command, 0
+
+    def half_written(self: StoringClient) -> str:
+        nonlocal tries
+        tries += 1
+        if tries <= 2:
+            raise ValueError("no seed in the file")
+        return greet(self)
+
+    monkeypatch.setattr(StoringClient, "_connect_command", half_written)
+    await asyncio.to_thread(server.restart)
+    await until(lambda: tries == 3 and bus.connected)
+    await bus.publish(make())
 
 
 async def test_a_dead_letter_can_be_replayed(connect: Connect, make: Make, until: Until, running: Any) -> None:

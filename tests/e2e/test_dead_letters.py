@@ -1,6 +1,6 @@
 """What nobody can handle, from a poison intent and from a sink that refuses, on one mesh: into the queue with reason and
 attempts, counted where the alert looks, seen, sent again and forgotten by API and command line. (In the console:
-`test_console.py`.)"""
+`console/test_labs.py`.)"""
 
 import asyncio
 import json

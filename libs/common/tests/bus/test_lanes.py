@@ -115,8 +115,8 @@ async def test_a_worker_that_is_cancelled_ends_the_run_and_leaves_no_lane_that_n
 
     lanes: Lanes[Item] = Lanes(concurrency=2)
     lanes.put("a", ("a", 1))
-    async with asyncio.timeout(5):
-        with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(5):  # raises another error when it is over
             await lanes.run(work)
 
 

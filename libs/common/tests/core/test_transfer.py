@@ -1,6 +1,7 @@
 """Everything out of one store and into another: whole, in order, checked before it is written, never over what is there."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from lablet_common.resources.reservation import (
 )
 from lablet_common.resources.worker import PoolSpec, PoolStatus, WorkerPool
 from lablet_common.store import MemoryStore, Transaction
-from lablet_common.store.api import MAX_VALUE_BYTES
+from lablet_common.store.api import MAX_VALUE_BYTES, StoreStatus
 from lablet_common.store.changes import Unreadable
 from lablet_common.store.limits import MAX_REQUEST_BYTES
 from lablet_common.store.repository import Repository
@@ -119,6 +120,18 @@ async def test_all_is_of_one_revision_although_somebody_writes_meanwhile(full: M
             await full.delete(quota_key("acme"))
     assert not any(b"rsv-later" in line for line in found)
     assert any(b"/quotas/acme" in line for line in found)
+
+
+async def test_what_a_member_of_etcd_says_that_was_cut_off_is_not_taken_for_the_present() -> None:
+    class CutOff(MemoryStore):
+        async def status(self) -> StoreStatus:
+            return replace(await super().status(), revision=1)
+
+    store = CutOff()
+    await Repository(store, POOL).create(pool("default"))
+    head, *lines = [line async for line in export_lines(store)]
+    assert json.loads(head)["revision"] == store.revision
+    assert [json.loads(line)["metadata"]["id"] for line in lines] == ["default"]
 
 
 async def test_a_value_that_cannot_be_read_is_named(full: MemoryStore) -> None:

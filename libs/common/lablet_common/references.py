@@ -17,7 +17,8 @@ from datetime import UTC, datetime, timedelta
 from typing import cast
 
 from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactRole, Reference
-from lablet_common.resources.kinds import ARTIFACT
+from lablet_common.resources.instance import Instance
+from lablet_common.resources.kinds import ARTIFACT, INSTANCE
 from lablet_common.store.api import KeyValue, Store
 from lablet_common.store.cache import Caches
 from lablet_common.store.changes import Unreadable
@@ -169,6 +170,10 @@ class Older:
         for _, where, _, what, _ in self._by_subject.get(subject, ()):
             self._forget(f"{REFERENCES}{where}/{_part_of(subject, what).hex()}")
 
+    def has_any(self, artifact: Artifact) -> bool:
+        """Some use of it is kept here."""
+        return f"{artifact.tenant}/{artifact.id}" in self._kept
+
     def _shared(self, reference: Reference) -> _What:
         if len(self._whats) >= _REMEMBERED:
             self._whats.clear()
@@ -201,6 +206,37 @@ def follow_uses(caches: Caches, wanted: Callable[[str], bool] | None = None) -> 
     of which subjects older uses are kept (see `Older`); it may ask the caches."""
     caches[ARTIFACT].add_index(_SUBJECT, lambda a: [reference.subject for reference in a.status.references])
     caches.follow(REFERENCES, Older(wanted))
+
+
+def follow_living_uses(caches: Caches) -> None:
+    """As `follow_uses`, of instances (which must be among the caches, too) that have not ended: of the others there are as
+    many as labs in a whole retention. The cache of artifacts has only what those refer to."""
+    instances, artifacts = caches[INSTANCE], caches[ARTIFACT]
+
+    def lives(subject: str) -> bool:
+        kind, _, name = subject.partition("/")
+        instance = instances.get(name) if kind == INSTANCE.name else None
+        return instance is not None and not instance.is_final
+
+    follow_uses(caches, lives)
+    older = older_of(caches)
+
+    def concerns(artifact: Artifact) -> bool:
+        return any(lives(reference.subject) for reference in artifact.status.references) or older.has_any(artifact)
+
+    def on_instance(old: Instance | None, new: Instance | None, _: int) -> None:
+        known = new or old
+        if known is None or (new is not None and not new.is_final):
+            return
+        subject = f"{INSTANCE.name}/{known.id}"
+        left = [use.artifact for use in uses_of(caches, subject)]
+        older.let_go(subject)
+        for artifact in left:
+            if not concerns(artifact):
+                artifacts.let_go(artifact)
+
+    caches.keep_only(ARTIFACT, concerns)
+    instances.subscribe(on_instance)
 
 
 def older_of(caches: Caches) -> Older:

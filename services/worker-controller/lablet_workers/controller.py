@@ -10,7 +10,7 @@ import logging
 
 from lablet_common.process_lab import RUNTIME
 from lablet_common.reconcile import Reconciler
-from lablet_common.references import follow_uses, older_of
+from lablet_common.references import follow_living_uses, older_of
 from lablet_common.resources.artifact import Artifact, Reference
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import ARTIFACT, DEFINITION, INSTANCE, POOL, RESERVATION, TEMPLATE, WORKER, Kind
@@ -163,30 +163,11 @@ class PoolController:
 
 def add_indexes(caches: Caches) -> None:
     """What the controllers find by something else than the id."""
-    _follow_uses(caches)
+    follow_living_uses(caches)
     caches[RESERVATION].add_index("worker", lambda r: [seat.worker for seat in r.status.placement])
     caches[INSTANCE].add_index("worker", lambda i: [i.spec.worker])
     caches[INSTANCE].add_index("unended-worker", lambda i: [] if i.is_final else [i.spec.worker])
     caches[INSTANCE].add_index("unended-pool", lambda i: [] if i.is_final else [i.spec.pool])
-
-
-def _follow_uses(caches: Caches) -> None:
-    """Older uses of stored content are kept in memory only for instances that have not ended: of the others there are as many
-    as labs in a whole retention."""
-    instances = caches[INSTANCE]
-
-    def lives(subject: str) -> bool:
-        kind, _, name = subject.partition("/")
-        instance = instances.get(name) if kind == INSTANCE.name else None
-        return instance is not None and not instance.is_final
-
-    def on_instance(old: Instance | None, new: Instance | None, _: int) -> None:
-        known = new or old
-        if known is not None and (new is None or new.is_final):
-            older_of(caches).let_go(f"{INSTANCE.name}/{known.id}")
-
-    follow_uses(caches, lives)
-    instances.subscribe(on_instance)
 
 
 CACHED: tuple[Kind, ...] = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT)

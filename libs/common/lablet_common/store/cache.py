@@ -61,6 +61,9 @@ class Cache(Generic[R]):
         self._revisions: dict[str, int] = {}
         self._indexes: dict[str, _Index[R]] = {}
         self._listeners: list[Listener[R]] = []
+        self._wanted: Callable[[R], bool] | None = None
+        self._seen = 0
+        """The latest revision of what came, wanted or not."""
         self._mirror = Mirror(store, {self.prefix: _Feed(self)}, watched=self.prefix, resync_seconds=resync_seconds)
 
     async def run(self) -> None:
@@ -106,6 +109,13 @@ class Cache(Generic[R]):
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    def let_go(self, resource: R) -> None:
+        """Keeps it no longer, of a kind of which only what is wanted is kept; tells nobody."""
+        key = self.kind.key_of(resource)
+        old = self._resources.get(key)
+        if old is not None:
+            self._remove(key, old)
+
     def add_index(self, name: str, values: Callable[[R], Iterable[str]]) -> None:
         """Keeps the resources findable `by` the values that the function names for each."""
         if name in self._indexes:
@@ -123,6 +133,10 @@ class Cache(Generic[R]):
         if self._tenant is not None and resource.tenant != self._tenant:
             self._revisions[kv.key] = kv.mod_revision
             return
+        self._seen = max(self._seen, kv.mod_revision)
+        if self._wanted is not None and not self._wanted(resource):
+            self._drop(kv.key, kv.mod_revision)
+            return
         lighten(resource)
         old = self._resources.get(kv.key)
         if old is None:
@@ -132,13 +146,26 @@ class Cache(Generic[R]):
         self._tell(kv.key, old, resource, kv.mod_revision)
 
     def _drop(self, key: str, revision: int) -> None:
-        self._revisions.pop(key, None)
-        old = self._resources.pop(key, None)
-        if old is not None:
-            del self._ordered[bisect_left(self._ordered, key)]
-            self._tell(key, old, None, revision)
+        old = self._resources.get(key)
+        if old is None:
+            self._revisions.pop(key, None)
+            return
+        self._remove(key, old)
+        for listener in tuple(self._listeners):
+            listener(old, None, revision)
 
-    def _tell(self, key: str, old: R | None, new: R | None, revision: int) -> None:
+    def _remove(self, key: str, old: R) -> None:
+        del self._resources[key], self._revisions[key]
+        del self._ordered[bisect_left(self._ordered, key)]
+        for index in self._indexes.values():
+            index.change(key, old, None)
+
+    def _knows(self, kv: KeyValue) -> bool:
+        if self._wanted is not None and kv.mod_revision <= self._seen:
+            return True  # whatever was put up to then has been here; what was not wanted is not until it changes
+        return self._revisions.get(kv.key) == kv.mod_revision
+
+    def _tell(self, key: str, old: R | None, new: R, revision: int) -> None:
         for index in self._indexes.values():
             index.change(key, old, new)
         for listener in tuple(self._listeners):
@@ -158,7 +185,7 @@ class _Feed:
         self._cache._drop(key, revision)
 
     def knows(self, kv: KeyValue) -> bool:
-        return self._cache._revisions.get(kv.key) == kv.mod_revision
+        return self._cache._knows(kv)
 
     def keys(self) -> KeysView[str]:
         return self._cache._revisions.keys()
@@ -181,6 +208,7 @@ class Caches:
         self._mirror = Mirror(store, feeds, watched="/", resync_seconds=resync_seconds)
         for cache in self._caches.values():
             cache._mirror = self._mirror
+        self._feeds = feeds
         self._beside = dict(beside or {})
         self._life = asyncio.TaskGroup()
         self._running: asyncio.Task[None] | None = None
@@ -190,6 +218,13 @@ class Caches:
         entered."""
         self._beside[prefix] = sink
         self._mirror.follow(prefix, sink)
+
+    def keep_only(self, kind: Kind, wanted: Callable[[Any], bool]) -> None:
+        """Has the kind's cache keep only what is wanted when it comes, which may be asked of everything that is followed by
+        now. What is not wanted must not become so without a change of its own. Before they are entered."""
+        cache = self._caches[kind.name]
+        cache._wanted = wanted
+        self._mirror.follow(cache.prefix, self._feeds[cache.prefix])
 
     def beside(self, prefix: str) -> Sink:
         """The sink that is fed with the prefix. Raises `KeyError`."""

@@ -115,7 +115,8 @@ class Mirror:
         return self._first.is_set()
 
     def follow(self, prefix: str, sink: Sink) -> None:
-        """Feeds one more sink, of each list after the others: it may ask them. Before `run`."""
+        """Feeds one more sink, or one that is fed already after the others, of each list and each revision: it may ask them.
+        Before `run`."""
         if not prefix.startswith(self._watched):
             raise ValueError(f"a watch on {self._watched} does not see {prefix}")
         self._sinks[prefix] = sink
@@ -216,13 +217,16 @@ class Mirror:
             for gone in list(itertools.filterfalse(found.keys.__contains__, sink.keys())):
                 sink.drop(gone, revision)
             changes += [(kv, sink) for kv in found.news if not sink.knows(kv)]
-        changes.sort(key=lambda change: (change[1] in self._late, change[0].mod_revision))
+        changes.sort(key=lambda change: (self._rank(change[1]), change[0].mod_revision))
         for kv, sink in changes:
             sink.put(kv)
         self._advance(revision)
 
     def _take(self, batch: WatchBatch) -> None:
-        for event in batch.events:
+        events = batch.events
+        if self._late and len(events) > 1:
+            events = tuple(sorted(events, key=lambda one: (one.kv.mod_revision, self._rank(self._sink_of(one.kv.key)))))
+        for event in events:
             kv = event.kv
             if kv.mod_revision <= self._revision:
                 continue  # a list has brought it already
@@ -236,6 +240,9 @@ class Mirror:
             else:
                 sink.drop(kv.key, kv.mod_revision)
         self._advance(batch.events[-1].kv.mod_revision if batch.events else batch.revision)
+
+    def _rank(self, sink: Sink | None) -> int:
+        return 1 + self._late.index(sink) if sink in self._late else 0
 
     def _sink_of(self, key: str) -> Sink | None:
         sink = self._sinks.get(_first_part(key))

@@ -73,16 +73,18 @@ class Turn:
         state = self._state
         if not state.waitlist:
             return []
-        rest = state.pool.spec.turnaround_minutes
-
-        def waits(reservation: Reservation) -> engine.Waiting:
-            return waiting_request(state, reservation, self._now, self._horizon)
+        rest, soon = state.pool.spec.turnaround_minutes, engine.from_minute(engine.minute_ceil(self._now))
+        opens, closes = engine.from_minute(start - rest), engine.from_minute(end + rest)
 
         def most(first: Reservation) -> int | None:
+            slot = first.slot  # thousands may wait, in other slots mostly
+            begin = soon if slot is None else slot.start
+            until = begin + timedelta(minutes=first.spec.duration_minutes) if slot is None else slot.end
+            if begin >= closes or until <= opens:
+                return 0
             if state.demand(first) is None or (not to_jobs and is_job(state, first)):
                 return 0
-            other = waits(first).request
-            touches = other.start < end + rest and start < other.end + rest
-            return tried(state, first) if touches else 0
+            return tried(state, first)
 
-        return [waits(reservation) for reservation in state.waitlist.ahead_of(self._order, most)]
+        ahead = state.waitlist.ahead_of(self._order, most)
+        return [waiting_request(state, reservation, self._now, self._horizon) for reservation in ahead]

@@ -8,7 +8,7 @@ transaction compares that), or waits and has begun nothing, or has failed and is
 (the transaction compares its revision). One reservation is healed at a time, and committed before the next is looked at.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -24,6 +24,8 @@ from lablet_scheduler.views import OVERRUN_MINUTES, explanation_of, seats_of, sl
 from lablet_scheduler.wishes import is_job, placement_request, tried, waiting_request
 
 BOOT_OVERDUE = "BootOverdue"
+_AT_ONCE = 16
+"""Of those who wait, that are tried before the caller may rest: some ten milliseconds."""
 _MOST_ATTEMPTS = 5
 """Places that a seat is given in one slot: a lab that comes up nowhere does not wander for ever."""
 
@@ -267,8 +269,9 @@ def make_room(state: PoolState, overdue: Reservation, context: Context) -> set[s
     return {name for name, _ in displaced | before}
 
 
-def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
-    """Places those of the wait list for which there is room now, in the engine's order: nobody ahead is delayed."""
+def retry_waiting(state: PoolState, context: Context) -> Iterator[Decision | None]:
+    """Places those of the wait list for which there is room now, in the engine's order: nobody ahead is delayed. None where
+    the caller may rest, as long as nothing else is decided meanwhile."""
     front, cut = state.waitlist.heads(lambda reservation: tried(state, reservation))
     waiting = {reservation.id: reservation for reservation in front}
     requests = [
@@ -277,9 +280,9 @@ def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
     if not requests:
         return
     now = engine.minute_floor(context.now)
-    found = engine.retry(state.calendar, requests[:cut], now)
+    found = yield from _tried(state.calendar, requests[:cut], now)
     if len(requests) > cut and any(isinstance(one.decision, engine.Refusal) for one in found):
-        found = engine.retry(state.calendar, requests, now)  # those left out would find nothing either
+        found = yield from _tried(state.calendar, requests, now)  # those left out would find nothing either
     for retried in found:
         answer = retried.decision
         if isinstance(answer, engine.Refusal):
@@ -299,3 +302,14 @@ def retry_waiting(state: PoolState, context: Context) -> Iterable[Decision]:
         )
         # jobs behind the front are tried in the next look
         yield Decision(reason="PlaceFreed", resource=resource, result="placed", frees=is_job(state, reservation))
+
+
+def _tried(
+    calendar: engine.Calendar, requests: Sequence[engine.Waiting], now: engine.Minute
+) -> Generator[None, None, list[engine.Retried]]:
+    found: list[engine.Retried] = []
+    for number, retried in enumerate(engine.retry_each(calendar, requests, now), 1):
+        found.append(retried)
+        if number % _AT_ONCE == 0:
+            yield
+    return found

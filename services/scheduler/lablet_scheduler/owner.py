@@ -217,7 +217,7 @@ class PoolOwner:
         await self._step_lives()
         if agenda.freed:  # those who wait come before those who ask now
             agenda.freed = False
-            await writer.commit([writer.step(decision) for decision in retry_waiting(self.state, self._context())])
+            await self._retry_waiting()
         for name in sorted(agenda.series):
             agenda.series.discard(name)
             await self._series.end(name)
@@ -333,6 +333,16 @@ class PoolOwner:
             return await self._series.work_off(undecided)
         except ValidationError as error:
             return await self._writer.commit_together([self._writer.step(invalid(error), undecided)])
+
+    async def _retry_waiting(self) -> None:
+        """Places who waits and has room. Thousands may wait, and the lease is kept on the same loop."""
+        steps: list[Step] = []
+        for decision in retry_waiting(self.state, self._context()):
+            if decision is None:
+                await asyncio.sleep(0)
+            else:
+                steps.append(self._writer.step(decision))
+        await self._writer.commit(steps)
 
     async def _step_lives(self) -> None:
         """Moves every reservation that is due one step on, and heals what cannot stay; the soonest slots first."""

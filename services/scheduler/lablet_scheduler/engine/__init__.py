@@ -46,7 +46,7 @@ from .optimise import Replan, optimise
 from .place import place
 from .recourse import Stir, around, settle
 from .versions import parse_version
-from .waitlist import Retried, Waiting, behind, kept_for, retry, waiting_order
+from .waitlist import Retried, Waiting, behind, kept_for, retry, retry_each, waiting_order
 
 __all__ = [
     "HORIZON",
@@ -94,6 +94,7 @@ __all__ = [
     "power_minutes",
     "power_spans",
     "retry",
+    "retry_each",
     "settle",
     "to_minute",
     "waiting_order",

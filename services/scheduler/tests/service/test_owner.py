@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,7 @@ from lablet_common.resources.reservation import (
 )
 from lablet_common.resources.worker import WorkerPhase
 from lablet_common.store import OutcomeUnknown, Put, StoreUnavailable
-from lablet_scheduler import dates, decide
+from lablet_scheduler import dates, decide, engine
 from lablet_scheduler.engine import Calendar
 from lablet_scheduler.owner import PoolOwner
 
@@ -465,6 +466,33 @@ async def test_looking_at_everything_leaves_the_event_loop_its_turns(world: Any)
         left.append(len(owner._agenda.rest))
     assert left[0] == 500
     assert max(before - after for before, after in itertools.pairwise(left)) <= 25
+
+
+async def test_trying_those_who_wait_leaves_the_event_loop_its_turns(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await world.pool(workers=1)
+    await world.definition()
+    await world.own()
+    await world.ask(10, 51 * 10, seats=2)
+    names = [await world.ask(number * 10, number * 10 + 10) for number in range(1, 51)]
+    await world.settle()
+    assert {await world.phase(name) for name in names} == {"Waitlisted"}
+    turns, tried, each = itertools.count(), Counter[int](), engine.retry_each
+    now = [next(turns)]
+
+    def watched(*arguments: Any) -> Any:
+        for one in each(*arguments):
+            tried[now[0]] += 1
+            yield one
+
+    monkeypatch.setattr(engine, "retry_each", watched)
+    world.owners["default"][0]._agenda.freed = True
+    world.owners["default"][0].wake()
+    while tried.total() < len(names):
+        await asyncio.sleep(0)
+        now[0] = next(turns)
+    assert max(tried.values()) <= 16
 
 
 async def test_the_calendar_is_built_with_rests_in_between_and_misses_no_news_meanwhile(world: Any) -> None:

@@ -6,6 +6,7 @@ acknowledgement time-outs.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from lablet_common.events.binding import InvalidEvent
 from lablet_common.events.derive import Outgoing
 from lablet_common.events.subjects import matches
 from lablet_common.tasks import together
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -327,10 +330,18 @@ class MemoryFollower:
         while True:
             for message in await self._bus.events_after(self._after):
                 if _fits(self._filters, message.subject):
-                    await self._handler(
-                        received(message.subject, message.headers, message.payload, stream_sequence=message.sequence)
-                    )
+                    await self._handle(message)
                 self._after = message.sequence
+
+    async def _handle(self, message: _Stored) -> None:
+        try:
+            event = received(
+                message.subject, message.headers, message.payload, stream_sequence=message.sequence, raw=True
+            )
+        except InvalidEvent as error:
+            _log.warning("no event, passed over", extra={"subject": message.subject, "cause": str(error)})
+        else:
+            await self._handler(event)
 
 
 def _fits(filters: Sequence[str], subject: str) -> bool:

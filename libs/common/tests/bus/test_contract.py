@@ -207,6 +207,32 @@ async def test_a_follower_sees_everything_after_its_place_in_order(
     assert got == [(3, 3), (4, 4), (5, 5), (6, 6)]
 
 
+async def test_a_follower_gets_data_as_they_came_and_passes_over_what_is_no_event(
+    bus: AnyBus, make: Make, until: Until, running: Any
+) -> None:
+    first = make("a", 1, state=True)
+    await bus.publish(first)
+    await put(bus, make("b", 2, state=True).subject, {"Nats-Msg-Id": "no event"}, b"{")
+    await bus.publish(make("a", 3, state=True))
+    got: list[Received] = []
+
+    async def handler(message: Received) -> None:
+        got.append(message)
+
+    async with running(bus.follow([subjects.event_filter()], handler, after=0)):
+        await until(lambda: len(got) == 2)
+    assert [message.stream_sequence for message in got] == [1, 3]
+    assert got[0].event.get_data() == publishable(first, None)[1]
+
+
+async def put(bus: AnyBus, subject: str, headers: dict[str, str], payload: bytes) -> None:
+    """Publishes what may be no event."""
+    if isinstance(bus, MemoryBus):
+        await bus.put(subject, headers, payload)
+    else:
+        await bus.connection.js.publish(subject, payload, headers=headers)
+
+
 async def test_who_does_not_look_at_the_data_gets_them_as_they_came(
     bus: AnyBus, make: Make, until: Until, running: Any
 ) -> None:
@@ -246,10 +272,7 @@ async def test_a_poison_message_goes_to_the_dead_letters_at_once(
         heard.append(letter.subject)
 
     async with running(bus.consumer(STREAM, "c", FILTER, handler, buried=buried)):
-        if isinstance(bus, MemoryBus):
-            await bus.put(out.subject, headers, payload)
-        else:
-            await bus.connection.js.publish(out.subject, payload, headers=headers)
+        await put(bus, out.subject, headers, payload)
         await bus.publish(make("good"))
         await until(lambda: got and letters() and heard)
     assert got == ["good"]

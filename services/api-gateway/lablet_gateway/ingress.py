@@ -35,14 +35,18 @@ from lablet_common.resources.request import Problem, Request
 from lablet_common.terms import SeriesCancel, SeriesChange, SeriesCreate
 from lablet_gateway import optimisation, problems, simulation
 from lablet_gateway.answers import path_of
+from lablet_gateway.asking import Ask
 from lablet_gateway.caller import Caller
 from lablet_gateway.envelopes import Inbound
 from lablet_gateway.faults import invalid_input, problem_body, refusal_of
-from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.fleet import FleetIntake
+from lablet_gateway.intake import Intake
 from lablet_gateway.parts import Parts
 from lablet_gateway.problems import Refused
+from lablet_gateway.reserving import Reserving
 from lablet_gateway.rights import PREFIX
 from lablet_gateway.terms import SeriesIntake
+from lablet_gateway.uploads import Uploads
 
 _ROUTE = "POST /events"
 _RESERVE = "io.lablet.reservation.requested.v1"
@@ -106,7 +110,7 @@ def _plain(parts: Parts, caller: Caller, inbound: Inbound) -> Request | None:
     assert inbound.event is not None
     try:
         ask, data = _envelope(caller, inbound.event)
-        return Intake(parts, caller.asking(_RESERVE), ask).plain(_body(ReservationCreate, data))
+        return Reserving(parts, caller.asking(_RESERVE), ask).plain(_body(ReservationCreate, data))
     except Exception:  # noqa: BLE001 - `take` meets it again and tells it; the others of the batch are not to pay for it
         return None
 
@@ -140,7 +144,7 @@ async def _accept(parts: Parts, caller: Caller, event: CloudEvent) -> Request | 
         return await optimisation.ask(parts, caller.asking(intent.type), ask, _target(intent, event), body)
     if intent.kind is SERIES:
         return await _ask_series(SeriesIntake(parts, caller.asking(intent.type), ask), intent, event, data)
-    return await _ask(Intake(parts, caller.asking(intent.type), ask), intent, event, data)
+    return await _ask((parts, caller.asking(intent.type), ask), intent, event, data)
 
 
 def _envelope(caller: Caller, event: CloudEvent) -> tuple[Ask, dict[str, Any]]:
@@ -167,25 +171,25 @@ async def _ask_series(intake: SeriesIntake, intent: Intent, event: CloudEvent, d
     return await intake.cancel(name, _body(SeriesCancel, data))
 
 
-async def _ask(intake: Intake, intent: Intent, event: CloudEvent, data: dict[str, Any]) -> Request:
+async def _ask(who: tuple[Parts, Caller, Ask], intent: Intent, event: CloudEvent, data: dict[str, Any]) -> Request:
     if intent.kind is RESERVATION and intent.verb == "requested":
-        return await intake.reserve(_body(ReservationCreate, data))
+        return await Reserving(*who).reserve(_body(ReservationCreate, data))
     if intent.body is DefinitionPublish:
-        return await intake.publish_staged(_body(DefinitionPublish, data))
+        return await Uploads(*who).publish_staged(_body(DefinitionPublish, data))
     name = _target(intent, event)
     if intent.body is PoolApply:
-        return await intake.apply(POOL, name, _body(PoolApply, data))
+        return await FleetIntake(*who).apply(POOL, name, _body(PoolApply, data))
     if intent.body is TemplateApply:
-        return await intake.apply(TEMPLATE, name, _body(TemplateApply, data))
+        return await FleetIntake(*who).apply(TEMPLATE, name, _body(TemplateApply, data))
     if intent.body is ReservationChange:
-        return await intake.change(name, _body(ReservationChange, data))
+        return await Intake(*who).change(name, _body(ReservationChange, data))
     if intent.body is WorkerRegister:
-        return await intake.register(name, _body(WorkerRegister, data))
+        return await FleetIntake(*who).register(name, _body(WorkerRegister, data))
     if intent.kind is DEFINITION and "@" not in name:
         raise problems.invalid("subject", f"{name} names no version", "write definition/name@version")
     if issubclass(intent.body, AssessmentCompleted):
-        return await intake.assessed(intent, name, _body(intent.body, data))
-    return await intake.act(intent.kind, intent.verb, name, _body(intent.body, data))
+        return await Intake(*who).assessed(intent, name, _body(intent.body, data))
+    return await Intake(*who).act(intent.kind, intent.verb, name, _body(intent.body, data))
 
 
 def _target(intent: Intent, event: CloudEvent) -> str:

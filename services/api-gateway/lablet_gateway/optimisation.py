@@ -2,17 +2,14 @@
 request's outcome. The pool itself is another service's and is not written.
 """
 
-from uuid import uuid4
-
 from lablet_common.intents import INTENTS, OptimiseRequested, PoolOptimise
-from lablet_common.requests import build_request, digest_of, request_key
+from lablet_common.requests import digest_of
 from lablet_common.resources.kinds import POOL, TEMPLATE
 from lablet_common.resources.request import Request
 from lablet_common.resources.worker import WorkerPool, WorkerTemplate
-from lablet_common.telemetry.traces import current_trace_parent
 from lablet_gateway import problems, reads
+from lablet_gateway.asking import Ask, Asking
 from lablet_gateway.caller import Caller
-from lablet_gateway.intake import Ask
 from lablet_gateway.parts import Parts
 
 _ASKED = INTENTS["io.lablet.pool.optimise.requested.v1"]
@@ -23,20 +20,9 @@ async def ask(parts: Parts, caller: Caller, asked: Ask, name: str, body: PoolOpt
     pool = await reads.get(parts, POOL, name)
     if not isinstance(pool, WorkerPool):
         raise problems.unknown(POOL.name, name)
-    request = build_request(
-        _ASKED,
-        name,
-        OptimiseRequested(**body.model_dump(), cost_per_hour_usd=await cost_of(parts, pool)),
-        key=request_key(caller.tenant, caller.name, asked.route, asked.key or uuid4().hex),
-        tenant=caller.tenant,
-        principal=caller.name,
-        role=str(caller.principal.role),
-        shard=name,
-        digest=digest_of({"pool": name, "body": body.to_dict()}),
-        at=parts.clock.now(),
-        trace_parent=current_trace_parent(),
-    )
-    return (await parts.acceptance.ask(request)).request
+    data = OptimiseRequested(**body.model_dump(), cost_per_hour_usd=await cost_of(parts, pool))
+    digest = digest_of({"pool": name, "body": body.to_dict()})
+    return await Asking(parts, caller, asked).accept(_ASKED, name, data, name, digest)
 
 
 async def cost_of(parts: Parts, pool: WorkerPool) -> float:

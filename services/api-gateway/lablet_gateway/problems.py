@@ -88,6 +88,11 @@ def invalid(path: str, message: str, remedy: str = "") -> Refused:
     return INVALID(f"{path}: {message}", errors=[field_error(path, message, remedy)])
 
 
+def several(errors: list[dict[str, str]]) -> Refused:
+    """422 with all the fields at fault."""
+    return INVALID("; ".join(f"{error['path']}: {error['message']}" for error in errors), errors=errors)
+
+
 def unknown(kind: str, resource_id: str) -> Refused:
     """404, for what is not there and for what belongs to somebody else."""
     return NOT_FOUND(f"there is no {kind} {resource_id}", kind=kind, id=resource_id)

@@ -136,6 +136,12 @@ async def get(
     return resource if resource is not None else decode(kind, found[0])
 
 
+async def names(parts: Parts, kind: Kind) -> set[str]:
+    """Of all resources of a kind that no tenant has to itself."""
+    found = await parts.store.range(kind.prefix, keys_only=True)
+    return {kv.key.removeprefix(kind.prefix) for kv in found.items}
+
+
 def known_to(parts: Parts, kind: Kind) -> Callable[[KeyValue], Any] | None:
     """What is in memory at the very revision that was read need not be decoded again."""
     return parts.caches[kind].known if kind in parts.caches else None

@@ -15,8 +15,8 @@ from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.resources.worker import WorkerPool
 from lablet_common.terms import RehearsedDate, SeriesCreate, SeriesRehearsal
 from lablet_gateway import answers, problems, reads, simulation
+from lablet_gateway.asking import Ask
 from lablet_gateway.caller import Caller
-from lablet_gateway.intake import Ask
 from lablet_gateway.optimisation import cost_of
 from lablet_gateway.parts import Parts
 from lablet_gateway.terms import SeriesIntake, pools_of

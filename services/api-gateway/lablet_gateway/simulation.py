@@ -5,24 +5,23 @@ The question is an intent like any other, and its answer stands in the request's
 
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 from starlette.responses import JSONResponse, Response
 
 from lablet_common.intents import INTENTS, ReservationCreate, ReservationRequested, SimulateRequested, SimulationCreate
 from lablet_common.recurrence import InvalidRecurrence, occurrences
-from lablet_common.requests import build_request, digest_of, new_ids, request_key
+from lablet_common.requests import digest_of, new_ids
 from lablet_common.resources.kinds import POOL, RESERVATION, TEMPLATE
 from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.resources.series import MAX_OCCURRENCES
 from lablet_common.resources.worker import WorkerPool, WorkerTemplate
-from lablet_common.telemetry.traces import current_trace_parent
 from lablet_common.terms import SeriesCreate
 from lablet_gateway import answers, catalogue, problems, reads
+from lablet_gateway.asking import Ask, Asking
 from lablet_gateway.caller import Caller
-from lablet_gateway.intake import DEFAULT_POOL, Ask
 from lablet_gateway.parts import Parts
 from lablet_gateway.problems import field_error
+from lablet_gateway.reserving import DEFAULT_POOL
 
 WAIT_SECONDS = 10.0
 """For how long the answer is waited for unless the caller says."""
@@ -54,22 +53,10 @@ async def ask(parts: Parts, caller: Caller, asked: Ask, body: SimulationCreate) 
 
 async def put(parts: Parts, caller: Caller, asked: Ask, pool: str, data: SimulateRequested, digest: str) -> Request:
     """Puts the question to the owner of the pool."""
-    key = request_key(caller.tenant, caller.name, asked.route, asked.key or uuid4().hex)
-    _, reservation_id = new_ids(RESERVATION, key)
-    request = build_request(
-        _INTENT,
-        f"what-if-{reservation_id.removeprefix('rsv-')}",
-        data,
-        key=key,
-        tenant=caller.tenant,
-        principal=caller.name,
-        role=str(caller.principal.role),
-        shard=pool,
-        digest=digest,
-        at=parts.clock.now(),
-        trace_parent=current_trace_parent(),
-    )
-    return (await parts.acceptance.ask(request)).request
+    asking = Asking(parts, caller, asked)
+    _, reservation_id = new_ids(RESERVATION, asking.key)
+    subject = f"what-if-{reservation_id.removeprefix('rsv-')}"
+    return await asking.accept(_INTENT, subject, data, pool, digest)
 
 
 async def answer_response(
@@ -119,7 +106,7 @@ async def _wishes(parts: Parts, caller: Caller, body: SimulationCreate, pool: st
         said = f"{len(body.reservations) + len(dates)} dates; at most {MAX_OCCURRENCES} are simulated at once"
         errors.append(field_error("series", said, "simulate in parts"))
     if errors:
-        raise problems.INVALID("; ".join(f"{error['path']}: {error['message']}" for error in errors), errors=errors)
+        raise problems.several(errors)
 
     def asked(number: int, wish: ReservationCreate | SeriesCreate, **slot: Any) -> ReservationRequested:
         definition = known[wish.definition]

@@ -1,4 +1,4 @@
-"""The doors for series: a term of classes is asked for, changed and cancelled; see `intake`.
+"""The doors for series: a term of classes is asked for, changed and cancelled; see `asking`.
 
 The rule is expanded here already, so that a mistake in it is told at once, with its field; the owner expands it again.
 """
@@ -17,11 +17,12 @@ from lablet_common.store import Get
 from lablet_common.terms import SeriesCancel, SeriesChange, SeriesCreate, SeriesRequested
 from lablet_gateway import problems, reads
 from lablet_gateway.answers import check_match
+from lablet_gateway.asking import digest_about, intent_of
 from lablet_gateway.caller import Caller
-from lablet_gateway.intake import DEFAULT_POOL, Intake, digest_about, intent_of
 from lablet_gateway.parts import Parts
 from lablet_gateway.problems import field_error
 from lablet_gateway.reads import Consistency
+from lablet_gateway.reserving import DEFAULT_POOL, Reserving
 
 _REQUESTED = f"io.lablet.{SERIES.name}.requested.v1"
 
@@ -39,7 +40,7 @@ def rule_errors(body: SeriesCreate) -> list[dict[str, str]]:
     return []
 
 
-class SeriesIntake(Intake):
+class SeriesIntake(Reserving):
     """For one caller."""
 
     async def book(self, body: SeriesCreate) -> Request:
@@ -50,7 +51,7 @@ class SeriesIntake(Intake):
         definition = await self._checked(body, digest)
         if isinstance(definition, Request):
             return definition
-        _, series_id = new_ids(SERIES, self._key)
+        _, series_id = new_ids(SERIES, self.key)
         data = SeriesRequested(
             id=series_id,
             owner=self._caller.name,
@@ -70,7 +71,7 @@ class SeriesIntake(Intake):
                 roster=body.roster,
             ),
         )
-        return await self._accept(intent, series_id, data, pools[0], digest)
+        return await self.accept(intent, series_id, data, pools[0], digest)
 
     async def check(self, body: SeriesCreate) -> Definition:
         """The definition meant, if the series could be asked for. Raises what `book` does."""
@@ -85,7 +86,7 @@ class SeriesIntake(Intake):
     async def alter(self, series_id: str, body: SeriesChange, *, must_match: bool = False) -> Request:
         """A change of some dates. Raises 404, 409, 412, 422 and 428."""
         digest = digest_about(series_id, body)
-        if repeated := await self._repeated(SERIES, digest):
+        if repeated := await self.repeated(SERIES, digest):
             return repeated
         body = body.model_copy(update={"definition": await self._definition_id(body.definition)})
         return await self._about(series_id, "change.requested", body, digest, must_match=must_match)
@@ -93,15 +94,15 @@ class SeriesIntake(Intake):
     async def cancel(self, series_id: str, body: SeriesCancel) -> Request:
         """Gives some dates back, or all. Raises 404, 409 and 412."""
         digest = digest_about(series_id, body)
-        if repeated := await self._repeated(SERIES, digest):
+        if repeated := await self.repeated(SERIES, digest):
             return repeated
         return await self._about(series_id, "cancel.requested", body, digest)
 
     async def _about(self, series_id: str, verb: str, body: Model, digest: str, *, must_match: bool = False) -> Request:
-        found = await self._unless_repeated(SERIES, digest, self._addressable(series_id, verb, must_match=must_match))
+        found = await self.unless_repeated(SERIES, digest, self._addressable(series_id, verb, must_match=must_match))
         if isinstance(found, Request):
             return found
-        return await self._accept(intent_of(SERIES, verb), found.id, body, await self._shard(found), digest)
+        return await self.accept(intent_of(SERIES, verb), found.id, body, await self._shard(found), digest)
 
     async def _addressable(self, series_id: str, verb: str, *, must_match: bool) -> Series:
         series = await visible(self._parts, self._caller, series_id)

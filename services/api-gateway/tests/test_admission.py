@@ -162,6 +162,21 @@ async def test_a_full_inbox_is_503_with_when_to_come_back_and_a_repeated_key_sti
         assert {waiting.status.phase for waiting in await world.inbox()} == {RequestPhase.ACCEPTED}
 
 
+@pytest.mark.parametrize(
+    ("path", "body"), [("/reservations:simulate", BODY), ("/pools/default:optimise", {"dryRun": True})]
+)
+async def test_a_question_that_waits_already_is_not_sent_away_when_it_is_repeated(
+    world: Any, path: str, body: Any
+) -> None:
+    async with gateway(world, gateway_max_undecided=1) as client:
+        admin, headers = client("admin@default"), {"Idempotency-Key": "one", "Prefer": "wait=0"}
+        first = await admin.post(path, json=body, headers=headers)
+        again = await admin.post(path, json=body, headers=headers)
+        assert (first.status_code, again.status_code) == (202, 202)
+        assert first.headers["location"] == again.headers["location"]
+        assert (await admin.post(path, json=body, headers={"Prefer": "wait=0"})).status_code == 503
+
+
 async def test_events_in_a_batch_beyond_the_depth_are_503_and_may_be_sent_again_as_they_are(world: Any) -> None:
     def event(number: int) -> dict[str, Any]:
         return {"specversion": "1.0", "id": f"e{number}", "source": "/lms", "type": RESERVE, "data": BODY}

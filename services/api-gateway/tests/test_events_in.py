@@ -11,7 +11,7 @@ from cloudevents.core.v1.event import CloudEvent
 
 from lablet_common.store import StoreUnavailable
 from lablet_gateway.envelopes import BATCH, MAX_BATCH
-from lablet_gateway.intake import Intake
+from lablet_gateway.reserving import Reserving
 
 PATH = "/api/v1/events"
 BODY = {"definition": "ospf-basics", "start": "2027-03-01T09:00:00Z", "durationMinutes": 60}
@@ -73,13 +73,13 @@ async def test_new_reservations_of_a_batch_that_need_no_look_go_in_one_piece(
 ) -> None:
     """The others, and what is refused, have the result that each would have alone, at its place."""
     alone: list[Any] = []
-    real = Intake.reserve
+    real = Reserving.reserve
 
-    async def counted(intake: Intake, body: Any) -> Any:
+    async def counted(intake: Reserving, body: Any) -> Any:
         alone.append((body.definition, body.seats))
         return await real(intake, body)
 
-    monkeypatch.setattr(Intake, "reserve", counted)
+    monkeypatch.setattr(Reserving, "reserve", counted)
     await world.caught_up()
     exact = BODY | {"definition": "ospf-basics@1.0.0"}
 

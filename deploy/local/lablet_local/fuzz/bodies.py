@@ -32,7 +32,7 @@ from lablet_common.terms import SeriesChange, SeriesCreate
 from lablet_gateway.api.claims import ClaimsCreate
 from lablet_gateway.api.keys import KeyCreate
 from lablet_gateway.faults import invalid_input
-from lablet_gateway.intake import merge
+from lablet_gateway.merging import merge
 from lablet_gateway.problems import Refused
 
 _SPEC = {"template": "simulated", "min": 0, "max": 4, "warm": 1, "cooldownMinutes": 5, "policy": "spread"}

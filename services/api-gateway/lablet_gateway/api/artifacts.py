@@ -25,9 +25,10 @@ from lablet_gateway.answers import (
     outcome_response,
     refusals,
 )
+from lablet_gateway.asking import Ask
 from lablet_gateway.belonging import is_own, left_by
 from lablet_gateway.caller import Caller, WithCaller
-from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.intake import Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.reads import ListOf, WithListQuery
 from lablet_gateway.rights import PREFIX, PUBLIC_TENANT, Scope

@@ -23,8 +23,9 @@ from lablet_gateway.answers import (
     resource_response,
     wait_of,
 )
+from lablet_gateway.asking import Ask
 from lablet_gateway.caller import WithCaller
-from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.intake import Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.rights import PREFIX
 

@@ -25,12 +25,14 @@ from lablet_gateway.answers import (
     refusals,
     resource_response,
 )
+from lablet_gateway.asking import Ask
 from lablet_gateway.caller import Caller, WithCaller
-from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.intake import Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX, PUBLIC_TENANT
 from lablet_gateway.topologies import Graph, graph_of
+from lablet_gateway.uploads import Uploads
 
 router = APIRouter(prefix=f"{PREFIX}/definitions", tags=["definitions"])
 _YAML = {"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"}
@@ -83,7 +85,7 @@ async def publish_definition(
     given = {field: overrides.pop(field, None) for field in ("name", "version")}
     named, versioned = name or given["name"], version or given["version"]
     _check(named, versioned, topology, overrides)
-    request = await Intake(parts, caller, Ask("POST /definitions", key)).publish(named, versioned, topology, overrides)
+    request = await Uploads(parts, caller, Ask("POST /definitions", key)).publish(named, versioned, topology, overrides)
     return await outcome_response(parts, request, prefer, done=201)
 
 
@@ -279,4 +281,4 @@ def _check(name: Any, version: Any, topology: bytes, overrides: dict[str, Any]) 
         for field in sorted(set(overrides) - known)
     ]
     if errors:
-        raise problems.INVALID("; ".join(f"{e['path']}: {e['message']}" for e in errors), errors=errors)
+        raise problems.several(errors)

@@ -23,9 +23,10 @@ from lablet_gateway.answers import (
     refusals,
     resource_response,
 )
+from lablet_gateway.asking import Ask
 from lablet_gateway.belonging import own_seats
 from lablet_gateway.caller import Caller, WithCaller
-from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.intake import Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.pods import Pod, describe
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery

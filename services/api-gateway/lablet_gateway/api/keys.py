@@ -145,7 +145,7 @@ def _check(body: KeyCreate, caller: Caller) -> None:
             for scope in scopes_beyond(body.scopes, acting)
         ]
     if errors:
-        raise problems.INVALID("; ".join(f"{error['path']}: {error['message']}" for error in errors), errors=errors)
+        raise problems.several(errors)
 
 
 async def _again(

@@ -22,9 +22,11 @@ from lablet_gateway.answers import (
     resource_response,
 )
 from lablet_gateway.api.workers import From, To
+from lablet_gateway.asking import Ask
 from lablet_gateway.calendar import PoolCalendar, pool_calendar
 from lablet_gateway.caller import WithCaller
-from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.fleet import FleetIntake
+from lablet_gateway.intake import Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX
@@ -96,7 +98,7 @@ async def put_pool(
     prefer: Prefer = None,
 ) -> Response:
     """Makes the pool, or replaces what it shall be (If-Match)."""
-    request = await Intake(parts, caller, Ask(f"PUT /pools/{name}", key, if_match)).apply(POOL, name, body)
+    request = await FleetIntake(parts, caller, Ask(f"PUT /pools/{name}", key, if_match)).apply(POOL, name, body)
     return await outcome_response(parts, request, prefer)
 
 
@@ -111,7 +113,7 @@ async def patch_pool(
     prefer: Prefer = None,
 ) -> Response:
     """Changes some fields (If-Match)."""
-    request = await Intake(parts, caller, Ask(f"PATCH /pools/{name}", key, if_match)).patch(POOL, name, patch)
+    request = await FleetIntake(parts, caller, Ask(f"PATCH /pools/{name}", key, if_match)).patch(POOL, name, patch)
     return await outcome_response(parts, request, prefer)
 
 

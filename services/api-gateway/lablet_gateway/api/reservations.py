@@ -21,10 +21,12 @@ from lablet_gateway.answers import (
     refusals,
     resource_response,
 )
+from lablet_gateway.asking import Ask
 from lablet_gateway.caller import WithCaller
-from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.intake import Intake
 from lablet_gateway.parts import WithParts
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
+from lablet_gateway.reserving import Reserving
 from lablet_gateway.rights import PREFIX
 from lablet_gateway.traces import ReservationTrace
 
@@ -59,7 +61,7 @@ async def reserve(
             parts, caller, Ask(f"{_CREATE}?dryRun", key), SimulationCreate(reservations=(body,))
         )
         return await simulation.answer_response(parts, asked, prefer)
-    request = await Intake(parts, caller, Ask(_CREATE, key)).reserve(body)
+    request = await Reserving(parts, caller, Ask(_CREATE, key)).reserve(body)
     return await outcome_response(parts, request, prefer, done=201)
 
 

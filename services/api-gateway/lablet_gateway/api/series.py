@@ -20,8 +20,8 @@ from lablet_gateway.answers import (
     refusals,
     resource_response,
 )
+from lablet_gateway.asking import Ask
 from lablet_gateway.caller import WithCaller
-from lablet_gateway.intake import Ask
 from lablet_gateway.parts import WithParts
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX

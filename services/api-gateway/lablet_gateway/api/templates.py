@@ -20,8 +20,10 @@ from lablet_gateway.answers import (
     refusals,
     resource_response,
 )
+from lablet_gateway.asking import Ask
 from lablet_gateway.caller import WithCaller
-from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.fleet import FleetIntake
+from lablet_gateway.intake import Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX
@@ -59,7 +61,7 @@ async def put_template(
     prefer: Prefer = None,
 ) -> Response:
     """Makes the template, or replaces what it shall be (If-Match)."""
-    request = await Intake(parts, caller, Ask(f"PUT /templates/{name}", key, if_match)).apply(TEMPLATE, name, body)
+    request = await FleetIntake(parts, caller, Ask(f"PUT /templates/{name}", key, if_match)).apply(TEMPLATE, name, body)
     return await outcome_response(parts, request, prefer)
 
 
@@ -76,7 +78,9 @@ async def patch_template(
     prefer: Prefer = None,
 ) -> Response:
     """Changes some fields (If-Match)."""
-    request = await Intake(parts, caller, Ask(f"PATCH /templates/{name}", key, if_match)).patch(TEMPLATE, name, patch)
+    request = await FleetIntake(parts, caller, Ask(f"PATCH /templates/{name}", key, if_match)).patch(
+        TEMPLATE, name, patch
+    )
     return await outcome_response(parts, request, prefer)
 
 

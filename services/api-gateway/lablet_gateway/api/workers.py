@@ -25,9 +25,11 @@ from lablet_gateway.answers import (
     refusals,
     resource_response,
 )
+from lablet_gateway.asking import Ask
 from lablet_gateway.calendar import WorkerCalendar, worker_calendar
 from lablet_gateway.caller import Caller, WithCaller
-from lablet_gateway.intake import Ask, Intake
+from lablet_gateway.fleet import FleetIntake
+from lablet_gateway.intake import Intake
 from lablet_gateway.parts import Parts, WithParts
 from lablet_gateway.reads import ListOf, WithConsistency, WithListQuery
 from lablet_gateway.rights import PREFIX
@@ -116,7 +118,7 @@ async def register(
 ) -> Response:
     """An agent's host joins a pool, or says anew what it has. A host's own token is for one name."""
     ask = Ask(f"POST /workers/{worker}/register", key)
-    request = await Intake(parts, caller, ask).register(worker, body)
+    request = await FleetIntake(parts, caller, ask).register(worker, body)
     return await outcome_response(parts, request, prefer, done=201)
 
 

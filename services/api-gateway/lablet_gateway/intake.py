@@ -46,7 +46,10 @@ class Intake(Reserving):
         if body.definition is not None:  # a name may mean another version by now
             if repeated := await self.repeated(RESERVATION, digest):
                 return repeated
-            body = body.model_copy(update={"definition": await self._definition_id(body.definition)})
+            named = await self.unless_repeated(RESERVATION, digest, self._definition_id(body.definition))
+            if isinstance(named, Request):
+                return named
+            body = body.model_copy(update={"definition": named})
         return await self.act(
             RESERVATION, "change.requested", reservation_id, body, must_match=must_match, digest=digest
         )

@@ -97,6 +97,8 @@ class Reserving(Asking):
         if missing:
             errors += await self._unknown_pools(missing, listed=listed)
         if errors or definition is None:
+            if (repeated := await self.repeated(kind, digest)) is not None:
+                return repeated
             raise problems.several(errors)
         return definition
 

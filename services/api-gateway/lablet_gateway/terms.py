@@ -88,7 +88,10 @@ class SeriesIntake(Reserving):
         digest = digest_about(series_id, body)
         if repeated := await self.repeated(SERIES, digest):
             return repeated
-        body = body.model_copy(update={"definition": await self._definition_id(body.definition)})
+        named = await self.unless_repeated(SERIES, digest, self._definition_id(body.definition))
+        if isinstance(named, Request):
+            return named
+        body = body.model_copy(update={"definition": named})
         return await self._about(series_id, "change.requested", body, digest, must_match=must_match)
 
     async def cancel(self, series_id: str, body: SeriesCancel) -> Request:

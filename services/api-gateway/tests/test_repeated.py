@@ -221,3 +221,43 @@ async def test_a_seat_that_was_taken_and_given_up_since_is_not_denied_to_who_ask
     assert (first.status_code, second.status_code) == (202, 200)
     assert second.json()["kind"] == "Request", "that it was given; the class is no longer theirs to see"
     assert (await ask(**{"Idempotency-Key": "k-2"})).status_code == 404
+
+
+@pytest.mark.parametrize("what", ["POST reservations", "PATCH reservations/rsv-a", "POST series", "PATCH series/ser-a"])
+async def test_what_was_not_there_yet_for_the_second_is_no_reason_to_refuse_it_once_the_first_is_in(
+    world: Any, booking: Any, what: str
+) -> None:
+    """A lab that is published between the two: the second has looked for it before, and asks after its key again."""
+    series = world.series()
+    await world.add(world.reservation("rsv-a", owner="ina"), series)
+    client, (method, path) = world.client("ina"), what.split()
+    etag = "" if method == "POST" else (await client.get(f"/api/v1/{path}")).headers["etag"]
+    slot = {"start": booking()["start"], "durationMinutes": 60}
+    more: dict[str, Any] = {
+        "POST reservations": slot,
+        "POST series": {"rule": "FREQ=WEEKLY;COUNT=2", "timezone": "Europe/Berlin", **slot},
+        "PATCH series/ser-a": {"scope": "this", "date": series.status.occurrences[1].date},
+    }
+    body = {"definition": "vlans", **more.get(what, {})}
+
+    async def ask() -> httpx.Response:
+        return await client.request(method, f"/api/v1/{path}", json=body, headers={**KEY, "If-Match": etag or "*"})
+
+    look = world.parts.lookups.ask
+    first: list[httpx.Response] = []
+
+    async def late(gets: Any) -> Any:
+        found = await look(gets)
+        if any("vlans" in get.key for get in gets):
+            world.parts.lookups.ask = look
+            await world.add(world.definition("vlans"))
+            first.append(await ask())
+        return found
+
+    world.parts.lookups.ask = late
+    try:
+        second = await ask()
+    finally:
+        world.parts.lookups.ask = look
+    assert (first[0].status_code, second.status_code) == (202, 202), second.text
+    assert first[0].headers["location"] == second.headers["location"]

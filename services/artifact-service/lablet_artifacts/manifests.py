@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lablet_artifacts.topology import LabFileError, Problem, RenderError, TopologyError
+from lablet_artifacts.topology import Problem, RenderError, TopologyError
 from lablet_artifacts.topology.fields import plain_value
 from lablet_artifacts.topology.tree import Mapping, Scalar, Sequence, Value, decode, read_tree
 from lablet_common import process_lab
@@ -96,13 +96,11 @@ def inferred(lab: ProcessLab) -> dict[str, Any]:
     }
 
 
-def render(data: bytes, ports: Table[str, int], *, seat: int, user: str, worker: str) -> bytes:
+def fill(lab: ProcessLab, ports: Table[str, int], *, seat: int, user: str, worker: str) -> bytes:
     """The seat's lab as JSON. Raises `LabFileError` where ports and manifest do not fit together."""
     try:
-        return process_lab.render(read_manifest(data), ports, seat=seat, user=user, worker=worker).to_json()
+        return process_lab.render(lab, ports, seat=seat, user=user, worker=worker).to_json()
     except ValueError as error:
-        if isinstance(error, LabFileError):
-            raise
         raise RenderError([Problem(str(error), "publish the manifest again", "ports")]) from error
 
 

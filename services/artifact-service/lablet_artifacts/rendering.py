@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from lablet_artifacts import manifests
 from lablet_artifacts.topology.rendering import Template, fill, prepare
 from lablet_common.objects import ObjectStore, get_content
+from lablet_common.process_lab import ProcessLab
 from lablet_common.resources.definition import Definition
 from lablet_common.resources.instance import Instance
 
@@ -25,8 +26,8 @@ MOST_BYTES = 32 * 1024 * 1024
 @dataclass(slots=True)
 class _File:
     data: bytes
-    template: Template | None = None
-    """It as a CML lab, once a seat of it was rendered."""
+    read: Template | ProcessLab | None = None
+    """It as a CML lab or a manifest, once a seat of it was rendered: reading is most of the work."""
 
 
 class Renderer:
@@ -45,21 +46,9 @@ class Renderer:
     async def render(self, definition: Definition, instance: Instance) -> bytes:
         """The seat's own lab file. Raises `topology.LabFileError` where tokens and ports do not fit together."""
         file = await self._file(definition)
-        values = {
-            "SEAT": str(instance.spec.seat),
-            "NAME": instance.metadata.owner or "",
-            "HOST": instance.spec.worker,
-        }
-        if definition.spec.topology.format == manifests.FORMAT:
-            return manifests.render(
-                file.data,
-                instance.spec.ports,
-                seat=instance.spec.seat,
-                user=instance.metadata.owner or "",
-                worker=instance.spec.worker,
-            )
+        is_manifest = definition.spec.topology.format == manifests.FORMAT
         async with self._gate:
-            return await asyncio.to_thread(_filled, file, dict(instance.spec.ports), values)
+            return await asyncio.to_thread(_filled, file, instance, is_manifest=is_manifest)
 
     async def _file(self, definition: Definition) -> _File:
         key = (definition.tenant, definition.spec.topology.digest)
@@ -77,9 +66,12 @@ class Renderer:
         return file
 
 
-def _filled(file: _File, ports: dict[str, int], values: dict[str, str]) -> bytes:
+def _filled(file: _File, instance: Instance, *, is_manifest: bool) -> bytes:
     """In a thread. Two that begin together read the file twice, and that is all."""
-    template = file.template
-    if template is None:
-        template = file.template = prepare(file.data)
-    return fill(template, ports, values)
+    if file.read is None:
+        file.read = manifests.read_manifest(file.data) if is_manifest else prepare(file.data)
+    seat, user, worker = instance.spec.seat, instance.metadata.owner or "", instance.spec.worker
+    ports = dict(instance.spec.ports)
+    if isinstance(file.read, ProcessLab):
+        return manifests.fill(file.read, ports, seat=seat, user=user, worker=worker)
+    return fill(file.read, ports, {"SEAT": str(seat), "NAME": user, "HOST": worker})

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lablet_artifacts import manifests
-from lablet_artifacts.manifests import is_manifest, read_manifest, render
+from lablet_artifacts.manifests import fill, is_manifest, read_manifest
 from lablet_artifacts.publishing import infer_spec
 from lablet_artifacts.topology import LabFileError
 from lablet_common.resources.kinds import DEFINITION
@@ -173,12 +173,12 @@ def test_aliases_cannot_blow_it_up() -> None:
 
 
 def test_a_seat_gets_its_ports_and_stays_what_it_was() -> None:
-    made = json.loads(render(MANIFEST, {"web": 2005}, seat=2, user="ada", worker="host-1"))
+    made = json.loads(fill(read_manifest(MANIFEST), {"web": 2005}, seat=2, user="ada", worker="host-1"))
     assert made["lab"]["nodes"][0]["command"] == ["serve", "2005"]
     assert made["lab"]["nodes"][1]["command"] == "curl http://127.0.0.1:2005/"
     assert (made["ports"], made["seat"], made["user"], made["worker"]) == ({"web": 2005}, 2, "ada", "host-1")
     with pytest.raises(LabFileError, match="ports"):
-        render(MANIFEST, {}, seat=1, user="", worker="")
+        fill(read_manifest(MANIFEST), {}, seat=1, user="", worker="")
 
 
 async def test_an_operators_word_lets_agents_run_it_and_nobody_elses(shelf: Any) -> None:

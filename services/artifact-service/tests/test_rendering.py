@@ -1,9 +1,12 @@
 """The lab files that a service keeps at hand are few, and small together."""
 
+import json
+import threading
 from typing import Any
 
 import pytest
 
+from lablet_artifacts import manifests
 from lablet_artifacts.rendering import Renderer
 from lablet_common.objects import MemoryObjectStore, digest_of, put_content
 from lablet_common.resources.kinds import DEFINITION
@@ -53,3 +56,27 @@ async def test_few_large_files_are_kept_and_one_always(shelf: Any, files: list[b
     two = len(files[0]) + len(files[1])
     assert await rendered(shelf, files, [0, 1, 0, 2, 0, 1], most_bytes=two) == [0, 1, 2, 1]
     assert await rendered(shelf, files, [0, 0, 1, 1, 0], most_bytes=10) == [0, 1, 0]
+
+
+async def test_a_manifest_is_read_once_for_all_its_seats_and_beside_the_event_loop(
+    shelf: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 250 KB takes a second: a class of such jobs kept the service from everything else for minutes."""
+    data = b'kind: ProcessLab\nnodes:\n  - {name: n, command: [echo, "${PORT_R1}"], ports: [r1]}\n'
+    await shelf.publish("job", data)
+    await put_content(shelf.objects, "default", data, "application/yaml")
+    definition = await shelf.all(DEFINITION).require("job@1.0.0")
+    threads: list[int] = []
+    read = manifests.read_manifest
+
+    def counted(given: bytes) -> Any:
+        threads.append(threading.get_ident())
+        return read(given)
+
+    monkeypatch.setattr(manifests, "read_manifest", counted)
+    renderer = Renderer(shelf.objects)
+    for seat in (1, 2):
+        rendered = json.loads(await renderer.render(definition, await shelf.instance(f"ins-a-{seat}", seat=seat)))
+        assert (rendered["seat"], rendered["lab"]["nodes"][0]["command"]) == (seat, ["echo", "2345"])
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()

@@ -3,6 +3,7 @@ nobody accounts for."""
 
 import logging
 from datetime import timedelta
+from functools import partial
 
 from lablet_common.resources.worker import WorkerPool
 from lablet_workers.estate import Estate
@@ -22,9 +23,9 @@ async def keep_swept(estate: Estate) -> None:
     while True:
         pool = estate.pool_record
         if pool is not None:
-            for look in (_sweep(estate, pool, sightings), strays.look(estate.workers_here())):
+            for look in (partial(_sweep, estate, pool, sightings), partial(strays.look, estate.workers_here())):
                 try:
-                    await look
+                    await look()
                 except Exception:  # what ends this loop ends the service, and all its pools
                     log.exception("a look for what nobody accounts for failed", extra={"pool": pool.id})
         await estate.clock.sleep(timedelta(minutes=estate.settings.controller_sweep_minutes))

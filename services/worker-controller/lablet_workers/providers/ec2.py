@@ -4,6 +4,8 @@ EC2 is eventually consistent: a machine that has just been launched may be denie
 believed only of a machine that this process has not launched lately, and only once the process is old enough that nobody
 before it can have. Everything else that EC2 answers is an error with a type, and an error never says that a machine is gone.
 Calls that are throttled are tried again by botocore with growing pauses; what is still throttled then is `Throttled`.
+Each worker that is up is asked for every few seconds, and EC2 takes some twenty such calls a second of a whole account: so
+one call asks for all machines that run, and that one runs is believed for `fresh_seconds`; nothing else is.
 
 EC2 actions used, each needed in the policy of the role: ec2:CreateTags, ec2:DescribeImages, ec2:DescribeInstances,
 ec2:RunInstances, ec2:StartInstances, ec2:StopInstances, ec2:TerminateInstances (and iam:PassRole where
@@ -12,6 +14,7 @@ EC2_INSTANCE_PROFILE is set). Not guaranteed: that a subnet or security group ex
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -81,6 +84,8 @@ _ERRORS: Mapping[str, type[ProviderError]] = {
 }
 _ASKED_FOR = ("Client.UserInitiatedShutdown", "Client.UserInitiatedHibernate")
 _LONGEST_MESSAGE = 300
+_MOST_VALUES = 200
+"""Of one filter (source: EC2's documented limit)."""
 _ENCODED = "Encoded authorization failure message"
 
 
@@ -97,6 +102,7 @@ class Ec2Provider:
         endpoint: str | None = None,
         attempts: int = 5,
         settles_seconds: float = 120.0,
+        fresh_seconds: float = 5.0,
     ) -> None:
         self._settings = settings
         self._region = region
@@ -106,6 +112,10 @@ class Ec2Provider:
         self._began = time.monotonic()
         self._launched: dict[str, float] = {}
         """Machine → when this process launched it (monotonic), of those that EC2 may not show yet."""
+        self._fresh = fresh_seconds
+        self._running: dict[str, tuple[float, MachineInfo]] = {}
+        """Machine → when it was seen to run (monotonic), and what was seen."""
+        self._looking = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._connecting = asyncio.Lock()
         self._connected: Any = None
@@ -155,15 +165,39 @@ class Ec2Provider:
             ) from missing
 
     async def describe(self, machine_id: str) -> MachineInfo:
-        try:
-            async with self._calling(f"describe {machine_id}") as client:
-                answer = await client.describe_instances(InstanceIds=[machine_id])
-        except NotFound as missing:
-            raise self._believed(machine_id, missing) from missing
-        found = [instance for group in answer["Reservations"] for instance in group["Instances"]]
-        if len(found) != 1:
-            raise ProviderUnavailable(f"describe {machine_id}: EC2 answered with {len(found)} machines")
-        return self._machine(found[0])
+        seen = self._seen_running(machine_id)
+        if seen is not None:
+            return seen
+        async with self._looking:
+            return self._seen_running(machine_id) or await self._look_at(machine_id)
+
+    def _seen_running(self, machine_id: str) -> MachineInfo | None:
+        at, info = self._running.get(machine_id, (-math.inf, None))
+        return info if time.monotonic() - at < self._fresh else None
+
+    async def _look_at(self, machine_id: str) -> MachineInfo:
+        """Asks for it, and in the same call for the others that ran when they were looked at last."""
+        others = [known for known in self._running if known != machine_id]
+        wanted = [machine_id, *others[: _MOST_VALUES - 1]]
+        found: list[MachineInfo] = []
+        for how in ({"Filters": [{"Name": "instance-id", "Values": wanted}]}, {"InstanceIds": [machine_id]}):
+            try:
+                async with self._calling(f"describe {machine_id}") as client:
+                    answer = await client.describe_instances(**how)
+            except NotFound as missing:  # said of the one that is asked for by its name
+                self._running.pop(machine_id, None)
+                raise self._believed(machine_id, missing) from missing
+            found += [self._machine(one) for group in answer["Reservations"] for one in group["Instances"]]
+            if any(one.id == machine_id for one in found):
+                break
+        now = time.monotonic()
+        for known in wanted:
+            self._running.pop(known, None)
+        self._running |= {one.id: (now, one) for one in found if one.state is MachineState.RUNNING and one.url}
+        asked = [one for one in found if one.id == machine_id]
+        if len(asked) != 1:
+            raise ProviderUnavailable(f"describe {machine_id}: EC2 answered with {len(asked)} machines")
+        return asked[0]
 
     def _believed(self, machine_id: str, missing: NotFound) -> ProviderError:
         """`NotFound`, unless it may only be that EC2 does not show the machine yet."""
@@ -191,6 +225,7 @@ class Ec2Provider:
         try:
             async with self._calling(f"start {machine_id}") as client:
                 await client.start_instances(InstanceIds=[machine_id])
+            self._running.pop(machine_id, None)
         except NotFound as missing:
             raise self._believed(machine_id, missing) from missing
         return await self.describe(machine_id)
@@ -199,11 +234,13 @@ class Ec2Provider:
         try:
             async with self._calling(f"stop {machine_id}") as client:
                 await client.stop_instances(InstanceIds=[machine_id])
+            self._running.pop(machine_id, None)
         except NotFound as missing:
             raise self._believed(machine_id, missing) from missing
         return await self.describe(machine_id)
 
     async def terminate(self, machine_id: str) -> None:
+        self._running.pop(machine_id, None)
         try:
             async with self._calling(f"terminate {machine_id}") as client:
                 await client.terminate_instances(InstanceIds=[machine_id])

@@ -195,7 +195,7 @@ class Cloud:
         return Ec2Settings(**(given | more))
 
     def provider(self, **more: Any) -> Ec2Provider:
-        given = {"endpoint": self.url, "attempts": 1, "settles_seconds": 0.0} | more
+        given = {"endpoint": self.url, "attempts": 1, "settles_seconds": 0.0, "fresh_seconds": 0.0} | more
         return Ec2Provider(given.pop("settings", None) or self.settings(), REGION, **given)
 
 

@@ -1,5 +1,6 @@
 """EC2's own manners: images, launches, pages, and errors that say what they are and never that a machine is gone."""
 
+import asyncio
 import base64
 import re
 from datetime import UTC, datetime
@@ -218,6 +219,53 @@ async def test_a_machine_launched_a_moment_ago_is_not_gone_because_ec2_does_not_
         await settled.describe(machine)
     for provider in (patient, fresh, settled):
         await provider.close()
+
+
+async def test_machines_that_run_are_asked_for_together(cloud: Any) -> None:
+    provider = cloud.provider(fresh_seconds=60)
+    ids = [(await provider.launch(order(f"t-{number}", name=f"default-{number:03d}"))).id for number in range(6)]
+    for machine in ids:
+        assert (await provider.describe(machine)).state is MachineState.RUNNING
+    cloud.front.actions.clear()
+
+    async def asked() -> int:
+        told = await asyncio.gather(*(provider.describe(machine) for machine in ids for _ in range(5)))
+        assert [info.id for info in told] == [machine for machine in ids for _ in range(5)]
+        assert set(cloud.front.actions) <= {"DescribeInstances"}
+        return len(cloud.front.actions)
+
+    assert await asked() == 0
+    provider._running = {machine: (at - 60, info) for machine, (at, info) in provider._running.items()}
+    assert await asked() == 1
+    await provider.close()
+
+
+async def test_only_that_a_machine_runs_is_believed_for_a_while(cloud: Any) -> None:
+    provider = cloud.provider(fresh_seconds=60)
+    machine, other = [(await provider.launch(order(f"t-{number}"))).id for number in range(2)]
+    for known in (machine, other):
+        assert (await provider.describe(known)).state is MachineState.RUNNING
+    assert (await provider.stop(machine)).state is not MachineState.RUNNING, "what was asked for here is seen at once"
+    assert (await provider.describe(machine)).state is MachineState.STOPPED
+    assert (await provider.start(machine)).state is MachineState.RUNNING
+    cloud.backend.get_instance(other).stop()
+    assert (await provider.describe(other)).state is MachineState.RUNNING, "what was not, within the while"
+    provider._fresh = 0
+    assert (await provider.describe(other)).state is MachineState.STOPPED
+    await provider.terminate(machine)
+    provider._fresh = 60
+    assert (await provider.describe(machine)).state is not MachineState.RUNNING
+    await provider.close()
+
+
+async def test_one_machine_that_is_gone_hides_no_other(cloud: Any, ec2: Any) -> None:
+    machine, other = [(await ec2.launch(order(f"t-{number}"))).id for number in range(2)]
+    for known in (machine, other):
+        await ec2.describe(known)
+    cloud.front.hidden.add(machine)
+    with pytest.raises(NotFound):
+        await ec2.describe(machine)
+    assert (await ec2.describe(other)).state is MachineState.RUNNING
 
 
 async def test_a_wrong_state_is_not_ready(cloud: Any, ec2: Any) -> None:

@@ -219,7 +219,8 @@ class Bus:
         """Deletes a durable consumer whose pool or subscription is gone. One that is not there is no error. Raises
         `BusUnavailable`."""
         try:
-            await self._connection.js.delete_consumer(stream, durable)
+            with heeding_cancellation():
+                await self._connection.js.delete_consumer(stream, durable)
         except NotFoundError:
             return
         except nats.errors.Error as error:

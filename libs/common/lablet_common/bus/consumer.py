@@ -347,7 +347,8 @@ async def ensure_consumer(js: JetStreamContext, stream: str, config: ConsumerCon
             await js.add_consumer(stream, config)
     except BadRequestError as error:
         assert config.name is not None
-        present = (await js.consumer_info(stream, config.name)).config
+        with heeding_cancellation():
+            present = (await js.consumer_info(stream, config.name)).config
         kept = replace(config, deliver_policy=present.deliver_policy, opt_start_seq=present.opt_start_seq)
         _log.warning("a consumer keeps its old start", extra={"consumer": config.name, "cause": str(error)})
         with heeding_cancellation():

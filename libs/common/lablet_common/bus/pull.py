@@ -20,6 +20,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from lablet_common.tasks import heeding_cancellation
+
 HEARTBEAT_SECONDS = 1.0
 _SILENCE_SECONDS = 2.5
 """Neither message nor heartbeat for so long: the request is lost."""
@@ -82,8 +84,9 @@ class Pull:
         patience ends. Nothing of the subscription is left, whatever becomes of that."""
         try:
             if self._client.is_connected:
-                async with asyncio.timeout(_PARTING_SECONDS):
-                    await subscription.drain()  # type: ignore[no-untyped-call]
+                with heeding_cancellation():
+                    async with asyncio.timeout(_PARTING_SECONDS):
+                        await subscription.drain()  # type: ignore[no-untyped-call]
         except (nats.errors.Error, TimeoutError) as error:
             _log.info("what was on its way is not waited for", extra={"subject": self._subject, "cause": repr(error)})
         finally:

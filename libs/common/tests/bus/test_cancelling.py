@@ -5,10 +5,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nats.js.api import RawStreamMsg, StreamConfig, StreamInfo, StreamState
+from nats.js.api import ConsumerConfig, RawStreamMsg, StreamConfig, StreamInfo, StreamState
+from nats.js.errors import BadRequestError
 
 from lablet_common.bus import Bus
 from lablet_common.bus.client import StoringClient
+from lablet_common.bus.consumer import ensure_consumer
+from lablet_common.bus.pull import Pull
 from lablet_common.settings import NatsSettings
 from lablet_common.tasks import heeding_cancellation
 
@@ -48,6 +51,15 @@ class _JetStream:
         await self._answer()
         return RawStreamMsg(subject=subject, seq=1)
 
+    async def delete_consumer(self, stream: str, durable: str) -> None:
+        await self._answer()
+
+    async def add_consumer(self, stream: str, config: ConsumerConfig) -> None:
+        raise BadRequestError
+
+    async def consumer_info(self, stream: str, durable: str) -> None:
+        await self._answer()
+
 
 class _Connection:
     def __init__(self) -> None:
@@ -75,7 +87,16 @@ async def test_a_publisher_that_is_cancelled_while_the_answer_comes_ends(make: A
     assert publishing.cancelled()
 
 
-@pytest.mark.parametrize("ask", [Bus.present, lambda bus: bus.last("lablet.event.a.b.c.d"), Bus.ensure_streams])
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Bus.present,
+        lambda bus: bus.last("lablet.event.a.b.c.d"),
+        Bus.ensure_streams,
+        lambda bus: bus.remove_consumer("EVENTS", "webhook-w"),
+        lambda bus: ensure_consumer(bus.connection.js, "EVENTS", ConsumerConfig(name="webhook-w")),
+    ],
+)
 async def test_a_bridge_that_is_cancelled_while_it_is_told_what_is_there_ends(ask: Callable[[Bus], Any]) -> None:
     """Fault seeds 143 and 174: such a bridge kept its shard for ever and told nothing."""
     bus = Bus(NatsSettings(), "scheduler")
@@ -94,6 +115,43 @@ async def test_a_bridge_that_is_cancelled_while_it_is_told_what_is_there_ends(as
     await asyncio.wait({asking}, timeout=5)
     assert asking.cancelled()
     assert not went_on
+
+
+async def test_a_pull_that_is_cancelled_while_it_parts_ends() -> None:
+    """It had ended by itself, as where NATS moves a consumer; its consumer would have gone on, and its shard with it."""
+    answers = _JetStream()
+
+    class Subscription:
+        _id = 1
+        drain = answers._answer
+
+        async def unsubscribe(self) -> None: ...
+
+        def _stop_processing(self) -> None: ...
+
+    class Client:
+        is_connected = True
+
+        def new_inbox(self) -> str:
+            return "_INBOX.1"
+
+        async def subscribe(self, *_: Any, **__: Any) -> Subscription:
+            return Subscription()
+
+        def _remove_sub(self, _: int) -> None: ...
+
+    async def consume() -> None:
+        pull = Pull(Client(), "EVENTS", "c", room=lambda: 0, take=lambda _: None)  # type: ignore[arg-type]  # a stand-in
+        pull.end("409 Leadership Change")
+        await pull.run()
+        await asyncio.sleep(5)
+
+    consuming = asyncio.create_task(consume())
+    await answers.asked.wait()
+    answers.answered.set_result(None)
+    consuming.cancel()
+    await asyncio.wait({consuming}, timeout=1)
+    assert consuming.cancelled()
 
 
 async def test_without_a_cancellation_results_and_errors_pass() -> None:

@@ -104,6 +104,11 @@ def test_pages_of_the_reference_are_those_of_the_code(name: str) -> None:
     assert stored == wanted, "if it was meant to change, run `make reference` and commit"
 
 
+def test_every_option_says_what_it_means() -> None:
+    text = (DOCS / "reference/cli.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(-[^`]*)` \|\s*\|$", text, flags=re.MULTILINE) == []
+
+
 @cache
 def known() -> dict[str, frozenset[str]]:
     """Each command of the reference with its options; a group of commands is none."""

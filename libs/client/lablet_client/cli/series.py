@@ -49,7 +49,7 @@ def change(
         str | None, typer.Option("--start", "-s", help="New start of --date (or of the next); the others move along.")
     ] = None,
     duration: Annotated[str | None, typer.Option("--duration", "-d", help='"90m", "2h".')] = None,
-    seats: Annotated[int | None, typer.Option("--seats", "-n", min=1, max=100)] = None,
+    seats: Annotated[int | None, typer.Option("--seats", "-n", min=1, max=100, help="So many instead.")] = None,
     definition: Annotated[str | None, typer.Option(help="Another lab.")] = None,
     roster: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Who sits where: a user a line.")

@@ -1,6 +1,7 @@
 """Which decision answers which request about a reservation. Reads where the calendar does not know; writes nothing."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Generator
 from typing import cast
 
 from pydantic import ValidationError
@@ -25,6 +26,16 @@ def invalid(error: ValidationError) -> Decision:
     fault = error.errors(include_url=False, include_context=False)[0]
     path = ".".join(str(part) for part in fault["loc"]) or None
     return refused("invalid-request", "Invalid request", fault["msg"], status=422, path=path)
+
+
+async def _at_rest(deciding: Generator[None, None, Decision]) -> Decision:
+    """The decision; the event loop has a turn wherever it may: the lease is kept on it."""
+    while True:
+        try:
+            next(deciding)
+        except StopIteration as decided:
+            return cast("Decision", decided.value)
+        await asyncio.sleep(0)
 
 
 class Answers:
@@ -53,7 +64,7 @@ class Answers:
                 return Decision(reason="AlreadyDecided", about=known)
             return decide_requested(state, request, context)
         if verb == "simulate.requested":
-            return decide_simulate(state, request, context)
+            return await _at_rest(decide_simulate(state, request, context))
         reservation = state.reservations.get(target) or await self._stored(target)
         if reservation is None:
             shard = await self._undecided_elsewhere(request)

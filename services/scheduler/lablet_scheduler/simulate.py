@@ -4,6 +4,7 @@ Nothing is written and nothing on the pool's own calendar is touched. Not simula
 list: what waits already is not tried again in between.
 """
 
+from collections.abc import Generator
 from copy import copy
 from dataclasses import replace
 from datetime import timedelta
@@ -22,31 +23,37 @@ from lablet_scheduler.views import explanation_of, policy_of, slot_of
 MAX_ANSWER_BYTES = 128 * 1024
 """Longer answers lose the details of their explanations; the words stay, as many as there is room for."""
 _LENGTHS = (500, 120)
+_AT_ONCE = 8
+"""Wishes after which the caller may rest: some ten milliseconds."""
 
 
-def decide_simulate(state: PoolState, request: Request, context: Context) -> Decision:
-    """Raises `ValidationError` for a body that is none."""
+def decide_simulate(state: PoolState, request: Request, context: Context) -> Generator[None, None, Decision]:
+    """Yields where the caller may rest, as long as nothing else is decided meanwhile. Raises `ValidationError` for a body
+    that is none."""
     asked = SimulateRequested.model_validate(request.spec.data)
     if not state.workers and asked.shape is None and asked.workers > 0:
         return refused(
             "no-shape", "No shape", f"pool {state.pool.id} has no worker to go by: name a template", status=422,
             path="template",
         )  # fmt: skip
-    answer = simulation(state, request, asked, context).to_dict()
-    return Decision(reason="Simulated", answer=answer, result="simulated")
+    answer = yield from simulation(state, request, asked, context)
+    return Decision(reason="Simulated", answer=answer.to_dict(), result="simulated")
 
 
-def simulation(state: PoolState, request: Request, asked: SimulateRequested, context: Context) -> Simulation:
+def simulation(
+    state: PoolState, request: Request, asked: SimulateRequested, context: Context
+) -> Generator[None, None, Simulation]:
     """The whole answer."""
     before = engine.power_minutes(state.calendar)
     shadow, displaced = _shadow(state, asked, context)
     minutes = begun = engine.power_minutes(shadow.calendar)
     found = []
     for number, wish in enumerate(asked.wishes, 1):
-        result = _one(shadow, request, wish, number, context)
-        now = engine.power_minutes(shadow.calendar)
-        found.append(result.model_copy(update={"added_worker_hours": _hours(now - minutes)}))
-        minutes = now
+        result, added = _one(shadow, request, wish, number, context)
+        found.append(result.model_copy(update={"added_worker_hours": _hours(added)}))
+        minutes += added
+        if number % _AT_ONCE == 0:
+            yield
     answer = Simulation(
         pool=state.pool.id,
         workers=len(list(shadow.calendar.workers())),
@@ -66,22 +73,36 @@ def simulation(state: PoolState, request: Request, asked: SimulateRequested, con
 
 def _one(
     shadow: PoolState, request: Request, wish: ReservationRequested, number: int, context: Context
-) -> SimulatedReservation:
+) -> tuple[SimulatedReservation, int]:
+    """What becomes of a wish, and the minutes of power that it adds."""
     draft = draft_of(
         request, wish.model_copy(update={"id": f"what-if-{uuid5(NAMESPACE_URL, f'{request.id}/{number}')}"})
     )
     said: dict[str, Any] = {"definition": wish.definition, "seats": wish.seats}
     if shadow.definition(request.tenant, wish.definition) is None:
         why = Explanation(summary=f"there is no definition {wish.definition}", binding="definition")
-        return SimulatedReservation(outcome="rejected", explanation=why, **said)
+        return SimulatedReservation(outcome="rejected", explanation=why, **said), 0
     answer, turn = find_in_turn(shadow, draft, context)
     if isinstance(answer, engine.Placement):
-        shadow.calendar.book_all(answer.bookings())
-        return SimulatedReservation(outcome="placed", slot=slot_of(answer), explanation=explanation_of(answer), **said)
+        why, slot, added = explanation_of(answer), slot_of(answer), _booked(shadow.calendar, answer)
+        return SimulatedReservation(outcome="placed", slot=slot, explanation=why, **said), added
     if never_here(shadow, answer):
-        return SimulatedReservation(outcome="rejected", slot=draft.slot, explanation=explanation_of(answer), **said)
+        why = explanation_of(answer)
+        return SimulatedReservation(outcome="rejected", slot=draft.slot, explanation=why, **said), 0
     later = explanation_of(answer, turn.soonest(answer.request))
-    return SimulatedReservation(outcome="waitlisted", slot=draft.slot, explanation=later, **said)
+    return SimulatedReservation(outcome="waitlisted", slot=draft.slot, explanation=later, **said), 0
+
+
+def _booked(calendar: engine.Calendar, placement: engine.Placement) -> int:
+    """Books it, and returns the minutes of power that this adds to its workers; the others' stay."""
+    workers = {seat.worker for seat in placement.seats}
+
+    def minutes() -> int:
+        return sum(span.end - span.start for name in workers for span in engine.power_spans(calendar, name))
+
+    before = minutes()
+    calendar.book_all(placement.bookings())
+    return minutes() - before
 
 
 def _shadow(state: PoolState, asked: SimulateRequested, context: Context) -> tuple[PoolState, int]:

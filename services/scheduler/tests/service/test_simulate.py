@@ -3,10 +3,14 @@
 import json
 from typing import Any
 
+import pytest
+
 from lablet_common.intents import INTENTS, ReservationRequested, SimulateRequested
 from lablet_common.requests import accept, build_request, digest_of, request_key
 from lablet_common.resources.kinds import RESERVATION
 from lablet_common.resources.worker import Capacity, TemplateSpec
+from lablet_scheduler.decide import Context
+from lablet_scheduler.simulate import simulation
 
 
 def wish(world: Any, start: float | None = 60, end: float = 120, seats: int = 1, **more: Any) -> ReservationRequested:
@@ -104,3 +108,18 @@ async def test_the_longest_answer_fits_into_a_request(pool: Any) -> None:
     assert outcomes(answer) == ["placed"] + ["waitlisted"] * 399
     assert len(json.dumps(answer)) < 192 * 1024
     assert all(found["explanation"]["summary"] for found in answer["reservations"])
+
+
+async def test_a_long_rehearsal_leaves_the_event_loop_its_turns_and_adds_up(pool: Any) -> None:
+    request = await pool.of(await pool.ask())
+    await pool.settle()
+    wishes = tuple(wish(pool, 120 * number, 120 * number + 60, seats=number % 2 + 1) for number in range(1, 41))
+    state, context = pool.owners["default"][0].state, Context(now=pool.when(0), by="/lablet/scheduler")
+    steps = simulation(state, request, SimulateRequested(wishes=wishes), context)
+    turns = [next(steps) for _ in range(5)]
+    with pytest.raises(StopIteration) as ended:
+        next(steps)
+    assert turns == [None] * 5
+    answer = ended.value.value
+    assert sum(one.added_worker_hours for one in answer.reservations) == answer.worker_hours_added
+    assert answer.worker_hours_after - answer.worker_hours_before == answer.worker_hours_added == 40

@@ -12,6 +12,9 @@ import yaml
 
 from lablet_common.bus.streams import intents_stream
 from lablet_common.resources.kinds import Service
+from lablet_common.secrets import SecretBox
+from lablet_gateway.identity import Role
+from lablet_gateway.identity.token_file import TokenFile
 
 OVERLAYS = ("small", "production")
 VERSION = "1.31"
@@ -190,3 +193,17 @@ def test_production_survives_a_lost_node(overlays: dict[str, Documents]) -> None
         assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0, name
         rules = {one["topologyKey"]: one["whenUnsatisfiable"] for one in pod(deployment)["topologySpreadConstraints"]}
         assert rules == {"topology.kubernetes.io/zone": "ScheduleAnyway", "kubernetes.io/hostname": "DoNotSchedule"}
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl on this machine")
+async def test_the_first_token_and_the_keys_are_made_as_the_page_says(root: Path, tmp_path: Path) -> None:
+    page = (root / "docs/operations/kubernetes.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"^ *```bash\n(.*?)^ *```", page, flags=re.MULTILINE | re.DOTALL)
+    subprocess.run(["bash", "-euc", script], cwd=tmp_path, check=True, timeout=60)
+    token = (tmp_path / "admin.token").read_text(encoding="utf-8")
+    principal = await TokenFile(tmp_path / "api-tokens.json").verify(token)
+    assert principal is not None
+    assert (principal.role, principal.tenant) == (Role.ADMIN, "default")
+    for name in ("webhooks.keys", "at-rest.keys"):
+        assert SecretBox.from_file(tmp_path / name)
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}

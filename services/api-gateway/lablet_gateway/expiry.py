@@ -18,7 +18,8 @@ from lablet_common.store.changes import delete_in
 from lablet_common.store.repository import Repository
 
 _log = logging.getLogger(__name__)
-_PAGE = 500
+_PAGE = 100
+"""Requests in memory at a time."""
 _AT_ONCE = 50
 """Deletions per transaction; each also compares."""
 LOOK_SECONDS = 300.0

@@ -43,10 +43,11 @@ def encode(resource: Resource[Any, Any]) -> bytes:
     return value
 
 
-def decode(kind: Kind, kv: KeyValue) -> Resource[Any, Any]:
-    """The resource as read at `kv.mod_revision`. Raises `Unreadable`."""
+def decode(kind: Kind, kv: KeyValue, *, passing: bool = False) -> Resource[Any, Any]:
+    """The resource as read at `kv.mod_revision`; read in `passing`, as one of many, it is not remembered. Raises
+    `Unreadable`."""
     try:
-        return _at(kind.model, kv.value, kv.mod_revision)
+        return _at(kind.model, kv.value, kv.mod_revision, keep=not passing)
     except ValueError as error:
         raise Unreadable(kv.key, str(error)) from error
 
@@ -69,7 +70,8 @@ def _encoded(resource: Resource[Any, Any]) -> bytes:
 
 class _Latest:
     """The latest values that this process has written or read, up to a number and a size. The same value at the same revision
-    is the same resource: caches and bridges read each change in turn, and resources never change."""
+    is the same resource: caches and bridges read each change in turn, and resources never change. Not those of lists, which
+    would push out what somebody is about to read."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[tuple[type[Resource[Any, Any]], bytes], Resource[Any, Any]] = OrderedDict()
@@ -91,12 +93,13 @@ class _Latest:
 _latest = _Latest()
 
 
-def _at(model: type[Resource[Any, Any]], value: bytes, revision: int) -> Resource[Any, Any]:
+def _at(model: type[Resource[Any, Any]], value: bytes, revision: int, *, keep: bool = True) -> Resource[Any, Any]:
     known = _latest.get(model, value)
     if known is not None and known.revision == revision:
         return known
     found = _decoded(model, value, revision) if known is None else known.at_revision(revision)
-    _latest.keep(value, found)
+    if keep:
+        _latest.keep(value, found)
     return found
 
 

@@ -98,7 +98,7 @@ class Repository(Generic[R]):
             size = min(2 * size, _PAGE)
             revision = revision or page.revision
             for kv in page.items:
-                resource = self._decoded(kv)
+                resource = self._decoded(kv, passing=True)
                 if tenant is not None and resource.tenant != tenant:
                     continue
                 if (labels is None or labels.matches(resource)) and (fields is None or fields.matches(resource)):
@@ -110,9 +110,9 @@ class Repository(Generic[R]):
                 return ResourcePage(tuple(items), revision)
             after = page.items[-1].key
 
-    def _decoded(self, kv: KeyValue) -> R:
+    def _decoded(self, kv: KeyValue, *, passing: bool = False) -> R:
         resource = self._known(kv) if self._known is not None else None
-        return resource if resource is not None else cast("R", decode(self._kind, kv))
+        return resource if resource is not None else cast("R", decode(self._kind, kv, passing=passing))
 
     async def create(self, resource: R) -> R:
         """Writes a new resource and returns it as stored. Raises `AlreadyExists`."""

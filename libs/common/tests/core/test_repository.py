@@ -10,7 +10,16 @@ import pytest
 
 from lablet_common.resources import Request, WorkerTemplate
 from lablet_common.resources.kinds import REQUEST, TEMPLATE
-from lablet_common.store import Compacted, Conflict, InvalidRequest, MemoryStore, Store, StoreUnavailable, Transaction
+from lablet_common.store import (
+    Compacted,
+    Conflict,
+    InvalidRequest,
+    MemoryStore,
+    Store,
+    StoreUnavailable,
+    Transaction,
+    changes,
+)
 from lablet_common.store.changes import (
     Unreadable,
     absent_in,
@@ -51,6 +60,19 @@ async def test_the_revision_is_never_part_of_the_stored_value(store: Store, make
     assert "resourceVersion" not in json.loads(found.value)["metadata"]
     assert decode(TEMPLATE, found) == updated
     assert encode(updated) == found.value
+
+
+async def test_a_list_does_not_push_out_what_is_remembered(
+    templates: Repository[WorkerTemplate], make_template: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a sweep over all goes through nobody reads again; what was just read or written, caches and bridges do."""
+    for name in "abcdef":
+        await templates.create(make_template(name, labels={"own": "push"}))
+    monkeypatch.setattr(changes, "_REMEMBERED", 3)
+    first = await templates.get("f")
+    assert len((await templates.list()).items) == 6
+    assert await templates.get("f") is first
+    assert (await templates.list()).items[-1] is first
 
 
 async def test_creating_twice_fails_and_leaves_the_first(

@@ -5,6 +5,7 @@ requests, and of a class that they only sit in their own seats. What cannot be j
 was made known is not shown.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from lablet_common.resources.instance import Instance
@@ -15,7 +16,7 @@ from lablet_gateway.caller import Caller
 from lablet_gateway.identity import Role
 from lablet_gateway.parts import Parts
 from lablet_gateway.rights import PUBLIC_TENANT, Scope
-from lablet_gateway.streams import Entry
+from lablet_gateway.streams import Entry, data_in
 
 FLEET = frozenset({"pool", "template", "worker", "scaling"})
 """Kinds that belong to no tenant's people."""
@@ -46,13 +47,11 @@ class CallersSight:
         return entry if caller.scope is Scope.ALL else self._own(entry)
 
     def _own(self, entry: Entry) -> Entry | None:
-        told = entry.data
-        data = {name: value for name, value in told.items() if name != _BEFORE}
         match entry.kind:
             case "reservation":
-                return self._own_reservation(entry, _read(Reservation, data), told)
+                return self._own_reservation(entry, _read(Reservation, entry))
             case "instance":
-                instance = _read(Instance, data)
+                instance = _read(Instance, entry)
                 if instance is None:
                     return None
                 name = instance.spec.reservation
@@ -60,22 +59,29 @@ class CallersSight:
                 reservation = owner if isinstance(owner, Reservation) else None
                 return entry if self._caller.sees_instance(instance, reservation) else None
             case "request":
-                request = _read(Request, data)
+                request = _read(Request, entry)
                 return entry if request is not None and self._caller.sees_request(request) else None
             case _:
                 return None
 
-    def _own_reservation(self, entry: Entry, told: Reservation | None, data: dict[str, Any]) -> Entry | None:
+    def _own_reservation(self, entry: Entry, told: Reservation | None) -> Entry | None:
         reservation = told or self._parts.caches[RESERVATION].get(entry.id)
         if not isinstance(reservation, Reservation) or not self._caller.sees_reservation(reservation):
             return None
         shown = self._caller.shown(reservation)
         if told is None or shown is reservation:
             return entry
-        before = {_BEFORE: data[_BEFORE]} if _BEFORE in data else {}
+        before = {_BEFORE: entry.data[_BEFORE]} if _BEFORE in entry.data else {}
         return entry.telling(shown.to_dict() | before)
 
 
-def _read(model: type[Any], data: dict[str, Any]) -> Any:
+def _read(model: type[Any], entry: Entry) -> Any:
     """The resource in an event; None where the event carries none."""
+    return _resource_in(entry.frame, model)
+
+
+@lru_cache(maxsize=256)
+def _resource_in(frame: bytes, model: type[Any]) -> Any:
+    """Read once for all who look at it in turn: a class of three hundred would read each event three hundred times."""
+    data = {name: value for name, value in data_in(frame).items() if name != _BEFORE}
     return model.model_validate(data) if data else None

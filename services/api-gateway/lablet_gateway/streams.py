@@ -68,7 +68,7 @@ class Entry:
 
     @property
     def data(self) -> dict[str, Any]:
-        return _data_in(self.frame)
+        return data_in(self.frame)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -84,8 +84,8 @@ class Entry:
 
 
 @lru_cache(maxsize=256)
-def _data_in(frame: bytes) -> dict[str, Any]:
-    """The same for all clients that look at it in turn."""
+def data_in(frame: bytes) -> dict[str, Any]:
+    """What an event tells; the same for all clients that look at it in turn."""
     data = json.loads(frame.partition(_DATA)[2]).get("data")
     return data if isinstance(data, dict) else {}
 

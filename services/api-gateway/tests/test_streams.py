@@ -12,10 +12,15 @@ import pytest
 from lablet_common.events import derive
 from lablet_common.events.binding import encode_structured
 from lablet_common.resources.kinds import kind_of
+from lablet_common.resources.reservation import Reservation
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_gateway import listening, streams
-from lablet_gateway.identity import ProviderUnavailable
+from lablet_gateway.caller import Caller
+from lablet_gateway.eventlog import Logged
+from lablet_gateway.identity import Principal, ProviderUnavailable, Role
 from lablet_gateway.identity.token_file import TokenFile
+from lablet_gateway.rights import Scope
+from lablet_gateway.sight import CallersSight
 from lablet_gateway.streams import Filter, Hub
 
 SOURCE = "/lablet/scheduler"
@@ -384,6 +389,22 @@ async def test_a_stream_goes_on_while_nobody_can_say_whether_its_token_stands(
         world.log.append(published(world.reservation("rsv-a"), 1))
         assert subject_of(await stream.next()) == "reservation/rsv-a"
         assert not stream.ended.is_set()
+
+
+async def test_an_event_is_read_once_for_all_who_may_see_only_what_is_theirs(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+    validate = Reservation.model_validate
+    monkeypatch.setattr(
+        Reservation, "model_validate", lambda data: (read.append(data["metadata"]["id"]), validate(data))[1]
+    )
+    entry = streams.entry_of(Logged(1, published(world.reservation("rsv-of-a-class", roster={1: "ann"}), 1)), "e1")
+    learners = [Caller(Principal(f"learner-{at}", Role.LEARNER, "default"), Scope.OWN) for at in range(300)]
+    ann = Caller(Principal("ann", Role.LEARNER, "default"), Scope.OWN)
+    assert [CallersSight(world.parts, one)(entry) for one in learners] == [None] * 300
+    assert CallersSight(world.parts, ann)(entry) is not None
+    assert read == ["rsv-of-a-class"]
 
 
 async def test_more_streams_than_the_limit_are_answered_429(world: Any, listen: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lablet_common.events import CloudEvent, InvalidEvent
 from lablet_common.events.reading import data_of, sequence_of
+from lablet_common.resources import schema
 from lablet_common.resources.kinds import KINDS
 from lablet_common.resources.model import Instant, Model
 from lablet_common.resources.request import Request, RequestPhase
@@ -214,7 +215,7 @@ def _resource(event: CloudEvent) -> dict[str, Any] | None:
 def _request_in(event: CloudEvent) -> Request | None:
     try:
         data = _resource(event)
-        return Request.model_validate(data) if data else None
+        return schema.of_document(Request, data) if data else None
     except (InvalidEvent, ValueError):
         return None  # not one of ours: nothing that the audit could say about it
 

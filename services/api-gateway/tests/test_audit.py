@@ -1,7 +1,9 @@
 """The audit: every change with who, what, before, after and request; found by each of them; one tenant's only."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from lablet_common.bridge import Bridge
 from lablet_common.bus.memory import PlainLog
 from lablet_common.events import derive, kind_and_id
+from lablet_common.events.binding import encode_structured, from_document
 from lablet_common.ownership import Fence
 from lablet_common.requests import Inbox, decide_in
 from lablet_common.resources.kinds import KINDS, RESERVATION
@@ -108,6 +111,22 @@ async def test_what_was_refused_is_told_with_the_reason(world: Any, booking: Any
     (entry,) = (await world.client().get(URL, params={"outcome": "refused"})).json()["items"]
     assert (entry["outcome"], entry["message"]) == ("refused", "no worker fits")
     assert (await world.client().get(URL, params={"outcome": "done"})).json()["items"] == []
+
+
+async def test_what_an_owner_of_a_later_release_has_decided_stands_in_the_audit_too(
+    world: Any, booking: Any, published: Any
+) -> None:
+    await world.client("ina").post("/api/v1/reservations", json=booking())
+    await world.decide(problem=Problem(type="x", title="No", status=409, detail="no worker fits"))
+    await published()
+
+    def later(logged: Logged) -> Logged:
+        document = json.loads(encode_structured(logged.event)[1])
+        return replace(logged, event=from_document(document | {"data": document["data"] | {"addedLater": 1}}))
+
+    world.log.events = [later(logged) for logged in world.log.events]
+    (entry,) = (await world.client().get(URL)).json()["items"]
+    assert entry["message"] == "no worker fits"
 
 
 async def test_changes_that_the_gateway_makes_itself_are_told_too(world: Any, published: Any) -> None:

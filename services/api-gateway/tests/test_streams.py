@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lablet_common.events import derive
-from lablet_common.events.binding import encode_structured
+from lablet_common.events.binding import encode_structured, from_document
 from lablet_common.resources.kinds import kind_of
 from lablet_common.resources.reservation import Reservation
 from lablet_common.telemetry.metrics import REGISTRY
@@ -405,6 +405,21 @@ async def test_an_event_is_read_once_for_all_who_may_see_only_what_is_theirs(
     assert [CallersSight(world.parts, one)(entry) for one in learners] == [None] * 300
     assert CallersSight(world.parts, ann)(entry) is not None
     assert read == ["rsv-of-a-class"]
+
+
+async def test_what_another_release_has_published_ends_nobodys_stream(world: Any, listen: Any) -> None:
+    """It may have fields that this one does not know, or be of a version that this one cannot read."""
+
+    def told(name: str, at: int, **more: Any) -> Any:
+        _, body = encode_structured(published(world.reservation(name, owner="ann", roster={1: "ann"}), at))
+        document = json.loads(body)
+        return from_document(document | {"data": document["data"] | more})
+
+    async with listen(token="ann") as stream:
+        world.log.append(told("rsv-later", 1, schemaVersion=99), told("rsv-more", 2, addedLater={"a": 1}))
+        world.log.append(told("rsv-own", 3))
+        assert [subject_of(await stream.next()) for _ in range(2)] == ["reservation/rsv-more", "reservation/rsv-own"]
+    assert (await world.client("ann").get("/api/v1/events?subject=reservation/rsv-later")).json() == []
 
 
 async def test_more_streams_than_the_limit_are_answered_429(world: Any, listen: Any) -> None:

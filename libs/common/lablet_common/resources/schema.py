@@ -63,10 +63,21 @@ def read(model: type[R], data: bytes) -> R:
         found = model.model_validate_json(data)
     except ValidationError:
         return _of_another_release(model, data)
-    version = newest(model)
-    if found.schema_version == version and (version == 1 or "schema_version" in found.model_fields_set):
-        return found
-    return _of_another_release(model, data)
+    return found if _is_present(found) else _of_another_release(model, data)
+
+
+def of_document(model: type[R], document: Document) -> R:
+    """As `read`, of a value that has been parsed: an event's data, which another release may have published."""
+    try:
+        found = model.model_validate(document)
+    except ValidationError:
+        return _of_another_release(model, json.dumps(document).encode())
+    return found if _is_present(found) else _of_another_release(model, json.dumps(document).encode())
+
+
+def _is_present(found: Resource[Any, Any]) -> bool:
+    version = newest(type(found))
+    return found.schema_version == version and (version == 1 or "schema_version" in found.model_fields_set)
 
 
 def migrated(model: type[Resource[Any, Any]], document: Document) -> Document:

@@ -201,7 +201,8 @@ class Store(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[WatchBatch]]:
         """Changes below `prefix` from `start_revision` on (0: from now). Resumes by itself over reconnects and endpoint
         changes without loss or repetition; raises `Compacted` when that is impossible, as it is from the oldest readable
-        revision itself: only behind it every change is whole. Sends progress notices."""
+        revision itself: only behind it every change is whole. With `previous` each change comes with what stood before it,
+        and `Compacted` is raised where that went before a slow reader had come so far. Sends progress notices."""
         ...
 
     async def lease_grant(self, ttl_seconds: float) -> int:

@@ -184,6 +184,8 @@ class Watch:
             self._held = []
             if not fresh:
                 return None
+            if self._previous and any(map(_lacks_what_stood_before, fresh)):
+                raise Compacted(0)
             revision = fresh[-1].kv.mod_revision
             self._next = revision + 1
             return WatchBatch(revision, fresh)
@@ -212,6 +214,11 @@ class Watch:
         kind = EventType.DELETE if event.type == pb.Event.DELETE else EventType.PUT
         before = self._names.key_value(event.prev_kv) if event.HasField("prev_kv") else None
         return WatchEvent(kind, self._names.key_value(event.kv), before)
+
+
+def _lacks_what_stood_before(event: WatchEvent) -> bool:
+    """etcd looks for it when it sends the event. What a slow reader is behind with may have been compacted by then."""
+    return event.previous is None and (event.type is EventType.DELETE or event.kv.version > 1)
 
 
 class _Pulse:

@@ -67,6 +67,7 @@ _WORDS = {
     401: "No token, or one that proves nothing",
     403: "No right to this",
     404: "Not there, or not the caller's",
+    408: "The body did not come in time",
     409: "Against the state of the resource",
     410: "The revision of the cursor has been compacted",
     412: "The resource is at another revision than If-Match says",
@@ -84,7 +85,7 @@ def refusals(*statuses: int) -> Responses:
     """OpenAPI entries of the problems that a route answers, beside those that all do."""
     return {
         status: {"description": _WORDS[status], "content": {MEDIA_TYPE: {"schema": _PROBLEM_SCHEMA}}}
-        for status in sorted({401, 403, 422, 429, 503, *statuses})
+        for status in sorted({401, 403, 422, 429, 503, *statuses, *({408} if 413 in statuses else ())})
     }
 
 

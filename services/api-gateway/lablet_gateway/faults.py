@@ -157,6 +157,9 @@ def _http(error: HTTPException) -> Refused:
         400: problems.invalid("body", "it cannot be read as what its Content-Type says"),
         404: problems.NOT_FOUND("there is nothing at this address"),
         405: problems.METHOD_NOT_ALLOWED("this address does not take that method", headers=error.headers or {}),
+        408: problems.BODY_LATE(
+            "the body did not come in time: send it again, on a connection of its own", headers={"Connection": "close"}
+        ),
         413: problems.TOO_LARGE("the body is larger than this address takes"),
     }
     if error.status_code in known:

@@ -35,6 +35,10 @@ _SECURITY = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cross-origin-opener-policy", b"same-origin"),
 )
+_BODY_SECONDS = 30.0
+"""Real seconds that a body may take, and as many more as what has come of it takes at the slowest rate."""
+_SLOWEST = 16 * 1024
+"""Bytes a second."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER, _UNMATCHED = "other", "unmatched"
 _REQUEST, _POLICY, _CACHING = b"x-request-id", b"content-security-policy", b"cache-control"
@@ -178,7 +182,9 @@ def _token_in(authorization: str) -> str:
 
 
 class BodyLimit:
-    """Refuses bodies that are larger than their address takes: by the announced length, else when too much has come."""
+    """Refuses bodies that are larger than their address takes: by the announced length, else when too much has come. And
+    those that do not come: half a minute is given, and more only for what has come, or a few slow connections would hold all
+    the places of calls that are under way."""
 
     def __init__(self, app: ASGIApp, limit: int, larger: Mapping[tuple[str, str], int]) -> None:
         self._app = app
@@ -195,11 +201,19 @@ class BodyLimit:
             refused = problems.TOO_LARGE(f"the body has {announced} bytes; the most is {limit}")
             await problem_response(refused.problem, Request(scope))(scope, receive, send)
             return
-        taken = 0
+        taken, whole, began = 0, scope["method"] == "GET", time.monotonic()
 
         async def counted() -> Message:
-            nonlocal taken
-            message = await receive()
+            nonlocal taken, whole
+            if whole:  # what comes now is that the caller goes away
+                return await receive()
+            ends = began + _BODY_SECONDS + taken / _SLOWEST
+            try:
+                async with asyncio.timeout(ends - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408) from None
+            whole = not message.get("more_body", False)
             if message["type"] == "http.request":
                 taken += len(message.get("body", b""))
                 if taken > limit:

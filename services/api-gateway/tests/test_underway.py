@@ -115,6 +115,58 @@ async def test_who_waits_for_a_decision_takes_nobodys_place(world: Any) -> None:
         assert (await ina.get("/whoami")).status_code == 200, "and every place is free again"
 
 
+class Hanging:
+    """A call whose body begins and does not go on."""
+
+    def __init__(self, app: Any, name: str, path: str, media_type: bytes, begin: bytes) -> None:
+        self.answer: dict[str, Any] = {}
+        self._chunks = [begin]
+        headers = ((b"content-type", media_type),)
+        self._scope = {
+            "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"",
+            "headers": [(b"authorization", f"Bearer secret-of-{name}".encode()), *headers], "client": ("127.0.0.1", 1),
+            "server": ("gateway", 80), "scheme": "http", "http_version": "1.1", "root_path": "", "state": {},
+        }  # fmt: skip
+        self.task = asyncio.create_task(app(self._scope, self._receive, self._send))
+
+    async def _receive(self) -> Any:
+        if not self._chunks:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": self._chunks.pop(0), "more_body": True}
+
+    async def _send(self, message: Any) -> None:
+        if message["type"] == "http.response.start":
+            self.answer = {"status": message["status"], "headers": dict(message["headers"])}
+
+
+@pytest.mark.parametrize(
+    ("path", "media_type", "begin"),
+    [
+        ("/api/v1/reservations", b"application/json", b"{"),
+        ("/api/v1/series", b"application/json", b"{"),
+        ("/api/v1/events", b"application/cloudevents+json", b"{"),
+        ("/api/v1/definitions", b"application/yaml", b"lab:"),
+        ("/api/v1/definitions", b"multipart/form-data; boundary=x", b"--x\r\n"),
+    ],
+)
+async def test_a_body_that_does_not_come_gives_its_place_back(
+    world: Any, monkeypatch: pytest.MonkeyPatch, path: str, media_type: bytes, begin: bytes
+) -> None:
+    monkeypatch.setattr("lablet_gateway.middleware._BODY_SECONDS", 0.2)
+    settings = world.parts.settings.model_copy(update={"gateway_max_underway": 2})
+    app = create_app(replace(world.parts, settings=settings))
+    hanging = [Hanging(app, name, path, media_type, begin) for name in ("ina", "admin@default")]
+    bearer = {"Authorization": "Bearer secret-of-operator@default"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway/api/v1") as bob:
+        async with asyncio.timeout(5):
+            while (await bob.get("/whoami", headers=bearer)).status_code != 503:
+                await asyncio.sleep(0.005)
+            await asyncio.gather(*(call.task for call in hanging))
+        assert [call.answer["status"] for call in hanging] == [408, 408]
+        assert all(call.answer["headers"][b"connection"] == b"close" for call in hanging)
+        assert (await bob.get("/whoami", headers=bearer)).status_code == 200
+
+
 async def test_an_open_stream_takes_nobodys_place(world: Any) -> None:
     settings = world.parts.settings.model_copy(update={"gateway_max_underway": 2, "gateway_heartbeat_seconds": 0.05})
     app = create_app(replace(world.parts, settings=settings))

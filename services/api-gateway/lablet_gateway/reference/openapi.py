@@ -32,6 +32,7 @@ _DETAILS: Mapping[str, str] = {
     "unauthenticated": "send a token: Authorization: Bearer …",
     "forbidden": "the role learner of tenant default has no right to this",
     "not-found": f"there is no reservation {RESERVATION}",
+    "request-timeout": "the body did not come in time: send it again, on a connection of its own",
     "conflict": "somebody else was first: read again and repeat",
     "illegal-transition": f"Reservation {RESERVATION} is Completed and cannot become Cancelled",
     "gone": "the list's revision has been compacted: begin again without cursor",

@@ -17,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from lablet_common.bus import consumer  # noqa: F401 - registers its metrics
 from lablet_common.telemetry import metrics
 from lablet_common.telemetry.metrics import REGISTRY
+from lablet_gateway import graveyard  # noqa: F401 - registers its metric
 
 PARTS = (
     "lablet-mesh",

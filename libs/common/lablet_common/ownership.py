@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from lablet_common.resources.kinds import member_key, ownership_key
+from lablet_common.resources.kinds import IMPORTING_KEY, member_key, ownership_key
 from lablet_common.store.api import KeyValue, Store, StoreError, StoreUnavailable
 from lablet_common.store.lease import LeaseKeeper
 from lablet_common.store.mirror import Mirror
@@ -27,6 +27,8 @@ from lablet_common.telemetry.metrics import IS_OWNER
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 0.5
 _RESYNC_SECONDS = 60.0
+_IMPORT_SECONDS = 5.0
+"""Between looks whether an import has been finished."""
 _SLOW_STOP_SECONDS = 2.0
 """A serving task that takes longer than this to end after its cancellation is named in the log."""
 
@@ -99,6 +101,10 @@ class Ownership:
         while True:
             lease = LeaseKeeper(self._store, self._ttl_seconds)
             try:
+                if await self._store.get(IMPORTING_KEY) is not None:
+                    _log.error("an import has not been finished: run it again with --skip-existing")
+                    await asyncio.sleep(_IMPORT_SECONDS)
+                    continue
                 async with lease:
                     await self._revoke(left_over)
                     await _Term(self, lease, serve).run()

@@ -9,7 +9,8 @@ file from elsewhere) a field that nobody knows is a fault. Secrets are carried a
 What is read is checked as a whole before anything is written (its transactions too), and what is there already is never
 written over. Not carried:
 leases, owners and cursors, which services make anew, so that every resource is published again as a new one; the objects in
-the object store; events. Not guaranteed: an import in one transaction. Broken off, it is run again with `skip_existing`.
+the object store; events. Not guaranteed: an import in one transaction. Broken off, it is run again with `skip_existing`;
+until then a key stands that keeps services from owning anything.
 """
 
 import json
@@ -25,7 +26,7 @@ from lablet_common.references import REFERENCES, reference_key
 from lablet_common.requests import pointer_of
 from lablet_common.resources import schema
 from lablet_common.resources.artifact import Artifact, Reference
-from lablet_common.resources.kinds import ARTIFACT, CLOCK_KEY, KINDS, SUBSCRIPTION, Kind
+from lablet_common.resources.kinds import ARTIFACT, CLOCK_KEY, IMPORTING_KEY, KINDS, SUBSCRIPTION, Kind
 from lablet_common.resources.model import Model, Resource, format_time
 from lablet_common.resources.request import Request, RequestPhase
 from lablet_common.store.api import Get, InvalidRequest, Put, Store
@@ -146,8 +147,11 @@ async def import_entries(store: Store, entries: Sequence[Entry], *, skip_existin
         batches = list(_batches(wanted))
     except InvalidRequest as error:
         raise TransferError([str(error)]) from error
+    if len(batches) > 1:
+        await store.put(IMPORTING_KEY, b"{}")
     for txn in batches:
         await txn.commit(store)
+    await store.delete(IMPORTING_KEY)
     return len(wanted)
 
 

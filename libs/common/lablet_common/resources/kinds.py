@@ -85,6 +85,10 @@ def owned_by(service: Service) -> tuple[Kind, ...]:
 CLOCK_KEY = "/clock"
 
 
+IMPORTING_KEY = "/importing"
+"""Stands while an import is under way, or has broken off: what is there is half of something, and nobody acts on it."""
+
+
 GATES = "/gates/"
 
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from lablet_common import ownership
 from lablet_common.ownership import Fence, Ownership, rightful_owner
+from lablet_common.resources.kinds import IMPORTING_KEY
 from lablet_common.store import Conflict, EtcdStore, MemoryStore, Store, StoreUnavailable, Transaction
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_common.testing.etcd import EtcdServer
@@ -113,6 +115,30 @@ async def test_after_a_crash_the_other_replica_takes_over_within_ttl_and_two_sec
     assert not dying.owned
     assert dying.stopped_at < cut + TTL, "the cut-off owner works on after its lease has ended"
     assert dying.doubled == heir.doubled == []
+
+
+async def test_nobody_owns_anything_while_an_import_has_not_been_finished(
+    memory: MemoryStore, background: Background, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of what there was is there: whoever decided from it would give away what is taken."""
+    looks = 0
+    taken = memory.get
+
+    async def counted(key: str, **how: Any) -> Any:
+        nonlocal looks
+        looks += key == IMPORTING_KEY
+        return await taken(key, **how)
+
+    monkeypatch.setattr(memory, "get", counted)
+    monkeypatch.setattr(ownership, "_IMPORT_SECONDS", 0.01)
+    await memory.put(IMPORTING_KEY, b"{}")
+    replica = Replica(memory, "one", Counter(), ["a"])
+    background(replica.run())
+    await eventually(lambda: looks > 3)
+    assert not (await memory.range("/ownership/")).items
+    assert not (await memory.range("/members/")).items
+    await memory.delete(IMPORTING_KEY)
+    await eventually(lambda: replica.owned)
 
 
 async def test_an_owner_whose_loop_was_blocked_stops_and_begins_anew(

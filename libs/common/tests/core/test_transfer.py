@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from lablet_common import transfer
 from lablet_common.intents import INTENTS, Nothing
 from lablet_common.quotas import Limits, Quota
 from lablet_common.requests import Inbox, accept, build_request, decide_in, request_key, stale
-from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION, quota_key
+from lablet_common.resources.kinds import IMPORTING_KEY, POOL, REQUEST, RESERVATION, quota_key
 from lablet_common.resources.model import Metadata
 from lablet_common.resources.reservation import (
     Reservation,
@@ -21,7 +22,7 @@ from lablet_common.resources.reservation import (
     SeatPlacement,
 )
 from lablet_common.resources.worker import PoolSpec, PoolStatus, WorkerPool
-from lablet_common.store import MemoryStore, Transaction
+from lablet_common.store import MemoryStore, StoreUnavailable, Transaction
 from lablet_common.store.api import MAX_VALUE_BYTES, StoreStatus
 from lablet_common.store.changes import Unreadable
 from lablet_common.store.limits import MAX_REQUEST_BYTES
@@ -229,6 +230,34 @@ async def test_more_than_one_request_to_etcd_takes_goes_in_as_several() -> None:
     assert sum(map(len, found)) > 60 / 40 * MAX_REQUEST_BYTES
     assert await import_entries(into, read_lines(found)) == 60
     assert without_revisions(await lines(into)) == without_revisions(found)
+
+
+async def test_an_import_that_broke_off_says_so_to_services_until_it_is_finished(
+    full: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = read_lines(await lines(full))
+    into = MemoryStore()
+    taken, commits = into.txn, 0
+
+    async def breaks_off(compares: Any, success: Any, failure: Any = ()) -> Any:
+        nonlocal commits
+        commits += bool(success and compares)
+        if commits == 3:
+            raise StoreUnavailable("etcd is away")
+        return await taken(compares, success, failure)
+
+    monkeypatch.setattr(transfer, "_BATCH", 1)
+    monkeypatch.setattr(into, "txn", breaks_off)
+    with pytest.raises(StoreUnavailable):
+        await import_entries(into, entries)
+    assert await into.get(IMPORTING_KEY) is not None
+    monkeypatch.setattr(into, "txn", taken)
+    with pytest.raises(TransferError, match="exists already"):
+        await import_entries(into, entries)
+    assert await into.get(IMPORTING_KEY) is not None
+    await import_entries(into, entries, skip_existing=True)
+    assert await into.get(IMPORTING_KEY) is None
+    assert without_revisions(await lines(into)) == without_revisions(await lines(full))
 
 
 async def test_what_is_too_large_to_be_stored_is_told_before_anything_is_written() -> None:

@@ -12,9 +12,19 @@ from pages.table import code, table
 
 HEAD = """# The command line
 
-`lablet COMMAND …`. Every command has `--help`. Tables are for people; `-o json` is for programs. Exit codes: 0 done,
-1 refused by the system, 2 wrong usage, 3 the mesh cannot be reached. Address and token come from `LABLET_URL` and
+`lablet COMMAND …`. Every command has `--help`. Tables are for people; `-o json` is for programs. What is wrong is said
+on standard error, in words; on standard output stands the answer alone. Address and token come from `LABLET_URL` and
 `LABLET_TOKEN` (or `LABLET_TOKEN_FILE`), else from the file that `lablet up` writes.
+
+| exit code | meaning |
+|---|---|
+| 0 | done |
+| 1 | refused by the system, or not as it should be (`status`, `doctor`, `admin etcd alarms`) |
+| 2 | wrong usage; nothing was sent |
+| 3 | the mesh, or a part that is needed, cannot be reached; sending again is safe |
+| 130 | ended with Ctrl-C |
+
+`lablet run` ends with its job's exit code.
 """
 
 _WORDS: dict[type, str] = {int: "N", float: "N", Path: "FILE"}

@@ -155,7 +155,7 @@ def _envelope(caller: Caller, event: CloudEvent) -> tuple[Ask, dict[str, Any]]:
     correlation = event.get_extension("correlationid")
     if correlation is not None and len(str(correlation)) > MAX_OPTIONAL_LENGTH:
         raise problems.invalid("correlationid", f"it is longer than {MAX_OPTIONAL_LENGTH} characters")
-    key = f"{event.get_source()} {event.get_id()}"
+    key = f"{event.get_source().replace(' ', '%20')} {event.get_id()}"
     try:
         return Ask(_ROUTE, key, correlation=str(correlation) if correlation else None), data_of(event)
     except InvalidEvent as error:

@@ -48,6 +48,23 @@ async def test_the_same_event_twice_is_one_request(world: Any) -> None:
     assert len(await world.inbox()) == 1
 
 
+async def test_a_source_with_a_space_is_not_taken_for_another_source_and_id(world: Any) -> None:
+    client, requests = world.client("ina"), []
+    for source, event_id in (("/lms a", "1"), ("/lms", "a 1"), ("/lms%20a", "1")):
+        message = to_structured_event(event(event_id, source=source))
+        answer = await client.post(PATH, content=message.body, headers=message.headers)
+        requests.append(answer.json()["request"])
+    assert requests[0] != requests[1], "two events"
+    assert requests[0] == requests[2], "a space and its percent-encoding are one source"
+
+
+async def test_a_question_is_named_by_its_chain_of_causes_too(world: Any) -> None:
+    message = to_structured_event(event(kind="io.lablet.reservation.simulate.requested.v1", correlationid="course-7"))
+    assert (await world.client("ina").post(PATH, content=message.body, headers=message.headers)).status_code == 202
+    (request,) = await world.inbox()
+    assert request.metadata.correlation_id == "course-7"
+
+
 async def test_a_good_event_in_a_bad_batch_is_not_lost(world: Any) -> None:
     batch = [
         {"id": "1", "source": "/lms", "type": "io.lablet.reservation.requested.v1", "specversion": "1.0", "data": BODY},

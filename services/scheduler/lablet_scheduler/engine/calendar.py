@@ -163,9 +163,7 @@ class Calendar:
             before = lane.duties
             lane.lay([(one.start, one.until + rest, one.reservation, one.seat, one) for one in booked])
             self._power_changed(view, before, lane.duties)
-            self.gaps.refresh(
-                column, lane.duties, lane.duties[0].start - lane.bridge - 1, lane.duties[-1].end + lane.bridge + 1
-            )
+            self.gaps.lay(column, lane.duties)
             for one in booked:
                 self._of[one.reservation] = (*self._of.get(one.reservation, ()), one)
             yield name

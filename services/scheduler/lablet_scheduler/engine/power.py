@@ -154,9 +154,20 @@ class GapIndex:
 
     def refresh(self, column: int, duties: list[Span], start: Minute, end: Minute) -> None:
         """Writes a worker's gaps again wherever a change of its duties within `[start, end)` can be seen."""
-        reach = self.reach
-        for number in range((start - reach) // PAGE, (end + reach) // PAGE + 1):
-            base = number * PAGE
+        self._write(column, duties, range((start - self.reach) // PAGE, (end + self.reach) // PAGE + 1))
+
+    def lay(self, column: int, duties: list[Span]) -> None:
+        """Writes a worker's gaps on all days on which its duties can be seen; between them may lie thousands of years."""
+        reach = 2 * self.reach  # a day sees so far, and a duty bridges less
+        after = None
+        for start, end in duties:
+            first, last = (start - reach) // PAGE, (end + reach) // PAGE + 1
+            self._write(column, duties, range(first if after is None else max(first, after), last))
+            after = last
+
+    def _write(self, column: int, duties: list[Span], days: Iterable[int]) -> None:
+        for number in days:
+            base, reach = number * PAGE, self.reach
             gaps = _gaps_between(duties, base, reach)
             one = len(gaps) == 1 and gaps[0] == (-reach, PAGE + reach)
             if one and number not in self._pages:

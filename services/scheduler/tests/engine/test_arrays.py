@@ -17,6 +17,7 @@ from lablet_scheduler.engine import (
     PlacementRequest,
     PoolPolicy,
     Refusal,
+    Span,
     WorkerView,
     audit,
     earliest,
@@ -25,6 +26,7 @@ from lablet_scheduler.engine import (
     minute_ceil,
     minute_floor,
     place,
+    power,
     power_spans,
     to_minute,
 )
@@ -227,3 +229,29 @@ def test_days_on_which_nothing_is_booked_any_more_take_no_room():
     assert not any(audit.differs(one, "w-1") for one in (calendar, twin))
     whole = Demand(cpu_cores=8)
     assert isinstance(place(calendar, PlacementRequest("a", "default", whole, 1440, 1500, seats=3)), Placement)
+
+
+def test_a_booking_of_the_far_future_costs_no_look_at_every_day_until_then(monkeypatch: pytest.MonkeyPatch):
+    looked, gaps_between = [], power._gaps_between
+
+    def watched(duties: list[Span], base: int, reach: int) -> list[Span]:
+        looked.append(base)
+        return gaps_between(duties, base, reach)
+
+    monkeypatch.setattr(power, "_gaps_between", watched)
+    worker = WorkerView("w-1", "default", 8, 64, 1000, boot_minutes=20)
+    demand = Demand(cpu_cores=4)
+    starts = (30_000_000, 30_000_100, 30_005_000, 3_690_000_000)
+    bookings = [Booking(f"r{at}", 1, "w-1", at, at + 60, demand) for at in starts]
+    one, other = (Calendar([PoolPolicy("default", turnaround=2)], [worker]) for _ in range(2))
+    one.book_all(bookings)
+    for _ in other.load(bookings):
+        pass
+    assert not audit.differs(one, "w-1")
+    assert not audit.differs(other, "w-1")
+    assert len(looked) < 200
+    assert one.gaps._pages.keys() == other.gaps._pages.keys()
+    for number, page in one.gaps._pages.items():
+        for kept, laid in ((page.start, other.gaps._pages[number].start), (page.end, other.gaps._pages[number].end)):
+            rows = page.count
+            assert (kept[:rows] == laid[:rows]).all()

@@ -20,8 +20,8 @@ on standard error, in words; on standard output stands the answer alone. Address
 |---|---|
 | 0 | done |
 | 1 | refused by the system, or not as it should be (`status`, `doctor`, `admin etcd alarms`) |
-| 2 | wrong usage; nothing was sent |
-| 3 | the mesh, or a part that is needed, cannot be reached; sending again is safe |
+| 2 | wrong usage, or a file that cannot be used; nothing was changed |
+| 3 | the mesh, or a part that is needed, cannot be reached; where no answer came it may have been done all the same |
 | 130 | ended with Ctrl-C |
 
 `lablet run` ends with its job's exit code.

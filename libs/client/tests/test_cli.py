@@ -504,6 +504,16 @@ def test_times_are_meant_in_the_mesh_s_own_time(lablet, scripted, reservation):
     assert (body["durationMinutes"], body["pools"], body["labels"]) == (45, ["x", "y"], {"a": "b"})
 
 
+def test_a_booking_can_be_asked_for_again_under_its_key(lablet, scripted, reservation):
+    """A script that heard nothing asks again, and has one booking."""
+    scripted.on("POST", "/reservations", httpx.Response(201, json=reservation()))
+    for _ in range(2):
+        lablet("reserve", "x", "-s", "2027-03-02T09:00Z", "-d", "1h", "--key", "course-7-monday")
+    first, second = scripted.sent("POST", "/reservations")
+    assert first.headers["idempotency-key"] == second.headers["idempotency-key"] == "course-7-monday"
+    assert first.content == second.content
+
+
 def test_without_a_start_it_is_as_soon_as_possible(lablet, scripted, reservation):
     scripted.on("POST", "/reservations", httpx.Response(201, json=reservation()))
     shown = lablet("reserve", "ospf-basics", "-d", "45m")

@@ -57,6 +57,9 @@ def reserve(
     fits: Annotated[bool, typer.Option("--fits", help="With --repeat: the dates that fit, not all or none.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="With --repeat: book without showing and asking.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only tell what would come of it.")] = False,
+    key: Annotated[
+        str | None, typer.Option(help="A word of yours: the same booking under it is made once, however often you ask.")
+    ] = None,
     output: Output = Format.TABLE,
 ) -> None:
     """Book seats of a lab for a slot, as soon as possible, or for every date of a term."""
@@ -91,7 +94,7 @@ def reserve(
             "except_dates": [day("--except", text) for text in except_dates or ()],
             "mode": "fits" if fits else "all",
         }
-        book(run, term_of(term | dict(slot)), dry_run=dry_run, yes=yes, output=output)
+        book(run, term_of(term | dict(slot)), dry_run=dry_run, yes=yes, key=key, output=output)
         return
 
     def wish(now: "LabTime") -> "ReservationCreate":
@@ -131,7 +134,7 @@ def reserve(
         now = await client.lab_time()
         body = wish(now)
         run.notes.append("waiting for the scheduler's decision …")
-        return await client.reservations.create(body), now
+        return await client.reservations.create(body, key=key), now
 
     booking, now = run.run(work)
     if wait:

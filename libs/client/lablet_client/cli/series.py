@@ -145,7 +145,7 @@ def day(option: str, text: str) -> str:
         raise WrongUsage(f"{option}: {text!r} is no date: write it as YYYY-MM-DD") from error
 
 
-def book(run: Session, body: "SeriesCreate", *, dry_run: bool, yes: bool, output: Format) -> None:
+def book(run: Session, body: "SeriesCreate", *, dry_run: bool, yes: bool, key: str | None, output: Format) -> None:
     """Shows how every date fits, asks, and books."""
     from lablet_client.cli.failures import REFUSED, WrongUsage
 
@@ -170,7 +170,7 @@ def book(run: Session, body: "SeriesCreate", *, dry_run: bool, yes: bool, output
             run.aside.print("nothing was booked")
             raise typer.Exit(REFUSED)
     run.notes.append("waiting for the scheduler's decision …")
-    booked = run.run(lambda client: client.series.create(body))
+    booked = run.run(lambda client: client.series.create(body, key=key))
     if output in (Format.JSON, Format.YAML):
         write_data(run.console, booked.to_dict(), output)
     else:

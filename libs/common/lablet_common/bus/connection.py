@@ -145,8 +145,9 @@ class Connection:
         for long: the next message of its subject waits for it. What was published under another subject is not heard: a
         consumer may have its messages delivered to any subject, also to one that its user must not publish to."""
         self._heard.append((subject, queue, listener))
-        if self.connected:
-            await self._subscribe(self.client, subject, queue, listener)
+        # also a client that is just reconnecting: nobody asks it again when it is back
+        if self._broker is not None and not self._broker.connection.is_closed:
+            await self._subscribe(self._broker.connection, subject, queue, listener)
 
     async def say(self, subject: str, payload: bytes) -> None:
         """Publishes to whoever listens now. Raises `BusUnavailable`."""
@@ -174,10 +175,10 @@ class Connection:
             if not is_refusal(error):
                 raise
             raise BusRefused(f"NATS at {self.url} refuses the user {self._user}") from error
+        for subject, queue, listener in self._heard:  # what is added meanwhile, too
+            await self._subscribe(broker.connection, subject, queue, listener)
         self._broker = broker
         self._js = broker.connection.jetstream(timeout=CALL_SECONDS)
-        for subject, queue, listener in self._heard:
-            await self._subscribe(broker.connection, subject, queue, listener)
         self._first = False
         self._up.set()
         _log.info("connected to NATS", extra={"url": self.url})

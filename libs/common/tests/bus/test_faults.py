@@ -453,6 +453,26 @@ async def test_an_error_that_the_client_does_not_expect_while_it_reconnects_is_n
     await bus.publish(make())
 
 
+async def test_who_begins_to_listen_while_the_server_is_away_hears_once_it_is_back(
+    server: NatsServer, connect: Connect, until: Until
+) -> None:
+    bus = await connect()
+    heard: list[bytes] = []
+
+    async def hear(_: str, payload: bytes) -> None:
+        heard.append(payload)
+
+    await asyncio.to_thread(server.kill)
+    await until(lambda: not bus.connected)
+    await bus.connection.listen("lablet.agent.*.heartbeat", hear)
+    await asyncio.to_thread(server.restart)
+    await until(lambda: bus.connected)
+    await bus.connection.say("lablet.agent.w.heartbeat", b"1")
+    await bus.connection.client.flush()
+    await until(lambda: heard)
+    assert heard == [b"1"], "and hears it once"
+
+
 async def test_a_dead_letter_can_be_replayed(connect: Connect, make: Make, until: Until, running: Any) -> None:
     from lablet_common.bus import DeadLetter
 

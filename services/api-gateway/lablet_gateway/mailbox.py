@@ -27,14 +27,12 @@ from lablet_gateway import problems
 from lablet_gateway.caller import Caller
 from lablet_gateway.envelopes import Inbound
 from lablet_gateway.faults import refusal_of
-from lablet_gateway.identity import Principal, Role
+from lablet_gateway.identity import INGRESS, Principal, Role
 from lablet_gateway.ingress import EventResult, take
 from lablet_gateway.parts import Parts
 from lablet_gateway.rights import Scope
 
 _log = logging.getLogger(__name__)
-NAME = "ingress"
-"""Principal of what comes in here: owner of the reservations that are asked for."""
 DURABLE = "api-gateway"
 _SUBJECT_TOKENS = 4
 _DAY = int(timedelta(days=1) / timedelta(minutes=1))
@@ -66,7 +64,7 @@ class NatsIngress:
         if len(tokens) != _SUBJECT_TOKENS:
             raise InvalidEvent(f"{message.subject} is not lablet.ingress.<tenant>.<kind>")
         tenant, event = unescape(tokens[2]), message.event
-        caller = Caller(Principal(NAME, Role.MACHINE, tenant), Scope.ALL)
+        caller = Caller(Principal(INGRESS, Role.MACHINE, tenant), Scope.ALL)
         known = {"tenant": tenant, "event": event.get_id(), "event_type": event.get_type()}
         try:
             result = await take(self._parts, caller, Inbound(event, None, event.get_id(), event.get_source()))
@@ -110,7 +108,7 @@ class NatsIngress:
 
     def _answer(self, tenant: str, told: IngressRefused, answer: str, event: CloudEvent | None = None) -> Outgoing:
         refused = type_of("ingress", "refused")
-        answer_id = str(uuid5(request_key(tenant, NAME, refused, answer), answer))
+        answer_id = str(uuid5(request_key(tenant, INGRESS, refused, answer), answer))
         attributes: dict[str, Any] = {
             "specversion": "1.0",
             "id": answer_id,

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+INGRESS = "ingress"
+"""As whom a tenant's systems act that send events over NATS: owner of what they book. Nobody else is called so."""
+
 
 class Role(StrEnum):
     ADMIN = "admin"

@@ -22,7 +22,7 @@ import jwt
 
 from lablet_common.resources.model import NAME_PATTERN
 from lablet_common.strangers import is_deep
-from lablet_gateway.identity import NoRole, Principal, Role, TokenRefused
+from lablet_gateway.identity import INGRESS, NoRole, Principal, Role, TokenRefused
 from lablet_gateway.identity.keys import OWNER_PREFIX
 from lablet_gateway.identity.provider import ProviderKeys
 from lablet_gateway.settings import OidcSettings
@@ -118,6 +118,8 @@ def principal_of(claims: Mapping[str, Any], settings: OidcSettings) -> Principal
         raise NoRole(f"the token's claim {settings.name_claim} is no name of 1 to {_MAX_NAME} characters")
     if name.startswith(OWNER_PREFIX):
         raise NoRole(f"the token's claim {settings.name_claim} begins with {OWNER_PREFIX}, as only API keys' names do")
+    if name == INGRESS:
+        raise NoRole(f"the token's claim {settings.name_claim} is {INGRESS}, as only what comes over NATS is called")
     held = {settings.roles_by_name.get(word) for word in _listed(_claim(claims, settings.roles_claim))}
     role = next((role for role in _RANK if role in held), None)
     if role is None:

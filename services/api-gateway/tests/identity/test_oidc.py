@@ -56,6 +56,8 @@ async def test_the_highest_role_counts_and_the_providers_words_are_translated(pr
         ({"tenant_claim": "org"}, {}, "claim org names no tenant"),
         ({"tenant_claim": "org"}, {"org": "../default"}, "claim org names no tenant"),
         ({"name_claim": "email"}, {"email": "a\nb"}, "claim email is no name"),
+        ({"name_claim": "nick"}, {"nick": "key:lms-sync"}, "claim nick begins with key:"),
+        ({"name_claim": "nick"}, {"nick": "ingress"}, "claim nick is ingress"),
     ],
 )
 async def test_somebody_without_role_tenant_or_name_is_told_which_claim_lacks(

@@ -17,8 +17,8 @@ HOST = "http://console.test"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 ASSETS = load(files("lablet_gateway.console") / "assets")
 PAGE = "<!doctype html><title>empty</title><main id=app></main>"
-OPEN = """
-async (staff) => {
+SERVER = """
+() => {
   const answers = new Map();
   const nothing = { body: { items: [], nextCursor: null, resourceVersion: "5" }, status: 200 };
   window.asked = [];
@@ -47,6 +47,11 @@ async (staff) => {
     return () => { answers.set(path, known); go(); };
   };
   window.send = (text, at = window.streams.length - 1) => window.streams[at].writer.write(new TextEncoder().encode(text));
+}
+"""
+"""Puts a server into the page that answers as `answer` says, whose event streams are `streams`."""
+OPEN = """
+async (staff) => {
   const { Live } = await import("/console/live.js");
   window.live = new Live(staff);
   window.states = [];
@@ -76,6 +81,7 @@ async def page() -> AsyncIterator[Page]:
         page = await browser.new_page()
         await page.route("**/*", _serve)
         await page.goto(f"{HOST}/")
+        await page.evaluate(SERVER)
         yield page
         await browser.close()
 
@@ -210,3 +216,50 @@ async def test_how_to_get_in_is_asked_for_again_when_the_server_was_away(page: P
     )
     await page.get_by_text("10.0.0.1:2000", exact=True).wait_for()
     assert await page.get_by_text("the store is away").count() == 0
+
+
+async def test_what_could_not_be_read_while_the_connection_was_lost_is_read_when_it_is_back(page: Page) -> None:
+    """No event need come that would give the occasion."""
+    await page.evaluate(
+        """async () => {
+          sessionStorage.setItem("lablet-session", JSON.stringify({ access: "t" }));
+          document.body.innerHTML = "<div id=app></div>";
+          location.hash = "#/usage";
+          answer("/whoami", { name: "ina", role: "instructor", tenant: "acme" });
+          answer("/clock", { now: "2027-03-01T08:00:00Z", speed: 1 });
+          answer("/usage", { title: "the store is away" }, 503);
+          await import("/console/main.js");
+        }"""
+    )
+    await until(page, "streams.length === 1")
+    await page.evaluate("send(': still here\\nid: e1-1\\n\\n')")
+    await page.get_by_text("the store is away").wait_for()
+    await page.evaluate("streams[0].writer.abort('broken')")
+    await until(page, "streams.length === 2")
+    usage = {
+        "start": "2027-02-01T00:00:00Z", "end": "2027-03-02T00:00:00Z", "seats": 3, "seatHours": 6, "workerHours": 1,
+        "costUsd": 1.5, "reservations": {}, "definitions": [],
+    }  # fmt: skip
+    await page.evaluate("body => answer('/usage', body)", usage)
+    await page.evaluate("send(': still here\\nid: e1-2\\n\\n')")
+    await page.get_by_text("Nothing was used in this span").wait_for()
+    assert await page.get_by_text("the store is away").count() == 0
+    asked = await page.evaluate("asked")
+    assert not [path for path in asked if path.startswith("/quotas")], "which are for people of the fleet's tenant"
+
+
+async def test_a_mangled_address_is_answered_like_one_that_names_nothing(page: Page) -> None:
+    await page.evaluate(
+        """async () => {
+          sessionStorage.setItem("lablet-session", JSON.stringify({ access: "t" }));
+          document.body.innerHTML = "<div id=app></div>";
+          location.hash = "#/reservations/%E0%A4%A";
+          answer("/whoami", { name: "lms", role: "machine", tenant: "acme" });
+          answer("/clock", { now: "2027-03-01T08:00:00Z", speed: 1 });
+          answer("/events", []);
+          await import("/console/main.js");
+        }"""
+    )
+    await page.get_by_text("There is no reservation %E0%A4%A here").wait_for()
+    await page.evaluate("location.hash = '#/'")
+    await page.get_by_role("heading", name="My lab").wait_for()

@@ -231,7 +231,11 @@ function shell(who) {
 
   addEventListener("hashchange", go);
   live.addEventListener("state", () => {
-    if (before === "lost" && live.state === "live") note("Connected again, and caught up");
+    if (before === "lost" && live.state === "live") {
+      note("Connected again, and caught up");
+      current?.again?.();
+      current?.changed?.(new Set(live.kinds));
+    }
     before = live.state;
     draw();
   });

@@ -127,6 +127,9 @@ export function definitions({ live, who, draw }) {
     moved([id]) {
       if (id && id !== graph.id) void load(id);
     },
+    again() {
+      if (graph.trouble) void load(graph.id);
+    },
     draw([id]) {
       if (id) return detail(id);
       const wanted = text.toLowerCase();

@@ -36,6 +36,7 @@ export function usage({ who, draw }) {
   void load();
 
   return {
+    again: load,
     draw() {
       const limits = Object.entries(quota?.limits ?? {}).filter(([, value]) => value !== null && typeof value !== "object");
       return h(

@@ -7,7 +7,7 @@ from pydantic.alias_generators import to_camel
 
 from lablet_common.intents import PoolApply, TemplateApply, WorkerRegister
 from lablet_common.requests import digest_of
-from lablet_common.resources.kinds import POOL, TEMPLATE, WORKER, Kind
+from lablet_common.resources.kinds import BRIDGE_SHARD, POOL, TEMPLATE, WORKER, Kind
 from lablet_common.resources.request import Request
 from lablet_common.resources.worker import MOST_LEAD_MINUTES, PoolSpec, TemplateSpec, WorkerPool, WorkerTemplate
 from lablet_gateway import problems, reads
@@ -70,6 +70,9 @@ class FleetIntake(Asking):
     async def _check_apply(self, kind: Kind, name: str, body: PoolApply | TemplateApply) -> None:
         present = await reads.get(self._parts, kind, name)
         self._meant_for = check_match(self._ask.if_match, present, required=True)
+        if kind is POOL and present is None and name.startswith(BRIDGE_SHARD):
+            why = f"{name} begins with {BRIDGE_SHARD}, as only the services' own shards do"
+            raise problems.invalid("name", why, "name it otherwise")
         await self._check_spec(body)
 
     async def _check_spec(self, body: PoolApply | TemplateApply) -> None:

@@ -40,6 +40,11 @@ async def test_a_pool_of_an_unknown_template_is_refused_with_the_nearest(world: 
     assert "spec.min" in errors
 
 
+async def test_a_pool_is_not_named_like_a_shard_of_a_bridge(world: Any) -> None:
+    answer = await world.client().put(f"{POOLS}/bridge-lab", json={"spec": {"template": "simulated", "max": 4}})
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "name")
+
+
 async def test_durations_that_the_calendar_cannot_look_around_are_refused_by_name(world: Any) -> None:
     client = world.client()
     leads = {"scaleDownGraceMinutes": 2880, "bootReserveMinutes": 1441, "turnaroundMinutes": 1440}

@@ -12,7 +12,7 @@ from lablet_common.events import subjects
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.removal import Removal
 from lablet_common.resources.definition import Definition
-from lablet_common.resources.kinds import DEFINITION, KINDS, POOL, RESERVATION, Service, owned_by
+from lablet_common.resources.kinds import BRIDGE_SHARD, DEFINITION, POOL, RESERVATION, Service, owned_by
 from lablet_common.service import Runtime, run
 from lablet_common.tasks import together
 from lablet_common.telemetry.census import keep_census
@@ -21,7 +21,7 @@ from lablet_scheduler.following import Following
 from lablet_scheduler.owner import PoolOwner
 from lablet_scheduler.settings import SchedulerSettings
 
-_BRIDGE = "bridge-"
+_BRIDGES = {f"{BRIDGE_SHARD}{kind.name}": kind for kind in owned_by(Service.SCHEDULER)}
 _PUBLIC = "public"
 
 
@@ -58,11 +58,10 @@ class Scheduler:
 
     def _shards(self) -> list[str]:
         pools = [pool.id for pool in self._caches[POOL].items()]
-        return pools + [f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.SCHEDULER)]
+        return [*pools, *_BRIDGES]
 
     async def _serve(self, shard: str, fence: Fence) -> None:
-        if shard.startswith(_BRIDGE):
-            kind = KINDS[shard.removeprefix(_BRIDGE)]
+        if (kind := _BRIDGES.get(shard)) is not None:
             store, source = self._runtime.store, self._runtime.source
             bridge = Bridge(store, kind, fence, self._runtime.bus, source=source)
             await together(bridge.run(), Removal(store, kind, fence, bridge).run())

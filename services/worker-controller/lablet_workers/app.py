@@ -13,7 +13,7 @@ from lablet_common.objects import S3ObjectStore
 from lablet_common.ownership import Fence, Ownership
 from lablet_common.process_lab import RUNTIME as PROCESSES
 from lablet_common.removal import Removal
-from lablet_common.resources.kinds import INSTANCE, KINDS, POOL, TEMPLATE, WORKER, Service, owned_by
+from lablet_common.resources.kinds import BRIDGE_SHARD, INSTANCE, POOL, TEMPLATE, WORKER, Service, owned_by
 from lablet_common.resources.worker import WorkerPool, WorkerTemplate
 from lablet_common.secrets import SecretBox, SecretError
 from lablet_common.service import Runtime, run
@@ -35,7 +35,7 @@ from lablet_workers.settings import WorkerControllerSettings
 
 log = logging.getLogger("lablet.workers")
 
-_BRIDGE = "bridge-"
+_BRIDGES = {f"{BRIDGE_SHARD}{kind.name}": kind for kind in owned_by(Service.WORKERS)}
 
 
 class WorkerController:
@@ -127,11 +127,10 @@ class WorkerController:
 
     def _shards(self) -> list[str]:
         pools = [pool.id for pool in self._caches[POOL].items()]
-        return [CENTRAL, *pools, *(f"{_BRIDGE}{kind.name}" for kind in owned_by(Service.WORKERS))]
+        return [CENTRAL, *pools, *_BRIDGES]
 
     async def _serve(self, shard: str, fence: Fence) -> None:
-        if shard.startswith(_BRIDGE):
-            kind = KINDS[shard.removeprefix(_BRIDGE)]
+        if (kind := _BRIDGES.get(shard)) is not None:
             store, source = self._runtime.store, self._runtime.source
             bridge = Bridge(store, kind, fence, self._runtime.bus, source=source)
             await together(bridge.run(), Removal(store, kind, fence, bridge).run())

@@ -29,6 +29,10 @@ class Service(StrEnum):
     ARTIFACTS = "artifact-service"
 
 
+BRIDGE_SHARD = "bridge-"
+"""Shards of bridges begin so, with the name of the kind behind it; pools do not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One kind of resource. `name` is its word in events, subjects and paths."""

@@ -176,3 +176,16 @@ async def test_a_pool_is_handed_over_only_to_who_knows_it_already(world: Any) ->
         await _until(decided)
         assert store.reads == known
         newcomer.cancel()
+
+
+async def test_a_pool_that_is_named_like_a_bridge_is_a_pool(running: Any) -> None:
+    world, _ = running
+    await world.pool("bridge-lab")
+    await world.definition()
+    name = await world.ask(pools=("bridge-lab",))
+
+    async def decided() -> bool:
+        return await world.store.get(RESERVATION.key(name)) is not None
+
+    await _until(decided)
+    assert await world.phase(name) == "Scheduled"

@@ -50,7 +50,8 @@ class SecretBox:
                 raise SecretError(f"line {number} of {path} is not `<key id>:<base64>`") from error
             if len(key) != _KEY_BYTES:
                 raise SecretError(f"the key on line {number} of {path} has {len(key)} bytes instead of {_KEY_BYTES}")
-            keys[key_id] = key
+            if keys.setdefault(key_id, key) != key:
+                raise SecretError(f"line {number} of {path} is a second key {key_id!r}: a new key takes a new id")
         return cls(keys)
 
     def seal(self, secret: str, context: str) -> str:

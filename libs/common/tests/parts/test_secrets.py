@@ -63,6 +63,16 @@ def test_a_bad_key_file_names_the_line_and_never_the_key(tmp_path, text, words):
         SecretBox.from_file(path)
 
 
+def test_two_keys_of_one_name_are_refused(key_file):
+    """The older one would go on sealing: whoever changed the key for its sake would not have changed it."""
+    key_file.write_text(f"{new_key_line('k1')}\n{key_file.read_text()}")
+    with pytest.raises(SecretError, match=r"line 2 of .* is a second key 'k1'"):
+        SecretBox.from_file(key_file)
+    line = key_file.read_text().splitlines()[0]
+    key_file.write_text(f"{line}\n{line}\n")
+    assert SecretBox.from_file(key_file), "the same one twice is one"
+
+
 def test_a_key_that_is_gone_is_named(key_file):
     sealed = SecretBox.from_file(key_file).seal("s", "x")
     other = SecretBox({"k9": b"1" * 32})

@@ -229,6 +229,18 @@ def test_what_was_done_before_a_refusal_is_told_to_programs_as_well(lablet, scri
     assert "no such reservation" in lablet.stderr
 
 
+def test_a_dead_letter_that_cannot_be_sent_again_holds_nobody_up(lablet, scripted, problem):
+    scripted.on("GET", "/dead-letters", {"items": [{"id": 1}, {"id": 2}, {"id": 3}]})
+    scripted.on("POST", "/dead-letters/1/replay", {"id": 1})
+    scripted.on("POST", "/dead-letters/2/replay", problem(409, "the subscription lms is gone"))
+    scripted.on("POST", "/dead-letters/3/replay", {"id": 3})
+    said = lablet("dlq", "replay", "--all", code=1)
+    assert said == "1 was sent again\n3 was sent again\n"
+    assert lablet.stderr == "✗ 2: the subscription lms is gone\n"
+    told = json.loads(lablet("dlq", "replay", "2", "3", "-o", "json", code=1))
+    assert told == {"replayed": ["3"], "refused": {"2": "the subscription lms is gone"}}
+
+
 def test_nobody_is_asked_where_a_program_reads_the_answer(lablet, scripted):
     term = ("reserve", "x", "-s", "tomorrow 9:00", "-d", "1h", "--repeat", "FREQ=WEEKLY;COUNT=2", "-o", "json")
     lablet(*term, code=2)

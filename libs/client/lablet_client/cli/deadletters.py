@@ -62,20 +62,26 @@ def replay(
     everything: Annotated[bool, typer.Option("--all", help="All of them that are whole.")] = False,
     output: Output = Format.TABLE,
 ) -> None:
-    """Send them to their consumers again."""
-    from lablet_client.cli.failures import WrongUsage
+    """Send them to their consumers again. One that cannot be is named, and the others go on."""
+    from lablet_client.cli.failures import REFUSED, WrongUsage
+    from lablet_client.errors import Conflict, NotFound
 
     run = session(context)
     if bool(letters) == everything:
         raise WrongUsage("say which: ids, or --all")
 
-    people, sent = output not in (Format.JSON, Format.YAML), list[str]()
+    people, sent, refused = output not in (Format.JSON, Format.YAML), list[str](), dict[str, str]()
 
     async def work(client: "Client") -> None:
         found = [] if letters else await client.dead_letters.list()
         chosen = letters or [str(_first(letter, *_COLUMNS[0])) for letter in found if not letter.get("without")]
         for letter in chosen:
-            await client.dead_letters.replay(letter)
+            try:
+                await client.dead_letters.replay(letter)
+            except (Conflict, NotFound) as error:
+                refused[letter] = error.sentence
+                run.aside.print(f"✗ {letter}: {error.sentence}", markup=False, soft_wrap=True)
+                continue
             sent.append(letter)
             if people:
                 run.console.print(f"{letter} was sent again")
@@ -85,7 +91,9 @@ def replay(
     try:
         run.run(work)
     finally:  # what was sent before one was refused is told as well
-        answer(run.console, {"replayed": sent}, output, lambda: None)
+        answer(run.console, {"replayed": sent, "refused": refused}, output, lambda: None)
+    if refused:
+        raise typer.Exit(REFUSED)
 
 
 @app.command()

@@ -96,11 +96,11 @@ class Line:
 
     async def way(self) -> None:
         """The time that one way takes."""
-        weather = self.weather
-        if self.chance(weather.late):
-            await asyncio.sleep(self.rng.random() * weather.late_seconds)
-        elif self.chance(weather.slow):
-            await asyncio.sleep(self.rng.random() * weather.latency)
+        weather, draw = self.weather, self.rng.random
+        if weather.late > 0 and draw() < weather.late:
+            await asyncio.sleep(draw() * weather.late_seconds)
+        elif weather.slow > 0 and draw() < weather.slow:
+            await asyncio.sleep(draw() * weather.latency)
         if self._frozen:
             await self._thawed.wait()
 

@@ -22,6 +22,7 @@ from unittest.mock import patch
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
+_new = object.__new__
 
 
 class Stuck(RuntimeError):
@@ -50,18 +51,14 @@ class _Future(asyncio.Future[Any]):
 
 
 class _Handle(asyncio.Handle):
-    """What runs next, made at half the cost: nothing is debugged here."""
+    """What runs next. The loop makes it, in place, and runs it: nothing is debugged here."""
 
     __slots__ = ()
-
-    def __init__(self, callback: Any, args: Any, loop: asyncio.AbstractEventLoop, context: Context | None) -> None:
-        self._callback = callback
-        self._args = args
-        self._loop = loop
-        self._context = copy_context() if context is None else context
-        self._cancelled = False
-        self._source_traceback = None
-        self._repr = None
+    _callback: Any
+    _args: Any
+    _context: Context
+    _repr = None
+    _source_traceback = None
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -91,7 +88,6 @@ class SimulationLoop(asyncio.BaseEventLoop):
         self.steps = 0
         self.made = 0
         """Tasks and futures so far."""
-        self.set_task_factory(lambda _, coro, **options: _Task(coro, self, **options))
 
     def time(self) -> float:
         return self._virtual
@@ -99,7 +95,11 @@ class SimulationLoop(asyncio.BaseEventLoop):
     def call_at(
         self, when: float, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = _Timer(callback, args, self, context)
+        handle = _new(_Timer)
+        handle._callback = callback
+        handle._args = args
+        handle._context = copy_context() if context is None else context
+        handle._cancelled = False
         handle._when = when
         self._timers_set += 1
         heapq.heappush(self._timers, (when, self._timers_set, handle))
@@ -110,6 +110,9 @@ class SimulationLoop(asyncio.BaseEventLoop):
     ) -> asyncio.TimerHandle:
         return self.call_at(self._virtual + delay, callback, *args, context=context)
 
+    def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        return _Task(coro, self, **options)
+
     def create_future(self) -> asyncio.Future[Any]:
         future = _Future(loop=self)
         self.made += 1
@@ -119,7 +122,11 @@ class SimulationLoop(asyncio.BaseEventLoop):
     def call_soon(
         self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.Handle:
-        handle = _Handle(callback, args, self, context)
+        handle = _new(_Handle)
+        handle._callback = callback
+        handle._args = args
+        handle._context = copy_context() if context is None else context
+        handle._cancelled = False
         self._ready.append(handle)
         return handle
 
@@ -145,16 +152,16 @@ class SimulationLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """Not once, but until the loop is to stop: who runs it forever calls this again and again, and looks in between."""
-        timers, ready, draw = self._timers, self._ready, self._draw
+        timers, ready, draw, now = self._timers, self._ready, self._draw, self._virtual
         while True:
             if not ready:
                 while timers and timers[0][2]._cancelled:
                     heapq.heappop(timers)
                 if not timers:
-                    raise Stuck(f"nothing can happen any more at {self._virtual:.3f} s")
-                if timers[0][0] > self._virtual:
-                    self._virtual = timers[0][0]
-            while timers and timers[0][0] <= self._virtual:
+                    raise Stuck(f"nothing can happen any more at {now:.3f} s")
+                if timers[0][0] > now:
+                    now = self._virtual = timers[0][0]
+            while timers and timers[0][0] <= now:
                 ready.append(heapq.heappop(timers)[2])
             count = len(ready)
             if count > 1:
@@ -166,7 +173,13 @@ class SimulationLoop(asyncio.BaseEventLoop):
             handle: Any = ready.pop()
             if not handle._cancelled:
                 self.steps += 1
-                handle._run()
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:  # noqa: BLE001 - as every loop does
+                    said = f"Exception in callback {handle._callback!r}"
+                    self.call_exception_handler({"message": said, "exception": error, "handle": handle})
             if self._stopping:
                 return
 

@@ -19,6 +19,9 @@ from datetime import timedelta
 from functools import lru_cache
 from unittest.mock import patch
 
+from pydantic_core import from_json
+
+from lablet_artifacts.topology.rendering import prepare
 from lablet_common.store.api import EventType, WatchBatch
 from lablet_common.testing.simulation import simulated
 from lablet_local.chaos import licences
@@ -76,14 +79,13 @@ class Verdict:
 @dataclass(slots=True)
 class _Record:
     batches: list[WatchBatch] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
 
-    def history(self) -> tuple[Change, ...]:
-        return tuple(_change(event.kv, event.type) for batch in self.batches for event in batch.events)
-
-
-def _change(kv: object, kind: EventType) -> Change:
-    key, value, revision = kv.key, kv.value, kv.mod_revision  # type: ignore[attr-defined]
-    return Change(revision, key, None if kind is EventType.DELETE else _value(value))
+    def take(self, batch: WatchBatch) -> None:
+        self.batches.append(batch)
+        for kind, kv, _ in batch.events:
+            value = None if kind is EventType.DELETE else _value(kv.value)
+            self.changes.append(Change(kv.mod_revision, kv.key, value))
 
 
 @lru_cache(maxsize=4096)
@@ -91,8 +93,12 @@ def _value(raw: bytes) -> dict[str, object] | str:
     """Read by every look at the world, and changed by none."""
     if not raw.startswith(b"{"):
         return raw.decode("utf-8", "replace")
-    found: dict[str, object] = json.loads(raw)
+    found: dict[str, object] = from_json(raw)
     return found
+
+
+_prepared = lru_cache(maxsize=8)(prepare)
+"""The lab file of all worlds is read once."""
 
 
 def trial(seed: int, shape: Shape | None = None, *, generation: int = GENERATION, speed: float = _SPEED) -> Verdict:
@@ -104,7 +110,11 @@ def trial(seed: int, shape: Shape | None = None, *, generation: int = GENERATION
     quiet = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with simulated(seed) as loop, patch("lablet_workers.labs.closed_ports", all_ports_answer):
+        with (
+            simulated(seed) as loop,
+            patch("lablet_workers.labs.closed_ports", all_ports_answer),
+            patch("lablet_artifacts.rendering.prepare", _prepared),
+        ):
             fate = Fate(random.Random(f"fate {seed}"), speed, wanted.late_boots, wanted.failed_boots)
             record = _Record()
             story, evidence, hours = loop.run_until_complete(_live(wanted, fate, rng, record))
@@ -132,7 +142,7 @@ async def _live(shape: Shape, fate: Fate, rng: random.Random, record: _Record) -
 
         async def note() -> None:
             async for batch in batches:
-                record.batches.append(batch)
+                record.take(batch)
 
         noting = asyncio.ensure_future(note())
         story = Story(world, shape, rng)
@@ -146,8 +156,9 @@ async def _live(shape: Shape, fate: Fate, rng: random.Random, record: _Record) -
                 break
         for _ in range(_TELLING_SECONDS if shape.bridges else 1):
             await asyncio.sleep(1)
-            evidence = await _evidence(world, record, story)
-            if not any(check.broken for check in _told(evidence, story)):
+            if not shape.bridges or not any(
+                check.broken for check in _told(await _evidence(world, record, story), story)
+            ):
                 break
         await story.end()
         noting.cancel()
@@ -157,7 +168,7 @@ async def _live(shape: Shape, fate: Fate, rng: random.Random, record: _Record) -
 
 async def _evidence(world: World, record: _Record, story: Story) -> Evidence:
     present = (await _present(world)).present
-    history, events = record.history(), tuple(story.told)
+    history, events = tuple(record.changes), tuple(story.told)
     return Evidence(present=present, history=history, events=events, machines=world.cloud.witness())
 
 

@@ -259,7 +259,6 @@ def make_room(state: PoolState, overdue: Reservation, context: Context) -> set[s
     if state.overruns(overdue, context.now):
         for booking in state.calendar.of(overdue.id):
             if booking.end < until:
-                state.calendar.replace(replace(booking, occupied_end=None), check=False)
                 answer = engine.overrun(state.calendar, overdue.id, booking.seat, until)
                 displaced |= {rival.key for rival in answer.displaced}
                 state.calendar.replace(answer.booking, check=False)

@@ -86,7 +86,8 @@ def leaving_room(answer: Extension, ahead: int) -> Extension:
 
 
 def overrun(calendar: Calendar, reservation: str, seat: int, until: Minute) -> Overrun:
-    """Which seats lose their room when a seat stays until `until`; the calendar is not changed.
+    """Which seats lose their room when a seat stays until `until`, since its end, however long it has been booked beyond it
+    already; the calendar is not changed.
 
     Raises LookupError when the seat is not booked.
     """
@@ -94,14 +95,16 @@ def overrun(calendar: Calendar, reservation: str, seat: int, until: Minute) -> O
     if booked is None:
         raise LookupError(f"{reservation}/{seat} is not booked")
     late = replace(booked, occupied_end=until)
-    scratch = calendar.copy()
-    scratch.replace(late, check=False)
-    view = scratch.worker(late.worker)
+    view = calendar.worker(late.worker)
     rivals = {
         rival.key: rival
-        for rival in scratch.on_worker(late.worker, booked.until, scratch.hold_end(late))
+        for rival in calendar.on_worker(late.worker, booked.end, calendar.hold_end(late))
         if not rival.started and rival.key != late.key
     }
+    if not rivals and calendar.licence_limit(view) is None:
+        return Overrun(late, ())  # as it is for most; a copy costs more the more there is on the calendar
+    scratch = calendar.copy()
+    scratch.replace(late, check=False)
     for span in scratch.licences_over(view):
         for other in scratch.workers():
             if (other.pool, other.licence) != (view.pool, view.licence):

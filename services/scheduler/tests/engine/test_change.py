@@ -79,6 +79,19 @@ def test_an_overrun_displaces_who_has_no_room_any_more(calendar):
     assert power_spans(calendar, "w-2")[-1].end == 6110
 
 
+def test_an_overrun_that_is_renewed_displaces_all_since_the_end_of_the_slot(calendar):
+    calendar.book(Booking("r3", 1, "w-2", 6070, 6080, SIX))
+    first = overrun(calendar, "r1", 2, 6092)
+    assert [lost.key for lost in first.displaced] == [("r3", 1), ("r2", 1)]
+    calendar.replace(first.booking, check=False)
+    assert overrun(calendar, "r1", 2, 6094).displaced == first.displaced
+
+
+def test_an_overrun_that_is_in_nobodys_way_is_told_without_a_copy_of_the_calendar(calendar, monkeypatch):
+    monkeypatch.setattr(Calendar, "copy", None)
+    assert overrun(calendar, "r1", 1, 6100).displaced == ()
+
+
 def test_an_overrun_displaces_the_less_urgent_and_only_as_many_as_it_must(worker):
     calendar = Calendar([PoolPolicy("default")], [worker()])
     calendar.book(Booking("late", 1, "w-1", 6000, 6060, Demand(cpu_cores=4), started=True))

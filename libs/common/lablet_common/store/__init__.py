@@ -1,6 +1,7 @@
 """The store: etcd's semantics as a port (`api`), a real client (`etcd`), a twin in memory (`memory`), and what stands on
 them: transactions as values, typed repositories, caches and leases."""
 
+from lablet_common.store.api import Behind as Behind
 from lablet_common.store.api import Compacted as Compacted
 from lablet_common.store.api import Compare as Compare
 from lablet_common.store.api import Delete as Delete

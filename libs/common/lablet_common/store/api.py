@@ -45,6 +45,10 @@ class Compacted(StoreError):
         self.compact_revision = compact_revision
 
 
+class Behind(StoreError, TimeoutError):
+    """A copy of what is in the store has not come up to a revision in time. Whoever works from it begins anew."""
+
+
 class LeaseLost(StoreError):
     """The lease has expired or was revoked."""
 

@@ -83,7 +83,7 @@ class Cache(Generic[R]):
         await self._mirror.wait_synced()
 
     async def reached(self, revision: int, timeout: float = 10.0) -> None:
-        """Waits until everything up to `revision` is in here. Raises `TimeoutError`."""
+        """Waits until everything up to `revision` is in here. Raises `Behind`, which is a `TimeoutError`."""
         await self._mirror.reached(revision, timeout)
 
     def get(self, resource_id: str, tenant: str = "default") -> R | None:
@@ -252,7 +252,7 @@ class Caches:
         await self._mirror.wait_synced()
 
     async def reached(self, revision: int, timeout: float = 10.0) -> None:
-        """Waits until every cache holds everything up to `revision`. Raises `TimeoutError`."""
+        """Waits until every cache holds everything up to `revision`. Raises `Behind`, which is a `TimeoutError`."""
         await self._mirror.reached(revision, timeout)
 
     async def __aenter__(self) -> Self:

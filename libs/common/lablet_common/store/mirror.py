@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from lablet_common.store.api import Compacted, EventType, KeyValue, Store, StoreUnavailable, WatchBatch
+from lablet_common.store.api import Behind, Compacted, EventType, KeyValue, Store, StoreUnavailable, WatchBatch
 from lablet_common.tasks import together
 
 _log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class Mirror:
         await self._first.wait()
 
     async def reached(self, revision: int, timeout: float = 10.0) -> None:
-        """Waits until everything up to `revision` has been applied. Raises `TimeoutError`."""
+        """Waits until everything up to `revision` has been applied. Raises `Behind`, which is a `TimeoutError`."""
         if self._revision >= revision:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -141,7 +141,7 @@ class Mirror:
             async with asyncio.timeout(timeout):
                 await waiter
         except TimeoutError:
-            raise TimeoutError(
+            raise Behind(
                 f"the copy of {self._watched} is at revision {self._revision}; {revision} did not come in {timeout} s"
             ) from None
 

@@ -12,8 +12,10 @@ import pytest
 
 from lablet_common import ownership
 from lablet_common.ownership import Fence, Ownership, rightful_owner
-from lablet_common.resources.kinds import IMPORTING_KEY
+from lablet_common.resources.kinds import IMPORTING_KEY, TEMPLATE
+from lablet_common.resources.worker import WorkerTemplate
 from lablet_common.store import Conflict, EtcdStore, MemoryStore, Store, StoreUnavailable, Transaction
+from lablet_common.store.cache import Cache
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_common.testing.etcd import EtcdServer
 
@@ -297,6 +299,24 @@ async def test_work_that_fails_by_the_store_is_begun_anew_with_a_new_fence(
     background(Ownership(store, "scheduler", "one", ttl_seconds=TTL, shards=lambda: ["a"]).run(serve))
     await eventually(lambda: len(fences) == 3)
     assert [f.create_revision for f in fences] == sorted({f.create_revision for f in fences})
+
+
+async def test_work_whose_copy_of_the_store_stays_behind_is_begun_anew_and_ends_nobody_else(
+    store: Store, background: Background, eventually: Eventually
+) -> None:
+    began: list[str] = []
+
+    async def serve(shard: str, fence: Fence) -> None:
+        began.append(shard)
+        if shard == "a":
+            keys: Cache[WorkerTemplate] = Cache(store, TEMPLATE)  # which nobody keeps up
+            await keys.reached(fence.create_revision, timeout=0.01)
+        await asyncio.Event().wait()
+
+    run = background(Ownership(store, "scheduler", "one", ttl_seconds=TTL, shards=lambda: ["a", "b"]).run(serve))
+    await eventually(lambda: began.count("a") == 3)
+    assert began.count("b") == 1
+    assert not run.done()
 
 
 async def test_a_bug_in_the_work_ends_the_run(store: Store) -> None:

@@ -48,6 +48,15 @@ def explain_placement(
     )
 
 
+def explain_too_long(calendar: Calendar, request: PlacementRequest) -> Refusal:
+    """Longer than the definition allows: no day of it is looked at, and there may be millions."""
+    considered = calendar.fleet.eligible(request.pool, request.demand).considered
+    too_long = NearestMiss(None, Filter.DURATION, request.minutes, request.max_minutes or 0)
+    summary = f"The slot is {request.minutes} minutes long, the definition allows {request.max_minutes}."
+    removed = {str(Filter.DURATION): considered}
+    return Refusal(request, True, Explanation(summary, considered, removed, Filter.DURATION, too_long, request.seats))
+
+
 def explain_refusal(
     calendar: Calendar,
     request: PlacementRequest,
@@ -59,13 +68,6 @@ def explain_refusal(
     """Why not: `no_ports` and `no_licence` are the columns that came so far and failed there, `placed` the seats that
     had a place before (None: as many as capacity admits)."""
     considered = view.eligibility.considered
-    if request.max_minutes is not None and request.minutes > request.max_minutes:
-        too_long = NearestMiss(None, Filter.DURATION, request.minutes, request.max_minutes)
-        summary = f"The slot is {request.minutes} minutes long, the definition allows {request.max_minutes}."
-        removed = {str(Filter.DURATION): considered}
-        return Refusal(
-            request, True, Explanation(summary, considered, removed, Filter.DURATION, too_long, request.seats)
-        )
     possible = seats_ever(calendar, request, view)
     if considered > 0 and possible < request.seats:
         return _refused_for_ever(calendar, request, view, possible)

@@ -18,7 +18,7 @@ import numpy as np
 
 from .calendar import Calendar
 from .covering import cheapest_cover, worth_a_look
-from .explain import explain_placement, explain_refusal
+from .explain import explain_placement, explain_refusal, explain_too_long
 from .filters import Survey, survey
 from .fleet import IntArray, amounts_of
 from .model import Placement, PlacementRequest, Refusal, SeatChoice, SeatPlacement, Span, Spreading
@@ -43,7 +43,7 @@ class Selection:
 def place(calendar: Calendar, request: PlacementRequest) -> Placement | Refusal:
     """Finds workers for all seats of a slot, or says why there are none (an unknown pool has no workers)."""
     if request.max_minutes is not None and request.minutes > request.max_minutes:
-        return explain_refusal(calendar, request, survey(calendar, request))
+        return explain_too_long(calendar, request)
     view = survey(calendar, request)
     if view.fitting < request.seats:
         return explain_refusal(calendar, request, view)

@@ -10,12 +10,15 @@ from lablet_scheduler.engine import (
     Conflict,
     Demand,
     Placement,
+    PlacementRequest,
     PoolPolicy,
     Refusal,
     Spreading,
     earliest,
     place,
+    place_earliest,
 )
+from lablet_scheduler.engine.timeline import Timeline
 
 
 def calendar_of(worker, count=3, policy=None, **changes):
@@ -232,3 +235,18 @@ def test_memory_follows_the_bookings_and_not_the_horizon(worker, put):
     calendar.forget(6000 + 30 * 7 * 1440)
     days = [page for _, page in calendar.timeline.days(0, 6000 + 60 * 7 * 1440) if page is not None]
     assert len(days) == 30
+
+
+def test_a_slot_that_is_too_long_is_refused_without_a_look_at_its_days(worker, monkeypatch):
+    calendar = Calendar([PoolPolicy("default")], [worker("w-1"), worker("w-2")])
+    days, window = [], Timeline.window
+
+    def watched(timeline, start, soft_end, end):
+        days.append((end - start) // 1440)
+        return window(timeline, start, soft_end, end)
+
+    monkeypatch.setattr(Timeline, "window", watched)
+    wanted = PlacementRequest("r1", "default", Demand(cpu_cores=1), 6000, 6000 + 3_000_000_000, max_minutes=1440)
+    for answer in (place(calendar, wanted), place_earliest(calendar, wanted)):
+        assert (answer.permanent, answer.explanation.binding, answer.explanation.considered) == (True, "duration", 2)
+    assert not days

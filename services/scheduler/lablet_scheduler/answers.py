@@ -6,6 +6,7 @@ from typing import cast
 
 from pydantic import ValidationError
 
+from lablet_common.intents import ReservationRequested
 from lablet_common.requests import Undecided, stale
 from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION
 from lablet_common.resources.request import Request, RequestPhase
@@ -17,8 +18,10 @@ from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.change import decide_cancel, decide_change, decide_confirm
 from lablet_scheduler.claims import decide_claim, decide_open_claims
 from lablet_scheduler.commits import target_of
-from lablet_scheduler.decide import Context, Decision, decide_requested, refused
+from lablet_scheduler.decide import Context, Decision, decide_requested, key_used, refused
 from lablet_scheduler.simulate import decide_simulate
+
+_WISH = ("definition", "seats", "start", "end", "duration_minutes", "asap")
 
 
 def invalid(error: ValidationError) -> Decision:
@@ -36,6 +39,16 @@ async def _at_rest(deciding: Generator[None, None, Decision]) -> Decision:
         except StopIteration as decided:
             return cast("Decision", decided.value)
         await asyncio.sleep(0)
+
+
+def _made_before(known: Reservation, request: Request) -> Decision:
+    """The reservation's id is made of the caller's idempotency key, which is kept for a day: by then it may ask for something
+    else, and what stands under the id is no answer to that."""
+    wanted, stands = ReservationRequested.model_validate(request.spec.data).spec(), known.spec
+    same = all(getattr(wanted, name) == getattr(stands, name) for name in _WISH) and not known.is_final
+    if known.metadata.created_at == request.spec.received_at or same:
+        return Decision(reason="AlreadyDecided", about=known)
+    return key_used(known)
 
 
 class Answers:
@@ -61,7 +74,7 @@ class Answers:
         if verb == "requested":
             known = state.reservations.get(target) or self._caches[RESERVATION].get(target)
             if known is not None:
-                return Decision(reason="AlreadyDecided", about=known)
+                return _made_before(known, request)
             return decide_requested(state, request, context)
         if verb == "simulate.requested":
             return await _at_rest(decide_simulate(state, request, context))

@@ -94,6 +94,14 @@ def refused(slug: str, title: str, detail: str, **more: Any) -> Decision:
     return Decision(reason=title.replace(" ", ""), problem=problem(slug, title, detail, **more), result="refused")
 
 
+def key_used(known: Reservation | Series) -> Decision:
+    """The refusal of what came under an idempotency key that made something else, longer ago than keys are kept."""
+    words = (
+        f"the key made {known.id} at {format_time(known.metadata.created_at)}, which is {known.phase}: take a new key"
+    )
+    return refused("idempotency-key-reused", "Idempotency key reused", words, status=422, path="Idempotency-Key")
+
+
 # -- a new reservation ---------------------------------------------------------------------------------------------
 
 

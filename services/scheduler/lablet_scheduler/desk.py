@@ -25,7 +25,7 @@ from lablet_scheduler import dates, engine, series
 from lablet_scheduler.agenda import Agenda
 from lablet_scheduler.commits import Step, target_of
 from lablet_scheduler.dates import Outcome
-from lablet_scheduler.decide import Context, Decision, pools_after, problem, refused
+from lablet_scheduler.decide import Context, Decision, key_used, pools_after, problem, refused
 from lablet_scheduler.wishes import placement_request
 from lablet_scheduler.writer import Writer
 
@@ -118,7 +118,10 @@ class SeriesDesk:
                 return _storable(series.begin(request, asked, self._agenda.pool))
             if known.status.work is not None and known.status.work.request == request.id:
                 return known
-            return Decision(reason="AlreadyDecided", about=known)
+            same = (asked.rule, asked.timezone, asked.first) == (known.spec.rule, known.spec.timezone, known.spec.first)
+            if known.metadata.created_at == request.spec.received_at or (same and not known.is_final):
+                return Decision(reason="AlreadyDecided", about=known)
+            return key_used(known)
         if known is None or known.tenant != request.tenant:
             return refused("unknown-series", "Unknown series", f"there is no series {target_of(undecided)}", status=404)
         if known.status.work is not None:

@@ -7,6 +7,7 @@ import pytest
 
 from lablet_common.intents import ReservationChange
 from lablet_common.resources.instance import SLOT_ENDED, InstancePhase
+from lablet_common.resources.kinds import REQUEST
 from lablet_common.resources.model import Move
 from lablet_common.resources.request import RequestPhase
 from lablet_common.resources.reservation import Hold, RosterEntry
@@ -398,3 +399,36 @@ async def test_a_class_of_the_year_6500_waits_like_any_other_and_holds_nobody_up
     suggested = (await pool.reservation(second)).status.explanation.earliest
     assert suggested.start == pool.when(far + 60)
     assert not await pool.faults()
+
+
+async def test_a_key_that_made_another_booking_longer_ago_than_keys_are_kept_is_told_so(pool: Any) -> None:
+    """Its reservation stands under the id that the key would give again, and is no answer to what is asked now."""
+    name = await pool.ask(60, 120, key="monday")
+    await pool.settle()
+    await forgotten(pool, name)
+    assert await pool.ask(60, 120, key="monday") == name, "the same again is that one"
+    await pool.settle()
+    assert (await asked_for(pool, name)).status.problem is None
+    await forgotten(pool, name)
+    await pool.ask(200, 260, key="monday", seats=2)
+    await pool.settle()
+    problem = (await asked_for(pool, name)).status.problem
+    assert (problem.status, problem.type.rpartition("/")[2]) == (422, "idempotency-key-reused")
+    assert f"made {name}" in problem.detail
+    assert (await pool.reservation(name)).slot.start == pool.when(60)
+    await pool.tell("cancel", name)
+    await pool.settle()
+    await forgotten(pool, name)
+    await pool.ask(60, 120, key="monday")
+    await pool.settle()
+    assert (await asked_for(pool, name)).status.problem.status == 422, "what has ended is not booked"
+
+
+async def asked_for(pool: Any, name: str) -> Any:
+    return await pool.request(f"req-{name.removeprefix('rsv-')}")
+
+
+async def forgotten(pool: Any, name: str) -> None:
+    """As the gateway does with a decided request after a day."""
+    await pool.store.delete(REQUEST.key(f"req-{name.removeprefix('rsv-')}"))
+    await pool.clock.advance(timedelta(seconds=1))

@@ -1,11 +1,12 @@
 """Series: a term of classes, placed as a whole or as far as it fits, changed and cancelled by its dates."""
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from lablet_common.resources import Reservation, Series
-from lablet_common.resources.kinds import POOL, RESERVATION, SERIES
+from lablet_common.resources.kinds import POOL, REQUEST, RESERVATION, SERIES
 from lablet_common.store.changes import decode
 from lablet_common.terms import SeriesCancel, SeriesChange
 
@@ -392,3 +393,17 @@ async def test_a_series_whose_first_pool_is_gone_is_ended_by_the_next_of_its_lis
     world.owners["spare"][0].wake()
     await world.settle()
     assert (await world.series(name)).phase == "Completed"
+
+
+async def test_a_key_that_made_another_series_longer_ago_than_keys_are_kept_is_told_so(pool: Any) -> None:
+    name = await pool.ask_series(key="term")
+    await pool.settle()
+    for rule, refused in (("FREQ=WEEKLY;COUNT=4", False), ("FREQ=WEEKLY;COUNT=2", True)):
+        request = f"req-{name.removeprefix('ser-')}"
+        await pool.store.delete(REQUEST.key(request))  # as the gateway does with a decided request after a day
+        await pool.clock.advance(timedelta(seconds=1))
+        assert await pool.ask_series(rule, key="term") == name
+        await pool.settle()
+        problem = (await pool.request(request)).status.problem
+        assert (problem is not None and problem.type.endswith("/idempotency-key-reused")) is refused
+    assert (await pool.series(name)).spec.rule == "FREQ=WEEKLY;COUNT=4"

@@ -20,9 +20,9 @@ from lablet_common.resources.worker import Cordon, Replacement, Worker
 from lablet_common.store import Transaction
 from lablet_common.store.changes import unchanged_in
 from lablet_workers.instances.ending import COLLECT_REQUESTED
+from lablet_workers.instances.failing import STOP_REQUESTED
 from lablet_workers.ledger import move_gate_in
 
-_STOP = "StopRequested"
 _ENDING = (
     InstancePhase.GRADING,
     InstancePhase.STOPPING,
@@ -138,20 +138,20 @@ def decide_instance(
             case "stop.requested":
                 if instance.phase is InstancePhase.STOPPED and instance.status.restart:
                     # what comes up again is stopped again, and may be started once more
-                    return Decision(_STOP, instance.observed(cause=cause, restart=False, deadline=None))
+                    return Decision(STOP_REQUESTED, instance.observed(cause=cause, restart=False, deadline=None))
                 if instance.phase in _ENDING or (
                     instance.phase is InstancePhase.COLLECTING and instance.status.reason != COLLECT_REQUESTED
                 ):
                     return Decision("AlreadyStopped")
                 if instance.phase is InstancePhase.COLLECTING:
                     # what is being collected is collected to the end, and then it stops
-                    return Decision(_STOP, instance.observed(cause=cause, reason=_STOP))
+                    return Decision(STOP_REQUESTED, instance.observed(cause=cause, reason=STOP_REQUESTED))
                 if instance.phase is InstancePhase.RUNNING and collects:
                     to, changes = InstancePhase.COLLECTING, {"staged": None}
                 else:
                     to, changes = InstancePhase.STOPPING, {}
-                moved = instance.moved(to, at=now, by=by, reason=_STOP, cause=cause, deadline=None, **changes)
-                return Decision(_STOP, moved)
+                moved = instance.moved(to, at=now, by=by, reason=STOP_REQUESTED, cause=cause, deadline=None, **changes)
+                return Decision(STOP_REQUESTED, moved)
             case "collect.requested":
                 if instance.phase is InstancePhase.COLLECTING:
                     return Decision("AlreadyCollecting")

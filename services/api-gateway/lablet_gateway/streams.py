@@ -207,25 +207,30 @@ class Hub:
                 pause = min(2 * pause, _RETRY_SECONDS)
 
     async def _watch_while_wanted(self) -> None:
-        """Notices a stream that was made anew, also when its numbers have overtaken the old ones; ends when nobody has
-        listened between two looks."""
+        """Notices a stream that was made anew, also when its numbers have overtaken the old ones: then it ends, to have the
+        new one followed from its end, and not from where the old one was. Ends, too, when nobody has listened between two
+        looks."""
         while self._wanted.is_set():
             if not self.clients:
                 self._wanted.clear()
             await asyncio.sleep(_LOOK_SECONDS)
-            await self._check_epoch()
+            if await self._check_epoch() and self._wanted.is_set():
+                return
         self._started.clear()
         self._ring.clear()
         self._floor = self._position
 
-    async def _check_epoch(self) -> None:
+    async def _check_epoch(self) -> bool:
+        """Whether the stream was made anew; then everybody begins anew."""
         try:
             bounds = await self._log.bounds()
         except EventLogUnavailable as error:
             _log.debug("the event log does not answer", extra={"cause": str(error)})
-            return
-        if bounds.epoch != self._epoch:
-            self._settle(bounds)
+            return False
+        if bounds.epoch == self._epoch:
+            return False
+        self._settle(bounds)
+        return True
 
     def _settle(self, bounds: Bounds) -> None:
         """Begins at the end of the log as it is."""

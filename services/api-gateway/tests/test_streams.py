@@ -16,7 +16,7 @@ from lablet_common.resources.reservation import Reservation
 from lablet_common.telemetry.metrics import REGISTRY
 from lablet_gateway import listening, streams
 from lablet_gateway.caller import Caller
-from lablet_gateway.eventlog import Logged
+from lablet_gateway.eventlog import Logged, MemoryEventLog
 from lablet_gateway.identity import Principal, ProviderUnavailable, Role
 from lablet_gateway.identity.token_file import TokenFile
 from lablet_gateway.rights import Scope
@@ -164,6 +164,61 @@ async def test_a_listener_of_a_stream_made_anew_is_told_to_begin_anew(world: Any
         assert (await stream.next())["event"] == "reset"
         world.log.append(published(world.reservation("rsv-c"), 3))
         assert subject_of(await stream.next()) == "reservation/rsv-c"
+
+
+async def test_a_stream_made_anew_that_has_overtaken_the_old_one_is_followed_without_a_gap(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows JetStream goes by numbers alone, and may only look once there are as many as there were."""
+    monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.01)
+
+    class Slow(MemoryEventLog):
+        async def follow(self, after: int, handler: Any) -> None:
+            generation = self._generation
+            while True:
+                fitting = [logged for logged in self.events if logged.number > after]
+                if self._generation != generation and self._last < 100:
+                    fitting = []
+                for logged in fitting:
+                    await handler(logged)
+                    after = logged.number
+                await asyncio.sleep(0.001)
+
+    log = Slow()
+    hub = Hub(log, 500)
+    async with running(hub.run()), asyncio.timeout(5):
+        await hub.ready(5)
+        frames = hub.frames(await hub.place(None), Filter(), lambda entry: entry, 30.0)
+        await anext(frames)
+        log.append(*(published(world.reservation(f"rsv-{at}"), at) for at in range(1, 81)))
+        told = b""
+        while told.count(b"data: ") < 80:
+            told += await anext(frames)
+        log.recreate()
+        log.append(*(published(world.reservation(f"new-{at}"), 100 + at) for at in range(1, 6)))
+        assert b"event: reset" in await anext(frames)
+        log.append(*(published(world.reservation(f"new-{at}"), 100 + at) for at in range(6, 121)))
+        told = b""
+        while b"new-120" not in told:
+            told += await anext(frames)
+        await frames.aclose()
+    assert [f"new-{at}" for at in range(6, 121) if b'"reservation/new-%d"' % at not in told] == []
+
+
+async def test_a_stream_made_anew_while_the_hub_goes_to_rest_is_heard_from_its_end(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "_LOOK_SECONDS", 0.05)
+    hub = Hub(world.log, 100)
+    async with running(hub.run()), asyncio.timeout(5):
+        await hub.ready(5)
+        while hub._wanted.is_set():
+            await asyncio.sleep(0.001)
+        world.log.recreate()
+        while hub.epoch != (await world.log.bounds()).epoch:
+            await asyncio.sleep(0.001)
+        world.log.append(published(world.reservation("rsv-1"), 1))
+        assert (await hub.arrive(None, 5)).number == 1
 
 
 async def test_who_comes_back_too_late_is_told_that_something_is_missing(world: Any, listen: Any) -> None:

@@ -82,7 +82,7 @@ from lablet_gateway.streams import Hub
 from lablet_gateway.throttle import Buckets, RateLimit
 from lablet_gateway.underway import Places
 from lablet_gateway.webhooks.dispatcher import Dispatcher
-from lablet_gateway.webhooks.preset import Preset
+from lablet_gateway.webhooks.preset import Preset, check_secret
 from lablet_gateway.webhooks.sender import HttpSender
 
 CACHED = (RESERVATION, INSTANCE, WORKER, POOL, TEMPLATE, DEFINITION, ARTIFACT, KEY, SUBSCRIPTION, SERIES)
@@ -169,6 +169,7 @@ class Gateway:
     """One replica."""
 
     def __init__(self, runtime: Runtime, settings: GatewaySettings) -> None:
+        check_secret(settings)
         self._runtime = runtime
         self._settings = settings
         self._objects = S3ObjectStore(settings.storage)

@@ -6,12 +6,24 @@ import logging
 from lablet_common.store import Conflict, StoreUnavailable
 from lablet_gateway.eventlog import EventLogUnavailable
 from lablet_gateway.parts import Parts
+from lablet_gateway.settings import GatewaySettings
+from lablet_gateway.webhooks import signing
 from lablet_gateway.webhooks.addresses import SinkRefused, check_url
 from lablet_gateway.webhooks.registry import Registry
 
 _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 1.0
 LOOK_SECONDS = 60.0
+
+
+def check_secret(settings: GatewaySettings) -> None:
+    """Raises `ValueError`, which does not tell the secret, for one that cannot sign."""
+    if settings.cloudevents_sink_secret is None:
+        return
+    try:
+        signing.key_of(settings.cloudevents_sink_secret.get_secret_value())
+    except ValueError as error:
+        raise ValueError(f"CLOUDEVENTS_SINK_SECRET cannot sign: {error}") from None
 
 
 class Preset:

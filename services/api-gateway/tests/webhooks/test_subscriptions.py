@@ -3,10 +3,14 @@
 import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any, cast
 
+import pytest
 from pydantic import SecretStr
 
-from lablet_gateway.webhooks.preset import Preset
+from lablet_gateway.app import Gateway
+from lablet_gateway.settings import GatewaySettings
+from lablet_gateway.webhooks.preset import Preset, check_secret
 from lablet_gateway.webhooks.registry import PRESET
 from lablet_gateway.webhooks.signing import new_secret, signature
 
@@ -108,6 +112,17 @@ async def test_the_preset_follows_its_setting_and_hears_every_tenant(desk: Desk,
         off = desk.parts.settings.model_copy(update={"cloudevents_sink_url": None})
         await Preset(replace(desk.parts, settings=off)).look()
         await until(lambda: _preset_gone(desk))
+
+
+def test_a_secret_that_cannot_sign_is_refused_at_the_start_and_not_told() -> None:
+    """Each event would be tried for a day and a half, and become a dead letter."""
+    check_secret(GatewaySettings())
+    check_secret(GatewaySettings(cloudevents_sink_secret=SecretStr(new_secret())))
+    for wrong in ("hunter2-hunter2", "whsec_c2hvcnQ="):
+        settings = GatewaySettings(cloudevents_sink_secret=SecretStr(wrong))
+        with pytest.raises(ValueError, match="CLOUDEVENTS_SINK_SECRET cannot sign") as refused:
+            Gateway(cast("Any", None), settings)
+        assert wrong not in str(refused.value)
 
 
 async def _preset_gone(desk: Desk) -> bool:

@@ -37,10 +37,14 @@ async def ask(parts: Parts, caller: Caller, asked: Ask, body: SimulationCreate) 
     (pool_name,) = pools
     pool = await reads.get(parts, POOL, pool_name)
     if not isinstance(pool, WorkerPool):
-        raise problems.invalid("reservations[0].pool", f"there is no pool {pool_name}")
+        place = "reservations[0]" if body.reservations else "series[0]"
+        field = "pools[0]" if wishes[0].pools else "pool"
+        remedy = problems.nearest(pool_name, await reads.names(parts, POOL))
+        raise problems.invalid(f"{place}.{field}", f"there is no pool {pool_name}", remedy)
     template = await reads.get(parts, TEMPLATE, body.template or pool.spec.template)
     if body.template and template is None:
-        raise problems.invalid("template", f"there is no template {body.template}")
+        remedy = problems.nearest(body.template, await reads.names(parts, TEMPLATE))
+        raise problems.invalid("template", f"there is no template {body.template}", remedy)
     shape = template.spec if isinstance(template, WorkerTemplate) else None
     data = SimulateRequested(
         wishes=await _wishes(parts, caller, body, pool_name),

@@ -74,6 +74,15 @@ TERM = {
 }  # fmt: skip
 
 
+async def test_what_is_misspelt_in_a_question_gets_the_nearest(world: Any) -> None:
+    for body, remedy in (
+        (WISH | {"pools": ["defualt"]}, "did you mean default?"),
+        ({"reservations": [WISH], "template": "simulatd"}, "did you mean simulated?"),
+    ):
+        answer = await world.client().post("/api/v1/reservations:simulate", json=body)
+        assert answer.json()["errors"][0]["remedy"] == remedy
+
+
 @pytest.mark.parametrize(
     ("body", "starts"),
     [
@@ -97,6 +106,8 @@ async def test_every_date_of_a_series_is_asked_for(world: Any, body: Any, starts
         (TERM | {"rule": "FREQ=HOURLY"}, "series[0].rule"),
         ({"series": [TERM | {"rule": "FREQ=DAILY;COUNT=300"}] * 2}, "series"),
         ({}, "reservations"),
+        (TERM | {"pool": "defualt"}, "series[0].pool"),
+        (TERM | {"pools": ["defualt"]}, "series[0].pools[0]"),
     ],
 )
 async def test_a_series_that_cannot_be_simulated_is_told_by_field(world: Any, body: Any, field: str) -> None:

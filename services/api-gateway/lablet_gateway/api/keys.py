@@ -127,7 +127,13 @@ async def revoke_key(
     txn = Transaction()
     update_in(txn, revoked)
     deed_in(txn, caller, "key.revoke", f"key/{key_id}", {"reason": reason}, at=at)
-    done = await txn.commit(parts.store)
+    try:
+        done = await txn.commit(parts.store)
+    except Conflict:
+        present = await _stored(parts, caller, key_id)
+        if present.phase != KeyPhase.REVOKED:
+            raise
+        return resource_response(present)  # somebody else was quicker: it has ended all the same
     return resource_response(revoked.at_revision(done.revision))
 
 

@@ -1,5 +1,6 @@
 """API keys: shown once, hashed at rest, narrowed, ended by time and by hand, their use noted without a write per call."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -113,6 +114,12 @@ async def test_a_revoked_key_is_refused_at_once_and_stays_visible(world: Any, ma
     assert "has been revoked" in refused.json()["detail"]
     assert (await admin.delete(path)).status_code == 200, "revoking twice is no error"
     assert (await admin.get(path)).json()["status"]["message"] == "laptop lost"
+
+
+async def test_of_two_who_revoke_a_key_at_once_both_are_told_that_it_has_ended(world: Any, made: Any) -> None:
+    path = f"/api/v1/keys/{(await made())['key']['metadata']['id']}"
+    answers = await asyncio.gather(*(world.client().delete(path, params={"reason": one}) for one in ("a", "b")))
+    assert [(answer.status_code, answer.json()["status"]["phase"]) for answer in answers] == [(200, "Revoked")] * 2
 
 
 async def test_an_expired_key_is_refused(world: Any, made: Any) -> None:

@@ -6,8 +6,8 @@ leader ends it by itself, because the watch asks for that. etcd may cut one revi
 again, so that a revision is always delivered whole.
 
 etcd lets a watch begin at the very revision up to which was compacted, though it has forgotten part of that one: deletions
-(etcd issue 18089) and what stood before each change. So a watch begins one revision earlier than it delivers, and where that
-is gone, it says so.
+(etcd issue 18089) and what stood before each change. So a watch that is behind begins one revision earlier than it delivers,
+and where that is gone, it says so. (One that is not behind would be a tenth of a second late with its first change by that.)
 
 An answer to a progress request only proves that the stream lives. It is not passed on as progress: servers before 3.4.25
 and 3.5.8 send it ahead of events that are still on their way. Only etcd's own periodic notices are
@@ -115,9 +115,10 @@ class Watch:
                 self._pause = _PAUSE_SECONDS
                 return batch
 
-    async def _connect(self) -> None:
+    async def _connect(self, start: int | None = None) -> None:
         """Opens the stream and waits for etcd's word that the watch exists."""
-        request = pb.WatchRequest(create_request=self._request())
+        start = self._next if start is None else start
+        request = pb.WatchRequest(create_request=self._request(start))
         endpoint, stream, answer = await self._calls.exchange("Watch", request)
         self._endpoint, self._stream = endpoint, stream
         if answer is EOF:
@@ -127,6 +128,10 @@ class Watch:
         except _TokenRefused:
             await self._connect()
             return
+        if 1 < start == self._next <= answer.header.revision:
+            self._disconnect()
+            await self._connect(start - 1)
+            return
         self._refused = False
         self._held = []
         if not self._next:
@@ -134,12 +139,12 @@ class Watch:
         self._calls.vigil(endpoint).keep(stream)
         self._pulse.start(stream)
 
-    def _request(self) -> pb.WatchCreateRequest:
+    def _request(self, start: int) -> pb.WatchCreateRequest:
         first, end = self._names.below(self._prefix)
         return pb.WatchCreateRequest(
             key=first,
             range_end=end,
-            start_revision=max(self._next - 1, 1) if self._next else 0,
+            start_revision=start,
             progress_notify=True,
             prev_kv=self._previous,
             fragment=True,

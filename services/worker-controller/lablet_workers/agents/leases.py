@@ -9,6 +9,7 @@ A session ends with its key. An agent that comes back must begin a new one, whic
 runs any more; with the earlier session's name in hand it need not wait for etcd to forget it.
 """
 
+import asyncio
 import json
 import logging
 import math
@@ -90,7 +91,8 @@ class Leases:
         begun = await self._store.txn([unchanged], [Put(key, Session(beat.epoch, beat.host).to_json(), lease)])
         if not begun.succeeded:
             await self._store.lease_revoke(lease)
-            return "other-session"
+            present = await self.present(worker)  # another replica may have begun it, by the heartbeat before
+            return "" if present is not None and present.epoch == beat.epoch else "other-session"
         if earlier is not None:
             await self._store.lease_revoke(earlier.lease)  # its key has the new lease: nothing goes with the old one
         log.info("an agent's session begins", extra={"worker": worker, "epoch": beat.epoch, "host": beat.host})
@@ -112,11 +114,14 @@ class Leases:
 
 
 class Door:
-    """Hears heartbeats for all workers, shared among the replicas, and answers them."""
+    """Hears heartbeats for all workers, shared among the replicas, and answers them: each worker's by itself, and of those
+    that came while one was being answered the last. So whoever waits for etcd keeps no other worker waiting."""
 
     def __init__(self, connection: Connection, leases: Leases) -> None:
         self._connection = connection
         self._leases = leases
+        self._latest: dict[str, Heartbeat] = {}
+        self._answering: dict[str, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
         await self._connection.listen(HEARTBEATS, self._hear, queue=Service.WORKERS)
@@ -127,11 +132,20 @@ class Door:
         except ValueError as error:
             log.warning("not a heartbeat", extra={"subject": subject, "cause": str(error)[:200]})
             return
+        self._latest[worker] = beat
+        if worker not in self._answering:
+            self._answering[worker] = asyncio.create_task(self._answer(worker))
+
+    async def _answer(self, worker: str) -> None:
         try:
-            grant = await self._leases.beat(worker, beat)
-            await self._connection.say(work_subject(worker, "grant"), grant.to_json())
-        except (StoreError, BusUnavailable) as error:
-            log.warning("a heartbeat is not answered", extra={"worker": worker, "cause": str(error)})
+            while (beat := self._latest.pop(worker, None)) is not None:
+                try:
+                    grant = await self._leases.beat(worker, beat)
+                    await self._connection.say(work_subject(worker, "grant"), grant.to_json())
+                except (StoreError, BusUnavailable) as error:
+                    log.warning("a heartbeat is not answered", extra={"worker": worker, "cause": str(error)})
+        finally:
+            del self._answering[worker]
 
 
 class Presence:

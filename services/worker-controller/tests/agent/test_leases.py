@@ -1,12 +1,13 @@
 """The lease of an agent: who may renew it, when a session is over, and that only etcd's word makes labs lost."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from lablet_common.agents import Heartbeat
+from lablet_common.agents import Grant, Heartbeat
 from lablet_common.resources.kinds import worker_lease_key
-from lablet_common.store import MemoryStore
+from lablet_common.store import KeyValue, MemoryStore
 from lablet_workers.agents.leases import Door, Leases
 from lablet_workers.providers.agent import AgentProvider
 from lablet_workers.providers.port import InsufficientCapacity, LaunchOrder, MachineState, NotFound
@@ -71,6 +72,55 @@ async def test_what_is_no_heartbeat_is_dropped_with_a_line_in_the_log(
     await heard[0]("lablet.agent.w1.heartbeat", payload)
     assert "not a heartbeat" in caplog.text
     assert await store.get(worker_lease_key("w1")) is None
+
+
+async def test_a_heartbeat_that_waits_for_etcd_keeps_no_other_worker_waiting() -> None:
+    heard: list[Any] = []
+    said: list[tuple[str, int]] = []
+    etcd = asyncio.Event()
+
+    class Connected:
+        async def listen(self, _: str, listener: Any, **__: Any) -> None:
+            heard.append(listener)
+
+        async def say(self, subject: str, payload: bytes) -> None:
+            said.append((subject.split(".")[2], Grant.model_validate_json(payload).number))
+
+    class Slow:
+        async def beat(self, worker: str, one: Heartbeat) -> Grant:
+            if worker == "w1":
+                await etcd.wait()
+            return Grant(epoch=one.epoch, number=one.number, seconds=10)
+
+    connection, slow = Connected(), Slow()
+    door = Door(connection, slow)  # type: ignore[arg-type]  # what it needs of them
+    await door.open()
+    async with asyncio.timeout(5):
+        for number in range(1, 5):
+            for worker in ("w1", "w2"):
+                await heard[0](f"lablet.agent.{worker}.heartbeat", beat(number=number).to_json())
+            while ("w2", number) not in said:
+                await asyncio.sleep(0)
+        assert [one for one in said if one[0] == "w1"] == []
+        etcd.set()
+        while door._answering:
+            await asyncio.sleep(0)
+    assert [number for worker, number in said if worker == "w1"] == [1, 4], "of what waits only the last is answered"
+
+
+async def test_two_replicas_that_begin_a_session_by_two_of_its_heartbeats_do_not_refuse_it() -> None:
+    """The agent would take the refusal for its session's end."""
+
+    class Far(MemoryStore):
+        async def get(self, key: str) -> KeyValue | None:
+            found = await super().get(key)
+            await asyncio.sleep(0)
+            return found
+
+    store = Far()
+    leases = [Leases(store, 10.0, lambda _: True) for _ in range(2)]
+    given = await asyncio.gather(*(one.beat("w1", beat(first=True, number=n)) for n, one in enumerate(leases)))
+    assert [grant.refused for grant in given] == ["", ""]
 
 
 async def test_whoever_has_not_registered_gets_nothing(leases: Leases, store: MemoryStore) -> None:

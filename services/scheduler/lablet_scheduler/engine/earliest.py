@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from .calendar import Calendar, seats_amounts
-from .filters import survey
+from .filters import Survey, survey
 from .fleet import BoolArray, IntArray
 from .model import Minute, Placement, PlacementRequest, Refusal
 from .place import place
@@ -52,16 +52,45 @@ def place_earliest(
     last = start + horizon
     single = _single_seat_starts(calendar, request, start, last)
     at = _enough_workers(calendar, request, single)
+    changes: Iterator[Minute] | None = None
     while at is not None and at <= last:
         moved = replace(request, start=at, end=at + request.minutes, punctual=True)
-        if survey(calendar, moved).fitting < request.seats:
+        view = survey(calendar, moved)
+        if view.fitting < request.seats:
             at = _front_clear(calendar, moved, single)
             continue
-        decision = place(calendar, moved)
-        if isinstance(decision, Placement):
-            return decision
-        at = next(_changes(calendar, moved, at + 1, last), None)
+        if _some_may_be_on(calendar, moved, view):
+            decision = place(calendar, moved)
+            if isinstance(decision, Placement):
+                return decision
+        changes = changes or _changes(calendar, moved, at + 1, last)
+        at = _first_after(changes, at)
     return first
+
+
+def _first_after(changes: Iterator[Minute], at: Minute) -> Minute | None:
+    return next((change for change in changes if change > at), None)
+
+
+def _some_may_be_on(calendar: Calendar, request: PlacementRequest, view: Survey) -> bool:
+    """Whether a counted licence is left for any of the workers that have room; workers that are off all around the slot are
+    asked once for all that are alike. What is tried without one is refused, at many times the cost."""
+    policy = calendar.policy(request.pool)
+    if not policy.licence_limits:
+        return True
+    end = request.end + policy.turnaround
+    refused: set[tuple[str, int]] = set()
+    for column in view.columns.tolist():
+        worker = calendar.fleet.view(column)
+        lead = calendar.lead(worker)
+        is_off = calendar.added_power(worker, request.start, end) == [(request.start - lead, end)]
+        if is_off and (worker.licence, lead) in refused:
+            continue
+        if calendar.licence_room(worker, request.start, end, ()):
+            return True
+        if is_off:
+            refused.add((worker.licence, lead))
+    return False
 
 
 def _try(calendar: Calendar, request: PlacementRequest, start: Minute) -> Placement | Refusal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from lablet_scheduler.engine import (
     Booking,
     Calendar,
@@ -89,3 +91,24 @@ def test_a_slot_of_the_far_future_is_a_slot_like_any_other(worker, request_for):
     assert earliest(calendar, request_for(start=far, seats=4, minutes=100)) == far + 300
     assert earliest(calendar, request_for(start=far, seats=5, minutes=100)) == far + 400
     assert not audit.differs(calendar, "w-1")
+
+
+def test_where_licences_run_out_a_start_is_tried_only_where_one_is_left(worker, request_for, monkeypatch):
+    workers = [worker(f"w-{number}") for number in range(12)]
+    calendar = Calendar([PoolPolicy("default", grace=0, licence_limits={"ENTERPRISE": 2})], workers)
+    for number in range(60):
+        for name in ("w-1", "w-2"):
+            start = 6000 + 20 * number + 3 * int(name[-1])
+            calendar.book(Booking(f"r{number}", int(name[-1]), name, start, start + 20, Demand(cpu_cores=7)))
+    module = sys.modules[earliest.__module__]
+    tried, real = [], module.place
+
+    def watched(*arguments):
+        tried.append(arguments[1].start)
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "place", watched)
+    last = max(booking.end for booking in calendar.bookings() if booking.worker == "w-1")
+    wanted = request_for(start=6010, minutes=60)
+    assert earliest(calendar, wanted) == last
+    assert len(tried) < 5

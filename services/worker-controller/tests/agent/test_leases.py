@@ -112,8 +112,8 @@ async def test_two_replicas_that_begin_a_session_by_two_of_its_heartbeats_do_not
     """The agent would take the refusal for its session's end."""
 
     class Far(MemoryStore):
-        async def get(self, key: str) -> KeyValue | None:
-            found = await super().get(key)
+        async def get(self, key: str, **more: Any) -> KeyValue | None:
+            found = await super().get(key, **more)
             await asyncio.sleep(0)
             return found
 

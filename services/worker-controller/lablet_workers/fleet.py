@@ -229,6 +229,8 @@ class Fleet:
             return False
         if worker.status.machine is not None or self._estate.is_named(worker.id):
             return False
+        if self._needs(pool).get(worker.id):
+            return False  # all reservations are read for those alone of which the caches know nothing
         booked = (seat.worker for r in await self._reservations() if r.holds_capacity for seat in r.status.placement)
         return worker.id not in booked
 

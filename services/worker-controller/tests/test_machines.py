@@ -400,6 +400,33 @@ async def test_a_cancelled_booking_a_moved_seat_and_a_longer_turnaround_all_chan
     assert needed() == {}
 
 
+async def test_all_bookings_are_read_only_for_a_surplus_worker_that_may_go(
+    fleet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not for each that is booked for weeks, whenever anything happens."""
+    await fleet.book("a", 3000, 3100, workers=("default-002",))
+    pools = fleet.all(POOL)
+    await pools.update((await pools.require("default")).respecified(max=1))
+    await fleet.settle()
+    assert (await fleet.worker(2)).spec.unschedulable is not None
+    of, reads = fleet.controller.fleet, list[int]()
+    real = of._reservations
+
+    async def read() -> Any:
+        reads.append(1)
+        return await real()
+
+    monkeypatch.setattr(of, "_reservations", read)
+    for _ in range(3):
+        of.replan()
+        await fleet.settle()
+    assert not reads
+    await fleet.cancel("a")
+    await fleet.settle()
+    assert reads
+    assert await fleet.worker(2) is None
+
+
 async def test_a_cordon_of_a_surplus_worker_that_meets_a_conflict_is_tried_again(
     fleet: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,16 +172,19 @@ class Mirror:
             pause = min(pause * 2, _RETRY_MAXIMUM)
 
     async def _serve_waiters(self) -> None:
-        """Lists again for those who wait for a revision that changed nothing here, so that no event will tell."""
+        """Lists again for those who wait for a revision that changed nothing here, so that no event will tell. Where there is
+        always somebody who waits, but nobody for long, the watch brings what they wait for."""
         grace = _GRACE_SECONDS
         while True:
             await self._first.wait()
             await self._wanted.wait()
+            begun = next(self._order)
             await asyncio.sleep(grace)
             while self._waiters and self._waiters[0][2].done():
                 heapq.heappop(self._waiters)
             if not self._waiters:
                 self._wanted.clear()
+            if not any(came < begun and not waiter.done() for _, came, waiter in self._waiters):
                 grace = _GRACE_SECONDS
                 continue
             grace = min(grace * 2, _RETRY_MAXIMUM)  # for revisions that no list brings either

@@ -151,6 +151,32 @@ async def test_many_waiters_cost_few_lists(tampered: Any, store: Store, backgrou
     assert tampered.lists - before <= 2
 
 
+async def test_where_somebody_always_waits_and_nobody_for_long_nothing_is_listed(
+    tampered: Any,
+    templates: Repository[WorkerTemplate],
+    make_template: Make,
+    background: Background,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in a busy gateway: each call waits a moment for what the watch is about to bring."""
+    monkeypatch.setattr("lablet_common.store.mirror._GRACE_SECONDS", 0.25)
+    cache: Cache[WorkerTemplate] = Cache(tampered, TEMPLATE)
+    background(cache.run())
+    await cache.wait_synced()
+    last = (await templates.create(make_template("first"))).revision
+    await cache.reached(last)
+    before = tampered.lists
+    waiting = asyncio.create_task(cache.reached(last + 1))
+    for number in range(60):
+        await asyncio.sleep(0.01)
+        served, waiting = waiting, asyncio.create_task(cache.reached(last + 2))
+        await asyncio.sleep(0)
+        last = (await templates.create(make_template(f"t{number}"))).revision
+        await served
+    assert tampered.lists == before
+    waiting.cancel()
+
+
 async def test_it_waits_for_etcd_and_outlives_its_absence(
     tampered: Any, templates: Repository[WorkerTemplate], make_template: Make, background: Background
 ) -> None:

@@ -16,7 +16,7 @@ from lablet_common.resources.model import Resource
 from lablet_common.resources.request import Request as Asked
 from lablet_common.resources.reservation import Reservation
 from lablet_gateway import problems, seats
-from lablet_gateway.identity import Principal, Role
+from lablet_gateway.identity import Principal
 from lablet_gateway.rights import PUBLIC_TENANT, ROUTE_OF_INTENT, Scope, missing_scope, scope_of
 
 R = TypeVar("R", bound=Resource[Any, Any])
@@ -103,11 +103,6 @@ class Caller:
 
     def sees_request(self, request: Asked) -> bool:
         return request.tenant == self.tenant and (self.scope is Scope.ALL or request.spec.principal == self.name)
-
-    @property
-    def is_staff(self) -> bool:
-        """People who teach or run the fleet, and so see it; machines never do."""
-        return self.principal.role in (Role.ADMIN, Role.OPERATOR, Role.INSTRUCTOR)
 
 
 async def authorise(request: Request, _: Annotated[object, Security(_BEARER)]) -> Caller:

@@ -25,9 +25,18 @@ from lablet_gateway.streams import Entry, data_in
 _log = logging.getLogger(__name__)
 FLEET = frozenset({"pool", "template", "worker", "scaling"})
 """Kinds that belong to no tenant's people."""
+_STAFF = frozenset({Role.ADMIN, Role.OPERATOR, Role.INSTRUCTOR})
 _BEFORE = "previousPhase"
 _OWN: Mapping[str, type[Resource[Any, Any]]] = {"reservation": Reservation, "instance": Instance, "request": Request}
 """Kinds of which people see what is theirs."""
+
+
+def hears(role: str, kind: str) -> bool:
+    """Whether anybody of the role hears of the kind at all: machines and learners nothing of the fleet, and of keys only
+    admins."""
+    if kind == KEY.name:
+        return role == Role.ADMIN
+    return kind not in FLEET or role in _STAFF
 
 
 class CallersSight:
@@ -45,11 +54,13 @@ class CallersSight:
 
     def __call__(self, entry: Entry) -> Entry | None:
         caller = self._caller
+        if not hears(caller.principal.role, entry.kind):
+            return None
         if entry.kind in FLEET:
-            return entry if caller.is_staff else None
+            return entry
         if entry.kind == "definition":
             return entry if entry.tenant in (caller.tenant, PUBLIC_TENANT) else None
-        if entry.tenant != caller.tenant or (entry.kind == KEY.name and caller.principal.role is not Role.ADMIN):
+        if entry.tenant != caller.tenant:
             return None
         return entry if caller.scope is Scope.ALL else self._own(entry)
 

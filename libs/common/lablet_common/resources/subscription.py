@@ -68,6 +68,8 @@ class SubscriptionStatus(Status):
     phase: SubscriptionPhase = SubscriptionPhase.ACTIVE
     beginning: Beginning
     signed: bool = True
+    role: str | None = None
+    """Of whoever chose the sink: it hears what that role may. None: everything of the tenant."""
     delivered: int = 0
     dead_lettered: int = 0
     last_delivered_at: Instant | None = None

@@ -32,7 +32,9 @@ from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import DEAD_LETTERED, REGISTRY
 from lablet_gateway.deadletters import concerns, redelivery_subject, webhook_consumer
 from lablet_gateway.deeds import SOURCE
+from lablet_gateway.identity import Role
 from lablet_gateway.parts import Parts
+from lablet_gateway.sight import hears
 from lablet_gateway.webhooks.delivery import Sink, Try, Wanted
 from lablet_gateway.webhooks.registry import PRESET, secrets_of
 from lablet_gateway.webhooks.sender import Sender
@@ -127,13 +129,15 @@ class _Server:
             _log.error("a subscription cannot be served", extra={"subscription": self._name, "cause": str(error)})
             return
         wanted = Wanted.of(spec)
+        role = subscription.status.role or Role.ADMIN
         operators = subscription.id == PRESET
         allow_private = operators or self._parts.settings.webhook_allow_private
         patience = timedelta(hours=self._parts.settings.webhook_patience_hours)
         sink = Sink(self._sender, spec, secrets, self._clock, self, allow_private=allow_private, patience=patience)
 
         async def handle(received: Received) -> None:
-            if concerns(subscription, received.event.get_extension("tenant")) and wanted.takes(received.event):
+            may = concerns(subscription, received.event.get_extension("tenant")) and hears(role, received.kind)
+            if may and wanted.takes(received.event):
                 await sink.deliver(received)
 
         tenant = subjects.ANY if spec.tenant == EVERY_TENANT else spec.tenant
@@ -229,7 +233,7 @@ def _served_as(subscription: Subscription | None) -> Any:
         return None
     status = subscription.status
     stopped = status.phase if status.phase in _OUT_OF_SERVICE else None
-    return (subscription.metadata.uid, subscription.spec, stopped, status.secret, status.previous_secret)
+    return (subscription.metadata.uid, subscription.spec, stopped, status.secret, status.previous_secret, status.role)
 
 
 class _Book:

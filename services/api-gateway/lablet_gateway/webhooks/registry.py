@@ -73,7 +73,7 @@ class Registry:
         sealed = box.seal(secret, secret_context(body.name))
         made = self._new(
             body.name, str(root), tenant, spec, await self._beginning(), owner=caller.name, labels=body.labels
-        ).observed("created", secret=sealed)
+        ).observed("created", secret=sealed, role=str(caller.principal.role))
         txn = Transaction()
         create_in(txn, made)
         self._trace(txn, caller, "create", body.name, body.to_dict(), key=root)
@@ -111,6 +111,8 @@ class Registry:
         if body.sink is not None and caller is not None:
             await self._check_sink(body.sink)
         changed = present.respecified(**given) if given else present
+        if body.sink is not None and caller is not None:
+            changed = changed.observed("changed", role=str(caller.principal.role))
         wants_pause, is_paused = changed.spec.paused, present.phase == SubscriptionPhase.PAUSED
         if wants_pause and not is_paused:
             changed = self._moved(changed, SubscriptionPhase.PAUSED, "Asked")

@@ -21,6 +21,7 @@ from lablet_common.bus.messages import DeadLetter
 from lablet_common.events import derive
 from lablet_common.events.binding import encode
 from lablet_common.ownership import NotOwner
+from lablet_common.resources.key import ApiKey, KeyPhase, KeySpec, KeyStatus
 from lablet_common.resources.kinds import RESERVATION, ownership_key
 from lablet_common.telemetry.metrics import DEAD_LETTERED, EVENT_HANDLING, REGISTRY
 from lablet_gateway.deadletters import redelivery_subject
@@ -105,6 +106,40 @@ async def test_filters_narrow_by_type_subject_label_and_tenant(desk: Desk, sink:
         "l": ["reservation/rsv-x"],
         "o": ["reservation/rsv-f"],
     }
+
+
+@pytest.mark.parametrize(
+    ("by", "heard"),
+    [
+        ("admin@default", ["worker/default-001", "key/key-a", "reservation/rsv-a"]),
+        ("instructor@default", ["worker/default-001", "reservation/rsv-a"]),
+        ("machine@default", ["reservation/rsv-a"]),
+    ],
+)
+async def test_a_sink_hears_what_the_role_of_whoever_chose_it_may(
+    desk: Desk, sink: SinkServer, by: str, heard: list[str]
+) -> None:
+    await desk.subscribe(sink.url, by=by)
+    key = ApiKey(
+        metadata=desk.world.metadata("key-a"),
+        spec=KeySpec(name="grader", expires_at=desk.world.now),
+        status=KeyStatus(phase=KeyPhase.ACTIVE),
+    )
+    async with desk.serving():
+        await desk.publish(desk.world.worker(), key, desk.world.reservation("rsv-a"))
+        await until(lambda: len(sink.taken) == len(heard))
+        await desk.bus.settle()
+        assert sorted(event["subject"] for event in sink.taken) == sorted(heard)
+
+
+async def test_who_chooses_another_sink_for_it_hears_no_more_than_they_may(desk: Desk, sink: SinkServer) -> None:
+    await desk.subscribe("http://127.0.0.1:9/nobody")
+    answer = await desk.client("operator@default").patch(
+        f"{PATH}/lms", json={"sink": sink.url}, headers={"If-Match": "*"}
+    )
+    assert answer.json()["status"]["role"] == "operator"
+    answer = await desk.client().patch(f"{PATH}/lms", json={"paused": True}, headers={"If-Match": "*"})
+    assert answer.json()["status"]["role"] == "operator"
 
 
 async def test_a_sink_that_is_down_for_an_hour_misses_nothing_and_gets_each_subject_in_order(

@@ -309,6 +309,6 @@ def _tried(
     found: list[engine.Retried] = []
     for number, retried in enumerate(engine.retry_each(calendar, requests, now), 1):
         found.append(retried)
-        if number % _AT_ONCE == 0:
+        if number % _AT_ONCE == 0 or retried.waiting.searches:
             yield
     return found

@@ -83,7 +83,9 @@ def _some_may_be_on(calendar: Calendar, request: PlacementRequest, view: Survey)
     for column in view.columns.tolist():
         worker = calendar.fleet.view(column)
         lead = calendar.lead(worker)
-        is_off = calendar.added_power(worker, request.start, end) == [(request.start - lead, end)]
+        is_off = not calendar.duties(worker.name) or (
+            calendar.added_power(worker, request.start, end) == [(request.start - lead, end)]
+        )
         if is_off and (worker.licence, lead) in refused:
             continue
         if calendar.licence_room(worker, request.start, end, ()):

@@ -44,6 +44,11 @@ class Waiting:
     latest_start: Minute | None = None
     """For "as soon as possible": it may start later than `request.start`, up to here. None: only in its slot."""
 
+    @property
+    def searches(self) -> bool:
+        """More than one start comes into question: trying it may take long."""
+        return self.latest_start is not None and self.latest_start > self.request.start
+
 
 @dataclass(frozen=True, slots=True)
 class Retried:

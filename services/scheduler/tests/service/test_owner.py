@@ -468,14 +468,17 @@ async def test_looking_at_everything_leaves_the_event_loop_its_turns(world: Any)
     assert max(before - after for before, after in itertools.pairwise(left)) <= 25
 
 
+@pytest.mark.parametrize(("soon", "at_once"), [(False, 16), (True, 1)])
 async def test_trying_those_who_wait_leaves_the_event_loop_its_turns(
-    world: Any, monkeypatch: pytest.MonkeyPatch
+    world: Any, monkeypatch: pytest.MonkeyPatch, soon: bool, at_once: int
 ) -> None:
     await world.pool(workers=1)
-    await world.definition()
+    await world.definition(minutes=50_000)
     await world.own()
-    await world.ask(10, 51 * 10, seats=2)
-    names = [await world.ask(number * 10, number * 10 + 10) for number in range(1, 51)]
+    month = 31 * 24 * 60
+    await world.ask(10, 10 + month, seats=2)
+    starts = [None if soon else number * 10 for number in range(1, 51)]
+    names = [await world.ask(start, 20 if start is None else start + 10) for start in starts]
     await world.settle()
     assert {await world.phase(name) for name in names} == {"Waitlisted"}
     turns, tried, each = itertools.count(), Counter[int](), engine.retry_each
@@ -492,7 +495,7 @@ async def test_trying_those_who_wait_leaves_the_event_loop_its_turns(
     while tried.total() < len(names):
         await asyncio.sleep(0)
         now[0] = next(turns)
-    assert max(tried.values()) <= 16
+    assert max(tried.values()) <= at_once
 
 
 async def test_the_calendar_is_built_with_rests_in_between_and_misses_no_news_meanwhile(world: Any) -> None:

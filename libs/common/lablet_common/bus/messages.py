@@ -56,7 +56,7 @@ def publishable(outgoing: Outgoing, trace_parent: str | None) -> tuple[dict[str,
     headers, payload = encode(outgoing.event)
     headers[MESSAGE_ID] = outgoing.msg_id
     if trace_parent is not None:
-        headers[TRACE_PARENT] = trace_parent
+        headers[TRACE_PARENT] = encode_value(trace_parent)  # it may be one that somebody has imported
     return headers, payload
 
 

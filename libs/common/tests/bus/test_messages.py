@@ -85,3 +85,11 @@ async def test_the_twin_refuses_while_it_is_away(make: Make) -> None:
     with pytest.raises(BusUnavailable, match="away"):
         await bus.publish(make())
     assert bus.published == []
+
+
+def test_a_trace_of_an_imported_resource_makes_no_further_header(make: Make) -> None:
+    """W3C's own reader takes an end of a line at its end. No message could hold it, and its bridge tried for ever."""
+    headers, _ = publishable(make(), f"01-{'a' * 32}-{'b' * 16}-00-x\n")
+    assert headers["traceparent"].endswith("-00-x%0A")
+    plain = f"00-{'a' * 32}-{'b' * 16}-01"
+    assert publishable(make(), plain)[0]["traceparent"] == plain

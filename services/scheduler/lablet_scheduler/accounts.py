@@ -19,6 +19,10 @@ from lablet_common.store import KeyValue, Store, Transaction
 from lablet_common.store.changes import decode
 from lablet_scheduler.decide import problem
 
+MOST_OWNERS = 5000
+"""Owners of one tenant with something open: more would not fit into its ledger, which is one value, and nothing of the tenant
+could be decided any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -102,6 +106,14 @@ class Accounts:
                 ledger = ledger.entered(entry.owner, entry.change)
         owner = owner_of(new)
         change = usage_of(new).minus(usage_of(old))
+        owners = len(ledger.owners)
+        if owner not in ledger.owners and owners >= MOST_OWNERS and change.seats > 0:
+            scope = f"tenant {new.tenant}"
+            words = f"{scope}: {owners:,} owners have something open, the most that limits can be kept for"
+            return problem(
+                "quota-exceeded", "Quota exceeded", words, scope=scope, quota="owners", limit=MOST_OWNERS, used=owners,
+                asked=1,
+            )  # fmt: skip
         for scope, limits, used in (
             (f"tenant {new.tenant}", account.quota.tenant, ledger.total),
             (f"owner {owner}", account.quota.owner, ledger.of(owner)),

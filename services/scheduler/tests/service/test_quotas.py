@@ -284,6 +284,19 @@ async def test_what_a_limit_refuses_does_not_wait_ahead_of_anybody(pool: Any) ->
     assert await pool.phase(small) == "Scheduled"
 
 
+async def test_a_ledger_takes_as_many_owners_as_can_be_stored(pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lablet_scheduler.accounts.MOST_OWNERS", 2)
+    await limit(pool, open_seats=100)
+    names = [await pool.ask(number * 60, number * 60 + 60, owner=f"learner-{number}") for number in range(3)]
+    await pool.settle()
+    assert (await problem_of(pool, names[2]))["extensions"]["quota"] == "owners"
+    more = await pool.ask(owner="learner-1")
+    await pool.tell("cancel", names[0])
+    again = await pool.ask(180, 240, owner="learner-3")
+    await pool.settle()
+    assert [await pool.phase(name) for name in (more, again)] == ["Scheduled", "Scheduled"]
+
+
 async def test_another_tenant_is_not_counted(pool: Any) -> None:
     await limit(pool, open_seats=0)
     await pool.definition(tenant="acme")

@@ -188,7 +188,7 @@ async def test_a_body_full_of_faults_is_refused_with_the_first_of_them(shelf: An
 
 
 async def test_a_lab_file_whose_definition_could_not_be_stored_is_refused_and_holds_up_nobody(shelf: Any) -> None:
-    tags = ", ".join(f'"${{PORT_{"N" * 50}{number:06}}}"' for number in range(9000))
+    tags = ", ".join(f'"${{PORT_{"N" * 57}{number:06}}}"' for number in range(6000))
     large = (
         "lab:\n  title: Large\n  version: 0.2.2\nnodes:\n  - id: n0\n    label: R1\n    node_definition: iosv\n"
         f"    x: 0\n    y: 10\n    tags: [{tags}]\n    interfaces: []\nlinks: []\n"

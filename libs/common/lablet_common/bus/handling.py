@@ -17,6 +17,10 @@ from lablet_common.events.binding import InvalidEvent
 from lablet_common.tasks import is_cancelled
 from lablet_common.telemetry.metrics import EVENT_HANDLING
 
+HAND_BACKS = 10
+"""Deliveries beyond its attempts that a message may have seen: whoever ends in order hands back what waits, and a connection
+that is lost costs a delivery, too. Past them it is taken for what kills whoever takes it."""
+
 Handler = Callable[[Received], Awaitable[None]]
 Buried = Callable[[DeadLetter], Awaitable[None]]
 
@@ -71,7 +75,7 @@ async def handle(
     """Runs the handler once. Never raises, except when it is cancelled."""
     if isinstance(message, InvalidEvent):
         return GiveUp(f"not a valid event: {message}")
-    if deliveries > policy.attempts:
+    if deliveries > policy.attempts + HAND_BACKS:
         return GiveUp(f"delivered {deliveries} times without an outcome: whoever took it did not live to say why")
     if seen is not None and not seen.is_new(message.event):
         return Done()

@@ -11,6 +11,7 @@ import pytest
 
 from lablet_common.bus import EVENTS_STREAM, Bus, BusRefused, BusUnavailable, Received, RetryPolicy, intents_stream
 from lablet_common.bus.client import StoringClient
+from lablet_common.bus.handling import HAND_BACKS
 from lablet_common.bus.permissions import NatsUser, Permissions
 from lablet_common.events import Outgoing, subjects
 from lablet_common.resources import Service
@@ -270,7 +271,7 @@ async def test_what_takes_longer_than_the_servers_patience_is_not_delivered_twic
 async def test_a_message_that_kills_its_process_ends_as_a_dead_letter(
     connect: Connect, make: Make, until: Until, running: Any
 ) -> None:
-    """Deliveries that nobody answers (whoever took them died) count as attempts."""
+    """Deliveries that nobody answers (whoever took them died) are finite, too."""
     bus = await connect()
     letters: list[Any] = []
 
@@ -287,12 +288,35 @@ async def test_a_message_that_kills_its_process_ends_as_a_dead_letter(
         await until(lambda: consumer.pulling)
     await bus.publish(make())
     taker = await bus.connection.js.pull_subscribe_bind("c", STREAM)
-    for _ in range(policy.attempts):
+    for _ in range(policy.attempts + HAND_BACKS):
         (message,) = await taker.fetch(1, timeout=5)
         await message.nak()
     async with running(consumer):
         await until(lambda: letters)
-    assert letters[0].headers["Lablet-Dead-Attempts"] == "3"
+    assert letters[0].headers["Lablet-Dead-Attempts"] == str(policy.attempts + HAND_BACKS + 1)
+
+
+async def test_a_message_that_was_handed_back_by_one_replica_after_the_other_is_handled_by_the_next(
+    connect: Connect, make: Make, until: Until, running: Any
+) -> None:
+    """It was never tried: a rolling restart is no failure of what waits."""
+    bus = await connect()
+    handled: list[int] = []
+
+    async def handler(message: Received) -> None:
+        handled.append(message.deliveries)
+
+    consumer = bus.consumer(STREAM, "c", FILTER, handler, policy=RetryPolicy(pauses=(0.01,)))
+    async with running(consumer):
+        await until(lambda: consumer.pulling)
+    await bus.publish(make())
+    taker = await bus.connection.js.pull_subscribe_bind("c", STREAM)
+    for _ in range(HAND_BACKS):
+        (message,) = await taker.fetch(1, timeout=5)
+        await message.nak()
+    async with running(consumer):
+        await until(lambda: handled)
+    assert handled == [HAND_BACKS + 1]
 
 
 async def test_a_dead_letter_that_cannot_be_written_yet_is_not_forgotten(

@@ -244,7 +244,8 @@ class Calendar:
 
     def copy(self) -> Calendar:
         """An independent calendar with the same content."""
-        twin = Calendar()
+        twin = Calendar.__new__(Calendar)
+        twin._owner = object()
         twin._policies = self._policies.copy()
         twin.fleet = self.fleet.copy()
         twin.timeline = self.timeline.copy()

@@ -111,7 +111,10 @@ class Fleet:
 
     def copy(self) -> Fleet:
         """An independent fleet (views are shared: they never change)."""
-        twin = Fleet(self.columns.copy(), self.views.copy(), self.width)
+        twin = Fleet.__new__(Fleet)
+        twin.__dict__.update(self.__dict__)
+        twin.columns = self.columns.copy()
+        twin.views = self.views.copy()
         twin.capacity = self.capacity.copy()
         twin.share = self.share.copy()
         twin.lead = self.lead.copy()
@@ -119,14 +122,10 @@ class Fleet:
         twin.boot = self.boot.copy()
         twin.ready = self.ready.copy()
         twin.free_columns = self.free_columns.copy()
-        twin._rank = self._rank
-        twin._scale = self._scale
-        twin._size = self._size
         twin._eligible = self._eligible.copy()
         twin.kind = self.kind.copy()
         twin._kinds = self._kinds.copy()
         twin._samples = self._samples.copy()
-        twin._cordoned = self._cordoned
         return twin
 
     def put(self, view: WorkerView, lead: int, bridge: int, width: int) -> int:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -215,6 +216,14 @@ def _mask(inside: BoolArray) -> IntArray:
     return np.negative(inside, dtype=np.int32, casting="unsafe")
 
 
+@lru_cache(maxsize=4096)
+def _signed(amounts: Amounts, sign: int) -> IntArray:
+    """As an array, which nobody writes to: most bookings use what others use."""
+    signed: IntArray = np.array(amounts, dtype=np.int32) * sign
+    signed.flags.writeable = False
+    return signed
+
+
 class Timeline:
     """The pages of all days on which something is booked."""
 
@@ -249,7 +258,7 @@ class Timeline:
 
     def add(self, column: int, start: Minute, soft_end: Minute, end: Minute, amounts: Amounts, sign: int = 1) -> None:
         """Adds (or with sign −1 takes away) what one booking uses."""
-        signed = np.array(amounts, dtype=np.int32) * sign
+        signed = _signed(amounts, sign)
         for number in range(start // PAGE, (max(soft_end, end) - 1) // PAGE + 1):
             base, page = number * PAGE, self._own(number)
             page.add(
@@ -265,12 +274,9 @@ class Timeline:
 
     def lay(self, column: int, spans: Iterable[tuple[Minute, Minute, Minute, Amounts]]) -> None:
         """Adds what many bookings of one worker use: start, end of the slot, end of the turnaround, amounts."""
-        known: dict[Amounts, IntArray] = {}
         days: dict[int, list[tuple[int, int, int, IntArray]]] = {}
         for start, soft_end, end, amounts in spans:
-            used = known.get(amounts)
-            if used is None:
-                used = known[amounts] = np.array(amounts, dtype=np.int32)
+            used = _signed(amounts, 1)
             for number in range(start // PAGE, (max(soft_end, end) - 1) // PAGE + 1):
                 base = number * PAGE
                 offsets = (max(start - base, 0), min(max(soft_end - base, 0), PAGE), min(max(end - base, 0), PAGE))

@@ -48,17 +48,19 @@ class _Watcher:
     previous: bool
     queue: asyncio.Queue[WatchBatch | StoreError] = field(default_factory=asyncio.Queue)
 
-    def offer(self, change: WatchBatch) -> None:
-        """Takes what of a change lies below the prefix and is not too old."""
+    def offer(self, change: WatchBatch, bare: WatchBatch) -> None:
+        """Takes what of a change lies below the prefix and is not too old. `bare`: the same without the values before."""
         if change.revision < self.start:
             return
-        mine = tuple(
-            event if self.previous else WatchEvent(event.type, event.kv)
-            for event in change.events
-            if event.kv.key.startswith(self.prefix)
-        )
+        told, prefix = change if self.previous else bare, self.prefix
+        mine = [event for event in told.events if event.kv.key.startswith(prefix)]
         if mine:
-            self.queue.put_nowait(WatchBatch(change.revision, mine))
+            self.queue.put_nowait(told if len(mine) == len(told.events) else WatchBatch(told.revision, tuple(mine)))
+
+
+def _bare(change: WatchBatch) -> WatchBatch:
+    """Without the values before, as most watchers are told it."""
+    return WatchBatch(change.revision, tuple([WatchEvent(kind, kv) for kind, kv, _ in change.events]))
 
 
 class MemoryStore:
@@ -175,8 +177,9 @@ class MemoryStore:
         if change is not None:
             for event in change.events:
                 self._attach(event)
+            bare = _bare(change)
             for watcher in self._watchers:
-                watcher.offer(change)
+                watcher.offer(change, bare)
         return reads, change
 
     def _attach(self, event: WatchEvent) -> None:
@@ -200,7 +203,7 @@ class MemoryStore:
             watcher.queue.put_nowait(Compacted(self._history.compacted))
         else:
             for change in self._history.since(watcher.start):
-                watcher.offer(change)
+                watcher.offer(change, _bare(change))
         self._watchers[watcher] = None
         try:
             yield self._deliver(watcher)

@@ -95,6 +95,7 @@ class Mirror:
         self._store = store
         self._sinks = dict(sinks)
         self._late: list[Sink] = []
+        self._deeper = _deeper(sinks)
         self._ears: dict[str, Callable[[KeyValue], None]] = {}
         self._watched = watched
         self._resync_seconds = resync_seconds
@@ -121,6 +122,7 @@ class Mirror:
             raise ValueError(f"a watch on {self._watched} does not see {prefix}")
         self._sinks[prefix] = sink
         self._late.append(sink)
+        self._deeper = _deeper(self._sinks)
 
     def overhear(self, prefix: str, ear: Callable[[KeyValue], None]) -> None:
         """Tells what the watch says of other keys that were put below a kind's prefix. Nothing is promised: such keys are
@@ -250,7 +252,9 @@ class Mirror:
     def _sink_of(self, key: str) -> Sink | None:
         sink = self._sinks.get(_first_part(key))
         if sink is None:
-            return next((s for p, s in self._sinks.items() if key.startswith(p)), None)
+            for prefix, deeper in self._deeper:
+                if key.startswith(prefix):
+                    return deeper
         return sink
 
     def _advance(self, revision: int) -> None:
@@ -259,6 +263,11 @@ class Mirror:
             _, _, waiter = heapq.heappop(self._waiters)
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def _deeper(sinks: Mapping[str, Sink]) -> list[tuple[str, Sink]]:
+    """Those whose prefix is not a kind's."""
+    return [(prefix, sink) for prefix, sink in sinks.items() if prefix != _first_part(prefix)]
 
 
 def _first_part(key: str) -> str:

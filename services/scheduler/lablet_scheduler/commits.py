@@ -8,14 +8,13 @@ happen; `OutcomeUnknown` goes out to the owner, whose term ends with it.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
 
 from lablet_common.ownership import Fence, NotOwner
 from lablet_common.requests import Undecided, decide_in, hand_on_in, refuse_in
-from lablet_common.resources.kinds import RESERVATION, Service
+from lablet_common.resources.kinds import Service
 from lablet_common.resources.reservation import Reservation
 from lablet_common.store import Conflict, Get, Put, Store, Transaction
-from lablet_common.store.changes import committed, create_in, unchanged_in, update_in
+from lablet_common.store.changes import committed_in, create_in, unchanged_in, update_in
 from lablet_scheduler.accounts import Accounts
 from lablet_scheduler.decide import Decision
 
@@ -43,11 +42,7 @@ class Step:
     def stands_at(self, revision: int) -> Reservation | None:
         """The reservation that it has written, as it stands since the commit at `revision`."""
         resource = self.decision.resource
-        if not isinstance(resource, Reservation):
-            return None
-        key = RESERVATION.key_of(resource)
-        value = next(part.value for part in self.txn.operations if isinstance(part, Put) and part.key == key)
-        return cast("Reservation", committed(resource, value, revision))
+        return committed_in(self.txn, resource, revision) if isinstance(resource, Reservation) else None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from lablet_common.resources.kinds import Kind, gate_key
 from lablet_common.resources.model import Resource
 from lablet_common.store import Store, Transaction
 from lablet_common.store.cache import Cache
-from lablet_common.store.changes import create_in, delete_in, update_in
+from lablet_common.store.changes import committed_in, create_in, delete_in, update_in
 
 R = TypeVar("R", bound=Resource[Any, Any])
 
@@ -54,9 +54,8 @@ class Ledger(Generic[R]):
         if also is not None:
             txn.merge(also)
         result = await txn.commit(self._store)
-        committed = resource.at_revision(result.revision)
-        self._own[resource.id] = committed
-        return committed
+        written = self._own[resource.id] = committed_in(txn, resource, result.revision)
+        return written
 
     async def forget(self, resource: R) -> None:
         """Deletes the resource as it was read, under the fence, and moves the pool's gate. Raises `Conflict`."""

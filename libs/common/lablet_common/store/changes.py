@@ -7,14 +7,15 @@ function compares what the decision rests on; none of them does I/O. A compariso
 
 import json
 from collections import OrderedDict
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from lablet_common.resources import schema
 from lablet_common.resources.kinds import Kind, kind_of
 from lablet_common.resources.model import Resource
-from lablet_common.store.api import InvalidRequest, KeyValue, StoreError
+from lablet_common.store.api import InvalidRequest, KeyValue, Put, StoreError
 from lablet_common.store.transaction import Transaction
 
+R = TypeVar("R", bound=Resource[Any, Any])
 _REMEMBERED = 1024
 _REMEMBERED_BYTES = 8 * 1024 * 1024
 """Of values. What they stand for takes about eight times as much; a thousand of the largest would be gigabytes."""
@@ -56,6 +57,13 @@ def committed(resource: Resource[Any, Any], value: bytes, revision: int) -> Reso
     """The resource as it stands since `value`, which `encode` has made of it, was written at `revision`; the very one that
     whoever reads it gets."""
     return _at(type(resource), value, revision)
+
+
+def committed_in(txn: Transaction, resource: R, revision: int) -> R:
+    """The same of a resource that `txn` has put."""
+    key = kind_of(resource).key_of(resource)
+    value = next(part.value for part in txn.operations if isinstance(part, Put) and part.key == key)
+    return cast("R", committed(resource, value, revision))
 
 
 def _encoded(resource: Resource[Any, Any]) -> bytes:

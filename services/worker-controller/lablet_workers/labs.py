@@ -47,6 +47,8 @@ class Labs:
         self._wake_reservation = wake_reservation
         self._phases = Phases()
         self._pauses = Pauses()
+        self._known_times: tuple[float, Times] | None = None
+        """By the speed of lab time."""
 
     def close(self) -> None:
         """The term is over: what is under way is somebody else's now."""
@@ -158,7 +160,7 @@ class Labs:
 
     def situation(self, instance: Instance) -> Situation:
         """Everything that a step looks at, as it is known now."""
-        settings, poll, pool = self._estate.settings, self._estate.poll, self._estate.pool_record
+        pool = self._estate.pool_record
         worker = self._estate.workers.get(instance.spec.worker)
         reachable = worker is not None and worker.status.phase in _UP
         return Situation(
@@ -172,16 +174,8 @@ class Labs:
             objects=self._estate.objects,
             clock=self._estate.clock,
             by=self._estate.source,
-            times=Times(
-                poll=poll,
-                instantiation=timedelta(minutes=settings.controller_instantiation_minutes),
-                collect=timedelta(minutes=settings.controller_collect_minutes),
-                grade=timedelta(minutes=settings.controller_grade_minutes),
-                stop=timedelta(minutes=settings.controller_stop_minutes),
-                watch=timedelta(seconds=settings.controller_watch_seconds * self._estate.clock.speed),
-                restart=timedelta(minutes=settings.controller_restart_minutes),
-            ),
-            tries=settings.controller_tries,
+            times=self._times(),
+            tries=self._estate.settings.controller_tries,
             closed_ports=self._closed_ports,
             neighbours=lambda: [self._neighbour(other) for other in self._estate.instances_on(instance.spec.worker)],
             preparation=timedelta(minutes=pool.spec.preparation_minutes if pool is not None else 0),
@@ -195,6 +189,22 @@ class Labs:
         now = await self._estate.store.range(ARTIFACT.prefix, limit=1, keys_only=True)
         await self._estate.caches.reached(now.revision)
         return self._uses_of(instance)
+
+    def _times(self) -> Times:
+        """Made anew where lab time passes at another speed."""
+        settings, speed = self._estate.settings, self._estate.clock.speed
+        if self._known_times is None or self._known_times[0] != speed:
+            times = Times(
+                poll=self._estate.poll,
+                instantiation=timedelta(minutes=settings.controller_instantiation_minutes),
+                collect=timedelta(minutes=settings.controller_collect_minutes),
+                grade=timedelta(minutes=settings.controller_grade_minutes),
+                stop=timedelta(minutes=settings.controller_stop_minutes),
+                watch=timedelta(seconds=settings.controller_watch_seconds * speed),
+                restart=timedelta(minutes=settings.controller_restart_minutes),
+            )
+            self._known_times = speed, times
+        return self._known_times[1]
 
     def _neighbour(self, other: Instance) -> Neighbour:
         definition = self._estate.definition_of(other)

@@ -67,8 +67,9 @@ def missing_workers(
 ) -> list[Worker]:
     """Records that the pool should have and has not."""
     shape = template.spec
-    if shape.provider == AGENTS:
-        return []  # they come by themselves
+    names = [name for name in worker_names(pool) if name not in existing]
+    if not names or shape.provider == AGENTS:  # agents come by themselves
+        return []
     spec = WorkerSpec(
         pool=pool.id,
         template=template.id,
@@ -86,6 +87,5 @@ def missing_workers(
             spec=spec,
             status=WorkerStatus(phase=WorkerPhase.OFFLINE),
         ).observed("offline")
-        for name in worker_names(pool)
-        if name not in existing
+        for name in names
     ]

@@ -19,7 +19,7 @@ from lablet_common.telemetry.traces import are_dropped, context_of, links_to
 
 Attributes = Mapping[str, AttributeValue]
 _TRACER = "lablet"
-_NOTHING = nullcontext()
+_NOTHING: AbstractContextManager[None] = nullcontext()
 _CHOSEN_OUTSIDE = "OTEL_PYTHON_TRACER_PROVIDER" in os.environ
 
 
@@ -76,12 +76,13 @@ def noted(attributes: Attributes) -> None:
     trace.get_current_span().set_attributes(dict(attributes))
 
 
-@contextmanager
-def continuing(name: str, trace_parent: str | None, attributes: Attributes) -> Iterator[None]:
+def continuing(name: str, trace_parent: str | None, attributes: Attributes) -> AbstractContextManager[None]:
     """Work that belongs to the span named by `trace_parent`, in another process or later."""
-    if not tracing():
-        yield
-        return
+    return _continuing(name, trace_parent, attributes) if tracing() else _NOTHING
+
+
+@contextmanager
+def _continuing(name: str, trace_parent: str | None, attributes: Attributes) -> Iterator[None]:
     origin = context_of(trace_parent)
     if origin is not None and not origin.trace_flags.sampled:
         with trace.use_span(trace.NonRecordingSpan(origin)):
@@ -92,12 +93,13 @@ def continuing(name: str, trace_parent: str | None, attributes: Attributes) -> I
         yield
 
 
-@contextmanager
-def together(name: str, trace_parents: Iterable[str | None], attributes: Attributes) -> Iterator[None]:
+def together(name: str, trace_parents: Iterable[str | None], attributes: Attributes) -> AbstractContextManager[None]:
     """Work for several at once: a trace of its own that links to each of them that is kept."""
-    if not tracing():
-        yield
-        return
+    return _together(name, trace_parents, attributes) if tracing() else _NOTHING
+
+
+@contextmanager
+def _together(name: str, trace_parents: Iterable[str | None], attributes: Attributes) -> Iterator[None]:
     parents = dict.fromkeys(trace_parents)
     if are_dropped(parents):
         yield
@@ -114,13 +116,15 @@ class Phases:
     def __init__(self) -> None:
         self._open: dict[str, tuple[str, Span]] = {}
 
-    @contextmanager
-    def within(self, key: str, phase: str, origins: Iterable[str | None], attributes: Attributes) -> Iterator[None]:
+    def within(
+        self, key: str, phase: str, origins: Iterable[str | None], attributes: Attributes
+    ) -> AbstractContextManager[None]:
         """A step of that phase: calls made in it are told below the phase's span, which links to `origins` (looked at only
         where the span begins)."""
-        if not tracing():
-            yield
-            return
+        return self._within(key, phase, origins, attributes) if tracing() else _NOTHING
+
+    @contextmanager
+    def _within(self, key: str, phase: str, origins: Iterable[str | None], attributes: Attributes) -> Iterator[None]:
         known = self._open.get(key)
         if known is None or known[0] != phase:
             self.leave(key)

@@ -52,4 +52,9 @@ def setup(app: Sphinx) -> None:
             source[0] = navigation.mirrored(HERE.parents[1], page)
         source[0] += added.get(page, "")
 
+    def outdated(*_: object) -> list[str]:
+        """What is made of more than its own file is read again each time: a new page is in no tree of an old reading."""
+        return [*added, *navigation.MIRRORS]
+
     app.connect("source-read", complete)
+    app.connect("env-get-outdated", outdated)

@@ -304,7 +304,7 @@ async def test_a_subscription_is_served_and_what_its_sink_refused_is_sent_again(
             event = await taken.get()
             assert (event["type"], event["subject"]) == ("io.lablet.request.accepted.v1", subject)
             lost = {"id": "7", "type": "io.lablet.request.accepted.v1", "source": "/x", "specversion": "1.0",
-                    "subject": "request/r"}  # fmt: skip
+                    "subject": "request/r", "tenant": "default"}  # fmt: skip
             message = DeadLetter("lablet.event.default.request.-.r", {f"ce-{name}": value for name, value in lost.items()},
                                  b"{}", "EVENTS", 3, "webhook-lms", "the sink was ill", 9, datetime.now(UTC))  # fmt: skip
             for number, consumer in enumerate(("webhook-lms", "webhook-lms", "scheduler-default")):

@@ -54,13 +54,16 @@ async def door(tmp_path_factory: pytest.TempPathFactory, open_door: Any) -> Asyn
 
 
 async def _bury(mesh: LocalMesh, count: int) -> None:
-    """Dead letters as the gateway's own webhooks leave them."""
+    """Dead letters as the gateway's own webhooks leave them, of a subscription that is there: nobody else's are replayed."""
     user, password = mesh.nats_login(Service.GATEWAY)
     bus = Bus(NatsSettings(url=mesh.nats_url, user=user, password=password), Service.GATEWAY)
     await bus.connect()
+    event = {"id": "7", "type": "io.lablet.reservation.scheduled.v1", "source": "/lablet/scheduler", "specversion": "1.0",
+             "subject": "reservation/rsv-a", "tenant": "default"}  # fmt: skip
+    headers = {f"ce-{name}": value for name, value in event.items()}
     for number in range(1, count + 1):
-        await bus.bury(DeadLetter("lablet.event.default.reservation.-.rsv-a", {}, b"{}", "EVENTS", number, "webhook-other",
-                                  "503", 9, datetime.now(UTC)))  # fmt: skip
+        await bus.bury(DeadLetter("lablet.event.default.reservation.-.rsv-a", headers, b"{}", "EVENTS", number,
+                                  "webhook-other", "503", 9, datetime.now(UTC)))  # fmt: skip
     await bus.close()
 
 
@@ -108,7 +111,8 @@ async def _scene(door: Any) -> dict[str, Any]:
     linked = await _made(door, "/reservations", {"definition": "ospf-basics", **slot})
     links = await _made(door, f"/reservations/{linked['metadata']['id']}/claims", {"seats": [1]})
     key = await _made(door, "/keys", {"name": "grader"})
-    await _made(door, "/subscriptions", {"name": "own", "sink": "http://127.0.0.1:9/"})
+    for name in ("own", "other"):
+        await _made(door, "/subscriptions", {"name": name, "sink": "http://127.0.0.1:9/"})
     await _bury(door.mesh, 6)
     letters = (await door.get("/dead-letters?limit=1000"))["items"]
     placed = await door.get(f"/reservations/{running['metadata']['id']}")

@@ -37,8 +37,8 @@ _SECURITY = (
 )
 _BODY_SECONDS = 30.0
 """Real seconds that a body may take, and as many more as what has come of it takes at the slowest rate."""
-_SLOWEST = 16 * 1024
-"""Bytes a second."""
+_SLOWEST = 4 * 1024
+"""Bytes a second: a class that shares a slow line, or a phone's, sends its lab files too."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _OTHER, _UNMATCHED = "other", "unmatched"
 _REQUEST, _POLICY, _CACHING = b"x-request-id", b"content-security-policy", b"cache-control"

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 
 from lablet_gateway.app import create_app
+from lablet_gateway.middleware import BodyLimit
 
 BODY = {"definition": "ospf-basics", "seats": 1, "start": "2027-03-02T09:00:00Z", "durationMinutes": 60}
 WAIT = {"Prefer": "wait=5"}
@@ -165,6 +167,29 @@ async def test_a_body_that_does_not_come_gives_its_place_back(
         assert [call.answer["status"] for call in hanging] == [408, 408]
         assert all(call.answer["headers"][b"connection"] == b"close" for call in hanging)
         assert (await bob.get("/whoami", headers=bearer)).status_code == 200
+
+
+async def test_a_large_lab_file_on_a_slow_line_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    size, piece, now = 2 * 1024 * 1024, 8 * 1024, 100.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("lablet_gateway.middleware.time", clock)
+    came = 0
+
+    async def receive() -> Any:
+        nonlocal came, now
+        await asyncio.sleep(0.001)
+        came += piece
+        now += 1.0
+        return {"type": "http.request", "body": b"x" * piece, "more_body": came < size}
+
+    async def read(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+
+    limit = BodyLimit(read, 2 * size, {})
+    async with asyncio.timeout(10):
+        await limit({"type": "http", "method": "POST", "path": "/api/v1/definitions", "headers": []}, receive, receive)
+    assert came == size
 
 
 async def test_an_open_stream_takes_nobodys_place(world: Any) -> None:

@@ -172,12 +172,16 @@ def _batches(entries: Sequence[Entry]) -> Iterator[Transaction]:
 
 
 def _turn(entry: Entry) -> tuple[int, str]:
-    """Older references first: broken off, their artifact is not there, and with it none is missing. Requests last, in the
-    order of their acceptance: owners decide them in the order in which they find them."""
+    """Content behind the instances that refer to it: caches that keep only what living ones refer to may be filling already,
+    where services wait for the end of an import that broke off. Older references before their artifact: broken off, that is
+    not there, and with it none is missing. Requests last, in the order of their acceptance: owners decide them in the order
+    in which they find them."""
     resource = entry.resource
     if isinstance(resource, Request):
-        return 2, format_time(resource.spec.received_at)
-    return 0 if entry.belongs_to else 1, ""
+        return 3, format_time(resource.spec.received_at)
+    if isinstance(resource, Artifact):
+        return 2, ""
+    return 1 if entry.belongs_to else 0, ""
 
 
 def _miscounted(entries: Sequence[Entry]) -> list[str]:

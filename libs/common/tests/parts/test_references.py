@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from lablet_common import transfer
-from lablet_common.references import Older, Use, all_references, follow_uses, older_of, reference_key, uses_of
+from lablet_common.references import (
+    Older,
+    Use,
+    all_references,
+    follow_living_uses,
+    follow_uses,
+    older_of,
+    reference_key,
+    uses_of,
+)
 from lablet_common.resources.artifact import Artifact, ArtifactPhase, ArtifactSpec, ArtifactStatus, Reference
 from lablet_common.resources.instance import Instance
 from lablet_common.resources.kinds import ARTIFACT, INSTANCE
@@ -260,13 +269,34 @@ async def test_of_a_subject_that_is_not_wanted_nothing_is_kept_nor_brought_again
         assert list(older_of(caches).keys()) == []
 
 
+def running(number: int) -> Instance:
+    """The instance that `use(number)` is of."""
+    spec = {"reservation": f"rsv-{number}", "seat": 1, "definition": "lab@1.0.0", "pool": "default", "worker": "w",
+            "start": NOW, "end": NOW}  # fmt: skip
+    metadata = {"id": f"ins-{number}-1", "uid": f"u-{number}", "createdAt": NOW}
+    return Instance.model_validate({"metadata": metadata, "spec": spec, "status": {"phase": "Running"}})
+
+
+async def test_who_waits_for_the_end_of_an_import_has_all_that_living_labs_refer_to(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (1, 2):
+        await Repository(store, INSTANCE).create(running(number))
+    entries = read_lines([line async for line in export_lines(store)])
+    monkeypatch.setattr(transfer, "_BATCH", 1)
+    into = MemoryStore()
+    caches = Caches(into, [INSTANCE, ARTIFACT])
+    follow_living_uses(caches)
+    async with caches:
+        await caches.wait_synced()
+        await import_entries(into, entries)
+        await caches.reached(into.revision)
+        assert (of(caches, 1), of(caches, 2)) == ([use(1)], [use(2)])
+
+
 async def test_whoever_is_asked_what_is_wanted_knows_what_a_list_has_brought(store: MemoryStore) -> None:
     """A use is older than the latest change of the instance that it is of."""
-    spec = {"reservation": "rsv-1", "seat": 1, "definition": "lab@1.0.0", "pool": "default", "worker": "w",
-            "start": NOW, "end": NOW}  # fmt: skip
-    metadata = {"id": "ins-1-1", "uid": "u", "createdAt": NOW}
-    late = Instance.model_validate({"metadata": metadata, "spec": spec, "status": {"phase": "Running"}})
-    await Repository(store, INSTANCE).create(late)
+    await Repository(store, INSTANCE).create(running(1))
     caches = Caches(store, [INSTANCE, ARTIFACT])
     follow_uses(caches, lambda subject: caches[INSTANCE].get(subject.partition("/")[2]) is not None)
     async with caches:

@@ -109,6 +109,12 @@ class StoringClient(Client):
             await self._error_cb(error)
             self._giving_up = asyncio.create_task(self._close(Client.CLOSED), name="nats-give-up")
 
+    async def _process_pong(self) -> None:
+        """nats-py's own raises where whoever waited for the answer has gone, and with that nothing is read any more."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def _subscribe_acknowledgements(self) -> None:
         async with self._subscribing:
             if not self._acknowledgements:

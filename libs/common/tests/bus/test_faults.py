@@ -13,6 +13,7 @@ from lablet_common.bus import EVENTS_STREAM, Bus, BusRefused, BusUnavailable, Re
 from lablet_common.bus.client import StoringClient
 from lablet_common.bus.handling import HAND_BACKS
 from lablet_common.bus.permissions import NatsUser, Permissions
+from lablet_common.bus.pull import Pull
 from lablet_common.events import Outgoing, subjects
 from lablet_common.resources import Service
 from lablet_common.settings import NatsSettings
@@ -474,6 +475,22 @@ async def test_an_error_that_the_client_does_not_expect_while_it_reconnects_is_n
     monkeypatch.setattr(StoringClient, "_connect_command", half_written)
     await asyncio.to_thread(server.restart)
     await until(lambda: tries == 3 and bus.connected)
+    await bus.publish(make())
+
+
+async def test_a_pull_that_is_cancelled_while_it_parts_leaves_the_connection_to_all_others(
+    connect: Connect, make: Make
+) -> None:
+    """The server's answer to it came to nobody, and the client read nothing more until its own pings had failed."""
+    bus = await connect()
+    client = bus.connection.client
+    pull = Pull(client, STREAM, "c", room=lambda: 0, take=lambda _: None)
+    pull.end("409 Leadership Change")
+    parting = asyncio.create_task(pull.run())
+    while not (client._pongs and client._pongs[0]._callbacks):  # until it waits for the answer
+        await asyncio.sleep(0)
+    parting.cancel()
+    await asyncio.wait({parting})
     await bus.publish(make())
 
 

@@ -307,7 +307,7 @@ class PoolOwner:
                 await writer.commit(steps)
                 steps, about = [], set()
         await writer.commit(steps)
-        return depth > len(pending)
+        return depth > max(limit, len(pending))  # a pointer that leads nowhere stays, and is not among them
 
     async def _may_be_refused(self, undecided: Undecided, error: Exception) -> bool:
         """It is the request that cannot be decided, and not the store that fails; and no series has been begun for it, with

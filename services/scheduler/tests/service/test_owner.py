@@ -11,7 +11,7 @@ import pytest
 import lablet_scheduler.owner
 from lablet_common.ownership import Fence, NotOwner, Ownership
 from lablet_common.resources import Metadata, schema
-from lablet_common.resources.kinds import RESERVATION, Service, gate_key
+from lablet_common.resources.kinds import RESERVATION, Service, gate_key, inbox_key
 from lablet_common.resources.request import RequestPhase
 from lablet_common.resources.reservation import (
     Reservation,
@@ -354,6 +354,19 @@ async def test_an_idle_owner_calls_nobody(pool: Any) -> None:
     await pool.ask(500, 600, seats=4)
     await pool.settle()
     await asyncio.sleep(0.05)
+    calls = pool.seen.calls
+    await asyncio.sleep(0.3)
+    assert pool.seen.calls == calls
+
+
+async def test_an_owner_whose_inbox_leads_nowhere_is_idle_all_the_same(pool: Any) -> None:
+    """Somebody has deleted the request and not its pointer: nothing comes of looking again."""
+    await pool.store.put(inbox_key("scheduler", "default", "req-gone"), b'{"tenant":"default","request":"req-gone"}')
+    name = await pool.ask(500, 600)
+    async with asyncio.timeout(5):
+        while await pool.store.get(RESERVATION.key(name)) is None:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0.2)
     calls = pool.seen.calls
     await asyncio.sleep(0.3)
     assert pool.seen.calls == calls

@@ -81,9 +81,7 @@ def _done_with(instance: Instance) -> bool:
     """It failed when its end, asked for or its own, had come so far that its seat wants no lab any more. One that is ended
     because its worker is being emptied wants one elsewhere, and so does one that came to its own end and whose results were
     not collected yet."""
-    moves = instance.status.history
-    asked = len(moves) > 1 and (moves[-2].to, moves[-2].reason) == (InstancePhase.COLLECTING, STOP_REQUESTED)
-    return (asked or moves[-1].frm in _DONE_WITH) and not instance.status.evicted
+    return instance.status.history[-1].frm in _DONE_WITH and not instance.status.evicted
 
 
 def _may_restart(s: Situation) -> bool:

@@ -9,7 +9,7 @@ from lablet_common.resources.instance import Instance, InstancePhase
 from lablet_workers.instances.coming_up import instantiating, pending
 from lablet_workers.instances.context import Again, Situation
 from lablet_workers.instances.ending import collecting, exported, grading, running, stopped, stopping
-from lablet_workers.instances.failing import WORKER_LOST, failed
+from lablet_workers.instances.failing import STOP_REQUESTED, WORKER_LOST, failed
 
 _P = InstancePhase
 
@@ -31,7 +31,11 @@ async def step(situation: Situation) -> Instance | Again | None:
     if phase is _P.FAILED:
         return await failed(situation)
     if phase not in (_P.STOPPED, _P.EXPORTED) and situation.worker_lost:
-        return situation.fail(WORKER_LOST, f"worker {instance.spec.worker} was lost")
+        lost = f"worker {instance.spec.worker} was lost"
+        if phase is _P.COLLECTING and instance.status.reason == STOP_REQUESTED:
+            # its end was asked for, be it while it was collected: failing from there on, it is not run again
+            return situation.move(_P.STOPPING, WORKER_LOST, lost, deadline=situation.now + situation.times.stop)
+        return situation.fail(WORKER_LOST, lost)
     match phase:
         case _P.PENDING:
             return await pending(situation)

@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
 
 import pytest
 from playwright.async_api import Page, Route, async_playwright
 
+from lablet_gateway.api.dead_letters import DeadLetterList, DeadLetterView
 from lablet_gateway.console import load
 
 CHROMIUM = os.environ.get("CHROMIUM_BIN") or shutil.which("chromium") or ""
@@ -246,6 +248,34 @@ async def test_what_could_not_be_read_while_the_connection_was_lost_is_read_when
     assert await page.get_by_text("the store is away").count() == 0
     asked = await page.evaluate("asked")
     assert not [path for path in asked if path.startswith("/quotas")], "which are for people of the fleet's tenant"
+
+
+@pytest.mark.parametrize(("following", "words"), [(None, "all 1"), ("17", "all, more than 1")])
+async def test_whoever_forgets_all_dead_letters_is_told_how_many_they_are(
+    page: Page, following: str | None, words: str
+) -> None:
+    at = datetime(2027, 3, 1, tzinfo=UTC)
+    letter = DeadLetterView(
+        sequence=16, subject="s", stream="EVENTS", consumer="webhook-lms", reason="422", attempts=3,
+        at=at, headers={}, payload="",
+    )  # fmt: skip
+    told = DeadLetterList(items=(letter,), next_cursor=following).to_dict()
+    await page.evaluate(
+        """async (letters) => {
+          sessionStorage.setItem("lablet-session", JSON.stringify({ access: "t" }));
+          document.body.innerHTML = "<div id=app></div>";
+          location.hash = "#/health";
+          answer("/whoami", { name: "ada", role: "admin", tenant: "default" });
+          answer("/clock", { now: "2027-03-01T08:00:00Z", speed: 1 });
+          answer("/mesh", { services: [], owners: [], bridges: [] });
+          answer("/readyz", { status: "ready", checks: {} });
+          answer("/dead-letters", letters);
+          await import("/console/main.js");
+        }""",
+        told,
+    )
+    await page.get_by_role("button", name="Forget them …").click(timeout=8000)
+    assert words in await page.get_by_label("Of which consumer").locator("option").all_inner_texts()
 
 
 async def test_a_mangled_address_is_answered_like_one_that_names_nothing(page: Page) -> None:

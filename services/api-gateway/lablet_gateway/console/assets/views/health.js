@@ -19,7 +19,7 @@ export function health({ draw }) {
       const [state, dead, answer] = await Promise.all([api.get("/mesh"), api.get("/dead-letters?limit=200"), fetch("/readyz").then((one) => one.json())]);
       mesh = state;
       letters = dead.items;
-      more = dead.nextCursor !== null;
+      more = Boolean(dead.nextCursor);
       ready = answer;
       error = null;
     } catch (problem) {

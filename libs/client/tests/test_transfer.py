@@ -74,6 +74,15 @@ def test_what_the_store_says_is_told_and_no_half_file_is_left(lablet, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_half_file_of_an_export_that_is_under_way_is_left_alone(lablet, tmp_path):
+    """Two that write one file: the later one is refused, and the earlier one has its own."""
+    part = tmp_path / "out.jsonl.part"
+    part.write_text("the other's")
+    lablet("admin", "export", str(tmp_path / "out.jsonl"), "--endpoint", "127.0.0.1:9", code=2)
+    assert f"{part}: File exists" in lablet.stderr
+    assert part.read_text() == "the other's"
+
+
 def test_a_bad_file_is_refused_line_by_line(lablet, tmp_path):
     given = tmp_path / "in.jsonl"
     given.write_text('{"format": "lablet-export/1"}\n{"kind": "Dragon"}\n')

@@ -55,8 +55,8 @@ def export_all(
                 count += 1
         return count - 1
 
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # nobody else reads what is in there
     try:
-        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))  # nobody else reads what is in there
         count = _told(run, lambda: _with_store(etcd_endpoints(run, endpoint), work))
         part.rename(file)
     finally:

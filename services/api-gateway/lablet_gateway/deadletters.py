@@ -37,6 +37,12 @@ def redelivery_subject(subscription: Subscription) -> str:
     return subjects.intent_subject(Service.GATEWAY, subjects.NO_POOL, _REDELIVERY, name)
 
 
+def earlier_redelivery_subject(subscription: Subscription) -> str:
+    """Where a gateway of before this subject was that of one subscription alone puts them: what lies there still, or is put
+    there while replicas are replaced, has left the queue."""
+    return subjects.intent_subject(Service.GATEWAY, subjects.NO_POOL, _REDELIVERY, subscription.id)
+
+
 def concerns(subscription: Subscription, tenant: object) -> bool:
     """Whether the subscription hears events of the tenant."""
     return subscription.spec.tenant in (EVERY_TENANT, tenant)

@@ -30,7 +30,12 @@ from lablet_common.store.changes import delete_in, update_in
 from lablet_common.store.repository import Repository
 from lablet_common.tasks import together
 from lablet_common.telemetry.metrics import DEAD_LETTERED, REGISTRY
-from lablet_gateway.deadletters import concerns, redelivery_subject, webhook_consumer
+from lablet_gateway.deadletters import (
+    concerns,
+    earlier_redelivery_subject,
+    redelivery_subject,
+    webhook_consumer,
+)
 from lablet_gateway.deeds import SOURCE
 from lablet_gateway.identity import Role
 from lablet_gateway.parts import Parts
@@ -154,7 +159,7 @@ class _Server:
         again = self._bus.consumer(
             intents_stream(Service.GATEWAY),
             self._durable,
-            [redelivery_subject(subscription)],
+            [redelivery_subject(subscription), earlier_redelivery_subject(subscription)],
             handle,
             concurrency=_CONCURRENCY,
             policy=_PATIENCE,

@@ -330,6 +330,20 @@ async def test_what_was_sent_again_to_a_subscription_is_not_for_the_next_of_its_
     assert [subject for subject, _ in sink.subjects()] == ["reservation/rsv-a", "reservation/rsv-b"]
 
 
+async def test_what_a_gateway_of_before_has_sent_again_reaches_the_sink_and_no_other_tenants(
+    desk: Desk, sink: SinkServer
+) -> None:
+    await desk.subscribe(sink.url)
+    async with desk.serving():
+        for name, tenant in (("rsv-theirs", "acme"), ("rsv-own", "default")):
+            reservation = desk.world.reservation(name, tenant=tenant)
+            (outgoing,) = derive(RESERVATION, None, reservation, 7, source="/lablet/scheduler")
+            await desk.bus.put("lablet.intent.api-gateway.-.subscription.lms", *encode(outgoing.event))
+        await until(lambda: sink.taken)
+        await desk.bus.settle()
+    assert [subject for subject, _ in sink.subjects()] == ["reservation/rsv-own"]
+
+
 async def test_a_sink_that_is_gone_pauses_the_subscription_until_somebody_says_go_on(
     desk: Desk, sink: SinkServer
 ) -> None:

@@ -211,7 +211,8 @@ function shell(who) {
     current?.drawn?.();
   });
 
-  const go = () => {
+  /** Shows what the address names. Who goes there from within is brought to its content; who has just come begins at the top. */
+  const go = (moved) => {
     path = location.hash.replace(/^#\//, "") || home;
     const wanted = shown.find((one) => one.path === path.split("/")[0]) ?? shown.find((one) => one.path === home);
     if (current?.of !== wanted) {
@@ -225,7 +226,7 @@ function shell(who) {
     scrollTo(0, 0);
     requestAnimationFrame(() => {
       document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
-      if (document.activeElement === document.body) document.getElementById("main").focus({ preventScroll: true });
+      if (moved && document.activeElement === document.body) document.getElementById("main").focus({ preventScroll: true });
     });
   };
 

@@ -52,7 +52,11 @@ class JetStreamLog:
     async def bounds(self) -> Bounds:
         with _reaching():
             async with asyncio.timeout(_CALL_SECONDS):
-                info = await self._bus.connection.js.stream_info(EVENTS_STREAM)
+                try:
+                    info = await self._bus.connection.js.stream_info(EVENTS_STREAM)
+                except nats.js.errors.NotFoundError:  # in a new installation, until somebody tells something
+                    await self._bus.present()
+                    info = await self._bus.connection.js.stream_info(EVENTS_STREAM)
         return Bounds(epoch_of(info), info.state.first_seq, info.state.last_seq)
 
     async def follow(self, after: int, handler: Handler) -> None:

@@ -60,6 +60,7 @@ def test_what_several_seeds_never_showed_is_named() -> None:
         "no machine came about", "no extend or change-series was accepted", "no collect was accepted",
     ]  # fmt: skip
     assert never_shown([one, other, seed(3, {"machine": 1}, {}, collect=202, **{"change-series": 200})], deeds) == []
+    assert never_shown([one], deeds[:1]) == [], "each of the missed was planned once"
     assert never_shown([], deeds[:1]) == ["no reserve was accepted"]
 
 

@@ -31,7 +31,7 @@ from typing import Literal, Self
 
 BinaryName = Literal["any", "sound", "debian", "wheel", "path"]
 
-_PORTS = range(10_240, 32_768)
+_PORTS = range(22_000, 32_768)
 _DEBIAN = Path("/usr/bin/etcd")
 _READY_SECONDS = 20.0
 _STOP_SECONDS = 10.0
@@ -121,8 +121,8 @@ def find_etcd(name: BinaryName = "any") -> EtcdBinary | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of 127.0.0.1 that nobody listens on now, below those that systems give to outgoing connections: one of these,
-    of a test beside, would take the port before the server has it."""
+    """TCP ports of 127.0.0.1 that nobody listens on now, above those that tests name themselves, and below those that systems
+    give to outgoing connections: one of these, of a test beside, would take the port before the server has it."""
     found: list[int] = []
     with contextlib.ExitStack() as held:
         while len(found) < count:

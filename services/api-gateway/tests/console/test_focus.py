@@ -1,20 +1,11 @@
-"""Parts of the console in a real browser, without a mesh: what somebody is at stays, while everything around changes."""
+"""What somebody is at stays, while everything around changes."""
 
-import os
-import shutil
-from collections.abc import AsyncIterator
-from pathlib import Path
+from playwright.async_api import Page
 
-import pytest
-from playwright.async_api import Browser, Page, Route, async_playwright
+from .conftest import MARKS, Open
 
-import lablet_gateway
-
-CHROMIUM = os.environ.get("CHROMIUM_BIN") or shutil.which("chromium") or ""
-ASSETS = Path(lablet_gateway.__file__).parent / "console" / "assets"
-PLACE = "http://console.test/"
 DOM = """
-import { h, render } from "./dom.js";
+import { h, render } from "/console/dom.js";
 const button = (name) => h("button", { key: name, id: name }, name);
 window.show = (...names) => render(document.querySelector("main"), h("p", { key: "all" }, ...names.map(button)));
 window.moves = 0;
@@ -23,9 +14,9 @@ const count = (seen) => { moves += seen.flatMap((one) => [...one.addedNodes]).le
 new MutationObserver(count).observe(document.querySelector("p"), { childList: true });
 """
 CALENDAR = """
-import { render } from "./dom.js";
-import { calendar } from "./views/calendar.js";
-import { iso, now } from "./time.js";
+import { render } from "/console/dom.js";
+import { calendar } from "/console/views/calendar.js";
+import { iso, now } from "/console/time.js";
 const hour = (number) => iso(now() + 3_600_000 * number);
 const plain = { start: hour(0), definition: "lab@1", seat: 1, phase: "Scheduled" };
 const booking = ([worker, reservation, length]) => ({ ...plain, worker, reservation, end: hour(length) });
@@ -45,37 +36,13 @@ export class Problem extends Error {}
 export const get = async () => window.answer ?? { start: 0, end: 0, steps: [], workers: [] };
 """
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine (Debian's package chromium, or CHROMIUM_BIN)"),
-]
+pytestmark = MARKS
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        await browser.close()
-
-
-async def opened(browser: Browser, script: str) -> Page:
-    """A page with the console's files and this script, which gives it a `show`."""
-
-    async def serve(route: Route) -> None:
-        name = route.request.url.removeprefix(PLACE)
-        if name == "api.js":
-            await route.fulfill(body=API, content_type="text/javascript")
-        elif name:
-            await route.fulfill(path=ASSETS / name, content_type="text/javascript")
-        else:
-            page = f'<!doctype html><main></main><script type="module">{script}</script>'
-            await route.fulfill(body=page, content_type="text/html")
-
-    page = await browser.new_page()
-    page.set_default_timeout(15_000)
-    await page.route(f"{PLACE}**", serve)
-    await page.goto(PLACE)
+async def opened(open_page: Open, script: str) -> Page:
+    """A page with this script, which gives it a `show`."""
+    document = f'<!doctype html><main></main><script type="module">{script}</script>'
+    page = await open_page(document, {"api.js": API})
     await page.wait_for_function("typeof show === 'function'")
     return page
 
@@ -86,8 +53,8 @@ async def shown(page: Page, names: str) -> str:
     return str(await page.evaluate("document.querySelector('p').textContent"))
 
 
-async def test_the_focus_stays_while_others_come_go_and_change_places(browser: Browser) -> None:
-    page = await opened(browser, DOM)
+async def test_the_focus_stays_while_others_come_go_and_change_places(open_page: Open) -> None:
+    page = await opened(open_page, DOM)
     assert await shown(page, "abcde") == "abcde"
     await page.focus("#c")
     for names in ("bcde", "bce", "xbce", "cbxe", "ecbx", "ec", "c", "abc"):
@@ -95,8 +62,8 @@ async def test_the_focus_stays_while_others_come_go_and_change_places(browser: B
         assert await page.evaluate("document.activeElement.id") == "c", names
 
 
-async def test_what_goes_moves_nothing_that_stays(browser: Browser) -> None:
-    page = await opened(browser, DOM)
+async def test_what_goes_moves_nothing_that_stays(open_page: Open) -> None:
+    page = await opened(open_page, DOM)
     await shown(page, "abcdefgh")
     await page.evaluate("moves = 0")
     await shown(page, "bcdfgh")
@@ -113,8 +80,8 @@ async def at(page: Page, *bookings: tuple[str, str, int], reservation: str) -> N
     )
 
 
-async def test_whoever_is_at_a_booking_stays_at_it_and_goes_on_from_the_first_when_it_ends(browser: Browser) -> None:
-    page = await opened(browser, CALENDAR)
+async def test_whoever_is_at_a_booking_stays_at_it_and_goes_on_from_the_first_when_it_ends(open_page: Open) -> None:
+    page = await opened(open_page, CALENDAR)
     await page.evaluate("bookings => show(...bookings)", [("w-1", "a", 1), ("w-1", "b", 2), ("w-2", "c", 1)])
     await page.focus(".bar[data-bar^='b|']")
     await page.keyboard.press("ArrowDown")

@@ -1,23 +1,16 @@
 """What the console knows, in a real browser, against a server that answers as the test says."""
 
 import json
-import os
-import shutil
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from importlib.resources import files
 from typing import Any
 
 import pytest
-from playwright.async_api import Page, Route, async_playwright
+from playwright.async_api import Page
 
 from lablet_gateway.api.dead_letters import DeadLetterList, DeadLetterView
-from lablet_gateway.console import load
 
-CHROMIUM = os.environ.get("CHROMIUM_BIN") or shutil.which("chromium") or ""
-HOST = "http://console.test"
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-ASSETS = load(files("lablet_gateway.console") / "assets")
+from .conftest import MARKS, Open
+
 PAGE = "<!doctype html><title>empty</title><main id=app></main>"
 SERVER = """
 () => {
@@ -62,30 +55,14 @@ async (staff) => {
 }
 """
 
-pytestmark = pytest.mark.skipif(
-    not CHROMIUM, reason="no Chromium on this machine (Debian's package chromium, or CHROMIUM_BIN)"
-)
-
-
-async def _serve(route: Route) -> None:
-    path = route.request.url.removeprefix(HOST)
-    asset = ASSETS.get(path.removeprefix("/console/"))
-    if asset is None:
-        await route.fulfill(body=PAGE, content_type="text/html")
-    else:
-        await route.fulfill(body=asset.data, content_type=asset.media_type)
+pytestmark = MARKS
 
 
 @pytest.fixture
-async def page() -> AsyncIterator[Page]:
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        page = await browser.new_page()
-        await page.route("**/*", _serve)
-        await page.goto(f"{HOST}/")
-        await page.evaluate(SERVER)
-        yield page
-        await browser.close()
+async def page(open_page: Open) -> Page:
+    page = await open_page(PAGE)
+    await page.evaluate(SERVER)
+    return page
 
 
 async def until(page: Page, condition: str, seconds: float = 10.0) -> None:
@@ -113,6 +90,24 @@ def frame(number: int, revision: int, fact: str = "scheduled", name: str = "rsv-
 
 def lists(*items: dict[str, Any], revision: int = 5) -> dict[str, Any]:
     return {"items": list(items), "nextCursor": None, "resourceVersion": str(revision)}
+
+
+async def sign_in(page: Page, place: str, role: str, tenant: str = "acme", **answers: Any) -> None:
+    """Begins the console at `place`, signed in already; `answers` gives what the paths of those names say."""
+    bodies = {
+        "whoami": {"name": "ada", "role": role, "tenant": tenant},
+        "clock": {"now": "2027-03-01T08:00:00Z", "speed": 1},
+    } | answers
+    await page.evaluate(
+        """async ([place, bodies]) => {
+          sessionStorage.setItem("lablet-session", JSON.stringify({ access: "t" }));
+          document.body.innerHTML = "<div id=app></div>";
+          location.hash = `#/${place}`;
+          for (const [name, body] of Object.entries(bodies)) answer(`/${name}`, body);
+          await import("/console/main.js");
+        }""",
+        [place, bodies],
+    )
 
 
 async def test_what_goes_while_the_lists_are_read_does_not_come_back(page: Page) -> None:
@@ -222,17 +217,8 @@ async def test_how_to_get_in_is_asked_for_again_when_the_server_was_away(page: P
 
 async def test_what_could_not_be_read_while_the_connection_was_lost_is_read_when_it_is_back(page: Page) -> None:
     """No event need come that would give the occasion."""
-    await page.evaluate(
-        """async () => {
-          sessionStorage.setItem("lablet-session", JSON.stringify({ access: "t" }));
-          document.body.innerHTML = "<div id=app></div>";
-          location.hash = "#/usage";
-          answer("/whoami", { name: "ina", role: "instructor", tenant: "acme" });
-          answer("/clock", { now: "2027-03-01T08:00:00Z", speed: 1 });
-          answer("/usage", { title: "the store is away" }, 503);
-          await import("/console/main.js");
-        }"""
-    )
+    await page.evaluate("answer('/usage', { title: 'the store is away' }, 503)")
+    await sign_in(page, "usage", "instructor")
     await until(page, "streams.length === 1")
     await page.evaluate("send(': still here\\nid: e1-1\\n\\n')")
     await page.get_by_text("the store is away").wait_for()
@@ -260,36 +246,15 @@ async def test_whoever_forgets_all_dead_letters_is_told_how_many_they_are(
         at=at, headers={}, payload="",
     )  # fmt: skip
     told = DeadLetterList(items=(letter,), next_cursor=following).to_dict()
-    await page.evaluate(
-        """async (letters) => {
-          sessionStorage.setItem("lablet-session", JSON.stringify({ access: "t" }));
-          document.body.innerHTML = "<div id=app></div>";
-          location.hash = "#/health";
-          answer("/whoami", { name: "ada", role: "admin", tenant: "default" });
-          answer("/clock", { now: "2027-03-01T08:00:00Z", speed: 1 });
-          answer("/mesh", { services: [], owners: [], bridges: [] });
-          answer("/readyz", { status: "ready", checks: {} });
-          answer("/dead-letters", letters);
-          await import("/console/main.js");
-        }""",
-        told,
-    )
+    mesh: dict[str, Any] = {"services": [], "owners": [], "bridges": []}
+    ready: dict[str, Any] = {"status": "ready", "checks": {}}
+    await sign_in(page, "health", "admin", "default", mesh=mesh, readyz=ready, **{"dead-letters": told})
     await page.get_by_role("button", name="Forget them …").click(timeout=8000)
     assert words in await page.get_by_label("Of which consumer").locator("option").all_inner_texts()
 
 
 async def test_a_mangled_address_is_answered_like_one_that_names_nothing(page: Page) -> None:
-    await page.evaluate(
-        """async () => {
-          sessionStorage.setItem("lablet-session", JSON.stringify({ access: "t" }));
-          document.body.innerHTML = "<div id=app></div>";
-          location.hash = "#/reservations/%E0%A4%A";
-          answer("/whoami", { name: "lms", role: "machine", tenant: "acme" });
-          answer("/clock", { now: "2027-03-01T08:00:00Z", speed: 1 });
-          answer("/events", []);
-          await import("/console/main.js");
-        }"""
-    )
+    await sign_in(page, "reservations/%E0%A4%A", "machine", events=[])
     await page.get_by_text("There is no reservation %E0%A4%A here").wait_for()
     await page.evaluate("location.hash = '#/'")
     await page.get_by_role("heading", name="My lab").wait_for()

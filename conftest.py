@@ -6,6 +6,11 @@ the speed of life wants its deadlines met, so two of them never run beside each 
 """
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long a crowded machine takes for an example, or to make one, says nothing about what is tested.
+settings.register_profile("lablet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lablet")
 
 MESHES = "meshes"
 
